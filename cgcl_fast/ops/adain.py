@@ -1,0 +1,190 @@
+r"""Adaptive instance normalisation with its activation and residual in one pass.
+
+$$y = \mathrm{act}\Big(s\,\frac{x - \mu(x)}{\sqrt{\sigma^2(x) + \epsilon}} + t\Big) \;[+\; r]$$
+
+with the mean and the biased variance over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8; the
+style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the InstanceNorm of CUT's generator).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._backend import choose
+from . import _check, _registry
+
+ACTIVATIONS = ("none", "relu", "leaky_relu")
+
+
+def adain_reference(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float = 1e-5,
+    activation: str = "none",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """The equation above in plain PyTorch, in float32 or wider."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean = wide.mean(dim=(2, 3), keepdim=True)
+    centred = wide - mean
+    variance = centred.square().mean(dim=(2, 3), keepdim=True)
+    y = centred * torch.rsqrt(variance + eps)
+    if scale is not None:
+        y = y * scale[:, :, None, None].to(wide.dtype)
+    if shift is not None:
+        y = y + shift[:, :, None, None].to(wide.dtype)
+    if activation == "relu":
+        y = torch.relu(y)
+    elif activation == "leaky_relu":
+        y = torch.nn.functional.leaky_relu(y, 0.2)
+    if residual is not None:
+        y = y + residual.to(wide.dtype)
+    return y.to(x.dtype)
+
+
+def _normalise(
+    op: str, x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
+) -> Tensor:
+    _check.tensor(op, "x", x, 4, "(B, C, H, W)")
+    _check.choice(op, "activation", activation, ACTIVATIONS)
+    if eps < 0:
+        raise ValueError(f"{op}: expected eps >= 0, got {eps}")
+    for name, parameter in (("scale", scale), ("shift", shift)):
+        if parameter is not None:
+            _check.tensor(op, name, parameter, 2, "(B, C)")
+            _check.shape(op, name, parameter, (x.shape[0], x.shape[1]), "(B, C)")
+            _check.same_device(op, name, parameter, "x", x)
+    if residual is not None:
+        _check.tensor(op, "residual", residual, 4, "(B, C, H, W)")
+        _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
+        _check.same_device(op, "residual", residual, "x", x)
+        residual = residual.to(x.dtype)
+    if choose("adain", x) == "reference":
+        return adain_reference(x, scale, shift, eps, activation, residual)
+    return torch.ops.cgcl_fast._adain(x, scale, shift, eps, activation, residual)[0]
+
+
+def adain(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    *,
+    eps: float = 1e-5,
+    activation: str = "none",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Instance-normalise `x`, scale and shift it per image and channel, activate it and add a residual.
+
+    Args:
+        x: features (B, C, H, W), any strides; float32 and bfloat16 have kernels, other dtypes take the reference.
+        scale: (B, C), multiplies the normalised features (not 1 + scale). Any floating dtype.
+        shift: (B, C), is added to them.
+        eps: added to the variance.
+        activation: "none", "relu" or "leaky_relu" (slope 0.2).
+        residual: (B, C, H, W), added after the activation.
+
+    Returns:
+        (B, C, H, W) in x's dtype, channels_last if x is. Statistics are in float32 and of biased variance.
+
+    Raises:
+        ValueError: a shape, device or option is not as above.
+        TypeError: an argument is not a floating-point tensor.
+        RuntimeError: when its gradient is differentiated again with the kernels.
+
+    Source: Huang & Belongie 2017, Eq. 8. Gradients to x, scale, shift and residual.
+    """
+    if scale is None or shift is None:
+        raise TypeError("adain: expected scale and shift of shape (B, C), got None; instance_norm has neither")
+    return _normalise("adain", x, scale, shift, eps, activation, residual)
+
+
+def instance_norm(
+    x: Tensor, *, eps: float = 1e-5, activation: str = "none", residual: Tensor | None = None
+) -> Tensor:
+    """Instance normalisation without affine parameters: `adain` with scale 1 and shift 0.
+
+    Args:
+        x: features (B, C, H, W).
+        eps: added to the biased variance.
+        activation: "none", "relu" or "leaky_relu" (slope 0.2).
+        residual: (B, C, H, W), added after the activation.
+
+    Returns:
+        (B, C, H, W) in x's dtype and memory format.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as `adain`.
+    """
+    return _normalise("instance_norm", x, None, None, eps, activation, residual)
+
+
+def _fake_forward(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    y = torch.empty_like(x, memory_format=_kernel_format(x))
+    mean = x.new_empty((x.shape[0], x.shape[1]), dtype=torch.float32)
+    return y, mean, torch.empty_like(mean)
+
+
+def _fake_backward(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch = 0 if scale is None and shift is None else x.shape[0]
+    dscale = x.new_empty((batch, x.shape[1]), dtype=torch.float32)
+    return torch.empty_like(x, memory_format=_kernel_format(x)), dscale, torch.empty_like(dscale)
+
+
+def _kernel_format(x: Tensor) -> torch.memory_format:
+    """The memory format in which the kernels write a map like x: channels_last where x's channels are neighbours."""
+    _, C, H, W = x.shape
+    _, c, h, w = x.stride()
+    rows_follow = (H == 1 or h >= C) if W == 1 else w >= C and (H == 1 or h == W * w)
+    if C > 1 and H * W > 1 and c == 1 and rows_follow:
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, scale, shift, _, activation, residual = inputs
+    _, mean, rstd = output
+    ctx.save_for_backward(x, scale, shift, mean, rstd)
+    ctx.activation, ctx.has_residual = activation, residual is not None
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return None, None, None, None, None, None
+    x, scale, shift, mean, rstd = ctx.saved_tensors
+    dx = dscale = dshift = None
+    if any(ctx.needs_input_grad[:3]):
+        dx, dscale, dshift = torch.ops.cgcl_fast._adain_backward(grad, x, scale, shift, mean, rstd, ctx.activation)
+        dscale = dscale.to(scale.dtype) if scale is not None else None
+        dshift = dshift.to(shift.dtype) if shift is not None else None
+    return dx, dscale, dshift, None, None, grad if ctx.has_residual else None
+
+
+_registry.fake("_adain", _fake_forward)
+_registry.fake("_adain_backward", _fake_backward)
+_registry.gradient("_adain", _backward, _setup_context)
+_registry.once_differentiable("_adain_backward", "adain")
+_registry.native_on_cpu("adain")
+_registry.public(
+    'adain(Tensor x, Tensor scale, Tensor shift, *, float eps=1e-05, str activation="none", Tensor? residual=None)'
+    " -> Tensor",
+    adain,
+)
+_registry.public(
+    'instance_norm(Tensor x, *, float eps=1e-05, str activation="none", Tensor? residual=None) -> Tensor', instance_norm
+)

@@ -1,0 +1,396 @@
+#include "adain.h"
+
+#include <cmath>
+#include <type_traits>
+
+#include "../vec.h"
+
+namespace cgcl {
+namespace CGCL_VARIANT {
+namespace {
+
+constexpr int64_t kChunk = 1024;  // elements in flight: four float buffers of it stay in the L1 cache
+
+// Mean and centred sum of squares of parts, combined as Chan et al. do: never E[x²] - E[x]².
+struct Moments {
+  double count = 0, mean = 0, m2 = 0;
+  void add(double n, double part_mean, double part_m2) {
+    const double total = count + n, delta = part_mean - mean;
+    m2 += part_m2 + delta * delta * count * n / total;
+    mean += delta * n / total;
+    count = total;
+  }
+};
+
+// n elements from p, `stride` apart, as float32: in place where they are that already.
+template <typename T>
+inline const float* fetch(const T* p, int64_t n, int64_t stride, float* buffer) {
+  if (stride == 1) {
+    if constexpr (std::is_same_v<T, float>) return p;
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(buffer + i, load(p + i));
+    for (; i < n; ++i) buffer[i] = to_float(p[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) buffer[i] = to_float(p[i * stride]);
+  }
+  return buffer;
+}
+
+template <typename T>
+inline float* place(T* p, int64_t stride, float* buffer) {
+  if constexpr (std::is_same_v<T, float>)
+    if (stride == 1) return p;
+  return buffer;
+}
+
+template <typename T>
+inline void flush(T* p, int64_t n, int64_t stride, const float* buffer) {
+  if (stride == 1) {
+    if constexpr (std::is_same_v<T, float>) return;
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(p + i, load(buffer + i));
+    for (; i < n; ++i) from_float(p + i, buffer[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) from_float(p + i * stride, buffer[i]);
+  }
+}
+
+template <typename T>
+inline T* plane_of(const Map& map, int64_t b, int64_t c) {
+  return static_cast<T*>(map.data) + b * map.stride_b + c * map.stride_c;
+}
+
+// The plane that follows, to be fetched while this one is written: the statistics of a plane then find it in the cache.
+template <typename T, class Args>
+inline const T* next_plane(const Args& a, const Map& map, const T* current, int64_t plane, int64_t end) {
+  return plane + 1 < end ? plane_of<T>(map, (plane + 1) / a.C, (plane + 1) % a.C) : current;
+}
+
+inline bool is_one_row(const Map& map, int64_t H, int64_t W) {
+  return map.data == nullptr || H == 1 || map.stride_h == W * map.stride_w;
+}
+
+// visit(row offset index h, first column w, n) in chunks; planes whose rows follow one another count as one row.
+template <class F>
+inline void for_chunks(int64_t rows, int64_t columns, const F& visit) {
+  for (int64_t h = 0; h < rows; ++h)
+    for (int64_t w = 0; w < columns; w += kChunk) visit(h, w, columns - w < kChunk ? columns - w : kChunk);
+}
+
+// Moments of n values around `pivot`, which is a mean of neighbouring values: a pivot far from this chunk's mean is far
+// because the plane varies that much, so what cancels is small beside the plane's variance.
+inline void add_chunk(Moments& moments, const float* x, int64_t n, float pivot) {
+  vf s[4] = {}, q[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (int j = 0; j < 4; ++j) {
+      const vf d = load(x + i + j * kLanes) - pivot;
+      s[j] += d;
+      q[j] += d * d;
+    }
+  for (; i + kLanes <= n; i += kLanes) {
+    const vf d = load(x + i) - pivot;
+    s[0] += d;
+    q[0] += d * d;
+  }
+  double total = sum((s[0] + s[1]) + (s[2] + s[3])), squares = sum((q[0] + q[1]) + (q[2] + q[3]));
+  for (; i < n; ++i) {
+    const float d = x[i] - pivot;
+    total += d;
+    squares += d * d;
+  }
+  const double offset = total / double(n), m2 = squares - total * offset;
+  moments.add(double(n), double(pivot) + offset, m2 > 0 ? m2 : 0);
+}
+
+// A pivot for the first chunk of a plane.
+inline float rough_mean(const float* x, int64_t n) {
+  const int64_t few = n < 64 ? n : 64;
+  float total = 0;
+  for (int64_t i = 0; i < few; ++i) total += x[i];
+  return total / float(few);
+}
+
+inline vf activate(vf v, float slope) { return v > 0.0f ? v : v * slope; }
+inline float activate(float v, float slope) { return v > 0.0f ? v : v * slope; }
+
+template <typename T>
+void forward(const AdainArgs& a, int64_t begin, int64_t end) {
+  const bool one_row = is_one_row(a.x, a.H, a.W) && is_one_row(a.y, a.H, a.W) && is_one_row(a.residual, a.H, a.W);
+  const int64_t rows = one_row ? 1 : a.H, columns = one_row ? a.H * a.W : a.W;
+  float x_buffer[kChunk], r_buffer[kChunk], y_buffer[kChunk];
+  for (int64_t plane = begin; plane < end; ++plane) {
+    const int64_t b = plane / a.C, c = plane % a.C;
+    const T* x = plane_of<T>(a.x, b, c);
+    const T* residual = a.residual.data == nullptr ? nullptr : plane_of<T>(a.residual, b, c);
+    T* y = plane_of<T>(a.y, b, c);
+    const T* next = next_plane(a, a.x, x, plane, end);
+
+    Moments moments;
+    for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
+      const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
+      add_chunk(moments, xs, n, moments.count == 0 ? rough_mean(xs, n) : float(moments.mean));
+    });
+    const float mean = float(moments.mean);
+    const float rstd = float(1.0 / std::sqrt(moments.m2 / moments.count + double(a.eps)));
+    a.mean[plane] = mean;
+    a.rstd[plane] = rstd;
+
+    const float gain = a.scale == nullptr ? rstd : a.scale[plane] * rstd;
+    const float shift = a.shift == nullptr ? 0.0f : a.shift[plane];
+    for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
+      const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
+      T* destination = y + h * a.y.stride_h + w * a.y.stride_w;
+      float* ys = place(destination, a.y.stride_w, y_buffer);
+      int64_t i = 0;
+      const T* ahead = next + h * a.x.stride_h + w * a.x.stride_w;
+      if (residual == nullptr) {
+        for (; i + kLanes <= n; i += kLanes) {
+          __builtin_prefetch(ahead + i, 0, 2);
+          store(ys + i, activate((load(xs + i) - mean) * gain + shift, a.negative_slope));
+        }
+        for (; i < n; ++i) ys[i] = activate((xs[i] - mean) * gain + shift, a.negative_slope);
+      } else {
+        const float* rs =
+            fetch(residual + h * a.residual.stride_h + w * a.residual.stride_w, n, a.residual.stride_w, r_buffer);
+        for (; i + kLanes <= n; i += kLanes) {
+          __builtin_prefetch(ahead + i, 0, 2);
+          store(ys + i, activate((load(xs + i) - mean) * gain + shift, a.negative_slope) + load(rs + i));
+        }
+        for (; i < n; ++i) ys[i] = activate((xs[i] - mean) * gain + shift, a.negative_slope) + rs[i];
+      }
+      flush(destination, n, a.y.stride_w, ys);
+    });
+  }
+}
+
+// With g' = g·act'(pre) and x̂ = (x - mean)·rstd:  dshift = Σg',  dscale = Σg'·x̂,
+// dx = scale·rstd·(g' - dshift/N - x̂·dscale/N).
+template <typename T>
+void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
+  const bool one_row = is_one_row(a.x, a.H, a.W) && is_one_row(a.dx, a.H, a.W) && is_one_row(a.grad, a.H, a.W);
+  const int64_t rows = one_row ? 1 : a.H, columns = one_row ? a.H * a.W : a.W;
+  const double count = double(a.H) * double(a.W);
+  float x_buffer[kChunk], g_buffer[kChunk], d_buffer[kChunk];
+  for (int64_t plane = begin; plane < end; ++plane) {
+    const int64_t b = plane / a.C, c = plane % a.C;
+    const T* x = plane_of<T>(a.x, b, c);
+    const T* grad = plane_of<T>(a.grad, b, c);
+    T* dx = plane_of<T>(a.dx, b, c);
+    const T* next_x = next_plane(a, a.x, x, plane, end);
+    const T* next_grad = next_plane(a, a.grad, grad, plane, end);
+    const float mean = a.mean[plane], rstd = a.rstd[plane];
+    const float scale = a.scale == nullptr ? 1.0f : a.scale[plane];
+    const float shift = a.shift == nullptr ? 0.0f : a.shift[plane];
+    const float slope = a.negative_slope;
+
+    double dshift = 0, dscale = 0;
+    for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
+      const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
+      const float* gs = fetch(grad + h * a.grad.stride_h + w * a.grad.stride_w, n, a.grad.stride_w, g_buffer);
+      vf sum_g[2] = {}, sum_gx[2] = {};
+      int64_t i = 0;
+      for (; i + 2 * kLanes <= n; i += 2 * kLanes)
+        for (int j = 0; j < 2; ++j) {
+          const vf normal = (load(xs + i + j * kLanes) - mean) * rstd;
+          const vf g = load(gs + i + j * kLanes);
+          const vf g_pre = normal * scale + shift > 0.0f ? g : g * slope;
+          sum_g[j] += g_pre;
+          sum_gx[j] += g_pre * normal;
+        }
+      float chunk_g = sum(sum_g[0] + sum_g[1]), chunk_gx = sum(sum_gx[0] + sum_gx[1]);
+      for (; i < n; ++i) {
+        const float normal = (xs[i] - mean) * rstd;
+        const float g_pre = normal * scale + shift > 0.0f ? gs[i] : gs[i] * slope;
+        chunk_g += g_pre;
+        chunk_gx += g_pre * normal;
+      }
+      dshift += chunk_g;
+      dscale += chunk_gx;
+    });
+    if (a.dscale != nullptr) {
+      a.dscale[plane] = float(dscale);
+      a.dshift[plane] = float(dshift);
+    }
+
+    const float gain = scale * rstd, mean_g = float(dshift / count), mean_gx = float(dscale / count);
+    for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
+      const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
+      const float* gs = fetch(grad + h * a.grad.stride_h + w * a.grad.stride_w, n, a.grad.stride_w, g_buffer);
+      T* destination = dx + h * a.dx.stride_h + w * a.dx.stride_w;
+      float* ds = place(destination, a.dx.stride_w, d_buffer);
+      int64_t i = 0;
+      const T* ahead_x = next_x + h * a.x.stride_h + w * a.x.stride_w;
+      const T* ahead_grad = next_grad + h * a.grad.stride_h + w * a.grad.stride_w;
+      for (; i + kLanes <= n; i += kLanes) {
+        __builtin_prefetch(ahead_x + i, 0, 2);
+        __builtin_prefetch(ahead_grad + i, 0, 2);
+        const vf normal = (load(xs + i) - mean) * rstd;
+        const vf g = load(gs + i);
+        const vf g_pre = normal * scale + shift > 0.0f ? g : g * slope;
+        store(ds + i, (g_pre - mean_g - normal * mean_gx) * gain);
+      }
+      for (; i < n; ++i) {
+        const float normal = (xs[i] - mean) * rstd;
+        const float g_pre = normal * scale + shift > 0.0f ? gs[i] : gs[i] * slope;
+        ds[i] = (g_pre - mean_g - normal * mean_gx) * gain;
+      }
+      flush(destination, n, a.dx.stride_w, ds);
+    });
+  }
+}
+
+// channels_last: a block of 32 channels (two cache lines of float32) of one image at a time, vectors along the channels.
+constexpr int kVectors = kAdainBlock / kLanes;
+constexpr int64_t kPixels = 128;  // pixels whose partial sums are kept in float32 before they are combined in float64
+
+struct Block {
+  vf v[kVectors];
+};
+
+template <typename T>
+inline Block load_block(const T* p, int64_t channels) {
+  Block block;
+  for (int j = 0; j < kVectors; ++j) {
+    const int64_t left = channels - j * kLanes;
+    block.v[j] = left >= kLanes ? load(p + j * kLanes) : left > 0 ? load_part(p + j * kLanes, left) : vf{};
+  }
+  return block;
+}
+
+template <typename T>
+inline void store_block(T* p, const Block& block, int64_t channels) {
+  for (int j = 0; j < kVectors; ++j) {
+    const int64_t left = channels - j * kLanes;
+    if (left >= kLanes) {
+      store(p + j * kLanes, block.v[j]);
+    } else if (left > 0) {
+      store_part(p + j * kLanes, block.v[j], left);
+    }
+  }
+}
+
+inline Block load_parameters(const float* p, int64_t channels, float missing) {
+  if (p != nullptr) return load_block(p, channels);
+  Block block;
+  for (int j = 0; j < kVectors; ++j) block.v[j] = broadcast(missing);
+  return block;
+}
+
+template <typename T>
+void forward_channels_last(const AdainArgs& a, int64_t begin, int64_t end) {
+  const int64_t blocks = (a.C + kAdainBlock - 1) / kAdainBlock, pixels = a.H * a.W;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / blocks, c = item % blocks * kAdainBlock;
+    const int64_t channels = a.C - c < kAdainBlock ? a.C - c : kAdainBlock, parameters = b * a.C + c;
+    const T* x = plane_of<T>(a.x, b, c);
+    const T* residual = a.residual.data == nullptr ? nullptr : plane_of<T>(a.residual, b, c);
+    T* y = plane_of<T>(a.y, b, c);
+
+    Moments moments[kAdainBlock];
+    for (int64_t first = 0; first < pixels; first += kPixels) {
+      const int64_t last = first + kPixels < pixels ? first + kPixels : pixels;
+      const float n = float(last - first);
+      Block s{}, m2{};
+      for (int64_t p = first; p < last; ++p) {
+        const Block xs = load_block(x + p * a.x.stride_w, channels);
+        for (int j = 0; j < kVectors; ++j) s.v[j] += xs.v[j];
+      }
+      for (int j = 0; j < kVectors; ++j) s.v[j] /= n;
+      for (int64_t p = first; p < last; ++p) {
+        const Block xs = load_block(x + p * a.x.stride_w, channels);
+        for (int j = 0; j < kVectors; ++j) {
+          const vf d = xs.v[j] - s.v[j];
+          m2.v[j] += d * d;
+        }
+      }
+      for (int64_t k = 0; k < channels; ++k) moments[k].add(n, s.v[k / kLanes][k % kLanes], m2.v[k / kLanes][k % kLanes]);
+    }
+    for (int64_t k = 0; k < channels; ++k) {
+      a.mean[parameters + k] = float(moments[k].mean);
+      a.rstd[parameters + k] = float(1.0 / std::sqrt(moments[k].m2 / moments[k].count + double(a.eps)));
+    }
+
+    const Block mean = load_block(a.mean + parameters, channels), rstd = load_block(a.rstd + parameters, channels);
+    const Block scale = load_parameters(a.scale == nullptr ? nullptr : a.scale + parameters, channels, 1.0f);
+    const Block shift = load_parameters(a.shift == nullptr ? nullptr : a.shift + parameters, channels, 0.0f);
+    Block gain;
+    for (int j = 0; j < kVectors; ++j) gain.v[j] = scale.v[j] * rstd.v[j];
+    for (int64_t p = 0; p < pixels; ++p) {
+      Block out = load_block(x + p * a.x.stride_w, channels);
+      for (int j = 0; j < kVectors; ++j)
+        out.v[j] = activate((out.v[j] - mean.v[j]) * gain.v[j] + shift.v[j], a.negative_slope);
+      if (residual != nullptr) {
+        const Block rs = load_block(residual + p * a.residual.stride_w, channels);
+        for (int j = 0; j < kVectors; ++j) out.v[j] += rs.v[j];
+      }
+      store_block(y + p * a.y.stride_w, out, channels);
+    }
+  }
+}
+
+template <typename T>
+void backward_channels_last(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
+  const int64_t blocks = (a.C + kAdainBlock - 1) / kAdainBlock, pixels = a.H * a.W;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / blocks, c = item % blocks * kAdainBlock;
+    const int64_t channels = a.C - c < kAdainBlock ? a.C - c : kAdainBlock, parameters = b * a.C + c;
+    const T* x = plane_of<T>(a.x, b, c);
+    const T* grad = plane_of<T>(a.grad, b, c);
+    T* dx = plane_of<T>(a.dx, b, c);
+    const Block mean = load_block(a.mean + parameters, channels), rstd = load_block(a.rstd + parameters, channels);
+    const Block scale = load_parameters(a.scale == nullptr ? nullptr : a.scale + parameters, channels, 1.0f);
+    const Block shift = load_parameters(a.shift == nullptr ? nullptr : a.shift + parameters, channels, 0.0f);
+
+    double dshift[kAdainBlock] = {}, dscale[kAdainBlock] = {};
+    for (int64_t first = 0; first < pixels; first += kPixels) {
+      const int64_t last = first + kPixels < pixels ? first + kPixels : pixels;
+      Block sum_g{}, sum_gx{};
+      for (int64_t p = first; p < last; ++p) {
+        const Block xs = load_block(x + p * a.x.stride_w, channels), gs = load_block(grad + p * a.grad.stride_w, channels);
+        for (int j = 0; j < kVectors; ++j) {
+          const vf normal = (xs.v[j] - mean.v[j]) * rstd.v[j];
+          const vf g_pre = normal * scale.v[j] + shift.v[j] > 0.0f ? gs.v[j] : gs.v[j] * a.negative_slope;
+          sum_g.v[j] += g_pre;
+          sum_gx.v[j] += g_pre * normal;
+        }
+      }
+      for (int64_t k = 0; k < channels; ++k) {
+        dshift[k] += sum_g.v[k / kLanes][k % kLanes];
+        dscale[k] += sum_gx.v[k / kLanes][k % kLanes];
+      }
+    }
+    Block gain, mean_g{}, mean_gx{};
+    for (int j = 0; j < kVectors; ++j) gain.v[j] = scale.v[j] * rstd.v[j];
+    for (int64_t k = 0; k < channels; ++k) {
+      mean_g.v[k / kLanes][k % kLanes] = float(dshift[k] / double(pixels));
+      mean_gx.v[k / kLanes][k % kLanes] = float(dscale[k] / double(pixels));
+      if (a.dscale != nullptr) {
+        a.dscale[parameters + k] = float(dscale[k]);
+        a.dshift[parameters + k] = float(dshift[k]);
+      }
+    }
+    for (int64_t p = 0; p < pixels; ++p) {
+      const Block xs = load_block(x + p * a.x.stride_w, channels), gs = load_block(grad + p * a.grad.stride_w, channels);
+      Block out;
+      for (int j = 0; j < kVectors; ++j) {
+        const vf normal = (xs.v[j] - mean.v[j]) * rstd.v[j];
+        const vf g_pre = normal * scale.v[j] + shift.v[j] > 0.0f ? gs.v[j] : gs.v[j] * a.negative_slope;
+        out.v[j] = (g_pre - mean_g.v[j] - normal * mean_gx.v[j]) * gain.v[j];
+      }
+      store_block(dx + p * a.dx.stride_w, out, channels);
+    }
+  }
+}
+
+}  // namespace
+
+extern const AdainKernels adain_kernels_table = {
+    {forward<float>, forward<bf16>},
+    {forward_channels_last<float>, forward_channels_last<bf16>},
+    {backward<float>, backward<bf16>},
+    {backward_channels_last<float>, backward_channels_last<bf16>},
+};
+
+}  // namespace CGCL_VARIANT
+}  // namespace cgcl
