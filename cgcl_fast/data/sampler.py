@@ -1,0 +1,239 @@
+"""Order of the data, and loaders whose position can be saved and taken up again exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cgcl_fast.data.unpaired import ItemKey, collate
+
+
+def epoch_order(length: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: int64 (length,), a permutation that depends on nothing but the arguments."""
+    words = np.frombuffer(hashlib.sha256(f"order:{seed}:{epoch}".encode()).digest(), dtype="<u4")
+    # RandomState, since NumPy promises that its sequences never change; Generator's may between versions.
+    return np.random.RandomState(words.astype(np.uint32)).permutation(length)
+
+
+class ResumableSampler(Sampler):
+    """A batch sampler that can start anywhere: yields lists of :class:`ItemKey`.
+
+    The order is a pure function of (seed, epoch), so the state is two numbers. One pass over the sampler gives what is
+    left of the epoch and changes nothing: loaders ask for batches ahead of their use, so the position is counted by who
+    uses the batches (:class:`ResumableLoader`).
+
+    Args:
+        length: number of items.
+        batch_size: items a batch, for each replica.
+        seed: seed of the order.
+        shuffle: False: in order, the same in every epoch.
+        drop_last: leave out a last batch that is not full.
+        rank, replicas: this process and how many share the data; each takes its part of every ``batch_size·replicas``.
+
+    Attributes:
+        epoch, position: the next pass gives epoch ``epoch`` from batch ``position`` on.
+
+    Raises:
+        ValueError: an argument out of range, or more items in a batch than there are (with ``drop_last``).
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        rank: int = 0,
+        replicas: int = 1,
+    ) -> None:
+        for name, value in (("length", length), ("batch_size", batch_size), ("replicas", replicas)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= rank < replicas:
+            raise ValueError(f"rank must be from 0 to {replicas - 1}, got {rank}")
+        if drop_last and batch_size * replicas > length:
+            raise ValueError(
+                f"batch_size must be at most the {length} images there are"
+                f"{f' divided by {replicas} processes' if replicas > 1 else ''}, got {batch_size}"
+            )
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.rank = rank
+        self.replicas = replicas
+        self.epoch = 0
+        self.position = 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch, for each replica."""
+        step = self.batch_size * self.replicas
+        return self.length // step if self.drop_last else -(-self.length // step)
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch - self.position
+
+    def __iter__(self) -> Iterator[list[ItemKey]]:
+        epoch, step = self.epoch, self.batch_size * self.replicas
+        order = epoch_order(self.length, seed=self.seed, epoch=epoch) if self.shuffle else np.arange(self.length)
+        for batch in range(self.position, self.batches_per_epoch):
+            together = order[batch * step : (batch + 1) * step]
+            if len(together) < step:  # only without drop_last: every replica still gets a batch of the same size
+                together = np.resize(together, -(-len(together) // self.replicas) * self.replicas)
+            size = len(together) // self.replicas
+            mine = together[self.rank * size : (self.rank + 1) * size]
+            yield [ItemKey(epoch, int(index)) for index in mine]
+
+
+class ResumableLoader:
+    """A ``DataLoader`` that knows where it is. Iterating gives the rest of the epoch and then moves on to the next one.
+
+    ``state_dict()`` taken while a batch is being used says that this batch is done; a loader that loads it goes on with
+    the next batch and gives the same batches, with any number of workers. Creating an iterator draws nothing from the
+    global random number generators (a plain ``DataLoader`` does, so that resuming would shift them).
+    """
+
+    def __init__(self, loader: DataLoader, sampler: ResumableSampler) -> None:
+        self._loader = loader
+        self.sampler = sampler
+        self.dataset: Any = loader.dataset
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return self.sampler.epoch
+
+    @property
+    def position(self) -> int:
+        """Batches of the current epoch that have been given out."""
+        return self.sampler.position
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a domain in a batch of this process."""
+        return self.sampler.batch_size
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, wherever the loader is."""
+        return self.sampler.batches_per_epoch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.sampler.position >= len(self):  # saved with the last batch of an epoch in use
+            self._next_epoch()
+        for batch in self._loader:
+            self.sampler.position += 1
+            yield batch
+        self._next_epoch()
+
+    def _next_epoch(self) -> None:
+        self.sampler.epoch += 1
+        self.sampler.position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, and what it depends on."""
+        sampler = self.sampler
+        return {
+            "epoch": sampler.epoch,
+            "position": sampler.position,
+            "seed": sampler.seed,
+            "length": sampler.length,
+            "batch_size": sampler.batch_size,
+            "replicas": sampler.replicas,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where ``state`` was taken. Takes effect with the next iteration.
+
+        Raises:
+            ValueError: the state was taken with other data, batch size, seed or number of processes, where the same
+                position would mean other images.
+        """
+        mine = self.state_dict()
+        for name in ("seed", "length", "batch_size", "replicas"):
+            if state[name] != mine[name]:
+                what = {"length": "number of images", "replicas": "number of processes"}.get(name, name)
+                raise ValueError(f"{what} must be {state[name]} as when the position was saved, got {mine[name]}")
+        if state["epoch"] < 0 or not 0 <= state["position"] <= len(self):
+            raise ValueError(f"position must be from 0 to {len(self)} in an epoch from 0, got {state}")
+        self.sampler.epoch = int(state["epoch"])
+        self.sampler.position = int(state["position"])
+
+    def close(self) -> None:
+        """Stop the workers. The loader can be used again."""
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._loader._iterator = None
+
+
+def build_loader(
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    rank: int = 0,
+    replicas: int = 1,
+) -> ResumableLoader:
+    """A loader over a data set of this package; the batches do not depend on ``num_workers``.
+
+    Args:
+        dataset: takes :class:`ItemKey` and has a length, such as what ``open_dataset`` returns.
+        batch_size, seed, shuffle, drop_last, rank, replicas: see :class:`ResumableSampler`.
+        num_workers: processes that prepare batches, kept from epoch to epoch; 0: this process does.
+        pin_memory: batches in page-locked memory, for copies to a GPU that overlap with computing.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be at least 0, got {num_workers}")
+    sampler = ResumableSampler(
+        len(dataset),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        rank=rank,
+        replicas=replicas,
+    )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        collate_fn=collate,
+        worker_init_fn=_outlive_signals,
+        # Its own generator: a DataLoader draws a seed for its workers from the global one at every epoch otherwise.
+        generator=torch.Generator().manual_seed(0),
+    )
+    return ResumableLoader(loader, sampler)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole group of processes; workers must last until training has finished its step.
+
+    They end when the loader is closed or the training process is gone. A second SIGTERM ends a worker at once.
+    """
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
