@@ -1,8 +1,8 @@
 """Builds the native libraries. Everything else about the package stands in pyproject.toml.
 
-`_C` holds the schemas and CPU kernels on LibTorch's stable ABI: one file serves every torch from 2.11 on and every Python.
-`_native` is a small pybind11 module that reports how it was built. Neither is needed: where they cannot be built the
-package installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 asks for an error instead.
+`_C` holds the schemas and CPU kernels on LibTorch's stable ABI: one file serves every torch from 2.11 on and every
+Python. `_native` is a small pybind11 module that reports how it was built. Neither is needed: where they cannot be built
+the package installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 asks for an error instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"
 ABI_TARGET = "2.11"
 TARGET_VERSION = "0x020b000000000000"
+PROBLEM_FILE = "_C.problem.txt"  # the reason of a build that failed, which `python -m cgcl_fast.info` prints
 CPU_VARIANTS = {
     "baseline": ["-DCGCL_VECTOR_BYTES=16"],
     "avx2": ["-DCGCL_VECTOR_BYTES=32", "-mavx2", "-mfma"],
@@ -50,7 +51,9 @@ def native_extensions():
     except ImportError as error:
         if required():
             raise
-        warnings.warn(f"cgcl_fast is installed without its native library: torch is not importable ({error})", stacklevel=1)
+        warnings.warn(
+            f"cgcl_fast is installed without its native library: torch is not importable ({error})", stacklevel=1
+        )
         return [], {}
     if sys.platform == "win32":
         warnings.warn("cgcl_fast is installed without its native library: not ported to this compiler", stacklevel=1)
@@ -63,12 +66,18 @@ def native_extensions():
             return os.path.join(*parts) + ".so" if parts[-1] == "_C" else super().get_ext_filename(name)
 
         def build_extensions(self):
+            problem = Path(self.build_lib, "cgcl_fast", PROBLEM_FILE)
+            problem.unlink(missing_ok=True)
             try:
                 super().build_extensions()
             except Exception as error:
                 if required():
                     raise
                 warnings.warn(f"cgcl_fast is installed without its native library: {error}", stacklevel=1)
+                for ext in self.extensions:
+                    self.built(ext.name).unlink(missing_ok=True)  # of an earlier build, from other sources
+                problem.parent.mkdir(parents=True, exist_ok=True)
+                problem.write_text(f"{error}\n", encoding="utf-8")
 
         def build_extension(self, ext):
             if ext.name.endswith("._C"):
@@ -82,20 +91,33 @@ def native_extensions():
                 objects += self.compiler.compile(
                     sources,
                     output_dir=os.path.join(os.path.abspath(self.build_temp), variant),
-                    extra_postargs=[*CXX_FLAGS, *SANITIZE_FLAGS, "-ffp-contract=fast", f"-DCGCL_VARIANT={variant}", *flags],
+                    extra_postargs=[
+                        *CXX_FLAGS,
+                        *SANITIZE_FLAGS,
+                        "-ffp-contract=fast",
+                        f"-DCGCL_VARIANT={variant}",
+                        *flags,
+                    ],
                     depends=ext.depends,
                 )
             return objects
 
         def copy_extensions_to_source(self):
-            # An editable install of a build that failed has nothing to copy.
-            self.extensions = [ext for ext in self.extensions if self.built(ext.name).exists()]
+            # An editable install of a build that failed has only the reason to copy.
+            problem = Path(self.build_lib, "cgcl_fast", PROBLEM_FILE)
+            in_source = ROOT / "cgcl_fast" / PROBLEM_FILE
+            in_source.unlink(missing_ok=True)
+            if problem.exists():
+                in_source.write_text(problem.read_text(encoding="utf-8"), encoding="utf-8")
+                for ext in self.extensions:
+                    (ROOT / self.get_ext_filename(self.get_ext_fullname(ext.name))).unlink(missing_ok=True)
+                self.extensions = []
             super().copy_extensions_to_source()
 
         def built(self, name: str) -> Path:
             return Path(self.build_lib, self.get_ext_filename(self.get_ext_fullname(name)))
 
-    headers = relative(CSRC.rglob("*.h"))
+    depends = relative([*CSRC.rglob("*.h"), *(CSRC / "cpu" / "kernels").glob("*.cpp")])
     core = Extension(
         "cgcl_fast._C",
         relative([CSRC / "ops.cpp", *(CSRC / "cpu").glob("*.cpp")]),
@@ -105,7 +127,7 @@ def native_extensions():
         define_macros=[("TORCH_TARGET_VERSION", TARGET_VERSION)],
         extra_compile_args=[*CXX_FLAGS, *SANITIZE_FLAGS],
         extra_link_args=[*SANITIZE_FLAGS],
-        depends=headers,
+        depends=depends,
     )
     about = Extension(
         "cgcl_fast._native",
@@ -118,7 +140,7 @@ def native_extensions():
             ("CGCL_CUDA_ARCHITECTURES", '""'),
         ],
         extra_compile_args=[*CXX_FLAGS],
-        depends=headers,
+        depends=depends,
     )
     return [core, about], {"build_ext": BuildNative}
 

@@ -1,0 +1,64 @@
+# make demo    install into .venv and train CUT on the built-in street scenes, on the CPU
+# make test    install into .venv with the test extras and run everything that CI runs
+# make bench   time the ops and a training step beside eager PyTorch and torch.compile
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# As build-system.requires in pyproject.toml. They go into the environment itself, so that torch is downloaded once.
+BUILD_NEEDS = "setuptools>=77" "torch>=2.11" ninja "pybind11>=2.13" numpy
+NATIVE = setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+DEMO = runs/demo
+
+.PHONY: demo test lint pytest bench bench-smoke sanitize wheel-test clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m cgcl_fast.info
+	$(BIN)/python -m cgcl_fast.train cut --output $(DEMO) --size 64 --batch-size 1 --steps 600 --seed 0 --ngf 16 --ndf 16 --n_blocks 4 --nce_layers "[0,4,8,12]"
+	@echo "The sample grid (source, translated): $$(ls -t $(DEMO)/samples/*.png | head -n 1)"
+
+test: lint pytest bench-smoke sanitize
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+pytest: $(VENV)/.tested
+	$(BIN)/python -m pytest tests
+
+# The benchmarks run once each, without timing: they show that they work.
+bench-smoke: $(VENV)/.tested
+	if [ -d benchmarks ]; then $(BIN)/python -m pytest benchmarks --benchmark-disable -q; fi
+
+bench: $(VENV)/.tested
+	$(BIN)/python -m pytest benchmarks --benchmark-json=benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+
+# The tests of the ops on CPU kernels built with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/.tested
+	CGCL_FAST_SANITIZE=address,undefined CGCL_FAST_REQUIRE_NATIVE=1 $(BIN)/python setup.py -q build_ext \
+	    --build-lib build/sanitize/lib --build-temp build/sanitize/temp
+	CGCL_FAST_LIBRARY=$(CURDIR)/build/sanitize/lib/cgcl_fast/_C.so \
+	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=2 \
+	    $(BIN)/python -m pytest tests/ops -x -q -p no:cacheprovider -m "not compile"
+
+wheel-test: $(VENV)/.tested
+	$(BIN)/python -m pytest tests/packaging --run-wheel
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build-needs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check $(BUILD_NEEDS)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.build-needs $(NATIVE)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info cgcl_fast/*.so cgcl_fast/_C.problem.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis

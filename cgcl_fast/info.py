@@ -1,0 +1,191 @@
+"""What is installed and what runs where: `python -m cgcl_fast.info`, the first thing to put into a bug report."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__, _backend, _library, ops
+
+COMPILERS = ("c++", "g++", "clang++")
+
+
+def build_info() -> dict[str, Any]:
+    """What `_native` knows of the build: "loaded", "problem" (a reason, or None) and, if loaded, the build's facts."""
+    try:
+        from . import _native  # type: ignore[attr-defined]
+
+        facts = dict(_native.build_info(), cpu_variant=_native.cpu_variant())
+    except Exception as error:  # a module of another Python or C++ library can fail in any way; a report must not
+        others = sorted(path.name for path in Path(__file__).parent.glob("_native*.so"))
+        tag = sys.implementation.cache_tag
+        problem = f"built for another Python than {tag}: {', '.join(others)}" if others else "not built"
+        return {"loaded": False, "problem": f"{problem} ({error})"}
+    return {"loaded": True, "problem": None, **facts}
+
+
+def missing_tools() -> list[str]:
+    """What a build of the native library would lack on this machine, each with what to install."""
+    missing = []
+    if not any(shutil.which(compiler) for compiler in COMPILERS):
+        missing.append(
+            "no C++ compiler (c++, g++, clang++) on PATH: install g++ (Debian, Ubuntu), gcc-c++ (Fedora) or Xcode's "
+            "command line tools (macOS)"
+        )
+    return missing
+
+
+def devices() -> dict[str, list[str]]:
+    """Device types here, each with the names of its devices: {"cpu": [...], "cuda": [...]}."""
+    found = {"cpu": [f"{platform.machine()}, {torch.get_num_threads()} threads"]}
+    if torch.cuda.is_available():
+        found["cuda"] = [
+            f"{torch.cuda.get_device_name(i)}, sm_{''.join(map(str, torch.cuda.get_device_capability(i)))}"
+            for i in range(torch.cuda.device_count())
+        ]
+    elif torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        if kind is not None:
+            found[kind.type] = [f"device {i}" for i in range(torch.accelerator.device_count())]
+    return found
+
+
+def chosen(op: str, device: str) -> tuple[str, str]:
+    """The backend that `op` takes for float32 on `device`, and why."""
+    try:
+        name = _backend.choose(op, torch.empty(0, device=device))
+    except RuntimeError as error:
+        return "none", str(error)
+    asked = _backend.current_backend()
+    if name != "reference":
+        return name, "float32 and bfloat16; other dtypes take the reference"
+    if asked == "reference":
+        return name, "the backend asked for"
+    if device == "cpu" and _library.problem is not None:
+        return name, "the native library is not in use"
+    return name, f"no kernel for {device}"
+
+
+def collect() -> dict[str, Any]:
+    """Everything that `python -m cgcl_fast.info` prints, as JSON types."""
+    try:
+        triton: str | None = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        triton = None
+    here = devices()
+    return {
+        "cgcl_fast": __version__,
+        "location": str(Path(__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "triton": triton,
+        "native": {
+            "loaded": _library.problem is None,
+            "path": str(_library.PATH),
+            "problem": _library.problem,
+            "missing": missing_tools() if _library.problem is not None else [],
+        },
+        "build": build_info(),
+        "devices": here,
+        "backend": _backend.current_backend(),
+        "ops": {
+            op: {device: dict(zip(("backend", "reason"), chosen(op, device), strict=True)) for device in here}
+            for op in ops.__all__
+        },
+    }
+
+
+def method_parameters() -> dict[str, dict[str, int]]:
+    """Numbers of parameters of every method with its default config: {method: {network: number, "total": number}}."""
+    from .methods.registry import METHODS
+
+    table = {}
+    for name, method in METHODS.items():
+        with torch.device("meta"):
+            networks = method(method.Config()).named_children()
+        counts = {part: sum(p.numel() for p in network.parameters()) for part, network in networks}
+        table[name] = {part: count for part, count in counts.items() if count}
+        table[name]["total"] = sum(counts.values())
+    return table
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _native_lines(info: dict[str, Any]) -> list[tuple[str, str]]:
+    native, build = info["native"], info["build"]
+    lines = [("native library _C", native["path"] if native["loaded"] else f"not in use: {native['problem']}")]
+    if not native["loaded"]:
+        lines += [("  missing", what) for what in native["missing"]]
+        lines.append(
+            ("  to build it", "pip install --force-reinstall --no-deps PATH_OF_CGCL_FAST, with -v to see the build")
+        )
+    if not build["loaded"]:
+        return [*lines, ("build report _native", f"not in use: {build['problem']}")]
+    return [
+        *lines,
+        ("build report _native", "loaded"),
+        ("  compiler", build["compiler"]),
+        ("  flags", build["flags"]),
+        ("  built with", f"torch {build['torch']}, ABI of torch {build['abi_target']} and later"),
+        ("  CPU variants", f"{', '.join(build['cpu_variants'])}; in use: {build['cpu_variant']}"),
+        ("  CUDA architectures", build["cuda_architectures"] or "none built"),
+    ]
+
+
+def describe(info: dict[str, Any]) -> str:
+    """`collect()` as text."""
+    lines = [
+        ("cgcl_fast", f"{info['cgcl_fast']} in {info['location']}"),
+        ("python", f"{info['python']} on {info['platform']}"),
+        ("torch", f"{info['torch']}, " + (f"CUDA {info['torch_cuda']}" if info["torch_cuda"] else "CPU build")),
+        ("triton", info["triton"] or "not installed"),
+        *_native_lines(info),
+        *((f"device {kind}", "; ".join(names)) for kind, names in info["devices"].items()),
+        ("backend", f"{info['backend']} (CGCL_FAST_BACKEND or cgcl_fast.backend)"),
+    ]
+    table = [
+        (op, device, row["backend"], row["reason"])
+        for op, by_device in info["ops"].items()
+        for device, row in by_device.items()
+    ]
+    return "\n".join([*_rows(lines), "", *_rows([("op", "device", "backend", "why"), *table])])
+
+
+def describe_methods(table: dict[str, dict[str, int]]) -> str:
+    """`method_parameters()` as text, totals in millions as the papers print them."""
+    rows = [("method", "parameters", "networks")]
+    for name, counts in table.items():
+        parts = ", ".join(f"{part} {count:,}" for part, count in counts.items() if part != "total")
+        rows.append((name, f"{counts['total'] / 1e6:.3f} M", parts))
+    return "\n".join(_rows(rows))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cgcl_fast.info", description=__doc__)
+    parser.add_argument("--methods", action="store_true", help="parameters of each method with its default config")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    result = method_parameters() if options.methods else collect()
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print(describe_methods(result) if options.methods else describe(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
