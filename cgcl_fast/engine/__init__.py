@@ -1,0 +1,25 @@
+"""The training engine: runs any method's phases over batches, and stops, saves and goes on without losing anything."""
+
+from .checkpoint import CheckpointError, Checkpoints, read_checkpoint, safe_load
+from .rng import preserved_rng, rng_state, set_rng_state
+from .schedule import linear_decay
+from .tiles import translate_tiled
+from .trainer import Loader, NonFiniteError, Options, Outcome, Trainer, make_accelerator
+
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Loader",
+    "NonFiniteError",
+    "Options",
+    "Outcome",
+    "Trainer",
+    "linear_decay",
+    "make_accelerator",
+    "preserved_rng",
+    "read_checkpoint",
+    "rng_state",
+    "safe_load",
+    "set_rng_state",
+    "translate_tiled",
+]

@@ -1,0 +1,139 @@
+"""Checkpoints of a run: whole or not there, the last few and the best kept, read without running anything in them."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .files import remove_leftovers, write_atomically
+
+FORMAT = "cgcl_fast.checkpoint"
+_NAME = re.compile(r"step_(\d+)\.pt")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read or written; the message is one line that names the file."""
+
+
+def safe_load(path: Path) -> Any:
+    """What ``torch.save`` wrote, of this program or another one, on the CPU.
+
+    Only tensors and plain containers are read (``weights_only=True``), so a hostile file cannot run code; the checksums
+    of the file are verified first, which ``torch.load`` does not do.
+
+    Raises:
+        CheckpointError: it is truncated, damaged, hostile or no such file.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(f"{path}: damaged (checksum of {damaged})")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles; they are refused or harmless
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # whatever zipfile and the unpickler make of a hostile or foreign file
+        raise CheckpointError(f"{path}: not a checkpoint, truncated, or not safe to read") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read one checkpoint of a run to the CPU; see :func:`safe_load`.
+
+    Raises:
+        CheckpointError: it is truncated, damaged, hostile or something else than a checkpoint of this program.
+    """
+    state = safe_load(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of cgcl_fast")
+    return state
+
+
+class Checkpoints:
+    """The folder ``checkpoints/`` of a run: ``step_00000300.pt`` with everything needed to go on, and beside it
+    ``step_00000300.safetensors`` with the generator alone.
+
+    Args:
+        folder: where; made on the first save.
+        keep: how many of the newest to keep, at least 1.
+    """
+
+    def __init__(self, folder: Path, keep: int = 3) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.folder = folder
+        self.keep = keep
+
+    def paths(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        matches = ((_NAME.fullmatch(path.name), path) for path in self.folder.glob("step_*.pt"))
+        return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
+
+    def save(
+        self, state: Mapping[str, Any], *, step: int, generator: bytes, metric: tuple[str, float] | None = None
+    ) -> Path:
+        """Write the checkpoint of ``step``, note whether it is the best, and only then remove old ones.
+
+        Args:
+            state: tensors and plain containers.
+            generator: content of the safetensors file.
+            metric: name and value, higher is better.
+
+        Raises:
+            CheckpointError: it could not be written; earlier checkpoints are untouched.
+        """
+        path = self.folder / f"step_{step:08d}.pt"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            write_atomically(path.with_suffix(".safetensors"), lambda file: file.write(generator))
+            write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+            if metric is not None and metric[1] > self.best().get("value", float("-inf")):
+                note = {"step": step, "metric": metric[0], "value": metric[1]}
+                write_atomically(self.folder / "best.json", lambda file: file.write(json.dumps(note).encode()))
+        except OSError as error:
+            kept = self.paths()
+            last = f"; the last good checkpoint is {kept[-1]}" if kept else ""
+            raise CheckpointError(f"{path}: could not be written ({error.strerror or error}){last}") from error
+        best = self.best().get("step")
+        for old in self.paths()[: -self.keep]:
+            if old != path and (best is None or old.name != f"step_{best:08d}.pt"):
+                old.unlink(missing_ok=True)
+                old.with_suffix(".safetensors").unlink(missing_ok=True)
+        return path
+
+    def best(self) -> dict[str, Any]:
+        """``{"step", "metric", "value"}`` of the best checkpoint, empty where there was no metric yet."""
+        try:
+            note = json.loads((self.folder / "best.json").read_text())
+            return note if isinstance(note, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def newest(self) -> tuple[Path, dict[str, Any]]:
+        """The newest checkpoint that loads; a newer one that does not is named in a warning.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint at all.
+            CheckpointError: none of them loads.
+        """
+        paths = self.paths()
+        if not paths:
+            raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
+        for path in reversed(paths):
+            try:
+                return path, read_checkpoint(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error}; trying the one before", stacklevel=2)
+        raise CheckpointError(f"{self.folder}: none of the {len(paths)} checkpoints can be read")

@@ -1,0 +1,94 @@
+"""What a run tells: ``log.jsonl``, TensorBoard, PNG grids in ``samples/`` and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from .files import write_atomically
+
+
+def image_grid(images: Mapping[str, Tensor], rows: int = 8) -> Tensor:
+    """One row an image, one column a name.
+
+    Args:
+        images: name -> (B, 1 or 3, H, W) in [-1, 1]; all of one H and W.
+        rows: at most this many images of the batch.
+
+    Returns:
+        (3, H', W') in [0, 1].
+    """
+    columns = [column[:rows].detach().float().cpu().clamp(-1, 1) for column in images.values()]
+    columns = [column.expand(-1, 3, -1, -1) if column.shape[1] == 1 else column for column in columns]
+    interleaved = torch.stack(columns, dim=1).flatten(0, 1)
+    return make_grid(interleaved, nrow=len(columns), normalize=True, value_range=(-1, 1), padding=2)
+
+
+class RunLog:
+    """Writes what a run tells; in the processes that are not the main one make none.
+
+    Args:
+        folder: the run folder.
+        start: step to go on from; what the log says of later steps (a run that was killed and resumed) is dropped.
+        total: step of the end, for the progress bar.
+    """
+
+    def __init__(self, folder: Path, *, start: int, total: int) -> None:
+        self.samples = folder / "samples"
+        self.samples.mkdir(parents=True, exist_ok=True)
+        path = folder / "log.jsonl"
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = b"".join(line for line in lines if _step_of(line) <= start)
+            write_atomically(path, lambda file: file.write(kept))
+        self.lines = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed in close()
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=start + 1 if start else None)
+        self.bar = tqdm(
+            total=total, initial=start, unit="step", mininterval=0.2 if sys.stderr.isatty() else 10, dynamic_ncols=True
+        )
+        self.last_grid: Path | None = None
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of ``log.jsonl`` and one point a value in TensorBoard."""
+        self.lines.write(json.dumps({"step": step, **values}) + "\n")
+        self.lines.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def progress(self, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
+        """Move the bar; tqdm adds the time left."""
+        shown = {name: f"{value:.3f}" for name, value in losses.items() if name.endswith("/loss")}
+        self.bar.set_postfix({**shown, "images/s": f"{images_per_second:.1f}"}, refresh=False)
+        self.bar.update(step - self.bar.n)
+
+    def images(self, step: int, images: Mapping[str, Tensor]) -> Path:
+        """Write the sample grid of ``step`` as PNG and into TensorBoard."""
+        from torchvision.transforms.functional import to_pil_image
+
+        grid = image_grid(images)
+        path = self.samples / f"step_{step:08d}.png"
+        write_atomically(path, lambda file: to_pil_image(grid).save(file, format="PNG"))
+        self.board.add_image("samples", grid, step)
+        self.last_grid = path
+        return path
+
+    def close(self) -> None:
+        self.bar.close()
+        self.lines.close()
+        self.board.close()
+
+
+def _step_of(line: bytes) -> float:
+    """Step of a log line; a line that a kill cut short belongs to no step that counts."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,388 @@
+"""The training loop: batches, phases, optimisers, a schedule and checkpoints. It runs any method."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from torch import Tensor, nn
+
+from .checkpoint import CheckpointError, Checkpoints
+from .log import RunLog
+from .rng import preserved_rng, rng_state, set_rng_state
+from .schedule import Schedule
+from .signals import StopSignals
+
+if TYPE_CHECKING:
+    from cgcl_fast.methods.base import Method, Phase
+
+Batch = dict[str, Any]
+Metric = Callable[[Mapping[str, Tensor]], "float | None"]
+
+
+class Loader(Protocol):
+    """Batches whose position can be saved: :class:`cgcl_fast.data.ResumableLoader`.
+
+    Each pass over it gives what is left of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]. The state
+    taken while a batch is in use counts that batch as done.
+    """
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state_dict(self) -> dict[str, int]: ...
+
+    def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a weight became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes, whatever the method.
+
+    Attributes:
+        steps: optimiser steps in all.
+        save_every: steps between checkpoints (and sample grids).
+        log_every: steps between lines of the loss log.
+        keep: how many of the newest checkpoints to keep.
+        precision: fp32, bf16 or fp16 (mixed precision: weights stay float32).
+        accumulate: batches whose gradients are summed for one step.
+        compile: compile the networks with torch.compile.
+    """
+
+    steps: int
+    save_every: int = 1000
+    log_every: int = 10
+    keep: int = 3
+    precision: str = "fp32"
+    accumulate: int = 1
+    compile: bool = False
+
+
+@dataclass
+class _Inputs:
+    """What a phase's forward gets. One opaque object, because DDP copies the containers among its arguments, and what a
+    phase puts into ``shared`` must reach the next one."""
+
+    batch: Batch
+    shared: dict[str, Any] = field(default_factory=dict)
+
+
+class _PhaseModule(nn.Module):
+    """A phase as a module that owns the parameters it trains and has one forward: what DDP wraps, so that each gradient
+    is reduced once."""
+
+    def __init__(self, method: Method, phase: Phase) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict({name: getattr(method, name) for name in phase.networks})
+        self.loss = phase.loss
+
+    def forward(self, inputs: _Inputs) -> dict[str, Tensor]:
+        return self.loss(inputs.batch, inputs.shared)
+
+
+@dataclass
+class _RunningPhase:
+    phase: Phase
+    module: nn.Module
+    optimizer: Any  # accelerate's wrapper around Adam
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How :meth:`Trainer.fit` ended.
+
+    Attributes:
+        step: the step reached.
+        signal: what ended it early; None: the work is done.
+        checkpoint, grid: the last files (None where nothing was written, and in processes that are not the main one).
+    """
+
+    step: int
+    signal: int | None
+    checkpoint: Path | None
+    grid: Path | None
+
+
+@contextmanager
+def _frozen(networks: list[nn.Module]) -> Iterator[None]:
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def make_accelerator(*, device: str = "auto", precision: str = "fp32", accumulate: int = 1) -> Accelerator:
+    """Accelerate's view of this process: its device, precision and peers (``torchrun``, ``accelerate launch``).
+
+    Args:
+        device: "auto" takes an accelerator if there is one; "cpu"; "cuda".
+
+    Raises:
+        ValueError: there is no such device here, or it cannot work in that precision.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but this PyTorch finds no CUDA device here")
+    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        gradient_accumulation_steps=accumulate,
+        # A phase may leave parameters out in some steps (a loss that is off, a layer that is not sampled).
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+class Trainer:
+    """Trains a method.
+
+    Args:
+        method: its phases are run in order in each step.
+        loader: the batches of this process; one an accumulated part of a step.
+        folder: the run folder; gets ``log.jsonl``, ``checkpoints/``, ``samples/``, ``tensorboard/``.
+        options: see :class:`Options`.
+        schedule: factor of the learning rates at a step.
+        sample_batch: the images of the sample grids.
+        config: plain containers that say how to build the method again; saved with each checkpoint.
+        generator_file: content of the safetensors file with the generator alone.
+        metric: a figure of the sample images, higher is better; decides which checkpoint is the best.
+        accelerator: from :func:`make_accelerator`; made with the options' precision where it is not given.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        loader: Loader,
+        folder: Path,
+        options: Options,
+        *,
+        schedule: Schedule,
+        sample_batch: Batch,
+        config: Mapping[str, Any],
+        generator_file: Callable[[nn.Module], bytes],
+        metric: tuple[str, Metric] | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.options = options
+        self.accelerator = accelerator or make_accelerator(precision=options.precision, accumulate=options.accumulate)
+        self.method = method.to(self.accelerator.device)
+        self.loader = loader
+        self.folder = folder
+        self.schedule = schedule
+        self.sample_batch = self._to_device(sample_batch)
+        self.config = dict(config)
+        self.generator_file = generator_file
+        self.metric = metric
+        self.checkpoints = Checkpoints(folder / "checkpoints", options.keep)
+        self.phases = [self._prepare(phase) for phase in method.phases()]
+        if options.compile:
+            for name in {name for running in self.phases for name in running.phase.networks}:
+                getattr(method, name).compile()
+        self.step = 0
+        self.saved: Path | None = None
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+
+    def _prepare(self, phase: Phase) -> _RunningPhase:
+        module = _PhaseModule(self.method, phase)
+        adam = torch.optim.Adam(module.parameters(), lr=phase.optimizer.lr, betas=phase.optimizer.betas)
+        module, optimizer = self.accelerator.prepare(module, adam)
+        return _RunningPhase(phase, module, optimizer)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        device = self.accelerator.device
+        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    # -------------------------------------------------------------------------------------------------------- the loop
+
+    def fit(self, *, resume: bool = False) -> Outcome:
+        """Train to ``options.steps``, from the newest checkpoint that loads with ``resume``.
+
+        Raises:
+            FileNotFoundError: nothing to resume.
+            CheckpointError: a checkpoint could not be read or written.
+            NonFiniteError: a loss or a weight is NaN or infinite; nothing of that step is saved.
+        """
+        options, main = self.options, self.accelerator.is_main_process
+        if resume:
+            self._resume()
+        log = RunLog(self.folder, start=self.step, total=options.steps) if main else None
+        batches = self._endless()
+        since, images = time.perf_counter(), 0
+        self.method.train()
+        with StopSignals() as stop:
+            try:
+                if not resume:
+                    self._save(log)
+                while self.step < options.steps:
+                    self.method.begin(self.step / options.steps)
+                    parts = [self._to_device(next(batches)) for _ in range(options.accumulate)]
+                    losses = self.train_step(parts)
+                    self.step += 1
+                    self._pending.append((self.step, losses))
+                    batch_size = len(next(v for v in parts[0].values() if isinstance(v, Tensor)))
+                    images += batch_size * options.accumulate * self.accelerator.num_processes
+
+                    last = self.step == options.steps
+                    log_due = last or self.step == 1 or self.step % options.log_every == 0
+                    save_due = last or self.step % options.save_every == 0
+                    stopping = False
+                    # Reading a loss waits for the device: nothing to wait for on a CPU, done in bulk elsewhere.
+                    if log_due or save_due or stop.received or self.accelerator.device.type == "cpu":
+                        values, stopping = self._read_losses(stop.received is not None)
+                        rate = images / (time.perf_counter() - since)
+                        if log is not None:
+                            log.progress(self.step, values, rate)
+                            if log_due:
+                                rates = {f"lr/{r.phase.name}": r.optimizer.param_groups[0]["lr"] for r in self.phases}
+                                log.scalars(self.step, {**values, **rates, "images_per_second": round(rate, 3)})
+                        if log_due:
+                            since, images = time.perf_counter(), 0
+                    if save_due or stopping:
+                        pause = time.perf_counter()
+                        self._save(log)
+                        since += time.perf_counter() - pause
+                    if stopping and not last:
+                        return Outcome(self.step, stop.received, self.saved, log.last_grid if log else None)
+            finally:
+                self.loader.close()
+                if log is not None:
+                    log.close()
+        return Outcome(self.step, None, self.saved, log.last_grid if log else None)
+
+    def _endless(self) -> Iterator[Batch]:
+        while True:
+            yield from self.loader
+
+    def train_step(self, parts: list[Batch]) -> dict[str, Tensor]:
+        """One optimiser step of every phase over the batches ``parts`` (more than one: their gradients are averaged).
+
+        Returns:
+            "phase/loss name" -> detached scalar, of the last part.
+        """
+        factor = self.schedule(self.step)
+        for running in self.phases:
+            for group in running.optimizer.param_groups:
+                group["lr"] = running.phase.optimizer.lr * factor
+        losses: dict[str, Tensor] = {}
+        for part in parts:
+            inputs = _Inputs(part)
+            with self.accelerator.accumulate(*(running.module for running in self.phases)):
+                for running in self.phases:
+                    phase = running.phase
+                    with _frozen([getattr(self.method, name) for name in phase.frozen]):
+                        found = running.module(inputs)
+                        self.accelerator.backward(found["loss"])
+                    running.optimizer.step()
+                    running.optimizer.zero_grad()
+                    if phase.after is not None and self.accelerator.sync_gradients:
+                        with torch.no_grad():
+                            phase.after(part, inputs.shared)
+                    losses.update({f"{phase.name}/{name}": value.detach() for name, value in found.items()})
+        return losses
+
+    def _read_losses(self, stop: bool) -> tuple[dict[str, float], bool]:
+        """The losses of the newest step, averaged over the processes, after checking those of every step since the last
+        reading; and whether any process was asked to stop, so that all of them do at the same step."""
+        newest = self._pending[-1][1]
+        names = sorted({name for _, losses in self._pending for name in losses})
+        absent = torch.zeros((), device=self.accelerator.device)
+        table = torch.stack([torch.stack([x.get(name, absent).float() for name in names]) for _, x in self._pending])
+        flags = torch.full_like(table[:, :1], float(stop))
+        table = self.accelerator.reduce(torch.cat([table, flags], dim=1), "mean")
+        steps = [step for step, _ in self._pending]
+        self._pending = []
+        rows = table.tolist()
+        for step, row in zip(steps, rows, strict=True):
+            for name, value in zip(names, row, strict=False):
+                if not math.isfinite(value):
+                    raise NonFiniteError(f"step {step}: the loss {name} is {value}; {self._last_good()}")
+        found = dict(zip(names, rows[-1], strict=False))
+        return {name: found[name] for name in newest}, rows[-1][-1] > 0
+
+    def _last_good(self) -> str:
+        paths = self.checkpoints.paths()
+        return f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was saved before"
+
+    # ----------------------------------------------------------------------------------------------- samples and state
+
+    def _samples(self, log: RunLog) -> float | None:
+        self.method.eval()
+        with preserved_rng(), torch.no_grad(), self.accelerator.autocast():
+            images = self.method.samples(self.sample_batch)
+        self.method.train()
+        log.images(self.step, images)
+        if self.metric is None:
+            return None
+        name, measure = self.metric
+        value = measure(images)
+        if value is not None:
+            log.scalars(self.step, {name: value})
+        return value
+
+    def _save(self, log: RunLog | None) -> None:
+        """Checkpoint and sample grid of the current step; every process takes part."""
+        generators = gather_object([rng_state()])
+        if log is not None:
+            for name, tensor in self.method.state_dict().items():
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
+            value = self._samples(log)
+            scaler = self.accelerator.scaler
+            state = {
+                "config": self.config,
+                "step": self.step,
+                "processes": self.accelerator.num_processes,
+                "method": self.method.state_dict(),
+                "optimizers": {running.phase.name: running.optimizer.state_dict() for running in self.phases},
+                "scaler": scaler.state_dict() if scaler is not None else {},
+                "loader": self.loader.state_dict(),
+                "rng": generators,
+            }
+            self.saved = self.checkpoints.save(
+                state,
+                step=self.step,
+                generator=self.generator_file(getattr(self.method, self.method.generator_name)),
+                metric=(self.metric[0], value) if self.metric is not None and value is not None else None,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        path, state = self.checkpoints.newest()
+        try:
+            self.method.load_state_dict(state["method"])
+            for running in self.phases:
+                running.optimizer.load_state_dict(state["optimizers"][running.phase.name])
+            if self.accelerator.scaler is not None and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.loader.load_state_dict(state["loader"])
+            self.step = int(state["step"])
+            if len(state["rng"]) == self.accelerator.num_processes:
+                set_rng_state(state["rng"][self.accelerator.process_index])
+            else:
+                warnings.warn(f"{path}: saved by {len(state['rng'])} processes; goes on, not bit for bit", stacklevel=2)
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
+        self.saved = path

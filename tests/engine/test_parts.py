@@ -1,0 +1,50 @@
+"""The small parts of the engine: generators' states, schedule, grids."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from cgcl_fast.engine import linear_decay, preserved_rng, rng_state, set_rng_state
+from cgcl_fast.engine.log import image_grid
+
+
+def draw() -> list[float]:
+    return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()]
+
+
+def test_rng_state_survives_a_weights_only_file() -> None:
+    draw()
+    buffer = io.BytesIO()
+    torch.save(rng_state(), buffer)
+    expected = draw()
+    buffer.seek(0)
+    set_rng_state(torch.load(buffer, weights_only=True))
+    assert draw() == expected
+
+
+def test_preserved_rng_hides_what_is_drawn() -> None:
+    state = rng_state()
+    expected = draw()
+    set_rng_state(state)
+    with preserved_rng():
+        draw()
+    assert draw() == expected
+
+
+def test_linear_decay() -> None:
+    factor = linear_decay(10, 4)
+    assert [factor(step) for step in range(11)] == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2, 0])
+    assert linear_decay(3, 0)(2) == 1
+    with pytest.raises(ValueError, match="decay_steps"):
+        linear_decay(3, 4)
+
+
+def test_image_grid_has_one_column_a_name_and_one_row_an_image() -> None:
+    grid = image_grid({"a": torch.full((3, 3, 4, 4), -1.0), "b": torch.ones(3, 1, 4, 4)}, rows=2)
+    assert grid.shape == (3, 2 * 6 + 2, 2 * 6 + 2)
+    assert grid[:, 2:6, 2:6].max() == 0 and grid[:, 2:6, 8:12].min() == 1

@@ -1,0 +1,153 @@
+"""The training loop: what it saves is enough to go on exactly, whatever ended it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checks import assert_same, last_state, log_of
+from toy_run import Toy, make_trainer
+
+from cgcl_fast.engine import CheckpointError, NonFiniteError
+
+SCRIPT = Path(__file__).with_name("toy_run.py")
+
+
+def run_toy(*arguments: object) -> subprocess.CompletedProcess:
+    root = str(SCRIPT.parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 10 steps that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run_toy(folder, 10, "fresh")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_leaves_log_grids_checkpoints_and_tensorboard(whole: Path) -> None:
+    assert [line["step"] for line in log_of(whole)] == list(range(1, 11))
+    assert {"discriminator/loss", "generator/loss", "generator/adversarial", "lr/generator"} <= log_of(whole)[0].keys()
+    assert [p.name for p in sorted((whole / "samples").iterdir())] == [f"step_{n:08d}.png" for n in (0, 3, 6, 9, 10)]
+    names = [p.name for p in sorted((whole / "checkpoints").iterdir())]
+    assert names == [f"step_{n:08d}.{s}" for n in (6, 9, 10) for s in ("pt", "safetensors")]
+    assert any((whole / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(tmp_path: Path, whole: Path, step: int) -> None:
+    killed = run_toy(tmp_path, 10, "fresh", "kill", step)
+    assert killed.returncode == -signal.SIGKILL
+    resumed = run_toy(tmp_path, 10, "resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same(last_state(tmp_path), last_state(whole))
+    assert log_of(tmp_path) == log_of(whole)
+
+
+def test_sigterm_finishes_the_step_saves_and_goes_on_exactly(tmp_path: Path, whole: Path) -> None:
+    stopped = run_toy(tmp_path, 10, "fresh", "term", 5)
+    assert stopped.stdout.split() == ["5", str(int(signal.SIGTERM))], stopped.stderr
+    assert last_state(tmp_path)["step"] == 5
+    assert run_toy(tmp_path, 10, "resume").returncode == 0
+    assert_same(last_state(tmp_path), last_state(whole))
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(tmp_path: Path) -> None:
+    make_trainer(tmp_path, 4).fit()
+    outcome = make_trainer(tmp_path, 6).fit(resume=True)
+    assert outcome.step == 6 and outcome.signal is None
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_nan_names_step_loss_and_last_good_checkpoint(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 10, trouble=("nan", 5))
+    with pytest.raises(NonFiniteError, match=r"step 5: the loss discriminator/loss is nan.*step_00000003\.pt"):
+        trainer.fit()
+    assert last_state(tmp_path)["step"] == 3
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 10)
+    trainer.fit()
+    before = sorted(tmp_path.glob("checkpoints/*"))
+    with torch.no_grad():
+        trainer.method.G[0].bias[0] = float("inf")
+    trainer.step = 12
+    with pytest.raises(NonFiniteError, match=r"step 12: the weights G\.0\.bias"):
+        trainer._save(object())  # type: ignore[arg-type]
+    assert sorted(tmp_path.glob("checkpoints/*")) == before
+
+
+def test_resume_without_a_checkpoint_and_with_a_foreign_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        make_trainer(tmp_path, 3).fit(resume=True)
+    trainer = make_trainer(tmp_path, 3)
+    trainer.fit()
+    trainer.method.D = torch.nn.Conv2d(3, 2, 3)
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        trainer.fit(resume=True)
+
+
+def test_resume_uses_the_newest_checkpoint_that_loads(tmp_path: Path, whole: Path) -> None:
+    run_toy(tmp_path, 10, "fresh", "kill", 8)
+    newest = tmp_path / "checkpoints" / "step_00000006.pt"
+    newest.write_bytes(newest.read_bytes()[:-500])
+    resumed = run_toy(tmp_path, 10, "resume")
+    assert resumed.returncode == 0
+    assert "step_00000006.pt" in resumed.stderr
+    assert_same(last_state(tmp_path), last_state(whole))
+
+
+def test_accumulation_averages_the_gradients_of_its_parts(tmp_path: Path) -> None:
+    class Plain(Toy):
+        def loss_d(self, batch: dict, shared: dict) -> dict:
+            shared["fake"] = self.G[0](batch["A"])
+            return {"loss": self.D(batch["B"]).mean()}
+
+        def loss_g(self, batch: dict, shared: dict) -> dict:
+            return {"loss": self.G[3](shared["fake"]).mean()}
+
+        def after(self, batch: dict, shared: dict) -> None:
+            self.hooks += 1
+
+    def trained(batch_size: int, accumulate: int, folder: Path) -> dict:
+        trainer = make_trainer(folder, 3, batch_size=batch_size, accumulate=accumulate, kind=Plain)
+        trainer.method.hooks = 0
+        trainer.fit()
+        assert trainer.method.hooks == 3
+        return trainer.method.state_dict()
+
+    whole, parts = trained(4, 1, tmp_path / "a"), trained(2, 2, tmp_path / "b")
+    for name in whole.keys() - {"calls"}:
+        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_schedule_and_the_progress_reach_method_and_optimisers(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 4)
+    trainer.fit()
+    assert trainer.method.progress == [0.0, 0.25, 0.5, 0.75]
+    rates = [line["lr/generator"] for line in log_of(tmp_path)]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3])
+
+
+def test_two_processes_train_one_model_over_all_the_data(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
+    for steps, how in ((4, "fresh"), (6, "resume")):
+        done = subprocess.run(
+            [*command, str(tmp_path), str(steps), how], env=environment, capture_output=True, text=True, timeout=180
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    state = last_state(tmp_path)
+    assert state["step"] == 6 and state["processes"] == 2 and len(state["rng"]) == 2
+    assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])

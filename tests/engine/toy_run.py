@@ -1,0 +1,145 @@
+"""A method of two tiny networks and a data set of noise: enough to test the engine, and a command that trains them.
+
+``python toy_run.py FOLDER STEPS fresh|resume [kill STEP | nan STEP | term STEP]``
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from cgcl_fast.data import build_loader
+from cgcl_fast.data.unpaired import collate
+from cgcl_fast.engine import Options, Trainer, linear_decay, make_accelerator
+
+
+@dataclass(frozen=True)
+class Spec:
+    lr: float
+    betas: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Phase:
+    name: str
+    networks: tuple[str, ...]
+    loss: Callable
+    optimizer: Spec
+    frozen: tuple[str, ...] = ()
+    after: Callable | None = None
+
+
+class Toy(nn.Module):
+    """G and D with every source of randomness that a method may use, a buffer moved by a hook, and a shared result."""
+
+    generator_name = "G"
+
+    def __init__(self, trouble: tuple[str, int] = ("", 0)) -> None:
+        super().__init__()
+        self.G = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(4, 3, 3, padding=1))
+        self.D = nn.Conv2d(3, 1, 3)
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.trouble = trouble
+        self.seen: list[list[str]] = []
+        self.progress: list[float] = []
+
+    def begin(self, progress: float) -> None:
+        self.progress.append(progress)
+
+    def phases(self) -> list[Phase]:
+        spec = Spec(1e-2, (0.5, 0.999))
+        return [
+            Phase("discriminator", ("D",), self.loss_d, spec),
+            Phase("generator", ("G",), self.loss_g, spec, frozen=("D",), after=self.after),
+        ]
+
+    def loss_d(self, batch: dict, shared: dict) -> dict:
+        self.calls += 1
+        kind, at = self.trouble
+        if kind in ("kill", "term") and int(self.calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+        self.seen.append(batch["A_paths"])
+        shared["fake"] = self.G(batch["A"] + 0.1 * (torch.randn(3, 1, 1) + random.random() + np.random.rand()))
+        loss = (self.D(shared["fake"].detach()) ** 2).mean() + ((self.D(batch["B"]) - 1) ** 2).mean()
+        if kind == "nan" and int(self.calls) == at:
+            loss = loss * float("nan")
+        return {"loss": loss}
+
+    def loss_g(self, batch: dict, shared: dict) -> dict:
+        assert not any(p.requires_grad for p in self.D.parameters())
+        adversarial = ((self.D(shared["fake"]) - 1) ** 2).mean()
+        identity = (self.G(batch["B"]) - batch["B"]).abs().mean()
+        return {"loss": adversarial + identity, "adversarial": adversarial.detach(), "identity": identity.detach()}
+
+    def after(self, batch: dict, shared: dict) -> None:
+        assert not torch.is_grad_enabled()
+        self.mean.lerp_(shared["fake"].mean((0, 2, 3)), 0.1)
+
+    def translate(self, image: torch.Tensor) -> torch.Tensor:
+        return self.G(image)
+
+    def samples(self, batch: dict) -> dict:
+        torch.rand(5), random.random(), np.random.rand()  # a sample may draw; the training must not notice
+        return {"source": batch["A"], "translated": self.G(batch["A"])}
+
+
+class Noise(Dataset):
+    """Items are a function of (epoch, index), as if each epoch had its own augmentation."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        image = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(epoch * 1000 + index)) * 2 - 1
+        return {"A": image[0], "B": image[1], "A_paths": f"{epoch}/{index}", "B_paths": f"{epoch}/{index}"}
+
+
+def make_trainer(
+    folder: Path,
+    steps: int,
+    *,
+    trouble: tuple[str, int] = ("", 0),
+    batch_size: int = 2,
+    accumulate: int = 1,
+    kind: type[Toy] = Toy,
+    **more: Any,
+) -> Trainer:
+    torch.manual_seed(5)
+    method = kind(trouble)
+    accelerator = make_accelerator(device="cpu", accumulate=accumulate)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    random.seed(7 + rank), np.random.seed(7), torch.manual_seed(7 + rank)
+    loader = build_loader(Noise(), batch_size=batch_size, seed=3, rank=rank, replicas=world)
+    options = Options(steps=steps, save_every=3, log_every=1, accumulate=accumulate)
+    return Trainer(
+        method,
+        loader,
+        folder,
+        options,
+        schedule=linear_decay(steps, steps // 2),
+        sample_batch=collate([Noise()[0, index] for index in range(3)]),
+        config={"method": "toy"},
+        generator_file=lambda module: safetensors.torch.save(dict(module.state_dict())),
+        accelerator=accelerator,
+        **more,
+    )
+
+
+if __name__ == "__main__":
+    trouble = (sys.argv[4], int(sys.argv[5])) if len(sys.argv) > 4 else ("", 0)
+    outcome = make_trainer(Path(sys.argv[1]), int(sys.argv[2]), trouble=trouble).fit(resume=sys.argv[3] == "resume")
+    print(outcome.step, outcome.signal)
