@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _registry
+from . import _check, _layout, _registry
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
 
@@ -125,7 +125,7 @@ def instance_norm(
 def _fake_forward(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    y = torch.empty_like(x, memory_format=_kernel_format(x))
+    y = torch.empty_like(x, memory_format=_layout.kernel_format(x))
     mean = x.new_empty((x.shape[0], x.shape[1]), dtype=torch.float32)
     return y, mean, torch.empty_like(mean)
 
@@ -141,17 +141,7 @@ def _fake_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch = 0 if scale is None and shift is None else x.shape[0]
     dscale = x.new_empty((batch, x.shape[1]), dtype=torch.float32)
-    return torch.empty_like(x, memory_format=_kernel_format(x)), dscale, torch.empty_like(dscale)
-
-
-def _kernel_format(x: Tensor) -> torch.memory_format:
-    """The memory format in which the kernels write a map like x: channels_last where x's channels are neighbours."""
-    _, C, H, W = x.shape
-    _, c, h, w = x.stride()
-    rows_follow = (H == 1 or h >= C) if W == 1 else w >= C and (H == 1 or h == W * w)
-    if C > 1 and H * W > 1 and c == 1 and rows_follow:
-        return torch.channels_last
-    return torch.contiguous_format
+    return torch.empty_like(x, memory_format=_layout.kernel_format(x)), dscale, torch.empty_like(dscale)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

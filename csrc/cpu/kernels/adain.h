@@ -3,16 +3,10 @@
 
 #include <cstdint>
 
-#include "../../common/dtype.h"
 #include "../variant.h"
+#include "map.h"
 
 namespace cgcl {
-
-// A (B, C, H, W) map anywhere in memory: strides in elements, zero where a dimension is expanded.
-struct Map {
-  void* data = nullptr;
-  int64_t stride_b = 0, stride_c = 0, stride_h = 0, stride_w = 0;
-};
 
 struct AdainArgs {
   int64_t B, C, H, W;

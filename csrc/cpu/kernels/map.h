@@ -1,0 +1,16 @@
+// Feature maps as the kernels see them.
+#pragma once
+
+#include <cstdint>
+
+#include "../../common/dtype.h"
+
+namespace cgcl {
+
+// A (B, C, H, W) map anywhere in memory: strides in elements, zero where a dimension is expanded.
+struct Map {
+  void* data = nullptr;
+  int64_t stride_b = 0, stride_c = 0, stride_h = 0, stride_w = 0;
+};
+
+}  // namespace cgcl

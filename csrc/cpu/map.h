@@ -1,0 +1,31 @@
+// Feature maps (B, C, H, W): their strides for the kernels and the memory format in which results are allocated.
+#pragma once
+
+#include "kernels/map.h"
+#include "tensor.h"
+
+namespace cgcl {
+
+inline Map map_of(const Tensor& t) { return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
+
+// Pixels follow one another `stride_w` apart and the channels of a pixel are neighbours.
+inline bool is_channels_last(const Tensor& t) {
+  const int64_t C = t.size(1), H = t.size(2), W = t.size(3);
+  return C > 1 && H * W > 1 && t.stride(1) == 1 && (W == 1 || t.stride(3) >= C) &&
+         (H == 1 || (W == 1 ? t.stride(2) >= C : t.stride(2) == W * t.stride(3)));
+}
+
+// In channels_last the kernels walk pixels by stride_w alone; a map one pixel wide steps by its rows.
+inline Map pixels_of(const Tensor& t) {
+  Map map = map_of(t);
+  if (t.size(3) == 1) map.stride_w = t.stride(2);
+  return map;
+}
+
+inline Tensor empty_map(const Tensor& like, bool channels_last) {
+  using torch::headeronly::MemoryFormat;
+  return torch::stable::empty(like.sizes(), like.scalar_type(), std::nullopt, std::nullopt, std::nullopt,
+                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+
+}  // namespace cgcl
