@@ -1,0 +1,6 @@
+"""Benchmarks: every op and the training step beside eager PyTorch and `torch.compile`, in the same run.
+
+python -m benchmarks.run                    runs all of it and writes benchmarks/results/
+python -m benchmarks.report FILE.json       tables and a plot of that
+pytest benchmarks --benchmark-disable       runs each case once and checks that its implementations agree
+"""

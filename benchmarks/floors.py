@@ -1,0 +1,96 @@
+"""The least bytes and FLOPs of each op. The floor is max(bytes / copy rate, FLOPs / matmul rate).
+
+Bytes: each input read once, each output written once, in each of the two passes; a backward reads the upstream gradient
+and writes the gradients. What an implementation could keep in cache between the passes is not subtracted, and what it
+could recompute is not added. FLOPs: matrix products only, 2 a multiply-add; exp, sums and normalisation are left out:
+they overlap with the products or the traffic. So a floor is what nothing beats by much, not what can be reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+FLOAT = 4
+INT64 = 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """Bytes that move, FLOPs, and the bytes of the largest tensor: the copy rate is that of a copy of its size."""
+
+    bytes: int
+    flops: int = 0
+    largest: int = 0
+
+
+def adain(shape: tuple[int, int, int, int], direction: str, *, residual: bool = False) -> Work:
+    """Forward: read x (and the residual), write y. Backward: read x and the gradient, write that of x.
+
+    The gradient of the residual is the upstream gradient itself; scale, shift and statistics are a few KB.
+    """
+    maps = (3 if residual else 2) + (3 if "backward" in direction else 0)
+    return Work(maps * prod(shape) * FLOAT, largest=prod(shape) * FLOAT)
+
+
+def gather_patches(shape: tuple[int, int, int, int], ids: int, direction: str) -> Work:
+    """Forward: read and write P rows of C channels, read the ids. Backward: write the gradient of the whole map, once.
+
+    `ids` counts those of the batch together.
+    """
+    rows = ids * shape[1] * FLOAT
+    both = (2 * rows + ids * INT64) + (prod(shape) * FLOAT + rows + ids * INT64 if "backward" in direction else 0)
+    return Work(both, largest=prod(shape) * FLOAT if "backward" in direction else rows)
+
+
+def sample_patch_ids(num_patches: int, batch: int = 1) -> Work:
+    """Write the ids. It says little: the time is that of the call and the generator."""
+    return Work(num_patches * batch * INT64, largest=num_patches * batch * INT64)
+
+
+def patch_nce(shape: tuple[int, int, int], direction: str, *, key_gradient: bool = False) -> Work:
+    """Products of P x P x C for each image: logits; dQ in the backward; dK too, if the keys take a gradient.
+
+    The logits are taken to be at hand for the backward: who does not store them does one product more.
+    """
+    B, P, C = shape
+    backward = "backward" in direction
+    products = 1 + (1 + key_gradient if backward else 0)
+    tensors = 2 + (1 + key_gradient if backward else 0)
+    return Work(tensors * B * P * C * FLOAT, products * 2 * B * P * P * C, B * P * C * FLOAT)
+
+
+def dag_select(score: tuple[int, int], num_patches: int, oversample: int, batch: int = 1) -> Work:
+    """Read the score map and the candidates' ids, write the chosen ids."""
+    candidates = oversample * num_patches * INT64
+    return Work(batch * (score[0] * score[1] * FLOAT + candidates + num_patches * INT64), largest=batch * candidates)
+
+
+def memory_read(content: tuple[int, int, int, int], items: int, width: int, direction: str) -> Work:
+    """Cosine of each pixel with each item, and the weighted sum of the values; both products again, twice, backward.
+
+    Forward: read the content (C channels), write Cv channels. Backward: read content and gradient, write that of the
+    content. Keys and values are a few KB.
+    """
+    B, C, H, W = content
+    pixels = B * H * W
+    backward = "backward" in direction
+    floats = pixels * (C + width) + (pixels * (2 * C + width) if backward else 0)
+    flops = 2 * pixels * items * (C + width) * (3 if backward else 1)
+    return Work(floats * FLOAT, flops, pixels * max(C, width) * FLOAT)
+
+
+def memory_update(content: tuple[int, int, int, int], items: int, width: int, domains: int) -> Work:
+    """Read contents and styles of each domain once; cosine with the keys, weighted sums over the pixels of both."""
+    B, C, H, W = content
+    pixels = domains * B * H * W
+    return Work(pixels * (C + width) * FLOAT, 2 * pixels * items * (2 * C + width), B * H * W * max(C, width) * FLOAT)
+
+
+def memory_contrast(features: tuple[int, int, int, int], items: int, direction: str) -> Work:
+    """Forward: read the features, a product with the items. Backward: read, write the gradient, two products."""
+    B, C, H, W = features
+    pixels = B * H * W
+    backward = "backward" in direction
+    passes = 3 if backward else 1
+    return Work(pixels * C * FLOAT * passes, 2 * pixels * items * C * passes, pixels * C * FLOAT)

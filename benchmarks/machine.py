@@ -1,0 +1,114 @@
+"""What this machine does at best: copy bandwidth and matmul rate, measured in the run whose floors they give."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LARGE_BYTES = 256 << 20
+MATMUL_SIZE = 2048
+
+
+def best_seconds(function: Callable[[], Any], budget: float) -> float:
+    """The least time of one call, of as many calls as fit the budget (three at least)."""
+    function()
+    best, calls, start = float("inf"), 0, time.perf_counter()
+    while calls < 3 or time.perf_counter() - start < budget:
+        begin = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - begin)
+        calls += 1
+    return best
+
+
+def copy_rate(size: int, device: str = "cpu", budget: float = 0.3) -> float:
+    """Bytes a second, read and written bytes counted both, of copying a float32 tensor of `size` bytes to another."""
+    source = torch.zeros(max(1, size // 4), device=device)
+    target = torch.zeros_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        synchronize(device)
+
+    return 2 * source.numel() * 4 / best_seconds(copy, budget)
+
+
+@functools.cache
+def copy_rate_of(size: int, device: str) -> float:
+    """`copy_rate`, once a process and size: a map that fits the cache is copied faster than a large one."""
+    return copy_rate(size, device)
+
+
+def matmul_rate(device: str = "cpu", budget: float = 1.0) -> float:
+    """FLOPs a second of a float32 product of 2048 x 2048 matrices, with the matmul precision that is set."""
+    a = torch.rand(MATMUL_SIZE, MATMUL_SIZE, device=device)
+    b = torch.rand(MATMUL_SIZE, MATMUL_SIZE, device=device)
+
+    def multiply() -> None:
+        torch.mm(a, b)
+        synchronize(device)
+
+    return 2 * MATMUL_SIZE**3 / best_seconds(multiply, budget)
+
+
+def synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cpu_variant() -> str:
+    """The instruction set that the package's kernels use here."""
+    try:
+        from cgcl_fast import _native
+    except ImportError:
+        return "reference (no native library)"
+    return str(_native.cpu_variant())
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Where and with what a run was made, and the rates of the machine in it."""
+    info: dict[str, Any] = {
+        "device": device,
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu_variant": cpu_variant(),
+        "commit": git("rev-parse", "HEAD"),
+        "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "copy_bytes_per_second": copy_rate(LARGE_BYTES, device, 1.0),
+        "matmul_flops_per_second": matmul_rate(device),
+    }
+    if torch.device(device).type == "cuda":
+        info["gpu"] = torch.cuda.get_device_name(device)
+    return info
