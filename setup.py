@@ -1,8 +1,8 @@
 """Builds the native libraries. Everything else about the package stands in pyproject.toml.
 
 `_C` holds the schemas and CPU kernels on LibTorch's stable ABI: one file serves every torch from 2.11 on and every
-Python. `_native` is a small pybind11 module that reports how it was built. Neither is needed: where they cannot be built
-the package installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 asks for an error instead.
+Python. `_native` is a small pybind11 module that reports how it was built. Neither is needed: where they cannot be
+built the package installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 asks for an error instead.
 """
 
 from __future__ import annotations
@@ -73,11 +73,12 @@ def native_extensions():
             except Exception as error:
                 if required():
                     raise
-                warnings.warn(f"cgcl_fast is installed without its native library: {error}", stacklevel=1)
+                reason = f"no C++ compiler ({error})" if isinstance(error, FileNotFoundError) else str(error)
+                warnings.warn(f"cgcl_fast is installed without its native library: {reason}", stacklevel=1)
                 for ext in self.extensions:
                     self.built(ext.name).unlink(missing_ok=True)  # of an earlier build, from other sources
                 problem.parent.mkdir(parents=True, exist_ok=True)
-                problem.write_text(f"{error}\n", encoding="utf-8")
+                problem.write_text(f"{reason}\n", encoding="utf-8")
 
         def build_extension(self, ext):
             if ext.name.endswith("._C"):
