@@ -170,6 +170,7 @@ _registry.fake("_adain_backward", _fake_backward)
 _registry.gradient("_adain", _backward, _setup_context)
 _registry.once_differentiable("_adain_backward", "adain")
 _registry.native_on_cpu("adain")
+_registry.native_on_cpu("instance_norm")
 _registry.public(
     'adain(Tensor x, Tensor scale, Tensor shift, *, float eps=1e-05, str activation="none", Tensor? residual=None)'
     " -> Tensor",

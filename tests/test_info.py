@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import cgcl_fast
+from cgcl_fast import _library, info, ops
+
+
+def test_text_names_versions_and_every_op(capsys):
+    assert info.main([]) == 0
+    shown = capsys.readouterr().out
+    assert cgcl_fast.__version__ in shown and torch.__version__ in shown
+    rows = [line.split() for line in shown.splitlines()]
+    assert {row[0] for row in rows if len(row) > 2 and row[1] == "cpu"} >= set(ops.__all__)
+
+
+def test_json_is_what_collect_says(capsys):
+    assert info.main(["--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == info.collect()
+
+
+@pytest.mark.skipif(_library.problem is not None, reason="needs the native library")
+def test_every_op_is_native_on_the_cpu():
+    with cgcl_fast.backend("auto"):
+        assert {op: row["cpu"]["backend"] for op, row in info.collect()["ops"].items()} == dict.fromkeys(
+            ops.__all__, "native"
+        )
+
+
+def test_reference_is_explained():
+    with cgcl_fast.backend("reference"):
+        assert info.chosen("adain", "cpu") == ("reference", "the backend asked for")
+    assert info.chosen("no_such_op", "cpu")[0] == "reference"
+
+
+def test_backend_without_kernel_is_explained():
+    with cgcl_fast.backend("native"):
+        name, reason = info.chosen("no_such_op", "cpu")
+    assert name == "none" and "'native' was asked for but has no kernel on cpu" in reason
+
+
+def installed_without_native_files(folder: Path) -> Path:
+    shutil.copytree(
+        Path(cgcl_fast.__file__).parent,
+        folder / "cgcl_fast",
+        ignore=shutil.ignore_patterns("*.so", "__pycache__", "_C.problem.txt"),
+    )
+    return folder / "cgcl_fast"
+
+
+def shown_from(package: Path, **environment: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "cgcl_fast.info"],
+        cwd=package.parent,
+        env={**os.environ, "PYTHONPATH": str(package.parent), "CGCL_FAST_LIBRARY": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert str(package) in result.stdout
+    return result.stdout
+
+
+def test_without_native_files_it_says_what_to_install(tmp_path):
+    python_only = tmp_path / "bin"
+    python_only.mkdir()
+    shown = shown_from(installed_without_native_files(tmp_path), PATH=str(python_only))
+    assert "not built" in shown and "no C++ compiler" in shown and "install g++" in shown
+    assert "the native library is not in use" in shown
+
+
+def test_reason_of_a_failed_build_is_shown(tmp_path):
+    package = installed_without_native_files(tmp_path)
+    (package / "_C.problem.txt").write_text("the compiler said so\n")
+    assert "not built: the compiler said so" in shown_from(package)
+
+
+def test_native_module_of_another_python_is_named(tmp_path):
+    package = installed_without_native_files(tmp_path)
+    (package / "_native.cpython-399-x86_64-linux-gnu.so").write_bytes(b"")
+    assert "_native.cpython-399-x86_64-linux-gnu.so" in shown_from(package)
+
+
+def test_native_module_that_does_not_load_is_named(tmp_path):
+    package = installed_without_native_files(tmp_path)
+    (package / "_native.so").write_bytes(b"not a module")
+    assert "built for another Python" in shown_from(package)
