@@ -14,9 +14,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from cgcl_fast.data.streets.raster import Box, Raster, boxes, draw
+from cgcl_fast.data.streets.drawing import draw
+from cgcl_fast.data.streets.looks import DOMAINS
+from cgcl_fast.data.streets.raster import Box, Raster, boxes
 from cgcl_fast.data.streets.scene import CLASSES, Scene, generate_scene
-from cgcl_fast.data.streets.shading import DOMAINS, shade
+from cgcl_fast.data.streets.shading import shade
 
 __all__ = ["CLASSES", "DOMAINS", "Box", "Scene", "generate_scene", "render", "scene_boxes"]
 

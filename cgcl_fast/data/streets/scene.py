@@ -63,6 +63,15 @@ class Car:
     kind: str  # "saloon" | "hatchback" | "van"
 
 
+CAR_HALF_WIDTH = 0.9
+_CAR_LENGTHS = {"saloon": 4.5, "hatchback": 4.0, "van": 4.9}
+
+
+def car_length(car: Car) -> float:
+    """Length of a car in metres."""
+    return _CAR_LENGTHS[car.kind]
+
+
 @dataclass(frozen=True)
 class Person:
     x: float
@@ -338,7 +347,7 @@ def _trees(dice: _Dice, half_road: float, wall: float, lamps: Sequence[Lamp]) ->
 def _tree(
     dice: _Dice, x: float, z: float, leaf: Colour, heights: tuple[float, float], radii: tuple[float, float]
 ) -> Tree:
-    blobs = [(dice.between(-0.62, 0.62), dice.between(-0.6, 0.55), dice.between(0.36, 0.58), 0) for _ in range(8)]
-    blobs += [(dice.between(-0.5, 0.5), dice.between(-0.1, 0.75), dice.between(0.2, 0.36), 1) for _ in range(7)]
-    blobs += [(dice.between(-0.6, 0.6), dice.between(-0.7, 0.1), dice.between(0.14, 0.26), -1) for _ in range(5)]
+    blobs = [(dice.between(-0.62, 0.62), dice.between(-0.6, 0.55), dice.between(0.34, 0.54), 0) for _ in range(9)]
+    blobs += [(dice.between(-0.75, 0.75), dice.between(-0.75, 0.2), dice.between(0.10, 0.22), -1) for _ in range(8)]
+    blobs += [(dice.between(-0.6, 0.6), dice.between(-0.2, 0.8), dice.between(0.12, 0.28), 1) for _ in range(12)]
     return Tree(x, z, dice.between(*heights), dice.between(*radii), dice.shade(leaf, 14), tuple(blobs))
