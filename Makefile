@@ -30,7 +30,7 @@ bench-smoke: $(VENV)/.tested
 	if [ -d benchmarks ]; then $(BIN)/python -m pytest benchmarks --benchmark-disable -q; fi
 
 bench: $(VENV)/.tested
-	$(BIN)/python -m pytest benchmarks --benchmark-json=benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.run --output benchmarks/results/latest.json
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 
 # The tests of the ops on CPU kernels built with AddressSanitizer and UndefinedBehaviorSanitizer.

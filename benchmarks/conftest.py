@@ -56,9 +56,10 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Case, s
 
         run()  # compiles, and touches the memory for the first time
         if case.rounds is None:
+            machine.best_seconds(run, 0.2)  # warms up
             benchmark(run)
         else:
-            benchmark.pedantic(run, rounds=case.rounds, warmup_rounds=1)
+            benchmark.pedantic(run, rounds=case.rounds)
         if case.work is not None and case.work.largest:
             benchmark.extra_info["copy_bytes_per_second"] = machine.copy_rate_of(case.work.largest, device)
         if request.config.getoption("peak_memory") and case.memory and device == "cpu" and peak_memory.available():

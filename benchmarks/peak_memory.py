@@ -68,18 +68,29 @@ def distinct_bytes(tensors: list[Tensor]) -> int:
     return sum(storages.values())
 
 
-def measure(module: str, case: str, implementation: str, timeout: float = 1200) -> dict[str, Any]:
+def measure(module: str, case: str, implementation: str) -> dict[str, Any]:
     """Run `python -m benchmarks.peak_memory` with these arguments and return what it measured."""
-    environment = {**os.environ, **MALLOC}
-    command = [sys.executable, "-m", "benchmarks.peak_memory", module, case, implementation]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    output = in_own_process(["-m", "benchmarks.peak_memory", module, case, implementation])
+    return json.loads(output.splitlines()[-1])
+
+
+def in_own_process(arguments: list[str], timeout: float = 1200) -> str:
+    """What a Python process prints in which freed memory leaves the count of resident bytes."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **MALLOC}, capture_output=True, text=True, timeout=timeout
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def cases_of(module: str) -> list[Case]:
+    return importlib.import_module(module).CASES
 
 
 def find(module: str, name: str) -> Case:
-    cases = {case.name: case for case in importlib.import_module(module).CASES}
+    cases = {case.name: case for case in cases_of(module)}
     if name not in cases:
         raise ValueError(f"case: expected one of {', '.join(cases)}, got {name!r}")
     return cases[name]

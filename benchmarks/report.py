@@ -1,0 +1,368 @@
+"""Tables and a plot of the results of `python -m benchmarks.run` (or of pytest-benchmark's own JSON).
+
+    python -m benchmarks.report FILE.json [--cuda FILE.json] [--markdown OUT.md] [--plot OUT.png] [--readme README.md]
+
+Prints the tables of all cases. `--readme` rewrites what stands between the two comments that name this program in a
+Markdown file: the cases that have a target, with those of a GPU from `--cuda` ("not measured" without it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import targets
+from .targets import TARGETS, Target
+
+BEGIN, END = "<!-- python -m benchmarks.report: begin -->", "<!-- python -m benchmarks.report: end -->"
+NOT_MEASURED = "not measured"
+Key = tuple[str, str, str]
+#: A cell of a table, or nothing.
+Number = float | None
+
+
+@dataclass
+class Result:
+    """One case: what was measured of each implementation."""
+
+    op: str
+    shape: str
+    direction: str
+    medians: dict[str, list[float]] = field(default_factory=dict)
+    minima: dict[str, float] = field(default_factory=dict)
+    info: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return self.op, self.shape, self.direction
+
+    def seconds(self, implementation: str) -> Number:
+        medians = self.medians.get(implementation)
+        return statistics.median(medians) if medians else None
+
+    def speedup(self, base: str) -> Number:
+        """Median over the repeats of the ratio of the two medians of a repeat."""
+        if base not in self.medians or "cgcl_fast" not in self.medians:
+            return None
+        pairs = zip(self.medians[base], self.medians["cgcl_fast"], strict=False)
+        return statistics.median(slow / fast for slow, fast in pairs)
+
+    def speedup_of_minima(self, base: str) -> Number:
+        if base not in self.minima or "cgcl_fast" not in self.minima:
+            return None
+        return self.minima[base] / self.minima["cgcl_fast"]
+
+    def floor(self, machine: dict[str, Any], own_size: bool = False) -> Number:
+        """Seconds: bytes over the copy rate (of a large copy, or of one of the op's largest tensor), or FLOPs."""
+        info = self.info.get("cgcl_fast", {})
+        if "bytes" not in info:
+            return None
+        rate = info.get("copy_bytes_per_second") if own_size else machine["copy_bytes_per_second"]
+        if rate is None:
+            return None
+        return max(info["bytes"] / rate, info["flops"] / machine["matmul_flops_per_second"])
+
+    def share(self, machine: dict[str, Any], own_size: bool = False) -> Number:
+        """Share of the floor that is reached: 1 is as fast as the machine moves the bytes or multiplies."""
+        floor, seconds = self.floor(machine, own_size), self.seconds("cgcl_fast")
+        return floor / seconds if floor is not None and seconds else None
+
+    def memory(self, name: str, implementation: str) -> Number:
+        return self.info.get(implementation, {}).get(name)
+
+    def value(self, quantity: str, machine: dict[str, Any]) -> Number:
+        """The number that a target speaks of."""
+        if quantity == targets.SPEEDUP:
+            return self.speedup("eager")
+        if quantity == targets.COMPILE:
+            return self.speedup("compile")
+        if quantity == targets.FLOOR:
+            return self.share(machine)
+        if quantity == targets.MEMORY:
+            return self.memory("peak_extra_bytes", "cgcl_fast")
+        if quantity == targets.STEP_TIME:
+            speedup = self.speedup("eager")
+            return 1 / speedup if speedup else None
+        ours, eager = (self.memory("peak_rss_bytes", name) for name in ("cgcl_fast", "eager"))
+        return ours / eager if ours and eager else None
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Result]]:
+    data = json.loads(path.read_text())
+    results: dict[Key, Result] = {}
+    for entry in data["benchmarks"]:
+        info = entry["extra_info"]
+        key = info["op"], info["shape"], info["pass"]
+        result = results.setdefault(key, Result(*key))
+        result.medians[info["impl"]] = entry.get("medians", [entry["stats"]["median"]])
+        result.minima[info["impl"]] = entry["stats"]["min"]
+        result.info[info["impl"]] = info
+    return data["machine_info"], list(results.values())
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the columns after the first are right-aligned."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
+def milliseconds(seconds: Number) -> str:
+    return "" if seconds is None else f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
+def times(ratio: Number) -> str:
+    return "" if ratio is None else f"{ratio:.2f}×" if ratio < 9.95 else f"{ratio:.0f}×"
+
+
+def percent(share: Number) -> str:
+    return "" if share is None else f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
+
+
+def mebibytes(size: Number) -> str:
+    return "" if size is None else f"{size / 2**20:.1f}"
+
+
+def quantity_text(quantity: str, value: float) -> str:
+    if quantity in (targets.SPEEDUP, targets.COMPILE):
+        return times(value)
+    return f"{mebibytes(value)} MiB" if quantity == targets.MEMORY else percent(value)
+
+
+def case_text(result: Result) -> str:
+    return f"`{result.op}` {result.shape}, {result.direction}"
+
+
+def time_table(machine: dict[str, Any], results: list[Result]) -> str:
+    header = ["case", "eager ms", "compile ms", "cgcl_fast ms", "over eager", "of minima", "over compile"]
+    header += ["other eager", "floor ms", "of floor", "of floor, own size"]
+    rows = []
+    for result in results:
+        others = [f"{name.removeprefix('eager_')} {times(result.speedup(name))}" for name in eager_variants(result)]
+        rows.append(
+            [
+                case_text(result),
+                *(milliseconds(result.seconds(name)) for name in ("eager", "compile", "cgcl_fast")),
+                times(result.speedup("eager")),
+                times(result.speedup_of_minima("eager")),
+                times(result.speedup("compile")),
+                ", ".join(others),
+                milliseconds(result.floor(machine)),
+                percent(result.share(machine)),
+                percent(result.share(machine, own_size=True)),
+            ]
+        )
+    return table(header, rows)
+
+
+def eager_variants(result: Result) -> list[str]:
+    return [name for name in result.medians if name.startswith("eager_")]
+
+
+def memory_table(results: list[Result]) -> str:
+    header = ["case", "eager MiB", "compile MiB", "cgcl_fast MiB", "cgcl_fast / eager"]
+    rows = []
+    for result in results:
+        for name, text in (("peak_extra_bytes", "peak extra"), ("peak_rss_bytes", "peak resident")):
+            sizes = [result.memory(name, implementation) for implementation in ("eager", "compile", "cgcl_fast")]
+            if sizes[2] is not None:
+                ratio = sizes[2] / sizes[0] if sizes[0] else None
+                rows.append([f"{case_text(result)}, {text}", *map(mebibytes, sizes), percent(ratio)])
+    return table(header, rows)
+
+
+def target_table(machine: dict[str, Any], results: list[Result], only_missed: bool = False) -> str:
+    known = {result.key: result for result in results}
+    rows = []
+    for target in TARGETS:
+        value = value_of(target, known, machine)
+        if only_missed and (value is None or target.met(value)):
+            continue
+        word = "at most" if target.quantity in targets.AT_MOST else "at least"
+        rows.append(
+            [
+                f"`{target.op}` {target.shape}, {target.direction}: {target.quantity}",
+                f"{word} {quantity_text(target.quantity, target.bound)}",
+                NOT_MEASURED if value is None else quantity_text(target.quantity, value),
+                "" if value is None else "met" if target.met(value) else "**missed**",
+            ]
+        )
+    return table(["target", "aimed at", "measured", ""], rows) if rows else ""
+
+
+def value_of(target: Target, known: dict[Key, Result], machine: dict[str, Any]) -> Number:
+    result = known.get((target.op, target.shape, target.direction))
+    return None if result is None else result.value(target.quantity, machine)
+
+
+def machine_text(machine: dict[str, Any]) -> str:
+    copy, matmul = machine["copy_bytes_per_second"] / 1e9, machine["matmul_flops_per_second"] / 1e9
+    return ", ".join(
+        [
+            str(machine.get("gpu", machine["cpu"])),
+            f"{machine['cores']} cores",
+            f"{machine['threads']} threads",
+            f"kernels {machine['cpu_variant']}",
+            f"torch {machine['torch']}",
+            f"Python {machine['python']}",
+            machine["date"][:10],
+            f"commit {machine['commit'][:10]}{' with local changes' if machine['changed'] else ''}",
+            f"copy {copy:.1f} GB/s (read and written bytes counted both)",
+            f"float32 product of 2048×2048 {matmul:.0f} GFLOP/s.",
+        ]
+    )
+
+
+NOTES = """\
+Times are medians, ratios medians of the ratios of the repeats (*of minima*: of the least times). The floor of an op is
+the larger of its bytes (each input read once, each output written once) over the copy rate of a large copy, and its
+FLOPs over the matmul rate, both measured in the same run; *own size* takes the rate of copying a tensor of the op's
+size, which stays in the cache where it fits. Peak extra memory is what an op needs beyond its inputs and outputs, peak
+resident memory that of a process after two calls; both are the operating system's count, so they see what native code
+allocates too."""
+
+
+def report(machine: dict[str, Any], results: list[Result]) -> str:
+    parts = ["# Benchmarks", machine_text(machine), NOTES]
+    parts += ["## Time", time_table(machine, results)]
+    parts += ["## Memory", memory_table(results)]
+    parts += ["## Targets", target_table(machine, results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def headline(results: list[Result]) -> list[Result]:
+    """The cases that a target speaks of, in the order of the targets."""
+    known = {result.key: result for result in results}
+    keys = dict.fromkeys((target.op, target.shape, target.direction) for target in TARGETS)
+    return [known[key] for key in keys if key in known]
+
+
+def readme_section(
+    machine: dict[str, Any], results: list[Result], cuda: list[Result], source: str, plot: str | None
+) -> str:
+    on_gpu = {result.key: result for result in cuda}
+    header = ["case", "eager ms", "compile ms", "cgcl_fast ms", "over eager", "over compile", "of floor"]
+    header += ["CUDA, over eager"]
+    rows = []
+    for result in headline(results):
+        gpu = on_gpu.get(result.key)
+        rows.append(
+            [
+                case_text(result),
+                *(milliseconds(result.seconds(name)) for name in ("eager", "compile", "cgcl_fast")),
+                times(result.speedup("eager")),
+                times(result.speedup("compile")),
+                percent(result.share(machine)),
+                times(gpu.speedup("eager")) if gpu else NOT_MEASURED,
+            ]
+        )
+    parts = [f"CPU: {machine_text(machine)}"]
+    if plot:
+        parts.append(f"![Speed-up of each op over eager PyTorch and over torch.compile]({plot})")
+    parts += [table(header, rows), memory_table(headline(results)), NOTES]
+    missed = target_table(machine, results, only_missed=True)
+    parts.append(
+        "What misses its target:\n\n" + missed if missed else "All targets of `benchmarks/targets.py` are met."
+    )
+    parts.append(f"From `{source}`; `python -m benchmarks.report {source}` prints all cases.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def rewrite(path: Path, section: str) -> None:
+    text = path.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SystemExit(f"benchmarks.report: {path} needs the line {BEGIN} and after it the line {END}, once each")
+    before, rest = text.split(BEGIN)
+    path.write_text(f"{before}{BEGIN}\n\n{section}\n\n{END}{rest.split(END)[1]}")
+
+
+def draw(path: Path, machine: dict[str, Any], results: list[Result]) -> None:
+    """Bars of the speed-up over eager and over compile, on a logarithmic axis, with the least speed-up aimed at."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    shown = [result for result in headline(results) if result.speedup("eager") is not None]
+    least = {(t.op, t.shape, t.direction): t.bound for t in TARGETS if t.quantity == targets.SPEEDUP}
+    least |= {(t.op, t.shape, t.direction): 1 / t.bound for t in TARGETS if t.quantity == targets.STEP_TIME}
+    figure, axes = plt.subplots(figsize=(9, 1.4 + 0.52 * len(shown)), layout="constrained")
+    height = 0.36
+    series = (("eager", "over eager PyTorch", "#2a6f97", -1), ("compile", "over torch.compile", "#e09f3e", 1))
+    for base, label, colour, side in series:
+        points = [(i, ratio) for i, result in enumerate(shown) if (ratio := result.speedup(base)) is not None]
+        if not points:
+            continue
+        rows, ratios = zip(*points, strict=True)
+        places = [row + side * height / 2 for row in rows]
+        axes.barh(places, [ratio - 1 for ratio in ratios], height, left=1, color=colour, label=label)
+        for place, ratio in zip(places, ratios, strict=True):
+            axes.annotate(
+                times(ratio),
+                (max(ratio, 1), place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color="#333333",
+            )
+    marks = [(least[result.key], i) for i, result in enumerate(shown) if result.key in least]
+    for number, (bound, row) in enumerate(marks):
+        label = "aimed at, over eager" if number == 0 else None
+        axes.plot([bound, bound], [row - height, row], color="#9b2226", linewidth=2, label=label)
+    axes.axvline(1, color="#333333", linewidth=1)
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * 1.35)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([tick for tick in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high * 1.35])
+    axes.set_yticks(range(len(shown)), [f"{r.op}\n{r.shape}, {r.direction}" for r in shown], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("how many times as fast cgcl_fast is")
+    name = machine.get("gpu", machine["cpu"])
+    axes.set_title(f"{name}, {machine['threads']} threads, float32, torch {machine['torch']}", fontsize=10, loc="left")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.report", description="Tables and a plot of benchmark results.")
+    parser.add_argument("file", type=Path, help="JSON of benchmarks.run or of pytest-benchmark")
+    parser.add_argument("--cuda", type=Path, help="JSON of the same suite on a GPU")
+    parser.add_argument("--markdown", type=Path, help="write the tables here instead of printing them")
+    parser.add_argument("--plot", type=Path, help="write a picture of the speed-ups here")
+    parser.add_argument("--readme", type=Path, help="rewrite the section between the marks of this Markdown file")
+    arguments = parser.parse_args()
+    machine, results = read(arguments.file)
+    if not results:
+        parser.error(f"{arguments.file}: no benchmark results in it")
+    cuda = read(arguments.cuda)[1] if arguments.cuda else []
+    text = report(machine, results)
+    if arguments.markdown:
+        arguments.markdown.write_text(text)
+    else:
+        sys.stdout.write(text)
+    if arguments.plot:
+        draw(arguments.plot, machine, results)
+    if arguments.readme:
+        folder = arguments.readme.resolve().parent
+        source, plot = (
+            os.path.relpath(path.resolve(), folder) if path else None for path in (arguments.file, arguments.plot)
+        )
+        rewrite(arguments.readme, readme_section(machine, results, cuda, str(source), plot))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Run the whole suite on this machine and write the results, without the times of single rounds, as one small JSON.
+
+    python -m benchmarks.run [--repeats 3] [--seconds 0.6] [--select EXPRESSION] [--device cpu] [--output FILE.json]
+
+A machine is never quite alone, and pytest-benchmark times one implementation after the other. So the suite runs several
+times, and a ratio is taken within a repeat, where the implementations of a case follow each other within seconds; the
+report gives the median of these ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def run_once(arguments: argparse.Namespace, target: Path, memory: bool) -> dict[str, Any]:
+    command = [sys.executable, "-m", "pytest", str(HERE), "-q", "-p", "no:cacheprovider", "--benchmark-only"]
+    command += [f"--benchmark-json={target}", f"--benchmark-max-time={arguments.seconds}", "--benchmark-min-rounds=9"]
+    command += ["--benchmark-min-time=0.0005", "--benchmark-columns=min,median,iqr,rounds", "--benchmark-disable-gc"]
+    command += [f"--bench-device={arguments.device}"]
+    if memory:
+        command.append("--peak-memory")
+    if arguments.select:
+        command += ["-k", arguments.select]
+    status = subprocess.run(command, cwd=HERE.parent, check=False).returncode
+    if not target.exists():
+        raise SystemExit(f"benchmarks.run: pytest ended with status {status} and wrote no results")
+    if status:
+        print(f"benchmarks.run: some benchmarks failed (pytest status {status}); the results are without them")
+    return json.loads(target.read_text())
+
+
+def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One result of several runs of pytest-benchmark: medians and minima of each run, and what they have in common."""
+    merged: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for entry in run["benchmarks"]:
+            stats, info = entry["stats"], entry["extra_info"]
+            kept = merged.setdefault(entry["fullname"], {"extra_info": {}, "medians": [], "minima": [], "rounds": 0})
+            rate = "copy_bytes_per_second"
+            if rate in info:  # noise only ever makes a copy slower
+                info[rate] = max(info[rate], kept["extra_info"].get(rate, 0))
+            kept["extra_info"].update(info)
+            kept["medians"].append(rounded(stats["median"]))
+            kept["minima"].append(rounded(stats["min"]))
+            kept["rounds"] += stats["rounds"]
+    machine = dict(runs[0]["machine_info"])
+    for rate in ("copy_bytes_per_second", "matmul_flops_per_second"):
+        machine[rate] = max(run["machine_info"][rate] for run in runs)
+    benchmarks = []
+    for fullname, kept in merged.items():
+        kept["extra_info"] = {k: rounded(v) if isinstance(v, float) else v for k, v in kept["extra_info"].items()}
+        stats = {"min": min(kept["minima"]), "median": statistics.median(kept["medians"]), "rounds": kept.pop("rounds")}
+        benchmarks.append({"fullname": fullname, **kept, "stats": stats})
+    return {"machine_info": machine, "repeats": len(runs), "benchmarks": benchmarks}
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def default_output(machine: dict[str, Any]) -> Path:
+    chip = machine.get("gpu", machine["cpu"] if machine["device"] == "cpu" else machine["device"])
+    name = re.sub(r"[^a-z0-9]+", "-", chip.lower()).strip("-")
+    if machine["device"] == "cpu":
+        name += f"-{machine['cores']}-cores"
+    return HERE / "results" / f"{machine['device'].split(':')[0]}-{name}-{machine['date'][:10]}.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description="Run the whole suite and write its results.")
+    parser.add_argument("--repeats", type=int, default=3, help="how often the suite runs (default: 3)")
+    parser.add_argument("--seconds", type=float, default=0.6, help="timed for each benchmark and repeat (default: 0.6)")
+    parser.add_argument("--select", default="", help="only benchmarks that match, as pytest -k")
+    parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/DEVICE-MACHINE-DATE.json")
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats: expected at least 1, got {arguments.repeats}")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [run_once(arguments, Path(folder, f"{i}.json"), i == 0) for i in range(arguments.repeats)]
+    result = merge(runs)
+    output = arguments.output or default_output(result["machine_info"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"results: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What the project aims at, on 2 cores in float32. The report says which targets a result meets; no test asserts them.
+
+A speed-up is the eager time over that of cgcl_fast. Next to its own number, each op with one must not be behind
+`torch.compile`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .case import BOTH, FORWARD
+
+SPEEDUP = "speed-up over eager"
+COMPILE = "speed-up over compile"
+FLOOR = "share of the copy floor"
+MEMORY = "peak extra memory, bytes"
+STEP_TIME = "time, of eager's"
+STEP_MEMORY = "peak memory, of eager's"
+#: Quantities that are to be at most the number; the others at least.
+AT_MOST = (MEMORY, STEP_TIME, STEP_MEMORY)
+
+
+@dataclass(frozen=True)
+class Target:
+    op: str
+    shape: str
+    direction: str
+    quantity: str
+    bound: float
+
+    def met(self, value: float) -> bool:
+        return value <= self.bound if self.quantity in AT_MOST else value >= self.bound
+
+
+#: (op, shape, direction) -> least speed-up over eager.
+SPEEDUPS = {
+    ("adain", "(4, 256, 64, 64) relu", BOTH): 3.0,
+    ("adain", "(1, 64, 256, 256) relu", BOTH): 4.0,
+    ("gather_patches", "(1, 128, 256, 256) 256 ids", BOTH): 6.0,
+    ("sample_patch_ids", "65536, 256", FORWARD): 20.0,
+    ("patch_nce", "(1, 256, 256) dQ", BOTH): 1.2,
+    ("patch_nce", "(1, 256, 256) dQ dK", BOTH): 1.2,
+    ("patch_nce", "(16, 256, 256) dQ", BOTH): 1.25,
+    ("patch_nce", "(16, 256, 256) dQ dK", BOTH): 1.25,
+    ("patch_nce", "(1, 4096, 256) dQ", BOTH): 2.5,
+    ("patch_nce", "(1, 4096, 256) dQ dK", BOTH): 2.5,
+    ("dag_select", "30x30 to 64x64, 256 ids", FORWARD): 3.0,
+    ("dag_select", "30x30 to 256x256, 256 ids", FORWARD): 10.0,
+    ("memory_read", "(1, 256, 90, 90) 20 items", BOTH): 2.5,
+    ("memory_update", "2 x (1, 256, 90, 90) 20 items", FORWARD): 4.0,
+}
+
+TARGETS = [
+    *(Target(*case, SPEEDUP, least) for case, least in SPEEDUPS.items()),
+    *(Target(*case, COMPILE, 1.0) for case in SPEEDUPS),
+    Target("adain", "(4, 256, 64, 64) relu", FORWARD, FLOOR, 0.6),
+    Target("adain", "(1, 64, 256, 256) relu", FORWARD, FLOOR, 0.6),
+    *(Target("patch_nce", f"(1, 4096, 256) {g}", BOTH, MEMORY, 4096 * 4096 * 4 / 10) for g in ("dQ", "dQ dK")),
+    Target("cut step", "(1, 3, 256, 256)", BOTH, STEP_TIME, 0.80),
+    Target("cut step", "(1, 3, 256, 256)", BOTH, STEP_MEMORY, 0.75),
+]

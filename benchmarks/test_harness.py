@@ -1,0 +1,149 @@
+"""The harness itself: what the report computes, and that memory is measured right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import floors, peak_memory, report, run, targets
+from benchmarks.case import BOTH, op_case
+
+MACHINE = {
+    "device": "cpu",
+    "cpu": "A CPU",
+    "cores": 2,
+    "threads": 2,
+    "cpu_variant": "avx2",
+    "torch": "2.11",
+    "python": "3.10",
+    "commit": "0123456789abcdef",
+    "changed": False,
+    "date": "2026-01-02T00:00:00+00:00",
+    "copy_bytes_per_second": 10e9,
+    "matmul_flops_per_second": 100e9,
+}
+ADAIN = {"op": "adain", "shape": "(4, 256, 64, 64) relu", "pass": BOTH}
+
+
+def raw(**medians: float) -> dict[str, Any]:
+    """A run as pytest-benchmark writes it."""
+    work = floors.adain((4, 256, 64, 64), BOTH)
+    entries = [
+        {
+            "fullname": f"bench::{name}",
+            "extra_info": {**ADAIN, "impl": name, "bytes": work.bytes, "flops": work.flops},
+            "stats": {"median": median, "min": median / 2, "rounds": 5, "data": [median] * 5},
+        }
+        for name, median in medians.items()
+    ]
+    return {"machine_info": dict(MACHINE), "benchmarks": entries}
+
+
+def results_file(folder: Path, *runs: dict[str, Any]) -> Path:
+    path = folder / "results.json"
+    path.write_text(json.dumps(run.merge(list(runs))))
+    return path
+
+
+def test_merged_ratio_is_taken_within_a_repeat(tmp_path: Path) -> None:
+    # The machine is three times slower in the second run: the ratios 4, 4 and 5 have the median 4.
+    runs = [raw(eager=8.0, cgcl_fast=2.0), raw(eager=24.0, cgcl_fast=6.0), raw(eager=10.0, cgcl_fast=2.0)]
+    path = results_file(tmp_path, *runs)
+    assert "data" not in path.read_text()
+    _, (result,) = report.read(path)
+    assert result.speedup("eager") == 4.0
+    assert result.seconds("cgcl_fast") == 2.0
+    assert result.minima["cgcl_fast"] == 1.0
+    assert result.speedup("compile") is None
+
+
+def test_report_reads_the_json_of_pytest_benchmark(tmp_path: Path) -> None:
+    path = tmp_path / "raw.json"
+    path.write_text(json.dumps(raw(eager=6.0, cgcl_fast=2.0)))
+    _, (result,) = report.read(path)
+    assert result.speedup("eager") == 3.0
+
+
+def test_floor_and_share(tmp_path: Path) -> None:
+    _, (result,) = report.read(results_file(tmp_path, raw(eager=0.1, cgcl_fast=0.02)))
+    # Five maps of 16 MiB at 10 GB/s.
+    assert result.floor(MACHINE) == pytest.approx(5 * 4 * 256 * 64 * 64 * 4 / 10e9)
+    assert result.share(MACHINE) == pytest.approx(result.floor(MACHINE) / 0.02)
+
+
+@pytest.mark.parametrize(("eager", "word"), [(7.0, "met"), (5.0, "**missed**")])
+def test_targets_are_judged_both_ways(tmp_path: Path, eager: float, word: str) -> None:
+    machine, results = report.read(results_file(tmp_path, raw(eager=eager, compile=9.0, cgcl_fast=2.0)))
+    lines = report.target_table(machine, results).splitlines()
+    (line,) = [line for line in lines if targets.SPEEDUP in line and "`adain` (4, 256, 64, 64)" in line]
+    assert line.endswith(f"| {word} |")
+
+
+def test_at_most_and_at_least() -> None:
+    assert targets.Target("cut step", "", BOTH, targets.STEP_TIME, 0.8).met(0.7)
+    assert not targets.Target("cut step", "", BOTH, targets.STEP_TIME, 0.8).met(0.9)
+    assert not targets.Target("adain", "", BOTH, targets.FLOOR, 0.6).met(0.5)
+
+
+def test_readme_section_is_rewritten_and_nothing_else(tmp_path: Path) -> None:
+    machine, results = report.read(results_file(tmp_path, raw(eager=8.0, compile=9.0, cgcl_fast=2.0)))
+    section = report.readme_section(machine, results, [], "results.json", None)
+    assert "4.00×" in section and report.NOT_MEASURED in section
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    for _ in range(2):
+        report.rewrite(readme, section)
+    assert readme.read_text() == f"before\n{report.BEGIN}\n\n{section}\n\n{report.END}\nafter\n"
+    readme.write_text("no marks\n")
+    with pytest.raises(SystemExit, match="needs the line"):
+        report.rewrite(readme, section)
+
+
+def test_cuda_cell_is_filled_from_its_own_file(tmp_path: Path) -> None:
+    machine, results = report.read(results_file(tmp_path, raw(eager=8.0, cgcl_fast=2.0)))
+    _, cuda = report.read(results_file(tmp_path, raw(eager=3.0, cgcl_fast=0.5)))
+    section = report.readme_section(machine, results, cuda, "results.json", None)
+    (row,) = [line for line in section.splitlines() if line.startswith("| `adain`")]
+    assert "4.00×" in row and row.endswith("6.00× |")
+
+
+def test_plot_is_drawn(tmp_path: Path) -> None:
+    machine, results = report.read(results_file(tmp_path, raw(eager=8.0, compile=9.0, cgcl_fast=2.0)))
+    report.draw(tmp_path / "plot.png", machine, results)
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_gradients_come_with_the_outputs() -> None:
+    case = op_case(
+        "square",
+        "(3,)",
+        BOTH,
+        {"eager": lambda x: x**2, "cgcl_fast": torch.square},
+        lambda generator: [torch.arange(3.0)],
+        wrt=(0,),
+    )
+    assert case.implementations == ("eager", "compile", "cgcl_fast")
+    output, gradient = case.build("cgcl_fast", "", "cpu")()
+    expected, expected_gradient = case.build("compile", "aot_eager", "cpu")()
+    torch.testing.assert_close(output, torch.tensor([0.0, 1.0, 4.0]))
+    torch.testing.assert_close((output, gradient), (expected, expected_gradient))
+
+
+MEASURE = """
+import torch
+from benchmarks.peak_memory import extra_bytes
+x = torch.ones(8 << 20)                                     # 32 MiB
+print(extra_bytes(lambda: [x + 1]))                         # nothing beyond its output
+print(extra_bytes(lambda: [(x + 1).mul(2).sum()]))          # two maps for a moment
+"""
+
+
+@pytest.mark.skipif(not peak_memory.available(), reason="needs /proc/self/clear_refs")
+def test_peak_memory_counts_what_is_neither_input_nor_output() -> None:
+    nothing, two_maps = peak_memory.in_own_process(["-c", MEASURE]).split()
+    assert int(nothing) < 2 << 20
+    assert abs(int(two_maps) - (64 << 20)) < 4 << 20
