@@ -1,0 +1,101 @@
+"""What a method is to the engine: networks, the phases of a step, and how to translate an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Batch = dict[str, Any]
+Shared = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """Adam with this learning rate and these betas."""
+
+    lr: float
+    betas: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update within a step.
+
+    Args:
+        name: "discriminator", "generator", ...
+        networks: names of the method's attributes whose parameters this phase trains.
+        loss: (batch, shared) -> scalars. The entry "loss" is what is differentiated, the others are detached, for the
+            log. ``shared`` is a fresh dict in each step, for what later phases reuse.
+        optimizer: how to update.
+        frozen: names of the attributes whose parameters take no gradient in this phase.
+        after: called with (batch, shared) and without gradients after the update.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    loss: Callable[[Batch, Shared], dict[str, Tensor]]
+    optimizer: OptimizerSpec
+    frozen: tuple[str, ...] = ()
+    after: Callable[[Batch, Shared], None] | None = None
+
+
+class Method(nn.Module):
+    """Base of all methods. The constructor takes the config, builds all networks and initialises them."""
+
+    Config: ClassVar[type]
+    domains: tuple[str, ...] = ("A", "B")
+    generator_name: ClassVar[str] = "G"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def phases(self) -> list[Phase]:
+        """The phases of a step, in order."""
+        raise TypeError(f"{type(self).__name__} does not define phases()")
+
+    def begin(self, progress: float) -> None:
+        """Called before each step with the fraction of the training that is done, from 0 to 1."""
+
+    @torch.no_grad()
+    def translate(self, image: Tensor) -> Tensor:
+        """Translate images of any size.
+
+        Args:
+            image: (B, C, H, W), values in [-1, 1].
+
+        Returns:
+            The translations, of the same height and width.
+        """
+        return translate_any_size(getattr(self, self.generator_name), image)
+
+    def samples(self, batch: Batch) -> dict[str, Tensor]:
+        """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1]."""
+        pictures = {"source": batch["A"], "translated": self.translate(batch["A"])}
+        if "truth" in batch:
+            pictures["truth"] = batch["truth"]
+        return pictures
+
+
+def translate_any_size(generator: nn.Module, image: Tensor, multiple: int = 4, least: int = 8) -> Tensor:
+    """Run a generator on images whose sides need not be what it takes: pad by repeating the border, crop back.
+
+    Args:
+        generator: maps (B, C, h, w) to (B, C', h, w) where h and w are multiples of ``multiple``.
+        image: (B, C, H, W), values in [-1, 1].
+        multiple: what the sides are rounded up to.
+        least: the least side that the generator takes.
+
+    Returns:
+        (B, C', H, W).
+    """
+    height, width = image.shape[-2:]
+    bottom, right = (max(least, -(-side // multiple) * multiple) - side for side in (height, width))
+    if bottom or right:
+        image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+    return generator(image)[..., :height, :width]

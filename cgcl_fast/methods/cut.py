@@ -1,0 +1,232 @@
+"""CUT and FastCUT (Park et al., "Contrastive Learning for Unpaired Image-to-Image Translation", ECCV 2020)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from cgcl_fast.nn import GANLoss, KeyQueue, PatchNCE, Projector, momentum_update
+
+
+@dataclass
+class CUTConfig:
+    """Options of CUT; the defaults are the paper's (Appendix C.1), with the learning rate of the authors' code.
+
+    Args:
+        input_nc: channels of the images of domain A.
+        output_nc: channels of the images of domain B.
+        ngf: channels of G after its first convolution.
+        ndf: channels of D after its first convolution.
+        n_blocks: residual blocks of G.
+        antialias: blur pools in G and D instead of strided convolutions.
+        dropout: dropout in the residual blocks of G.
+        init_gain: gain of the Xavier initialisation of G, D and H.
+        nce_layers: layers l of G whose features are contrasted (the row "last" of Fig. 4 is 16 alone).
+        nce_dim: width of the projected features z_l.
+        num_patches: positions S_l drawn in each layer.
+        temperature: τ of Eq. 2.
+        sampling: positions drawn at random, or by the discriminator's attention ("dag", EnCo's Algorithm 1).
+        negatives: other positions of the same image ("internal", Eq. 3), of other images ("external", Eq. 4), or both.
+        queue_size: keys kept for external negatives, a layer.
+        momentum: momentum of the encoder that computes external negatives.
+        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        lambda_gan: weight of the adversarial loss.
+        lambda_x: λ_X, weight of the PatchNCE of x and G(x).
+        lambda_y: λ_Y, weight of the PatchNCE of y and G(y), the identity term; 0 leaves it out.
+        flip_equivariance: in half of the steps, flip G's input and compare the features flipped back.
+        lr: learning rate of Adam.
+        beta1: β₁ of Adam.
+        beta2: β₂ of Adam.
+        epochs: epochs at the full learning rate.
+        decay_epochs: epochs of linear decay to zero that follow.
+    """
+
+    input_nc: int = 3
+    output_nc: int = 3
+    ngf: int = 64
+    ndf: int = 64
+    n_blocks: int = 9
+    antialias: bool = True
+    dropout: bool = False
+    init_gain: float = 0.02
+    nce_layers: tuple[int, ...] = (0, 4, 8, 12, 16)
+    nce_dim: int = 256
+    num_patches: int = 256
+    temperature: float = 0.07
+    sampling: str = "random"
+    negatives: str = "internal"
+    queue_size: int = 16384
+    momentum: float = 0.999
+    gan: str = "lsgan"
+    lambda_gan: float = 1.0
+    lambda_x: float = 1.0
+    lambda_y: float = 1.0
+    flip_equivariance: bool = False
+    lr: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    epochs: int = 200
+    decay_epochs: int = 200
+
+
+@dataclass
+class FastCUTConfig(CUTConfig):
+    __doc__ = (CUTConfig.__doc__ or "").replace("Options of CUT", "Options of FastCUT")
+
+    lambda_x: float = 10.0
+    lambda_y: float = 0.0
+    flip_equivariance: bool = True
+    epochs: int = 150
+    decay_epochs: int = 50
+
+
+class CUT(Method):
+    """G translates, D judges, H projects the features that PatchNCE compares.
+
+    L_D = (LSGAN on G(x) + LSGAN on y) / 2
+
+    L_G = λ_GAN · GAN(G(x)) + (λ_X · NCE(x, G(x)) + λ_Y · NCE(y, G(y))) / 2
+
+    The 1/2 is that of the authors' code; Eq. 5 of the paper has none. Without the identity term (λ_Y = 0) there is
+    none in the code either.
+
+    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together. The keys need no
+    pass of their own: the features of x and y are those of G's own pass, with the same weights, and no gradient flows
+    into keys. That does not hold where G saw x flipped, or with dropout; then x and y are encoded.
+    """
+
+    Config = CUTConfig
+
+    def __init__(self, config: CUTConfig) -> None:
+        super().__init__(config)
+        if config.sampling not in ("random", "dag"):
+            raise ValueError(f"sampling: expected 'random' or 'dag', got {config.sampling!r}")
+        if not config.nce_layers:
+            raise ValueError("nce_layers: expected at least one layer, got none")
+        self.layers = tuple(config.nce_layers)
+        self.identity = config.lambda_y > 0
+        self.G = ResnetGenerator(
+            config.input_nc, config.output_nc, config.ngf, config.n_blocks, config.antialias, config.dropout
+        )
+        self.D = PatchDiscriminator(config.output_nc, config.ndf, antialias=config.antialias)
+        self.H = Projector(self.G.layer_channels(self.layers), config.nce_dim)
+        for network in (self.G, self.D, self.H):
+            init_weights(network, "xavier", config.init_gain)
+        self.gan = GANLoss(config.gan)
+        self.nce = PatchNCE(config.num_patches, config.temperature, config.negatives)
+        if config.negatives != "internal":
+            self.momentum_G = copy.deepcopy(self.G).requires_grad_(False)
+            self.momentum_H = copy.deepcopy(self.H).requires_grad_(False)
+            self.queues = nn.ModuleDict(
+                {
+                    domain: nn.ModuleList(KeyQueue(config.queue_size, config.nce_dim) for _ in self.layers)
+                    for domain in (("A", "B") if self.identity else ("A",))
+                }
+            )
+
+    def phases(self) -> list[Phase]:
+        adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
+        external = self.config.negatives != "internal"
+        generator = Phase(
+            "generator",
+            ("G", "H"),
+            self.generator_loss,
+            adam,
+            frozen=("D",),
+            after=self.update_queues if external else None,
+        )
+        if self.config.lambda_gan == 0:
+            return [generator]
+        return [Phase("discriminator", ("D",), self.discriminator_loss, adam), generator]
+
+    def forward_generator(self, batch: Batch, shared: Shared) -> None:
+        """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step."""
+        if "output" in shared:
+            return
+        images = torch.cat([batch["A"], batch["B"]]) if self.identity else batch["A"]
+        flipped = self.config.flip_equivariance and bool(torch.rand(()) < 0.5)
+        if flipped or self.config.dropout:
+            shared["output"] = self.G(images.flip(3) if flipped else images)
+            with torch.no_grad():
+                features = self.G.encode(images, self.layers)
+        else:
+            shared["output"], features = self.G(images, self.layers)
+        shared["flipped"] = flipped
+        shared["source_features"] = [feature.detach() for feature in features]
+
+    def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L_D, with translation and real images in one pass of D."""
+        self.forward_generator(batch, shared)
+        real = batch["B"]
+        fake = shared["output"][: len(batch["A"])].detach()
+        logits_fake, logits_real = self.D(torch.cat([fake, real])).split([len(fake), len(real)])
+        loss_fake, loss_real = self.gan(logits_fake, False), self.gan(logits_real, True)
+        return {"loss": (loss_fake + loss_real) * 0.5, "D_fake": loss_fake.detach(), "D_real": loss_real.detach()}
+
+    def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L_G."""
+        self.forward_generator(batch, shared)
+        config = self.config
+        n = len(batch["A"])
+        losses = {}
+        total = shared["output"].new_zeros(())
+        if config.lambda_gan > 0:
+            gan = self.gan.generator(self.D(shared["output"][:n]))
+            losses["G_GAN"] = gan
+            total = total + config.lambda_gan * gan
+        nce = self.contrast(shared, n)
+        nce_x = config.lambda_x * nce[:n].mean()
+        losses["NCE"] = nce_x
+        if self.identity:
+            nce_y = config.lambda_y * nce[n:].mean()
+            losses["NCE_Y"] = nce_y
+            total = total + (nce_x + nce_y) * 0.5
+        else:
+            total = total + nce_x
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def contrast(self, shared: Shared, n: int) -> Tensor:
+        """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with those of G(y) behind."""
+        queries = self.G.encode(shared["output"], self.layers)
+        if shared["flipped"]:
+            queries = [query.flip(3) for query in queries]
+        keys = shared["source_features"]
+        ids = self.draw(keys, n)
+        with torch.no_grad():
+            keys = self.H(keys, ids)
+        rows = self.H(queries, ids)
+        if self.config.negatives == "internal":
+            return self.nce(rows, keys)
+        parts = []
+        for i, queues in enumerate(self.queues.values()):
+            part = slice(i * n, (i + 1) * n)
+            external = [queue.rows for queue in queues]  # type: ignore[attr-defined]
+            parts.append(self.nce([q[part] for q in rows], [k[part] for k in keys], external))
+        return torch.cat(parts)
+
+    def draw(self, features: Sequence[Tensor], n: int) -> list[Tensor]:
+        """Positions for each layer, (B, P) or (2B, P): one draw for the images of x and one for y."""
+        draws = [self.nce.sample(features) for _ in range(len(features[0]) // n)]
+        return [torch.cat([ids.expand(n, -1) for ids in layer]) for layer in zip(*draws, strict=True)]
+
+    def update_queues(self, batch: Batch, shared: Shared) -> None:
+        """Move the averaged encoder and enqueue ``num_patches`` of its keys of each image (Eq. 4)."""
+        momentum_update(self.momentum_G, self.G, self.config.momentum)
+        momentum_update(self.momentum_H, self.H, self.config.momentum)
+        for domain, queues in self.queues.items():
+            features = self.momentum_G.encode(batch[domain], self.layers)
+            keys = self.momentum_H(features, self.nce.sample(features))
+            for queue, key in zip(queues, keys, strict=True):  # type: ignore[call-overload]
+                queue.enqueue(key.flatten(0, 1))
+
+
+class FastCUT(CUT):
+    """CUT without the identity term, λ_X = 10, and with flip equivariance: faster, lighter, half the epochs."""
+
+    Config = FastCUTConfig

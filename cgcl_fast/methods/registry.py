@@ -1,0 +1,8 @@
+"""The methods by the names that commands take."""
+
+from __future__ import annotations
+
+from cgcl_fast.methods.base import Method
+from cgcl_fast.methods.cut import CUT, FastCUT
+
+METHODS: dict[str, type[Method]] = {"cut": CUT, "fastcut": FastCUT}

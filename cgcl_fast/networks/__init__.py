@@ -1,0 +1,7 @@
+"""Generators, encoders and discriminators."""
+
+from cgcl_fast.networks.init import init_weights
+from cgcl_fast.networks.patchgan import PatchDiscriminator
+from cgcl_fast.networks.resnet import ResnetBlock, ResnetGenerator
+
+__all__ = ["PatchDiscriminator", "ResnetBlock", "ResnetGenerator", "init_weights"]

@@ -1,0 +1,72 @@
+"""The PatchGAN discriminator of pix2pix, CycleGAN and CUT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgcl_fast.nn import blur_down
+from cgcl_fast.ops import instance_norm
+
+
+class PatchDiscriminator(nn.Module):
+    """Real or fake for each overlapping patch: 70x70 pixels with three layers.
+
+    4x4 convolutions with LeakyReLU 0.2, all but the first and the last with an instance norm; the first ``n_layers``
+    halve the size, with anti-aliasing by a blur after a convolution of stride 1.
+
+    Args:
+        input_nc: channels of the image.
+        ndf: channels after the first convolution; doubled at each further one, up to 8 ndf.
+        n_layers: halvings.
+        antialias: blur when the size is halved, instead of strided convolutions.
+    """
+
+    def __init__(self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True) -> None:
+        super().__init__()
+        for name, value in (("input_nc", input_nc), ("ndf", ndf), ("n_layers", n_layers)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self.config: dict[str, Any] = {
+            "input_nc": input_nc,
+            "ndf": ndf,
+            "n_layers": n_layers,
+            "antialias": antialias,
+        }
+        self.antialias = antialias
+        stride = 1 if antialias else 2
+        widths = [input_nc, *(ndf * min(2**i, 8) for i in range(n_layers + 1)), 1]
+        strides = [stride] * n_layers + [1, 1]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=s, padding=1) for a, b, s in zip(widths, widths[1:], strides, strict=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw outputs, large for real.
+
+        Args:
+            x: (B, input_nc, H, W), values in [-1, 1].
+
+        Returns:
+            (B, 1, h, w); 30x30 for a 256x256 image.
+
+        Raises:
+            ValueError: ``x`` has another shape.
+        """
+        channels = self.config["input_nc"]
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise ValueError(f"x: expected (B, {channels}, H, W), got {tuple(x.shape)}")
+        n_layers = self.config["n_layers"]
+        x = x.contiguous(memory_format=torch.channels_last)
+        for i, conv in enumerate(self.convs):
+            x = conv(x)
+            if i == 0:
+                x = F.leaky_relu(x, 0.2)
+            elif i <= n_layers:
+                x = instance_norm(x, activation="leaky_relu")
+            if self.antialias and i < n_layers:
+                x = blur_down(x)
+        return x

@@ -1,0 +1,208 @@
+"""The ResNet generator of CycleGAN and CUT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgcl_fast.nn import blur_down, blur_up, reflect_pad
+from cgcl_fast.ops import instance_norm
+
+_norm_relu = partial(instance_norm, activation="relu")
+
+
+class ResnetBlock(nn.Module):
+    """x + norm(conv(pad(relu(norm(conv(pad(x))))))), both convolutions 3x3 after a reflection padding.
+
+    Args:
+        channels: width.
+        dropout: drop half of the values between the two convolutions while training.
+    """
+
+    def __init__(self, channels: int, dropout: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3)
+        self.conv2 = nn.Conv2d(channels, channels, 3)
+        self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        y = self.dropout(_norm_relu(self.conv1(reflect_pad(x, 1))))
+        return instance_norm(self.conv2(reflect_pad(y, 1)), residual=x)
+
+
+class ResnetGenerator(nn.Module):
+    """Encoder (two halvings), residual blocks, decoder (two doublings); instance norm without affine, tanh at the end.
+
+    Feature layers carry the numbers that they have in the published networks, where every convolution, norm,
+    activation, padding and resampling counts as one. With anti-aliasing and nine blocks:
+
+    ======  =======================================  ======  ===========================
+    0       input, padded by 3                       12-20   residual blocks
+    1, 3    7x7 convolution, norm + ReLU             21, 22  blur up, convolution
+    4, 6    convolution to 2 ngf, norm + ReLU        24, 25  norm + ReLU, blur up
+    7       blur down                                26, 28  convolution, norm + ReLU
+    8, 10   convolution to 4 ngf, norm + ReLU        29, 30  padding, 7x7 convolution
+    11      blur down                                31      tanh: the image
+    ======  =======================================  ======  ===========================
+
+    Without anti-aliasing the blurs are absent and the numbers move up accordingly. A norm and its ReLU are one
+    operation here, so the number of a norm gives the value after the ReLU; so it is in the published code,
+    whose ReLU overwrites its input.
+
+    Activations are kept in channels_last order, which is faster for the convolutions on a CPU and a GPU alike.
+
+    Args:
+        input_nc: channels of the input image.
+        output_nc: channels of the output image.
+        ngf: channels after the first convolution.
+        n_blocks: residual blocks (9 for 256x256 images, 6 for 128x128).
+        antialias: blur when the size is halved, instead of strided convolutions.
+        dropout: dropout inside the residual blocks.
+        antialias_up: blur when the size is doubled, instead of transposed convolutions; None: as ``antialias``.
+    """
+
+    def __init__(
+        self,
+        input_nc: int = 3,
+        output_nc: int = 3,
+        ngf: int = 64,
+        n_blocks: int = 9,
+        antialias: bool = True,
+        dropout: bool = False,
+        antialias_up: bool | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("input_nc", input_nc), ("output_nc", output_nc), ("ngf", ngf)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if n_blocks < 0:
+            raise ValueError(f"n_blocks: expected at least 0, got {n_blocks}")
+        antialias_up = antialias if antialias_up is None else antialias_up
+        self.config: dict[str, Any] = {
+            "input_nc": input_nc,
+            "output_nc": output_nc,
+            "ngf": ngf,
+            "n_blocks": n_blocks,
+            "antialias": antialias,
+            "dropout": dropout,
+            "antialias_up": antialias_up,
+        }
+        self.antialias = antialias
+        self.antialias_up = antialias_up
+        stride = 1 if antialias else 2
+        self.stem = nn.Conv2d(input_nc, ngf, 7)
+        self.down = nn.ModuleList(
+            nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1) for width in (ngf, 2 * ngf)
+        )
+        self.blocks = nn.ModuleList(ResnetBlock(4 * ngf, dropout) for _ in range(n_blocks))
+        self.up = nn.ModuleList(
+            nn.Conv2d(width, width // 2, 3, padding=1)
+            if antialias_up
+            else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1)
+            for width in (4 * ngf, 2 * ngf)
+        )
+        self.head = nn.Conv2d(ngf, output_nc, 7)
+
+    def _layers(self) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
+        """(published number, layer) in order; a norm with its ReLU goes by the number of the ReLU."""
+        layers: list[tuple[int, Callable[[Tensor], Tensor]]] = []
+        number = -1
+
+        def add(layer: Callable[[Tensor], Tensor], count: int = 1) -> None:
+            nonlocal number
+            number += count
+            layers.append((number, layer))
+
+        add(partial(reflect_pad, size=3))
+        add(self.stem)
+        add(_norm_relu, 2)
+        for conv in self.down:
+            add(conv)
+            add(_norm_relu, 2)
+            if self.antialias:
+                add(blur_down)
+        for block in self.blocks:
+            add(block)
+        for conv in self.up:
+            if self.antialias_up:
+                add(blur_up)
+            add(conv)
+            add(_norm_relu, 2)
+        add(partial(reflect_pad, size=3))
+        add(self.head)
+        add(torch.tanh)
+        return layers
+
+    def layer_channels(self, feature_layers: Sequence[int]) -> tuple[int, ...]:
+        """Number of channels of each of the named feature layers (what a ``Projector`` is built from).
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        widths = []
+        width = self.config["input_nc"]
+        layers = self._layers()
+        wanted = self._resolve(feature_layers, layers)
+        for number, layer in layers:
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                width = layer.out_channels
+            if number in wanted:
+                widths.append(width)
+        return tuple(widths)
+
+    @staticmethod
+    def _resolve(feature_layers: Sequence[int], layers: list[tuple[int, Callable[[Tensor], Tensor]]]) -> list[int]:
+        """The numbers of ``feature_layers`` with that of a norm replaced by that of its ReLU."""
+        last = layers[-1][0]
+        known = {number for number, _ in layers}
+        if any(not 0 <= n <= last for n in feature_layers):
+            raise ValueError(f"feature_layers: expected numbers from 0 to {last}, got {list(feature_layers)}")
+        wanted = [n if n in known else n + 1 for n in feature_layers]
+        if any(a >= b for a, b in zip(wanted, wanted[1:], strict=False)):
+            raise ValueError(f"feature_layers: expected layers in ascending order, got {list(feature_layers)}")
+        return wanted
+
+    def _run(self, x: Tensor, feature_layers: Sequence[int], stop: bool) -> tuple[Tensor, list[Tensor]]:
+        if x.dim() != 4 or x.shape[1] != self.config["input_nc"] or min(x.shape[2:]) < 5:
+            raise ValueError(
+                f"x: expected (B, {self.config['input_nc']}, H, W) with H and W at least 5, got {tuple(x.shape)}"
+            )
+        layers = self._layers()
+        wanted = self._resolve(feature_layers, layers)
+        features = []
+        x = x.contiguous(memory_format=torch.channels_last)
+        for number, layer in layers:
+            x = layer(x)
+            if number in wanted:
+                features.append(x)
+            if stop and number == wanted[-1]:
+                break
+        return x, features
+
+    def forward(self, x: Tensor, feature_layers: Sequence[int] = ()) -> Any:
+        """Translate images.
+
+        Args:
+            x: (B, input_nc, H, W), values in [-1, 1], H and W at least 5. The size comes back unchanged where both
+                are multiples of 4, else rounded up to such.
+            feature_layers: published numbers of layers, ascending.
+
+        Returns:
+            The images (B, output_nc, H, W) in [-1, 1]; with ``feature_layers`` a pair of them and the list of features.
+
+        Raises:
+            ValueError: ``x`` has another shape, or ``feature_layers`` names what is not there.
+        """
+        image, features = self._run(x, feature_layers, stop=False)
+        return (image, features) if feature_layers else image
+
+    def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:
+        """The features at the named layers, computing nothing beyond the last one. Arguments as ``forward``."""
+        if not feature_layers:
+            raise ValueError("feature_layers: expected at least one layer, got none")
+        return self._run(x, feature_layers, stop=True)[1]

@@ -1,0 +1,19 @@
+"""Modules and functions made of ops."""
+
+from cgcl_fast.nn.blur_pool import blur_down, blur_up
+from cgcl_fast.nn.gan import GANLoss
+from cgcl_fast.nn.key_queue import KeyQueue, momentum_update
+from cgcl_fast.nn.pad import reflect_pad
+from cgcl_fast.nn.patch_nce import PatchNCE
+from cgcl_fast.nn.projector import Projector
+
+__all__ = [
+    "GANLoss",
+    "KeyQueue",
+    "PatchNCE",
+    "Projector",
+    "blur_down",
+    "blur_up",
+    "momentum_update",
+    "reflect_pad",
+]

@@ -1,0 +1,46 @@
+"""Adversarial losses on discriminator outputs of any shape."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GANLoss(nn.Module):
+    """What the discriminator and the generator minimise.
+
+    ===============  ======================================  ===================
+    kind             discriminator, real and fake            generator
+    ===============  ======================================  ===================
+    "lsgan"          (D(y) - 1)²,  D(G(x))²                  (D(G(x)) - 1)²
+    "nonsaturating"  softplus(-D(y)),  softplus(D(G(x)))     softplus(-D(G(x)))
+    "wgan"           -D(y),  D(G(x))                         -D(G(x))
+    ===============  ======================================  ===================
+
+    Args:
+        kind: one of the three.
+
+    Raises:
+        ValueError: another ``kind``.
+    """
+
+    def __init__(self, kind: str = "lsgan") -> None:
+        super().__init__()
+        if kind not in ("lsgan", "nonsaturating", "wgan"):
+            raise ValueError(f"kind: expected 'lsgan', 'nonsaturating' or 'wgan', got {kind!r}")
+        self.kind = kind
+
+    def forward(self, logits: Tensor, real: bool) -> Tensor:
+        """Mean distance of ``logits`` from being called ``real`` (or fake). Scalar."""
+        if self.kind == "lsgan":
+            return (logits - float(real)).square().mean()
+        signed = -logits if real else logits
+        return F.softplus(signed).mean() if self.kind == "nonsaturating" else signed.mean()
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """(loss on real + loss on fake) / 2."""
+        return (self(real, True) + self(fake, False)) * 0.5
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """Loss of the generator whose translation got these logits."""
+        return self(fake, True)

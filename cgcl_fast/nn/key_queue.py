@@ -1,0 +1,51 @@
+"""External negatives (CUT, Eq. 4): a dictionary of past keys and the moving average that computes them, after MoCo."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class KeyQueue(nn.Module):
+    """The last ``size`` keys, first in first out; begins with random unit vectors, as MoCo does.
+
+    A part of the state dict, so that a resumed run has the same negatives.
+
+    Args:
+        size: rows kept (16384 a layer in CUT).
+        dim: width of a key.
+    """
+
+    rows: Tensor
+    position: Tensor
+
+    def __init__(self, size: int = 16384, dim: int = 256) -> None:
+        super().__init__()
+        if size < 1 or dim < 1:
+            raise ValueError(f"size and dim: expected positive numbers, got {size} and {dim}")
+        self.register_buffer("rows", torch.nn.functional.normalize(torch.randn(size, dim)))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest rows by ``keys`` (N, dim), which are normalised on the way in."""
+        size, dim = self.rows.shape
+        if keys.dim() != 2 or keys.shape[1] != dim:
+            raise ValueError(f"keys: expected (N, {dim}), got {tuple(keys.shape)}")
+        total = keys.shape[0]
+        keys = keys[-size:].to(self.rows)
+        keys = keys / (keys.norm(dim=1, keepdim=True) + 1e-7)
+        skipped = total - keys.shape[0]
+        places = (self.position + skipped + torch.arange(keys.shape[0], device=keys.device)) % size
+        # A new tensor: the rows of this step may still be saved for a backward pass.
+        self.rows = self.rows.index_copy(0, places, keys)
+        self.position.copy_((self.position + total) % size)
+
+
+@torch.no_grad()
+def momentum_update(average: nn.Module, module: nn.Module, momentum: float = 0.999) -> None:
+    """average ← momentum · average + (1 - momentum) · module, for each parameter; buffers are copied."""
+    for old, new in zip(average.parameters(), module.parameters(), strict=True):
+        old.lerp_(new.to(old.dtype), 1 - momentum)
+    for old_buffer, new_buffer in zip(average.buffers(), module.buffers(), strict=True):
+        old_buffer.copy_(new_buffer)

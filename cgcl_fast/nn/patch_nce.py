@@ -1,0 +1,64 @@
+"""PatchNCE over several feature layers (CUT, Eq. 2-4), from projected features to a loss for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cgcl_fast._interim import patch_nce_layers, sample_patch_ids
+
+
+class PatchNCE(nn.Module):
+    """Which patch of the source is this patch of the translation? Cross entropy over the patches of an image.
+
+    Args:
+        num_patches: positions drawn in each layer (P; 256 in the paper). A map with fewer gives all it has.
+        temperature: τ of Eq. 2.
+        negatives: "internal" (the other positions of the same image, Eq. 3), "external" (only rows of other images,
+            Eq. 4) or "both".
+    """
+
+    def __init__(self, num_patches: int = 256, temperature: float = 0.07, negatives: str = "internal") -> None:
+        super().__init__()
+        if negatives not in ("internal", "external", "both"):
+            raise ValueError(f"negatives: expected 'internal', 'external' or 'both', got {negatives!r}")
+        self.num_patches = num_patches
+        self.temperature = temperature
+        self.negatives = negatives
+
+    def sample(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Random positions for each (B, C, H, W) layer, the same for every image of the batch: one (P,) a layer."""
+        return [
+            sample_patch_ids(f.shape[2] * f.shape[3], self.num_patches, device=f.device) for f in features
+        ]
+
+    def forward(
+        self, queries: Sequence[Tensor], keys: Sequence[Tensor], external: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Loss of each image.
+
+        Args:
+            queries: one (B, P, dim) a layer; gradients flow into them.
+            keys: the same shapes; detached, as the paper has it.
+            external: one (M, dim) a layer, for "external" and "both".
+
+        Returns:
+            (B,): mean over the positions of a layer, then over the layers.
+
+        Raises:
+            ValueError: ``external`` is missing where it is needed, or given where it is not used.
+        """
+        if (external is None) != (self.negatives == "internal"):
+            raise ValueError(f"external: {'expected rows' if external is None else 'unused'} for {self.negatives!r}")
+        losses = patch_nce_layers(
+            queries,
+            [key.detach() for key in keys],
+            temperature=self.temperature,
+            negatives="none" if self.negatives == "external" else "image",
+            extra_negatives=external,
+            normalize=True,
+            reduction="none",
+        )
+        return torch.stack([loss.mean(1) for loss in losses]).mean(0)
