@@ -38,22 +38,22 @@ class RunLog:
     Args:
         folder: the run folder.
         start: step to go on from; what the log says of later steps (a run that was killed and resumed) is dropped.
+            None: a new run, of which nothing is kept.
         total: step of the end, for the progress bar.
     """
 
-    def __init__(self, folder: Path, *, start: int, total: int) -> None:
+    def __init__(self, folder: Path, *, start: int | None, total: int) -> None:
         self.samples = folder / "samples"
         self.samples.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
-            kept = b"".join(line for line in lines if _step_of(line) <= start)
+            kept = b"".join(line for line in lines if start is not None and _step_of(line) <= start)
             write_atomically(path, lambda file: file.write(kept))
         self.lines = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed in close()
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=start + 1 if start else None)
-        self.bar = tqdm(
-            total=total, initial=start, unit="step", mininterval=0.2 if sys.stderr.isatty() else 10, dynamic_ncols=True
-        )
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=None if start is None else start + 1)
+        interval = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file need not hold every step
+        self.bar = tqdm(total=total, initial=start or 0, unit="step", mininterval=interval, dynamic_ncols=True)
         self.last_grid: Path | None = None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,9 @@ class Loader(Protocol):
     Each pass over it gives what is left of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]. The state
     taken while a batch is in use counts that batch as done.
     """
+
+    @property
+    def epoch(self) -> int: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -227,7 +231,7 @@ class Trainer:
         options, main = self.options, self.accelerator.is_main_process
         if resume:
             self._resume()
-        log = RunLog(self.folder, start=self.step, total=options.steps) if main else None
+        log = RunLog(self.folder, start=self.step if resume else None, total=options.steps) if main else None
         batches = self._endless()
         since, images = time.perf_counter(), 0
         self.method.train()
@@ -247,16 +251,18 @@ class Trainer:
                     last = self.step == options.steps
                     log_due = last or self.step == 1 or self.step % options.log_every == 0
                     save_due = last or self.step % options.save_every == 0
-                    stopping = False
-                    # Reading a loss waits for the device: nothing to wait for on a CPU, done in bulk elsewhere.
-                    if log_due or save_due or stop.received or self.accelerator.device.type == "cpu":
+                    # Reading a loss waits for the device: nothing to wait for on a CPU, done in bulk elsewhere. All
+                    # processes must read at the same steps, so a signal alone decides only where there is one process.
+                    stopping = stop.received is not None and self.accelerator.num_processes == 1
+                    if log_due or save_due or stopping or self.accelerator.device.type == "cpu":
                         values, stopping = self._read_losses(stop.received is not None)
                         rate = images / (time.perf_counter() - since)
                         if log is not None:
                             log.progress(self.step, values, rate)
                             if log_due:
                                 rates = {f"lr/{r.phase.name}": r.optimizer.param_groups[0]["lr"] for r in self.phases}
-                                log.scalars(self.step, {**values, **rates, "images_per_second": round(rate, 3)})
+                                rates["images_per_second"] = round(rate, 3)
+                                log.scalars(self.step, {"epoch": self.loader.epoch, **values, **rates})
                         if log_due:
                             since, images = time.perf_counter(), 0
                     if save_due or stopping:
@@ -264,7 +270,8 @@ class Trainer:
                         self._save(log)
                         since += time.perf_counter() - pause
                     if stopping and not last:
-                        return Outcome(self.step, stop.received, self.saved, log.last_grid if log else None)
+                        number = stop.received or signal.SIGTERM  # the latter where another process was asked
+                        return Outcome(self.step, number, self.saved, log.last_grid if log else None)
             finally:
                 self.loader.close()
                 if log is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checks import assert_same, last_state, log_of
+from engine_checks import assert_same, last_state, log_of
 from toy_run import Toy, make_trainer
 
 from cgcl_fast.engine import CheckpointError, NonFiniteError
