@@ -57,7 +57,7 @@ def _drawn(scene: Scene, size: tuple[int, int]) -> Raster:
 
 
 def _checked(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and MIN_SIZE <= side <= MAX_SIZE for side in pair):
         raise ValueError(f"size must be {MIN_SIZE} to {MAX_SIZE} pixels, or (height, width) of that, got {size!r}")
     return pair[0], pair[1]

@@ -248,7 +248,7 @@ def _cars(dice: _Dice, half_road: float, lanes: int, crossing: float | None) -> 
     for number in range(lanes):
         x = -half_road + lane * (number + 0.5)
         oncoming = x < 0
-        z = dice.between(9.0, 22.0) if oncoming else dice.between(11.0, 26.0)
+        z = dice.between(7.0, 20.0) if oncoming else dice.between(7.5, 22.0)
         for _ in range(dice.integer(1, 3)):
             if crossing is None or not crossing - 5.5 < z < crossing + 4.5:
                 found.append(
@@ -287,9 +287,9 @@ def _apart(cars: Sequence[Car]) -> tuple[Car, ...]:
 
 def _persons(dice: _Dice, half_road: float, sidewalk: float, crossing: float | None) -> tuple[Person, ...]:
     places = []
-    for _ in range(dice.integer(2, 7)):
+    for _ in range(dice.integer(3, 8)):
         side = dice.pick((-1, 1))
-        places.append((side * (half_road + dice.between(0.9, sidewalk - 0.4)), dice.between(6.5, 40.0)))
+        places.append((side * (half_road + dice.between(0.9, sidewalk - 0.4)), dice.between(5.0, 32.0)))
     if crossing is not None:
         places += [
             (dice.between(-half_road, half_road), crossing + dice.between(0.5, 2.6)) for _ in range(dice.integer(1, 3))

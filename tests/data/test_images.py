@@ -1,0 +1,248 @@
+"""Decoding of image files, and finding the readable ones."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgcl_fast.data import (
+    UnreadableImageError,
+    find_images,
+    list_images,
+    read_image,
+    read_image_and_alpha,
+    to_image,
+    to_tensor,
+)
+from cgcl_fast.data import images as images_module
+
+LOSSLESS = ("png", "bmp", "tiff", "webp")
+
+
+def pattern(height=20, width=28):
+    """Different in every corner, so that a turned or mirrored image is not equal."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x * y) % 251], axis=-1).astype(np.uint8)
+
+
+def save(path, array, mode=None, **options):
+    Image.fromarray(array).convert(mode).save(path, **options) if mode else Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_lossless_formats_come_back_exactly(tmp_path, suffix):
+    options = {"lossless": True} if suffix == "webp" else {}
+    image = read_image(save(tmp_path / f"a.{suffix}", pattern(), **options))
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), pattern())
+
+
+def test_jpeg_comes_back_closely(tmp_path):
+    smooth = np.asarray(Image.fromarray(pattern()[:, :, :1].repeat(3, axis=2)))
+    image = read_image(save(tmp_path / "a.jpg", smooth, quality=98, subsampling=0))
+    assert np.abs(np.asarray(image).astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P"])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "bmp"])
+def test_gray_bilevel_and_palette(tmp_path, mode, suffix):
+    expected = Image.fromarray(pattern()).convert(mode)
+    expected.save(tmp_path / f"a.{suffix}")
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path, suffix):
+    values = np.linspace(0, 65535, 20 * 30).reshape(20, 30).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    got = np.asarray(read_image(tmp_path / f"a.{suffix}"))
+    np.testing.assert_array_equal(got, np.round(values / 257.0).astype(np.uint8)[..., None].repeat(3, axis=2))
+
+
+def test_big_endian_sixteen_bit_tiff(tmp_path):
+    values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    Image.frombytes("I;16B", (4, 1), values.astype(">u2").tobytes()).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.tif"))[0, :, 0], [0, 1, 128, 255])
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
+def test_floating_point_tiff(tmp_path, top):
+    values = np.linspace(0, top, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    got = np.asarray(read_image(tmp_path / "a.tif"))[..., 0]
+    np.testing.assert_allclose(got, values / top * 255, atol=0.51)
+
+
+def test_cmyk_jpeg(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    red, green, blue = np.asarray(read_image(tmp_path / "a.jpg"))[4, 4].astype(int)
+    assert red > 240 and green < 16 and blue < 16
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+def test_alpha_is_kept_beside_the_colours(tmp_path, suffix):
+    alpha = np.arange(20 * 28, dtype=np.int64).reshape(20, 28).astype(np.uint8)
+    rgba = np.dstack([pattern(), np.maximum(alpha, 1)])
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    Image.fromarray(rgba).save(tmp_path / f"a.{suffix}", **options)
+    image, transparency = read_image_and_alpha(tmp_path / f"a.{suffix}")
+    assert (image.mode, transparency.mode) == ("RGB", "L")
+    np.testing.assert_array_equal(np.asarray(image), rgba[..., :3])
+    np.testing.assert_array_equal(np.asarray(transparency), rgba[..., 3])
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / f"a.{suffix}")), rgba[..., :3])
+
+
+def test_gray_with_alpha_and_palette_with_transparency(tmp_path):
+    Image.merge("LA", [Image.new("L", (4, 4), 90), Image.new("L", (4, 4), 30)]).save(tmp_path / "la.png")
+    image, alpha = read_image_and_alpha(tmp_path / "la.png")
+    assert image.getpixel((0, 0)) == (90, 90, 90) and alpha.getpixel((0, 0)) == 30
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putpixel((1, 1), 1)
+    palette.save(tmp_path / "p.png", transparency=0)
+    image, alpha = read_image_and_alpha(tmp_path / "p.png")
+    assert image.getpixel((1, 1)) == (200, 100, 50)
+    assert (alpha.getpixel((0, 0)), alpha.getpixel((1, 1))) == (0, 255)
+
+
+def test_no_alpha_is_none(tmp_path):
+    assert read_image_and_alpha(save(tmp_path / "a.png", pattern()))[1] is None
+
+
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+def test_exif_orientation(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if suffix == "webp" else {}
+    save(tmp_path / f"a.{suffix}", pattern(), exif=exif, **options)
+    got = np.asarray(read_image(tmp_path / f"a.{suffix}"))
+    np.testing.assert_array_equal(got, TURNS[orientation](pattern()))
+
+
+def test_exif_orientation_turns_alpha_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.dstack([pattern(), pattern()[..., 0]])).save(tmp_path / "a.png", exif=exif)
+    image, alpha = read_image_and_alpha(tmp_path / "a.png")
+    assert image.size == alpha.size == (20, 28)
+
+
+def test_at_least_reads_large_jpegs_small_but_never_too_small(tmp_path):
+    large = np.kron(pattern(), np.ones((40, 40, 1), dtype=np.uint8))
+    save(tmp_path / "a.jpg", large)
+    whole, small = read_image(tmp_path / "a.jpg"), read_image(tmp_path / "a.jpg", at_least=(100, 100))
+    assert whole.size == (1120, 800)
+    assert small.size == (280, 200)
+    assert read_image(tmp_path / "a.jpg", at_least=(1000, 1000)).size == whole.size
+
+
+def broken_files(folder):
+    """One file for each way of being unreadable."""
+    save(folder / "whole.png", pattern(64, 64))
+    save(folder / "whole.jpg", pattern(64, 64))
+    save(folder / "whole.webp", pattern(64, 64))
+    for name in ("whole.png", "whole.jpg", "whole.webp"):
+        data = (folder / name).read_bytes()
+        (folder / name.replace("whole", "truncated")).write_bytes(data[: len(data) // 2])
+        (folder / name).unlink()
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("this is no image")
+    (folder / "postscript.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_unreadable_files_raise_one_kind_of_error(tmp_path):
+    for name in broken_files(tmp_path):
+        with pytest.raises(UnreadableImageError) as caught:
+            read_image(tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+        assert caught.value.reason and caught.value.path == tmp_path / name
+    with pytest.raises(UnreadableImageError, match="No such file"):
+        read_image(tmp_path / "nothing.png")
+
+
+def test_the_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(UnreadableImageError("a.png", "broken")))
+    assert (str(error.path), error.reason) == ("a.png", "broken")
+
+
+def test_find_images_names_and_counts_what_it_skips(tmp_path, caplog):
+    broken = broken_files(tmp_path)
+    save(tmp_path / "good.png", pattern())
+    with caplog.at_level(logging.WARNING):
+        found = find_images(tmp_path)
+    assert [path.name for path in found] == ["good.png"]
+    for name in broken:
+        assert name in caplog.text
+    assert f"skipped {len(broken)} of {len(broken) + 1} image files" in caplog.text
+
+
+def test_large_folders_are_checked_by_their_headers(tmp_path, monkeypatch):
+    broken_files(tmp_path)
+    save(tmp_path / "good.png", pattern())
+    monkeypatch.setattr(images_module, "FULL_CHECK_BYTES", 10)
+    names = {path.name for path in find_images(tmp_path)}
+    assert "good.png" in names and "text.png" not in names and "bomb.png" not in names
+
+
+def test_a_folder_without_a_readable_image_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no images .* it holds nothing"):
+        find_images(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match="it holds notes.txt"):
+        find_images(tmp_path)
+    (tmp_path / "text.png").write_text("this is no image")
+    with pytest.raises(ValueError, match="none of the 1 image files .* text.png: not a JPEG") as caught:
+        find_images(tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="is missing"):
+        find_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is not a folder"):
+        find_images(tmp_path / "notes.txt")
+
+
+def test_list_images_is_recursive_sorted_and_ignores_case(tmp_path):
+    names = ["b.JPG", "a.png", "sub/c.Tiff", "sub/deep/d.webp", "A.bmp", "ten10.jpeg"]
+    for name in [*names, "._a.png", ".cache/e.png", "f.gif", "g.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)  # a circle
+    (tmp_path / "folder.png").mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == sorted(names)
+
+
+def test_tensor_and_back():
+    image = Image.fromarray(pattern())
+    tensor = to_tensor(image)
+    assert tensor.dtype == torch.float32 and tensor.shape == (3, 20, 28)
+    assert tensor.min() == -1 and tensor.max() == 1
+    np.testing.assert_array_equal(np.asarray(to_image(tensor)), pattern())
+    assert np.asarray(to_image(tensor * 9)).max() == 255
+    with pytest.raises(ValueError, match=r"tensor must be \(3,H,W\), got \(1, 4, 4\)"):
+        to_image(torch.zeros(1, 4, 4))

@@ -1,0 +1,126 @@
+"""Resizing, cropping and flipping."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cgcl_fast.data import PREPROCESS, Preprocess
+from cgcl_fast.data.transforms import round_to_multiple
+
+
+def picture(width, height, seed=0):
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    width=st.integers(1, 150),
+    height=st.integers(1, 150),
+    size=st.integers(1, 70),
+    extra=st.integers(0, 20),
+    mode=st.sampled_from(PREPROCESS),
+    multiple=st.sampled_from([1, 4, 8]),
+    train=st.booleans(),
+)
+def test_any_image_comes_out_in_a_size_the_network_takes(width, height, size, extra, mode, multiple, train):
+    transform = Preprocess(mode, size=size, load_size=size + extra, train=train, multiple=multiple)
+    tensor = transform(picture(width, height), random.Random(0))
+    assert tensor.dtype == torch.float32
+    assert tensor.min() >= -1 and tensor.max() <= 1
+    channels, rows, columns = tensor.shape
+    assert channels == 3 and rows % multiple == 0 and columns % multiple == 0
+    if transform.fixed_size:
+        assert rows == columns == round_to_multiple(size, multiple)
+    elif mode == "scale_width":
+        assert columns == round_to_multiple(size + extra, multiple)
+        assert abs(rows - height * (size + extra) / width) <= max(multiple, 1)
+    else:
+        assert abs(rows - height) <= multiple and abs(columns - width) <= multiple
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1, 4), (5, 4), (6, 8), (7, 8), (256, 256), (30, 32), (25.9, 24)])
+def test_rounding_is_to_the_nearest_multiple(length, expected):
+    assert round_to_multiple(length, 4) == expected
+
+
+def test_resize_and_crop_takes_a_window_of_the_resized_image():
+    image = picture(60, 40)
+    resized = torch.from_numpy(np.array(image.resize((36, 36), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+    crop = Preprocess("resize_and_crop", size=32, load_size=36, flip=False)(image, random.Random(3))
+    windows = [resized[:, y : y + 32, x : x + 32] / 127.5 - 1 for y in range(5) for x in range(5)]
+    assert sum(torch.equal(crop, window) for window in windows) == 1
+
+
+def test_every_offset_and_both_flips_occur():
+    transform = Preprocess("crop", size=4, train=True)
+    image = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6)[..., None].repeat(3, axis=2))
+    rng = random.Random(0)
+    corners = set()
+    for _ in range(300):
+        crop = ((transform(image, rng)[0] + 1) * 127.5).round().int()
+        corners.add((int(crop[:, :].min()), bool(crop[0, 0] < crop[0, 1])))
+    assert {corner for corner, _ in corners} == {y * 6 + x for y in range(3) for x in range(3)}
+    assert len(corners) == 18
+
+
+def test_flip_mirrors():
+    image = picture(8, 8)
+    plain = Preprocess("none", train=False)(image)
+    seen = {torch.equal(Preprocess("none")(image, random.Random(seed)), plain) for seed in range(20)}
+    assert seen == {True, False}
+    mirrored = [Preprocess("none")(image, random.Random(seed)) for seed in range(20)]
+    assert all(torch.equal(one, plain) or torch.equal(one, plain.flip(-1)) for one in mirrored)
+    assert all(torch.equal(Preprocess("none", flip=False)(image, random.Random(s)), plain) for s in range(20))
+
+
+def test_testing_is_the_whole_image_or_its_centre():
+    image = picture(40, 20)
+    whole = Preprocess("resize_and_crop", size=16, load_size=20, train=False)(image)
+    resized = torch.from_numpy(np.array(image.resize((16, 16), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+    assert torch.equal(whole, resized / 127.5 - 1)
+    centre = Preprocess("crop", size=8, train=False)(image)
+    assert torch.equal(centre, Preprocess("none", train=False, multiple=1)(image)[:, 6:14, 16:24])
+
+
+def test_load_size_of_one_call_gives_the_full_view():
+    image = picture(40, 20)
+    train = Preprocess("resize_and_crop", size=16, load_size=24, flip=False)
+    test = Preprocess("resize_and_crop", size=16, train=False)
+    assert torch.equal(train(image, random.Random(0), load_size=16), test(image))
+
+
+def test_default_load_size_is_the_published_ratio():
+    assert Preprocess("resize_and_crop", size=256).load_size == 286
+    assert Preprocess("scale_width", size=256).load_size == 256
+
+
+def test_a_thin_image_is_cropped_without_being_enlarged_whole():
+    tensor = Preprocess("crop", size=64)(picture(1, 30000), random.Random(0))
+    assert tensor.shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "zoom"}, "preprocess must be one of resize_and_crop, crop, scale_width, none, got 'zoom'"),
+        ({"size": 0}, "size must be a positive integer, got 0"),
+        ({"size": 64.0}, "size must be a positive integer, got 64.0"),
+        ({"size": 64, "load_size": 32}, "load_size must be at least size 64, got 32"),
+        ({"multiple": -4}, "multiple must be a positive integer, got -4"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocess(**options)
+
+
+def test_training_needs_a_source_of_randomness():
+    with pytest.raises(ValueError, match="rng must be given"):
+        Preprocess()(picture(8, 8))
