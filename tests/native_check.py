@@ -112,8 +112,8 @@ def error(expected: Tensor, actual: Tensor) -> float:
     """Norm of the difference over the norm of what was expected; infinite for another shape or dtype."""
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return float("inf")
-    difference = (actual.double() - expected.double()).norm()
-    return float(difference / expected.double().norm().clamp_min(1e-30))
+    expected, actual = expected.detach().double(), actual.detach().double()
+    return float((actual - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
 def main() -> None:

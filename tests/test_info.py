@@ -94,3 +94,12 @@ def test_native_module_that_does_not_load_is_named(tmp_path):
     package = installed_without_native_files(tmp_path)
     (package / "_native.so").write_bytes(b"not a module")
     assert "built for another Python" in shown_from(package)
+
+
+def test_methods_have_the_papers_sizes(capsys):
+    assert info.main(["--methods", "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)
+    published = {"G": 11_378_179, "D": 2_764_737, "H": 560_384, "total": 14_703_300}
+    assert sizes["cut"] == published and sizes["fastcut"] == published
+    assert info.main(["--methods"]) == 0
+    assert "14.703 M" in capsys.readouterr().out

@@ -1,0 +1,64 @@
+"""The C++ library, its tests and its example, built by CMake and run by ctest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+BUILD = ROOT / "build" / "cmake-tests"
+# The virtual environment's own programs count even where it is not activated.
+SEARCH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+CMAKE = shutil.which("cmake", path=SEARCH)
+
+
+def run(*command: str) -> str:
+    environment = {**os.environ, "PATH": SEARCH, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout[-8000:]
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def build() -> Path:
+    if CMAKE is None or not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
+        pytest.skip("needs cmake and a C++ compiler")
+    generator = ["-G", "Ninja"] if shutil.which("ninja", path=SEARCH) else []
+    torch_folder = Path(torch.__file__).parent
+    options = [f"-DPython3_EXECUTABLE={sys.executable}", f"-DCGCL_TORCH={torch_folder}", "-DCMAKE_BUILD_TYPE=Release"]
+    run(CMAKE, "-S", str(ROOT), "-B", str(BUILD), *generator, *options)
+    run(CMAKE, "--build", str(BUILD), "--parallel", "2")
+    return BUILD
+
+
+@pytest.mark.slow
+def test_ctest_passes(build):
+    shown = run(str(Path(CMAKE).with_name("ctest")), "--test-dir", str(build), "--output-on-failure")
+    assert "100% tests passed" in shown
+    assert "test_kernels_baseline" in shown and "test_ops_baseline" in shown and "compare_translation" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"P5\n1 1\n255\n0", "not a binary PPM"), (b"P6\n4 4\n255\n012", "truncated"), (b"P6\n4 4\n65535\n", "8 bits")],
+)
+def test_example_refuses_a_bad_image(build, tmp_path, content, complaint):
+    (tmp_path / "bad.ppm").write_bytes(content)
+    # The generator is read first: ctest exported one, or else this exports it.
+    exported = build / "exported"
+    if not (exported / "generator.pt").exists():
+        run(sys.executable, str(ROOT / "tests" / "cpp" / "exported_generator.py"), "export", str(exported))
+    result = subprocess.run(
+        [build / "translate", exported / "generator.pt", tmp_path / "bad.ppm", tmp_path / "out.ppm"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and complaint in result.stderr
+    assert not (tmp_path / "out.ppm").exists()
