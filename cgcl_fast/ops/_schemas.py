@@ -5,4 +5,9 @@ SCHEMAS = (
     " -> (Tensor, Tensor, Tensor)",
     "_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation)"
     " -> (Tensor, Tensor, Tensor)",
+    "_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
+    " bool decoupled, bool normalize, bool query_grad) -> (Tensor, Tensor, Tensor)",
+    "_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"
+    " Tensor unit_grad, float temperature, str negatives, bool decoupled, bool normalize, bool need_query,"
+    " bool need_key, bool need_extra) -> (Tensor, Tensor, Tensor)",
 )

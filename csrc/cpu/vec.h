@@ -84,17 +84,18 @@ inline float max(vf v) {
   return best;
 }
 
-// e^x to 2 ulp: x = n·ln2 + r, |r| <= ln2/2, degree-6 polynomial in r; 0 below -87.3, clamped to e^88.3 above, NaN kept.
+// e^x to 1.5 ulp: x = n·ln2 + r, |r| <= ln2/2, degree-7 polynomial in r; 0 below -87.3, clamped to e^88.3 above, NaN kept.
 inline vf exp(vf x) {
   const vf clamped = max(min(x, broadcast(88.3f)), broadcast(-87.3f));
   const vf magic = broadcast(12582912.0f);  // 1.5·2^23: adding it rounds to an integer in the low bits
   const vf shifted = clamped * 1.44269504f + magic;
   const vf n = shifted - magic;
   const vf r = (clamped - n * 0.693145752f) - n * 1.42860677e-6f;
-  vf p = broadcast(1.3981999e-3f);
-  p = p * r + 8.3334519e-3f;
-  p = p * r + 4.1665795e-2f;
-  p = p * r + 1.66666546e-1f;
+  vf p = broadcast(1.98756915e-4f);
+  p = p * r + 1.39819995e-3f;
+  p = p * r + 8.33345191e-3f;
+  p = p * r + 4.16657959e-2f;
+  p = p * r + 1.66666655e-1f;
   p = p * r + 0.5f;
   p = p * r * r + r + 1.0f;
   const vi exponent = (vi)shifted << 23;  // the integer n sits in the low bits of the shifted float

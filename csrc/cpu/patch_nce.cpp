@@ -1,0 +1,260 @@
+// cgcl_fast::_patch_nce and _patch_nce_backward on the CPU. Logits exist a tile of rows at a time: matrix products by
+// the tensor library, everything between them by kernels/patch_nce.cpp while the tile is in the cache.
+#include "kernels/patch_nce.h"
+
+#include <array>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tensor.h"
+
+namespace cgcl {
+namespace {
+
+constexpr const char* kOp = "patch_nce";
+
+struct Shape {
+  int64_t B, P, C, M;
+};
+
+Shape check(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra) {
+  check_dim(query, 3, kOp, "query");
+  check_dim(key, 3, kOp, "key");
+  const Shape shape{query.size(0), query.size(1), query.size(2), extra.has_value() ? extra->size(0) : 0};
+  STD_TORCH_CHECK(key.size(0) == shape.B && key.size(1) == shape.P && key.size(2) == shape.C,
+                  "patch_nce: expected query and key of the same shape (B, P, C)");
+  dtype_of(query, kOp, "query");
+  dtype_of(key, kOp, "key");
+  if (extra.has_value()) {
+    check_dim(*extra, 2, kOp, "extra_negatives");
+    dtype_of(*extra, kOp, "extra_negatives");
+    STD_TORCH_CHECK(extra->size(1) == shape.C, "patch_nce: expected extra_negatives of shape (M, ", shape.C, ")");
+  }
+  return shape;
+}
+
+KeyNegatives negatives_of(const std::string& negatives, const std::optional<Tensor>& offsets) {
+  if (offsets.has_value()) return KeyNegatives::offsets;
+  if (negatives == "none") return KeyNegatives::none;
+  STD_TORCH_CHECK(negatives == "all", "patch_nce: expected negatives 'all' or 'none', got '", negatives, "'");
+  return KeyNegatives::all;
+}
+
+// mask[d + count] for d = t - s in (-count, count): 1 where key t is in the denominator of query s. `sign` -1 mirrors it.
+std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t count, bool decoupled, int sign) {
+  if (!offsets.has_value()) return {};
+  check_dim(*offsets, 1, kOp, "offsets");
+  STD_TORCH_CHECK(offsets->scalar_type() == ScalarType::Long, "patch_nce: expected offsets of dtype int64");
+  const Tensor dense = torch::stable::contiguous(*offsets);
+  const int64_t* values = static_cast<const int64_t*>(dense.const_data_ptr());
+  std::vector<float> mask(2 * count, 0.0f);
+  const auto set = [&](int64_t d) {
+    d = (sign * d % count + count) % count;
+    mask[d] = mask[d + count] = 1.0f;
+  };
+  if (!decoupled && count > 0) set(0);
+  for (int64_t i = 0; i < dense.numel(); ++i) {
+    STD_TORCH_CHECK(values[i] >= 1 && values[i] < count, "patch_nce: expected offsets between 1 and ", count - 1,
+                    " (the other keys), got ", values[i]);
+    set(values[i]);
+  }
+  return mask;
+}
+
+float* floats(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
+
+// A (rows, columns) float32 matrix over memory that lives elsewhere; plain data, so that worker threads need no autograd state.
+Tensor matrix(const float* data, int64_t rows, int64_t columns, bool transposed = false) {
+  using torch::headeronly::DeviceType;
+  const torch::stable::Device cpu(DeviceType::CPU);
+  float* memory = const_cast<float*>(data);
+  return transposed ? torch::stable::from_blob(memory, {columns, rows}, {1, columns}, cpu, ScalarType::Float)
+                    : torch::stable::from_blob(memory, {rows, columns}, {columns, 1}, cpu, ScalarType::Float);
+}
+
+// out (m, n) = a (m, k) · b, where b is (k, n), or (n, k) used transposed.
+void product(float* out, const float* a, const float* b, int64_t m, int64_t k, int64_t n, bool b_transposed) {
+  if (m == 0 || n == 0) return;
+  using torch::stable::detail::from;
+  std::array<StableIValue, 3> stack{from(matrix(a, m, k)), from(b_transposed ? matrix(b, n, k, true) : matrix(b, k, n)),
+                                    from(matrix(out, m, n))};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
+  torch::stable::detail::to<Tensor>(stack[0]);  // takes back the reference that the call returned
+}
+
+// Rows of a tile: its logits fit a core's L2 cache, and every thread has a tile.
+int64_t tile_rows(int64_t total_rows, int64_t columns) {
+  const int64_t threads = std::max<int64_t>(1, torch::stable::get_num_threads());
+  const int64_t cached = (int64_t(1) << 18) / std::max<int64_t>(1, columns);
+  const int64_t shared = (total_rows + threads - 1) / threads;
+  return std::max<int64_t>(8, std::min<int64_t>({cached, shared, 128}));
+}
+
+// body(image, first row, rows, scratch) for every tile of `rows` rows in each of `images` images.
+template <class F>
+void for_tiles(int64_t images, int64_t rows, int64_t columns, int64_t work_per_row, const F& body) {
+  if (images == 0 || rows == 0) return;
+  const int64_t tile = tile_rows(images * rows, columns), tiles = (rows + tile - 1) / tile;
+  parallel(images * tiles, tile * work_per_row, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<float[]> scratch(new float[tile * (columns + 2)]);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i % tiles * tile;
+      body(i / tiles, first, std::min(tile, rows - first), scratch.get());
+    }
+  });
+}
+
+// float32 rows, divided by their norms if asked: v/(‖v‖ + 1e-7).
+struct Rows {
+  Tensor values;
+  Tensor norms;
+  const float* data = nullptr;
+  const float* norm = nullptr;
+
+  Rows(const Tensor& input, bool normalize) : values(as_float32(input)) {
+    data = floats(values);
+    if (!normalize) return;
+    const int64_t channels = values.size(values.dim() - 1), rows = channels == 0 ? 0 : values.numel() / channels;
+    const Tensor raw = values;
+    values = torch::stable::empty_like(raw);
+    norms = new_tensor(raw, {rows}, ScalarType::Float);
+    const float* source = floats(raw);
+    float *target = floats(values), *norm_target = floats(norms);
+    parallel(rows, channels, [&](int64_t begin, int64_t end) {
+      patch_nce_kernels().normalise(
+          {end - begin, channels, source + begin * channels, target + begin * channels, norm_target + begin});
+    });
+    data = target;
+    norm = norm_target;
+  }
+
+  void undo(float* grad, int64_t first, int64_t rows, int64_t channels) const {
+    if (norm != nullptr)
+      patch_nce_kernels().normalise_grad({rows, channels, data + first * channels, norm + first, grad});
+  }
+};
+
+// -> loss (B, P), denominator (2, B, P) as top and 1/Σexp(logit - top), d loss_s / d query_s (B, P, C) or an empty tensor.
+// All float32.
+std::tuple<Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
+                                             std::optional<Tensor> offsets, double temperature, std::string negatives,
+                                             bool decoupled, bool normalize, bool query_grad) {
+  const auto [B, P, C, M] = check(query, key, extra);
+  const KeyNegatives kind = negatives_of(negatives, offsets);
+  const std::vector<float> mask = offset_mask(offsets, P, decoupled, 1);
+  const Rows q(query, normalize), k(key, normalize);
+  std::optional<Rows> e;
+  if (M > 0) e.emplace(*extra, normalize);
+
+  Tensor loss = new_tensor(query, {B, P}, ScalarType::Float), denominator = new_tensor(query, {2, B, P}, ScalarType::Float);
+  Tensor grad = new_tensor(query, {query_grad ? B : 0, P, C}, ScalarType::Float);
+  float *loss_data = floats(loss), *top = floats(denominator), *inverse_sum = top + B * P, *grad_data = floats(grad);
+  const PatchNceKernels& kernels = patch_nce_kernels();
+  const int64_t keys = kind == KeyNegatives::none ? 0 : P, channels = C, extras = M, count = P;
+  const double inverse_temperature = 1.0 / temperature;
+
+  const int64_t columns = keys + M + (query_grad && M > 0 ? C : 0);
+  for_tiles(B, P, columns, (keys + M) * C, [&](int64_t image, int64_t first, int64_t rows, float* scratch) {
+    const int64_t start = image * count + first;
+    const float *q_rows = q.data + start * channels, *k_rows = k.data + start * channels;
+    const float* k_image = k.data + image * count * channels;
+    float *products = scratch, *extra_products = products + rows * keys;
+    float *weight_scale = extra_products + rows * extras, *positive_weight = weight_scale + rows;
+    product(products, q_rows, k_image, rows, channels, keys, true);
+    if (extras > 0) product(extra_products, q_rows, e->data, rows, channels, extras, true);
+    kernels.rows({rows, first, count, extras, channels, kind, decoupled, inverse_temperature, mask.data(), products,
+                  extra_products, q_rows, k_rows, loss_data + start, top + start, inverse_sum + start,
+                  weight_scale, positive_weight});
+    if (!query_grad) return;
+    float* g = grad_data + start * channels;
+    if (keys > 0) {
+      product(g, products, k_image, rows, keys, channels, false);
+    } else {
+      std::fill(g, g + rows * channels, 0.0f);
+    }
+    float* extra_grad = nullptr;
+    if (extras > 0) {
+      extra_grad = positive_weight + rows;
+      product(extra_grad, extra_products, e->data, rows, extras, channels, false);
+    }
+    kernels.query_grad({rows, channels, weight_scale, positive_weight, k_rows, extra_grad, g});
+    q.undo(g, start, rows, channels);
+  });
+  return {loss, denominator, grad};
+}
+
+// -> d query, d key, d extra of Σ grad·loss (float32), each empty if not asked for.
+std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query, Tensor key, std::optional<Tensor> extra,
+                                                      std::optional<Tensor> offsets, Tensor denominator, Tensor unit_grad,
+                                                      double temperature, std::string negatives, bool decoupled,
+                                                      bool normalize, bool need_query, bool need_key, bool need_extra) {
+  const auto [B, P, C, M] = check(query, key, extra);
+  const KeyNegatives kind = negatives_of(negatives, offsets);
+  STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == B && grad.size(1) == P, "patch_nce: expected grad of shape (B, P)");
+  const Tensor upstream = as_float32(grad), saved = as_float32(denominator);
+  STD_TORCH_CHECK(saved.numel() == 2 * B * P, "patch_nce: expected denominator of shape (2, B, P)");
+  const float *g = floats(upstream), *top = floats(saved), *inverse_sum = top + B * P;
+  Tensor dquery = new_tensor(query, {need_query ? B : 0, P, C}, ScalarType::Float);
+  Tensor dkey = new_tensor(query, {need_key ? B : 0, P, C}, ScalarType::Float);
+  Tensor dextra = new_tensor(query, {need_extra ? M : 0, C}, ScalarType::Float);
+
+  if (need_query) {
+    STD_TORCH_CHECK(unit_grad.dim() == 3 && unit_grad.numel() == B * P * C,
+                    "patch_nce: expected the query's gradient from the forward pass");
+    const Tensor unit = as_float32(unit_grad);
+    const float* source = floats(unit);
+    float* target = floats(dquery);
+    const int64_t channels = C;
+    parallel(B * P, C, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        for (int64_t c = 0; c < channels; ++c) target[r * channels + c] = source[r * channels + c] * g[r];
+    });
+  }
+  if (!need_key && !need_extra) return {dquery, dkey, dextra};
+
+  const std::vector<float> mask = offset_mask(offsets, P, decoupled, -1);
+  const Rows q(query, normalize);
+  const PatchNceKernels& kernels = patch_nce_kernels();
+  const double inverse_temperature = 1.0 / temperature;
+  const int64_t channels = C, count = P, images = B;
+  if (need_key) {
+    const Rows k(key, normalize);
+    float* target = floats(dkey);
+    for_tiles(B, P, P, P * C, [&](int64_t image, int64_t first, int64_t rows, float* products) {
+      const int64_t start = image * count + first;
+      const float* q_image = q.data + image * count * channels;
+      product(products, k.data + start * channels, q_image, rows, channels, count, true);
+      kernels.columns({rows, first, count, false, kind, decoupled, inverse_temperature, mask.data(),
+                       top + image * count, inverse_sum + image * count, g + image * count, products});
+      product(target + start * channels, products, q_image, rows, count, channels, false);
+      k.undo(target + start * channels, start, rows, channels);
+    });
+  }
+  if (need_extra && M > 0) {
+    const Rows e(*extra, normalize);
+    float* target = floats(dextra);
+    const int64_t all = images * count;
+    for_tiles(1, M, all, all * C, [&](int64_t, int64_t first, int64_t rows, float* products) {
+      product(products, e.data + first * channels, q.data, rows, channels, all, true);
+      kernels.columns({rows, first, all, true, kind, decoupled, inverse_temperature, nullptr, top, inverse_sum,
+                       g, products});
+      if (all > 0) {
+        product(target + first * channels, products, q.data, rows, all, channels, false);
+      } else {
+        std::fill(target + first * channels, target + (first + rows) * channels, 0.0f);
+      }
+      e.undo(target + first * channels, first, rows, channels);
+    });
+  }
+  return {dquery, dkey, dextra};
+}
+
+}  // namespace
+}  // namespace cgcl
+
+STABLE_TORCH_LIBRARY_IMPL(cgcl_fast, CPU, m) {
+  m.impl("_patch_nce", TORCH_BOX(&cgcl::patch_nce));
+  m.impl("_patch_nce_backward", TORCH_BOX(&cgcl::patch_nce_backward));
+}
