@@ -1,13 +1,25 @@
+"""The generator against the published chain of modules: images, every feature layer, gradients."""
+
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator
 from cgcl_fast.nn import Projector
+from networks.plain_weights import generators
+
+LAYOUTS = [
+    {"ngf": 4},
+    {"ngf": 4, "antialias": False},
+    {"ngf": 3, "n_blocks": 2, "antialias": True, "antialias_up": False},
+    {"ngf": 3, "n_blocks": 1, "antialias": False, "antialias_up": True, "input_nc": 1, "output_nc": 4},
+    {"ngf": 2, "n_blocks": 0},
+]
 
 
-def count(module: torch.nn.Module) -> int:
+def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
@@ -17,6 +29,68 @@ def test_parameter_counts_are_those_of_the_papers() -> None:
     assert count(PatchDiscriminator()) == 2_764_737
     assert count(Projector(generator.layer_channels((0, 4, 8, 12, 16)))) == 560_384
     assert count(ResnetGenerator(antialias=False)) == 11_378_179
+    assert count(PatchDiscriminator(antialias=False)) == 2_764_737
+
+
+@pytest.mark.parametrize("config", LAYOUTS, ids=str)
+@pytest.mark.parametrize("size", [(24, 32), (21, 30)])
+def test_every_layer_is_the_published_one(config: dict[str, int], size: tuple[int, int]) -> None:
+    plain, ours = generators(**config)
+    x = torch.rand(2, config.get("input_nc", 3), *size) * 2 - 1
+    numbers = range(len(plain.model))
+    expected = plain.encode(x, numbers)  # in-place ReLUs overwrite the norms here as they do in published code
+    for number in numbers:
+        image, (feature,) = ours(x, (number,))
+        torch.testing.assert_close(feature, expected[number], atol=2e-5, rtol=2e-5)
+        torch.testing.assert_close(ours.encode(x, (number,))[0], feature, atol=0, rtol=0)
+    torch.testing.assert_close(image, plain(x), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(ours(x), image, atol=0, rtol=0)
+
+
+def test_default_layers_have_the_shapes_of_the_paper() -> None:
+    layers = (0, 4, 8, 12, 16)
+    generator = ResnetGenerator(ngf=8)
+    features = generator.encode(torch.zeros(1, 3, 64, 64), layers)
+    shapes = [tuple(f.shape[1:]) for f in features]
+    assert shapes == [(3, 70, 70), (16, 64, 64), (32, 32, 32), (32, 16, 16), (32, 16, 16)]
+    assert generator.layer_channels(layers) == (3, 16, 32, 32, 32)
+    assert generator.layer_channels((3, 7, 13, 18, 24, 28)) == (8, 16, 32, 32, 16, 8)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_gradients_are_those_of_the_published_chain(antialias: bool) -> None:
+    plain, ours = generators(ngf=4, n_blocks=2, antialias=antialias)
+    plain, ours = plain.double(), ours.double()
+    x = (torch.rand(2, 3, 20, 24, dtype=torch.float64) * 2 - 1).requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    weights = torch.randn(2, 3, 20, 24, dtype=torch.float64)
+    (plain(x) * weights).sum().backward()
+    (ours(y) * weights).sum().backward()
+    torch.testing.assert_close(y.grad, x.grad)
+    expected = [p.grad for p in plain.parameters()]
+    found = [p.grad for p in ours.parameters()]
+    for a, b in zip(expected, found, strict=True):
+        assert a is not None and b is not None
+        # A bias before an instance norm has no effect: its gradient is rounding in both.
+        torch.testing.assert_close(b, a, atol=1e-9, rtol=1e-7)
+
+
+def test_encode_computes_nothing_beyond_the_last_layer() -> None:
+    generator = ResnetGenerator(ngf=2)
+    ran = []
+    for name, module in generator.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    generator.encode(torch.zeros(1, 3, 16, 16), (0, 4, 12))
+    assert ran == ["stem", "down.0", "down.1", "blocks.0.conv1", "blocks.0.conv2"]
+
+
+def test_dropout_acts_in_training_only() -> None:
+    generator = ResnetGenerator(ngf=4, n_blocks=1, dropout=True)
+    x = torch.rand(1, 3, 16, 16)
+    assert not torch.equal(generator(x), generator(x))
+    generator.eval()
+    assert torch.equal(generator(x), generator(x))
 
 
 @pytest.mark.parametrize("layers", [(4, 4), (8, 4), (-1,), (32,), (2, 3)])
@@ -24,3 +98,21 @@ def test_feature_layers_must_exist_and_ascend(layers: tuple[int, ...]) -> None:
     generator = ResnetGenerator(ngf=2)
     with pytest.raises(ValueError, match="feature_layers"):
         generator(torch.zeros(1, 3, 16, 16), layers)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16), (1, 3, 4, 16)])
+def test_other_inputs_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="x: expected"):
+        ResnetGenerator(ngf=2)(torch.zeros(shape))
+
+
+def test_compiles_into_one_graph() -> None:
+    _, generator = generators(ngf=4, n_blocks=1)
+    compiled = torch.compile(generator, fullgraph=True, backend="aot_eager")
+    x = torch.rand(1, 3, 16, 16)
+    image, features = compiled(x, (0, 4))
+    expected, wanted = generator(x, (0, 4))
+    torch.testing.assert_close(image, expected)
+    torch.testing.assert_close(features, wanted)
+    image.sum().backward()
+    assert generator.stem.weight.grad is not None and generator.stem.weight.grad.isfinite().all()

@@ -1,0 +1,31 @@
+"""Weights for the plain networks of the tests, given to the package's by the published layout."""
+
+from __future__ import annotations
+
+import torch
+from methods import plain_cut
+from torch import nn
+
+from cgcl_fast import compat, networks
+
+
+def randomise(module: nn.Module, seed: int = 0) -> None:
+    """Weights that keep activations near one, so that a wrong layer cannot hide behind small numbers."""
+    torch.manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter)
+        else:
+            nn.init.normal_(parameter, 0.0, 0.1)
+
+
+def generators(**config: object) -> tuple[plain_cut.Generator, networks.ResnetGenerator]:
+    plain = plain_cut.Generator(**config)  # type: ignore[arg-type]
+    randomise(plain)
+    return plain, compat.load_generator(plain.state_dict())
+
+
+def discriminators(**config: object) -> tuple[plain_cut.Discriminator, networks.PatchDiscriminator]:
+    plain = plain_cut.Discriminator(**config)  # type: ignore[arg-type]
+    randomise(plain)
+    return plain, compat.load_discriminator(plain.state_dict())
