@@ -14,3 +14,9 @@ def kernel_format(x: Tensor) -> torch.memory_format:
     if C > 1 and H * W > 1 and c == 1 and rows_follow:
         return torch.channels_last
     return torch.contiguous_format
+
+
+def empty_map(x: Tensor, channels: int) -> Tensor:
+    """A map of x's images, size and dtype with `channels` channels, in the memory format in which kernels write it."""
+    B, _, H, W = x.shape
+    return torch.empty((B, channels, H, W), dtype=x.dtype, device=x.device, memory_format=kernel_format(x))

@@ -10,4 +10,14 @@ SCHEMAS = (
     "_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"
     " Tensor unit_grad, float temperature, str negatives, bool decoupled, bool normalize, bool need_query,"
     " bool need_key, bool need_extra) -> (Tensor, Tensor, Tensor)",
+    "_memory_read(Tensor content, Tensor keys, Tensor values, Tensor? pixel_class, Tensor? item_class)"
+    " -> (Tensor, Tensor, Tensor)",
+    "_memory_read_backward(Tensor grad, Tensor content, Tensor keys, Tensor values, Tensor cosines, Tensor rnorm,"
+    " bool need_content, bool need_keys, bool need_values) -> (Tensor, Tensor, Tensor)",
+    "_memory_update(Tensor keys, Tensor values, Tensor[] contents, Tensor[] styles, Tensor[] pixel_classes,"
+    " Tensor? item_class) -> (Tensor, Tensor)",
+    "_memory_contrast(Tensor features, Tensor items, float temperature, Tensor? pixel_class, Tensor? item_class)"
+    " -> (Tensor, Tensor, Tensor)",
+    "_memory_contrast_backward(Tensor grad, Tensor features, Tensor items, Tensor logit_grad, float temperature,"
+    " bool need_features, bool need_items) -> (Tensor, Tensor)",
 )

@@ -1,0 +1,147 @@
+r"""The feature contrastive loss of MGUIT.
+
+$$\ell_p = -\log \frac{\exp(c_p \cdot k_{p+}/\tau)}{\sum_n \exp(c_p \cdot k_n/\tau)}$$
+
+(Jeong et al. 2021, Eq. 8), with k₊ the item nearest to the pixel: it draws features to their item and items apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._backend import choose
+from . import _check, _layout, _memory, _registry
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def memory_contrast_reference(
+    features: Tensor,
+    items: Tensor,
+    temperature: float,
+    pixel_class: Tensor | None = None,
+    item_class: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The equation above in plain PyTorch, in float32 or wider: the losses (B, H, W), and how many pixels count."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    logits = torch.einsum("bchw,nc->bnhw", features.to(dtype), items.to(dtype)) / temperature
+    counts = torch.ones_like(logits[:, 0], dtype=torch.bool)
+    if pixel_class is not None and item_class is not None:
+        same = _memory.same_class(pixel_class, item_class)
+        counts = same.any(dim=1)
+        logits = logits.masked_fill(~same, torch.finfo(dtype).min)
+    nearest = logits.detach().argmax(dim=1, keepdim=True)
+    positive = logits.gather(1, nearest).squeeze(1)
+    loss = torch.logsumexp(logits, dim=1) - positive
+    return torch.where(counts, loss, 0), counts.sum()
+
+
+def memory_contrast(
+    features: Tensor,
+    items: Tensor,
+    *,
+    temperature: float,
+    pixel_class: Tensor | None = None,
+    item_class: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Contrast each pixel's nearest item with the others.
+
+    Args:
+        features: (B, C, H, W), any strides; float32 and bfloat16 have kernels, other dtypes take the reference. The logits
+            are the dot products that the equation prints: normalise features first for cosines.
+        items: (N, C), N >= 1, keys or values of the memory, usually of unit length; any floating dtype.
+        temperature: τ > 0.
+        pixel_class: (B, H, W), any integer dtype: a pixel is contrasted with items of its class only. Needs item_class.
+        item_class: (N,), any integer dtype.
+        reduction: "none" (B, H, W), "mean" or "sum". The loss of a pixel of a class without items is 0, and such pixels
+            do not count in the mean; the mean of no pixels is 0.
+
+    Returns:
+        The loss in features' dtype; under autocast in float32. Arithmetic is in float32 at least. The nearest item is
+        that of the largest dot product, the first of several; where items are of unit length it is also the one at
+        the least distance. Which item is nearest carries no gradient.
+
+    Raises:
+        ValueError: a shape, device or option is not as above, or one of the classes is given without the other.
+        TypeError: an argument is not a floating-point tensor, or a class not an integer one.
+        RuntimeError: when its gradient is differentiated again with the kernels.
+
+    Source: MGUIT (Jeong et al. 2021), Eq. 8, whose sum over pixels is reduction="sum". Gradients to features and items.
+    """
+    op = "memory_contrast"
+    _check.tensor(op, "features", features, 4, "(B, C, H, W)")
+    _memory.items(op, "items", items, features.shape[1], "features", "(N, C)")
+    _check.same_device(op, "items", items, "features", features)
+    _check.choice(op, "reduction", reduction, REDUCTIONS)
+    if not temperature > 0:
+        raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
+    pixel_class, item_class = _memory.classes(op, pixel_class, item_class, features, items.shape[0])
+    if choose(op, features) == "reference":
+        loss, counted = memory_contrast_reference(features, items, temperature, pixel_class, item_class)
+    else:
+        loss, _, counted = torch.ops.cgcl_fast._memory_contrast(features, items, temperature, pixel_class, item_class)
+    if reduction == "mean":
+        loss = loss.sum() / counted.clamp(min=1)
+    elif reduction == "sum":
+        loss = loss.sum()
+    return loss if torch.is_autocast_enabled(features.device.type) else loss.to(features.dtype)
+
+
+def _fake_forward(
+    features: Tensor, items: Tensor, temperature: float, pixel_class: Tensor | None, item_class: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, _, H, W = features.shape
+    loss = features.new_empty((B, H, W), dtype=torch.float32)
+    logit_grad = features.new_empty((B, items.shape[0], H * W), dtype=torch.float32)
+    return loss, logit_grad, features.new_empty((), dtype=torch.int64)
+
+
+def _fake_backward(
+    grad: Tensor,
+    features: Tensor,
+    items: Tensor,
+    logit_grad: Tensor,
+    temperature: float,
+    need_features: bool,
+    need_items: bool,
+) -> tuple[Tensor, Tensor]:
+    N, C = items.shape
+    _, _, H, W = features.shape
+    dfeatures = _layout.empty_map(features, C) if need_features else features.new_empty((0, C, H, W))
+    return dfeatures, features.new_empty((N if need_items else 0, C), dtype=torch.float32)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    features, items, temperature, _, _ = inputs
+    _, logit_grad, counted = output
+    ctx.save_for_backward(features, items, logit_grad)
+    ctx.temperature = temperature
+    ctx.mark_non_differentiable(logit_grad, counted)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    needs = ctx.needs_input_grad[:2]
+    if grad is None or not any(needs):
+        return None, None, None, None, None
+    features, items, logit_grad = ctx.saved_tensors
+    dfeatures, ditems = torch.ops.cgcl_fast._memory_contrast_backward(
+        grad, features, items, logit_grad, ctx.temperature, *needs
+    )
+    return dfeatures if needs[0] else None, ditems.to(items.dtype) if needs[1] else None, None, None, None
+
+
+_registry.fake("_memory_contrast", _fake_forward)
+_registry.fake("_memory_contrast_backward", _fake_backward)
+_registry.gradient("_memory_contrast", _backward, _setup_context)
+_registry.once_differentiable("_memory_contrast_backward", "memory_contrast")
+_registry.native_on_cpu("memory_contrast")
+_registry.public(
+    "memory_contrast(Tensor features, Tensor items, *, float temperature, Tensor? pixel_class=None,"
+    ' Tensor? item_class=None, str reduction="mean") -> Tensor',
+    memory_contrast,
+)

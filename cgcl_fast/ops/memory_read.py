@@ -1,0 +1,147 @@
+r"""Reading the class-aware memory of MGUIT.
+
+$$\alpha_{p,n} = \frac{\exp d(c_p, k_n)}{\sum_{n'} \exp d(c_p, k_{n'})}, \qquad
+d(c, k) = \frac{c \cdot k}{\lVert c\rVert_2 \lVert k\rVert_2}, \qquad
+\hat s_p = \sum_n \alpha_{p,n} v_n$$
+
+(Jeong et al. 2021, Eq. 2-4). While training, a pixel of class k addresses the items of class k only; at test time all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._backend import choose
+from . import _check, _layout, _memory, _registry
+
+
+def memory_read_reference(
+    content: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    pixel_class: Tensor | None = None,
+    item_class: Tensor | None = None,
+) -> Tensor:
+    """The equation above in plain PyTorch, in float32 or wider."""
+    dtype = torch.promote_types(content.dtype, torch.float32)
+    c, k, v = content.to(dtype), keys.to(dtype), values.to(dtype)
+    d = torch.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
+    if pixel_class is not None and item_class is not None:
+        same = _memory.same_class(pixel_class, item_class)
+        # Where no item is of the pixel's class the softmax is of equal logits, and its weights are dropped.
+        alpha = torch.softmax(d.masked_fill(~same, torch.finfo(dtype).min), dim=1) * same
+    else:
+        alpha = torch.softmax(d, dim=1)
+    return torch.einsum("bnhw,nv->bvhw", alpha, v).to(content.dtype)
+
+
+def memory_read(
+    content: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    pixel_class: Tensor | None = None,
+    item_class: Tensor | None = None,
+) -> Tensor:
+    """Read for each pixel the values of the items whose keys its content resembles.
+
+    Args:
+        content: (B, C, H, W), any strides and lengths; float32 and bfloat16 have kernels, other dtypes take the reference.
+        keys: (N, C), N >= 1, any lengths (the similarity is the cosine) and any floating dtype.
+        values: (N, Cv), taken as they are; the other domain's, to translate.
+        pixel_class: (B, H, W), any integer dtype: a pixel reads only items of its class. Needs item_class.
+        item_class: (N,), any integer dtype.
+
+    Returns:
+        (B, Cv, H, W) in content's dtype, channels_last if content is. Zeros at pixels of a class without items. Sums are
+        in float32. Content or keys of length zero have cosine 0 with everything and receive no gradient. Nothing is
+        cast under autocast.
+
+    Raises:
+        ValueError: a shape or device is not as above, or one of the classes is given without the other.
+        TypeError: an argument is not a floating-point tensor, or a class not an integer one.
+        RuntimeError: when its gradient is differentiated again with the kernels.
+
+    Source: MGUIT (Jeong et al. 2021), Eq. 2-4. Gradients to content, keys and values. Memory for the backward pass:
+    N + 1 float32 a pixel.
+    """
+    op = "memory_read"
+    _check.tensor(op, "content", content, 4, "(B, C, H, W)")
+    _memory.items(op, "keys", keys, content.shape[1], "content", "(N, C)")
+    _check.tensor(op, "values", values, 2, "(N, Cv)")
+    if values.shape[0] != keys.shape[0]:
+        raise ValueError(f"{op}: expected values of {keys.shape[0]} items like keys, got {tuple(values.shape)}")
+    _check.same_device(op, "keys", keys, "content", content)
+    _check.same_device(op, "values", values, "content", content)
+    pixel_class, item_class = _memory.classes(op, pixel_class, item_class, content, keys.shape[0])
+    if choose(op, content) == "reference":
+        return memory_read_reference(content, keys, values, pixel_class, item_class)
+    return torch.ops.cgcl_fast._memory_read(content, keys, values, pixel_class, item_class)[0]
+
+
+def _fake_forward(
+    content: Tensor, keys: Tensor, values: Tensor, pixel_class: Tensor | None, item_class: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, _, H, W = content.shape
+    out = _layout.empty_map(content, values.shape[1])
+    cosines = content.new_empty((B, keys.shape[0], H * W), dtype=torch.float32)
+    return out, cosines, content.new_empty((B, H * W), dtype=torch.float32)
+
+
+def _fake_backward(
+    grad: Tensor,
+    content: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    cosines: Tensor,
+    rnorm: Tensor,
+    need_content: bool,
+    need_keys: bool,
+    need_values: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    N, C = keys.shape
+    _, _, H, W = content.shape
+    dcontent = _layout.empty_map(content, C) if need_content else content.new_empty((0, C, H, W))
+    dkeys = content.new_empty((N if need_keys else 0, C), dtype=torch.float32)
+    dvalues = content.new_empty((N if need_values else 0, values.shape[1]), dtype=torch.float32)
+    return dcontent, dkeys, dvalues
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    content, keys, values, _, _ = inputs
+    _, cosines, rnorm = output
+    ctx.save_for_backward(content, keys, values, cosines, rnorm)
+    ctx.mark_non_differentiable(cosines, rnorm)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    needs = ctx.needs_input_grad[:3]
+    if grad is None or not any(needs):
+        return None, None, None, None, None
+    content, keys, values, cosines, rnorm = ctx.saved_tensors
+    dcontent, dkeys, dvalues = torch.ops.cgcl_fast._memory_read_backward(
+        grad, content, keys, values, cosines, rnorm, *needs
+    )
+    return (
+        dcontent if needs[0] else None,
+        dkeys.to(keys.dtype) if needs[1] else None,
+        dvalues.to(values.dtype) if needs[2] else None,
+        None,
+        None,
+    )
+
+
+_registry.fake("_memory_read", _fake_forward)
+_registry.fake("_memory_read_backward", _fake_backward)
+_registry.gradient("_memory_read", _backward, _setup_context)
+_registry.once_differentiable("_memory_read_backward", "memory_read")
+_registry.native_on_cpu("memory_read")
+_registry.public(
+    "memory_read(Tensor content, Tensor keys, Tensor values, *, Tensor? pixel_class=None, Tensor? item_class=None)"
+    " -> Tensor",
+    memory_read,
+)

@@ -1,0 +1,178 @@
+r"""Updating the class-aware memory of MGUIT.
+
+$$\beta_{p,n} = \frac{\exp d(c_p, k_n)}{\sum_{p'} \exp d(c_{p'}, k_n)}, \qquad
+\hat k_n = \mathrm{unit}\Big(k_n + \sum_{\text{domains}} \sum_p \beta_{p,n} c_p\Big), \qquad
+\hat v_n = \mathrm{unit}\Big(v_n + \sum_p \beta_{p,n} s_p\Big)$$
+
+with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6): a softmax over the pixels of the item's class, one for
+each item and domain; the key learns from all domains, a domain's value from its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._backend import NATIVE_DTYPES, choose
+from . import _check, _memory, _registry
+
+
+def memory_update_reference(
+    keys: Tensor,
+    values: Tensor,
+    contents: Sequence[Tensor],
+    styles: Sequence[Tensor],
+    pixel_classes: Sequence[Tensor] | None = None,
+    item_class: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The equation above in plain PyTorch, in float32 or wider."""
+    dtype = torch.promote_types(keys.dtype, torch.float32)
+    for tensor in (values, *contents, *styles):
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    k, v = keys.to(dtype), values.to(dtype)
+    new_key, new_values, addressed_by_any = k, [], torch.zeros(len(keys), 1, dtype=torch.bool, device=keys.device)
+    for i, (content, style) in enumerate(zip(contents, styles, strict=True)):
+        c, s = content.to(dtype), style.to(dtype)
+        d = torch.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
+        if pixel_classes is not None and item_class is not None:
+            same = _memory.same_class(pixel_classes[i], item_class)
+        else:
+            same = torch.ones_like(d, dtype=torch.bool)
+        e = torch.exp(d) * same
+        total = e.sum(dim=(0, 2, 3), keepdim=True)
+        beta = e / torch.where(total > 0, total, 1)
+        addressed = same.any(dim=3).any(dim=2).any(dim=0)[:, None]
+        new_key = new_key + torch.einsum("bnhw,bchw->nc", beta, c)
+        new_value = _memory.unit(v[i] + torch.einsum("bnhw,bvhw->nv", beta, s), dim=1)
+        new_values.append(torch.where(addressed, new_value, v[i]))
+        addressed_by_any = addressed_by_any | addressed
+    new_key = torch.where(addressed_by_any, _memory.unit(new_key, dim=1), k)
+    return new_key.to(keys.dtype), torch.stack(new_values).to(values.dtype)
+
+
+def memory_update(
+    keys: Tensor,
+    values: Tensor,
+    contents: Sequence[Tensor],
+    styles: Sequence[Tensor],
+    *,
+    pixel_classes: Sequence[Tensor] | None = None,
+    item_class: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Let the pixels of a batch of each domain write into the items that they resemble.
+
+    Args:
+        keys: (N, C), N >= 1, shared by the domains.
+        values: (D, N, Cv), one set a domain, D >= 1.
+        contents: D maps (B, C, H, W), any strides; the sizes and batches of the domains may differ. float32 and bfloat16
+            have kernels; another dtype among the arguments takes the reference (keys and values may be float16 besides).
+        styles: D maps (B, Cv, H, W), each of its content's B, H and W.
+        pixel_classes: D maps (B, H, W), any integer dtype: a pixel addresses only items of its class. Needs item_class.
+        item_class: (N,), any integer dtype.
+
+    Returns:
+        (new keys, new values), new tensors of the same shapes and dtypes. Rows are of unit length, except those of an item
+        that no pixel addresses (its class is not in the maps, or the batch is empty), which are what they were: a value
+        if its domain has no such pixel, a key if no domain has. A row that would be zero stays zero. The memory is
+        shared by the images of a batch, so the softmax of Eq. 5 runs over the pixels of all images of a domain.
+
+        The results are detached: the update takes no gradient, whatever its arguments require. Nothing is cast under
+        autocast.
+
+    Raises:
+        ValueError: a number of domains, shape or device is not as above, or classes of pixels are given without classes of
+            items or the other way round.
+        TypeError: an argument is not a floating-point tensor (or a sequence of them), or a class not an integer one.
+
+    Source: MGUIT (Jeong et al. 2021), Eq. 5-6.
+    """
+    op = "memory_update"
+    contents, styles, pixel_classes, item_class = _checked(
+        op, keys, values, contents, styles, pixel_classes, item_class
+    )
+    with torch.no_grad():
+        maps = [*contents, *styles]
+        kernel = choose(op, contents[0])
+        if any(m.dtype not in NATIVE_DTYPES for m in maps) or torch.float64 in (keys.dtype, values.dtype):
+            kernel = "reference"
+        if kernel == "reference":
+            return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
+        return torch.ops.cgcl_fast._memory_update(
+            keys.detach(),
+            values.detach(),
+            [c.detach() for c in contents],
+            [s.detach() for s in styles],
+            pixel_classes,
+            item_class,
+        )
+
+
+def _checked(
+    op: str,
+    keys: Tensor,
+    values: Tensor,
+    contents: Sequence[Tensor],
+    styles: Sequence[Tensor],
+    pixel_classes: Sequence[Tensor] | None,
+    item_class: Tensor | None,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor | None]:
+    """The lists as lists, classes as int64; no classes of pixels are an empty list."""
+    _check.tensor(op, "keys", keys, 2, "(N, C)")
+    _memory.items(op, "keys", keys, keys.shape[1], "keys", "(N, C)")
+    N, C = keys.shape
+    _check.tensor(op, "values", values, 3, "(D, N, Cv)")
+    D, _, Cv = values.shape
+    if D < 1 or values.shape[1] != N:
+        raise ValueError(
+            f"{op}: expected values of shape (D, N, Cv) with D >= 1 and keys' N = {N}, got {tuple(values.shape)}"
+        )
+    _check.same_device(op, "values", values, "keys", keys)
+    lists: list[list[Tensor]] = []
+    for name, maps in (("contents", contents), ("styles", styles), ("pixel_classes", pixel_classes)):
+        if maps is None and name == "pixel_classes":
+            lists.append([])
+            continue
+        if not isinstance(maps, (list, tuple)):
+            raise TypeError(f"{op}: expected {name} to be a list of Tensors, one per domain, got {type(maps).__name__}")
+        if len(maps) != D:
+            raise ValueError(f"{op}: expected {name} of values' {D} domains, got {len(maps)}")
+        lists.append(list(maps))
+    if pixel_classes is None:
+        _memory.classes(op, None, item_class, keys, N, "pixel_classes")
+    ids = item_class
+    for d in range(D):
+        content, style = lists[0][d], lists[1][d]
+        _check.tensor(op, f"contents[{d}]", content, 4, "(B, C, H, W)")
+        _check.tensor(op, f"styles[{d}]", style, 4, "(B, Cv, H, W)")
+        B, _, H, W = content.shape
+        _check.shape(op, f"contents[{d}]", content, (B, C, H, W), "(B, C, H, W)")
+        _check.shape(op, f"styles[{d}]", style, (B, Cv, H, W), "(B, Cv, H, W)")
+        _check.same_device(op, f"contents[{d}]", content, "keys", keys)
+        _check.same_device(op, f"styles[{d}]", style, "keys", keys)
+        if pixel_classes is not None:
+            pixels, ids = _memory.classes(op, lists[2][d], item_class, content, N, f"pixel_classes[{d}]")
+            assert pixels is not None
+            lists[2][d] = pixels
+    return lists[0], lists[1], lists[2], ids
+
+
+def _fake(
+    keys: Tensor,
+    values: Tensor,
+    contents: list[Tensor],
+    styles: list[Tensor],
+    pixel_classes: list[Tensor],
+    item_class: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    return keys.new_empty(keys.shape), values.new_empty(values.shape)
+
+
+_registry.fake("_memory_update", _fake)
+_registry.native_on_cpu("memory_update")
+_registry.public(
+    "memory_update(Tensor keys, Tensor values, Tensor[] contents, Tensor[] styles, *, Tensor[]? pixel_classes=None,"
+    " Tensor? item_class=None) -> (Tensor, Tensor)",
+    memory_update,
+)

@@ -1,0 +1,100 @@
+// Class-aware memory (MGUIT): read (Eq. 2-4), update (Eq. 5-6) and feature contrastive loss (Eq. 8).
+#pragma once
+
+#include <cstdint>
+
+#include "../../common/dtype.h"
+#include "../variant.h"
+#include "map.h"
+
+namespace cgcl {
+
+constexpr int64_t kMemoryTile = 512;              // pixels in work at a time
+constexpr int64_t kMemoryRow = kMemoryTile + 16;  // floats from one row of a tile to the next: no power of two
+constexpr int64_t kMemoryPad = 16;                // channels in rows are padded to the widest vector
+constexpr int64_t kMemoryRows = 4;                // item rows are padded to the blocks of the inner products
+constexpr float kMemoryZeroNorm = 1e-12f;         // vectors up to this length count as zero: cosine 0, gradient 0
+constexpr float kMemoryMasked = -1e30f;           // similarity to an item of another class
+
+struct FeatureMap {
+  Map map;
+  int64_t C, H, W;
+  Dtype dtype;
+  bool pixel_rows;  // vectors run along the channels of a pixel (channels_last) rather than along pixels
+};
+
+// N item vectors as float32, twice: (N, C) and (C, N), both padded with zeros.
+struct Items {
+  const float *rows, *columns;
+  int64_t count, ld_rows, ld_columns;
+};
+
+struct Classes {
+  const int64_t *pixels, *items;  // (B·H·W) and (N), or both null
+};
+
+struct MemoryReadArgs {
+  int64_t pixels;  // H·W
+  FeatureMap content, out;
+  Items keys, values;  // keys of unit length
+  Classes classes;
+  float *cosines, *rnorm;  // (B, N, H·W) and (B, H·W): similarities, and one over the length of a pixel's content
+};
+
+struct MemoryReadBackwardArgs {
+  int64_t pixels;
+  FeatureMap content, grad, dcontent;
+  Items keys, values;
+  const float *cosines, *rnorm;
+  bool need_content, need_keys, need_values;
+};
+
+struct MemoryUpdateArgs {
+  int64_t pixels;
+  FeatureMap content, style;
+  Items keys;
+  Classes classes;
+};
+
+struct MemoryContrastArgs {
+  int64_t pixels;
+  FeatureMap features;
+  Items items;
+  Classes classes;
+  float rtemperature;
+  float *loss, *logit_grad;  // (B, H·W) and (B, N, H·W): softmax minus one-hot of the nearest item
+};
+
+struct MemoryContrastBackwardArgs {
+  int64_t pixels;
+  FeatureMap features, dfeatures;
+  Items items;
+  const float *grad, *logit_grad;  // grad (B, H·W)
+  float rtemperature;
+  bool need_features, need_items;
+};
+
+// Sums over the tiles of one call: (N, C) and (N, Cv) with rows padded to kMemoryPad; weights (N).
+struct MemorySums {
+  float *keys, *values, *weights;
+};
+
+// Ranges count tiles: image · tiles per image + tile.
+struct MemoryKernels {
+  void (*read)(const MemoryReadArgs&, float* scratch, int64_t begin, int64_t end);
+  void (*read_backward)(const MemoryReadBackwardArgs&, const MemorySums&, float* scratch, int64_t begin, int64_t end);
+  void (*update)(const MemoryUpdateArgs&, const MemorySums&, float* scratch, int64_t begin, int64_t end);
+  int64_t (*contrast)(const MemoryContrastArgs&, float* scratch, int64_t begin, int64_t end);  // pixels that count
+  void (*contrast_backward)(const MemoryContrastBackwardArgs&, const MemorySums&, float* scratch, int64_t begin,
+                            int64_t end);
+};
+
+CGCL_DECLARE_KERNELS(MemoryKernels, memory_kernels)
+
+// Floats of scratch that a kernel needs for maps of `channels` channels (the sum over its maps) and N items.
+inline int64_t memory_scratch(int64_t channels, int64_t maps, int64_t N) {
+  const int64_t rows = channels + maps * kMemoryPad + 5 * (N + kMemoryRows) + 4;
+  return rows * kMemoryRow;
+}
+
+}  // namespace cgcl
