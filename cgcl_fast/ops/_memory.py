@@ -34,7 +34,12 @@ def items(op: str, name: str, value: Tensor, channels: int, of: str, layout: str
 
 
 def classes(
-    op: str, pixel_class: Tensor | None, item_class: Tensor | None, like: Tensor, N: int, pixel_name: str = "pixel_class"
+    op: str,
+    pixel_class: Tensor | None,
+    item_class: Tensor | None,
+    like: Tensor,
+    N: int,
+    pixel_name: str = "pixel_class",
 ) -> tuple[Tensor | None, Tensor | None]:
     """Both classes checked and as int64, or neither."""
     if (pixel_class is None) != (item_class is None):

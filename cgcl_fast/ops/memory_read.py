@@ -49,16 +49,16 @@ def memory_read(
     """Read for each pixel the values of the items whose keys its content resembles.
 
     Args:
-        content: (B, C, H, W), any strides and lengths; float32 and bfloat16 have kernels, other dtypes take the reference.
-        keys: (N, C), N >= 1, any lengths (the similarity is the cosine) and any floating dtype.
+        content: (B, C, H, W), any strides; float32 and bfloat16 have kernels, other dtypes take the reference.
+        keys: (N, C), N >= 1, any floating dtype; the similarity is the cosine, so lengths do not matter.
         values: (N, Cv), taken as they are; the other domain's, to translate.
         pixel_class: (B, H, W), any integer dtype: a pixel reads only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
 
     Returns:
-        (B, Cv, H, W) in content's dtype, channels_last if content is. Zeros at pixels of a class without items. Sums are
-        in float32. Content or keys of length zero have cosine 0 with everything and receive no gradient. Nothing is
-        cast under autocast.
+        (B, Cv, H, W) in content's dtype, channels_last if content is. Zeros at pixels of a class without items. Sums
+        are in float32. Content or keys of length zero have cosine 0 with everything and receive no gradient. Nothing
+        is cast under autocast.
 
     Raises:
         ValueError: a shape or device is not as above, or one of the classes is given without the other.

@@ -4,8 +4,8 @@ $$\beta_{p,n} = \frac{\exp d(c_p, k_n)}{\sum_{p'} \exp d(c_{p'}, k_n)}, \qquad
 \hat k_n = \mathrm{unit}\Big(k_n + \sum_{\text{domains}} \sum_p \beta_{p,n} c_p\Big), \qquad
 \hat v_n = \mathrm{unit}\Big(v_n + \sum_p \beta_{p,n} s_p\Big)$$
 
-with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6): a softmax over the pixels of the item's class, one for
-each item and domain; the key learns from all domains, a domain's value from its own.
+with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6): a softmax over the pixels of the item's class, one
+for each item and domain; the key learns from all domains, a domain's value from its own.
 """
 
 from __future__ import annotations
@@ -66,24 +66,25 @@ def memory_update(
     Args:
         keys: (N, C), N >= 1, shared by the domains.
         values: (D, N, Cv), one set a domain, D >= 1.
-        contents: D maps (B, C, H, W), any strides; the sizes and batches of the domains may differ. float32 and bfloat16
-            have kernels; another dtype among the arguments takes the reference (keys and values may be float16 besides).
+        contents: D maps (B, C, H, W), any strides; the sizes and batches of the domains may differ. float32 and
+            bfloat16 have kernels; another dtype takes the reference (keys and values may be float16 besides).
         styles: D maps (B, Cv, H, W), each of its content's B, H and W.
         pixel_classes: D maps (B, H, W), any integer dtype: a pixel addresses only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
 
     Returns:
-        (new keys, new values), new tensors of the same shapes and dtypes. Rows are of unit length, except those of an item
-        that no pixel addresses (its class is not in the maps, or the batch is empty), which are what they were: a value
-        if its domain has no such pixel, a key if no domain has. A row that would be zero stays zero. The memory is
-        shared by the images of a batch, so the softmax of Eq. 5 runs over the pixels of all images of a domain.
+        (new keys, new values), new tensors of the same shapes and dtypes. Rows are of unit length, except those of an
+        item that no pixel addresses (its class is not in the maps, or the batch is empty), which are what they were: a
+        value if its domain has no such pixel, a key if no domain has. A row that would be zero is zero. The paper's
+        batch is one image, and its memory one for all images: here the softmax of Eq. 5 runs over the pixels of all
+        images of a domain's batch, as one cluster of features per class.
 
         The results are detached: the update takes no gradient, whatever its arguments require. Nothing is cast under
         autocast.
 
     Raises:
-        ValueError: a number of domains, shape or device is not as above, or classes of pixels are given without classes of
-            items or the other way round.
+        ValueError: a number of domains, shape or device is not as above, or classes of pixels are given without
+            classes of items or the other way round.
         TypeError: an argument is not a floating-point tensor (or a sequence of them), or a class not an integer one.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 5-6.
