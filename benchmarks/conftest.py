@@ -72,11 +72,10 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Case, s
 def check(case: Case, implementation: str, results: list[torch.Tensor], device: str) -> None:
     """A benchmark of implementations that compute different things would show nothing."""
     assert all(torch.isfinite(value).all() for value in results if value.is_floating_point())
-    if implementation == "eager":
+    if implementation == "eager" or not case.agree:
         return
     expected = case.build("eager", "", device)()
     assert [value.shape for value in results] == [value.shape for value in expected]
-    if case.agree:
-        for value, truth in zip(results, expected, strict=True):
-            # In the norm: single gradients differ where a value lies at the kink of the ReLU.
-            assert (value.double() - truth.double()).norm() <= 1e-3 * truth.double().norm()
+    for value, truth in zip(results, expected, strict=True):
+        # In the norm: single gradients differ where a value lies at the kink of the ReLU.
+        assert (value.double() - truth.double()).norm() <= 1e-3 * truth.double().norm()

@@ -1,0 +1,135 @@
+"""A training step of CUT and FastCUT beside the plain step: stock modules, published order, four encoder passes.
+
+Both do the same work on the same two images: the discriminator's update, then that of generator and projector, Adam
+included, with positions drawn afresh. FastCUT flips half of its steps: what is timed there is two steps, one flipped.
+"compile" is the plain step with its generator, encoder passes and discriminator compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cgcl_fast.methods import METHODS
+from cgcl_fast.networks import init_weights
+
+from .case import BOTH, Case, Run
+
+
+def images(size: int, device: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(1, 3, size, size, generator=generator).mul_(2).sub_(1).to(device) for _ in range(2))
+    return a, b
+
+
+def plain_step(method: str, size: int, compile_backend: str | None, device: str) -> Run:
+    from tests.methods import plain_cut
+
+    torch.manual_seed(0)
+    G, D, H = plain_cut.Generator(), plain_cut.Discriminator(), plain_cut.Heads((3, 128, 256, 256, 256))
+    for network in (G, D, H):
+        init_weights(network.to(device), "xavier", 0.02)
+    weights = {"lambda_x": 10.0, "lambda_y": 0.0} if method == "fastcut" else {}
+    plain = plain_cut.PlainCUT(G, D, H, **weights)
+    a, b = images(size, device)
+    with torch.no_grad():
+        positions = [feature[0, 0].numel() for feature in G.encode(a, plain.layers)]
+    if compile_backend is not None:
+        torch._dynamo.reset()
+        for network, name in ((G, "forward"), (G, "encode"), (D, "forward")):
+            setattr(network, name, torch.compile(getattr(network, name), dynamic=False, backend=compile_backend))
+
+    def draw() -> list[Tensor]:
+        return [torch.randperm(count)[: plain.num_patches] for count in positions]
+
+    def run() -> list[Tensor]:
+        losses = []
+        for flipped in (False, True) if method == "fastcut" else (False,):
+            values = plain.step(a, b, (draw(), draw()), flipped=flipped)
+            losses += [values["D"], values["G"]]
+        return losses
+
+    return run
+
+
+def fast_step(method: str, size: int, device: str) -> Run:
+    """The phases of the method with their optimisers, as the training engine runs them."""
+    torch.manual_seed(0)
+    model = METHODS[method](METHODS[method].Config()).to(device)
+    a, b = images(size, device)
+    batch = {"A": a, "B": b}
+    phases = model.phases()
+    optimizers = []
+    for phase in phases:
+        parameters = itertools.chain.from_iterable(getattr(model, name).parameters() for name in phase.networks)
+        optimizers.append(torch.optim.Adam(parameters, phase.optimizer.lr, phase.optimizer.betas))
+
+    def step() -> list[Tensor]:
+        shared: dict[str, object] = {}
+        losses = []
+        for phase, optimizer in zip(phases, optimizers, strict=True):
+            for name in phase.frozen:
+                getattr(model, name).requires_grad_(False)
+            loss = phase.loss(batch, shared)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for name in phase.frozen:
+                getattr(model, name).requires_grad_(True)
+            losses.append(loss.detach())
+        return losses
+
+    def run() -> list[Tensor]:
+        if method != "fastcut":
+            return step()
+        losses = []
+        for seed in (seed_of_draw(above_half=True), seed_of_draw(above_half=False)):
+            torch.manual_seed(seed)  # the flip is the first draw of a step
+            losses += step()
+        return losses
+
+    return run
+
+
+@functools.cache
+def seed_of_draw(above_half: bool) -> int:
+    """A seed after which torch's first uniform draw is above, or below, 1/2."""
+    return next(s for s in itertools.count() if bool(torch.rand((), generator=seeded(s)) >= 0.5) == above_half)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def build(method: str, size: int, implementation: str, compile_backend: str, device: str) -> Run:
+    if implementation == "cgcl_fast":
+        return fast_step(method, size, device)
+    return plain_step(method, size, compile_backend if implementation == "compile" else None, device)
+
+
+def make(method: str, size: int, implementations: tuple[str, ...], **options: object) -> Case:
+    return Case(
+        f"{method} step",
+        f"(1, 3, {size}, {size})" + (" two steps, one flipped" if method == "fastcut" else ""),
+        BOTH,
+        implementations,
+        functools.partial(build, method, size),
+        agree=False,
+        **options,
+    )
+
+
+ALL = ("eager", "compile", "cgcl_fast")
+CASES = [
+    make("cut", 128, ("eager", "cgcl_fast"), rounds=5),
+    make("cut", 256, ALL, rounds=3, slow=True, memory="step"),
+    make("fastcut", 256, ("eager", "cgcl_fast"), rounds=1, slow=True, memory="step"),
+]
+
+
+def test_step(case: Case, implementation: str, measure: Callable[[Case, str], None]) -> None:
+    measure(case, implementation)
