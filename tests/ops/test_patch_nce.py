@@ -1,0 +1,319 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_checks import (
+    assert_as_exact_as_eager,
+    assert_compiles,
+    assert_gradcheck,
+    assert_not_twice_differentiable,
+    native,
+    values_and_gradients,
+)
+
+import cgcl_fast
+from cgcl_fast import ops
+
+LOGIT = 1 / 0.07  # the largest logit of unit vectors
+
+
+def unit(*shape, seed=0):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def scalar_patch_nce(query, key, temperature, negatives, offsets, extra, loss):
+    """The equation query by query, in Python floats."""
+    B, P, C = query.shape
+    keys = [[key[b, t].tolist() for t in range(P)] for b in range(B)]
+    losses = torch.zeros(B, P, dtype=torch.float64)
+
+    def logit(q, k):
+        return sum(x * y for x, y in zip(q, k, strict=True)) / temperature
+
+    for b in range(B):
+        for s in range(P):
+            candidates = keys[b] if negatives == "image" else [k for image in keys for k in image]
+            own = s if negatives == "image" else b * P + s
+            if negatives == "none":
+                others = []
+            elif offsets is not None:
+                others = [candidates[(own + o) % len(candidates)] for o in offsets]
+            else:
+                others = [k for t, k in enumerate(candidates) if t != own]
+            others = others + ([] if extra is None else extra.tolist())
+            q = query[b, s].tolist()
+            positive = logit(q, keys[b][s])
+            terms = [logit(q, k) for k in others] + ([positive] if loss == "infonce" else [])
+            if terms:
+                losses[b, s] = math.log(sum(math.exp(term) for term in terms)) - positive
+    return losses
+
+
+CASES = [
+    {"negatives": negatives, "offsets": offsets, "extra": extra, "loss": loss}
+    for negatives, offsets in [("image", None), ("batch", None), ("image", [1, 4]), ("batch", [2, 9, 5]), ("none", None)]
+    for extra in (None, 7)
+    for loss in ("infonce", "decoupled")
+]
+
+
+def options(case):
+    result = {"negatives": case["negatives"], "loss": case["loss"]}
+    if case["offsets"] is not None:
+        result["offsets"] = torch.tensor(case["offsets"])
+    return result
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_equation_computed_query_by_query(case, backend):
+    query, key = unit(2, 6, 5), unit(2, 6, 5, seed=1)
+    extra = None if case["extra"] is None else unit(case["extra"], 5, seed=2)
+    expected = scalar_patch_nce(query, key, 0.1, case["negatives"], case["offsets"], extra, case["loss"])
+    with cgcl_fast.backend(backend):
+        result = ops.patch_nce(
+            query, key, temperature=0.1, extra_negatives=extra, reduction="none", **options(case)
+        )
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients_to_all_three(case, dtype, normalize):
+    query, key, extra = unit(2, 21, 40), unit(2, 21, 40, seed=1), unit(case["extra"] or 0, 40, seed=2)
+    if normalize:
+        query, key, extra = 3 * query, 2 * key, 5 * extra
+
+    def op(query, key, extra):
+        return ops.patch_nce(query, key, extra_negatives=extra, normalize=normalize, reduction="none", **options(case))
+
+    assert_as_exact_as_eager(op, [query, key, extra], dtype, scale=2 * LOGIT)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 70), st.integers(1, 50)),
+    extra=st.integers(0, 20),
+    negatives=st.sampled_from(["image", "batch", "none"]),
+    loss=st.sampled_from(["infonce", "decoupled"]),
+)
+def test_any_shape(shape, extra, negatives, loss):
+    B, P, C = shape
+
+    def op(query, key, extra):
+        return ops.patch_nce(query, key, negatives=negatives, extra_negatives=extra, loss=loss, reduction="none")
+
+    inputs = [unit(B, P, C), unit(B, P, C, seed=1), unit(extra, C, seed=2)]
+    assert_as_exact_as_eager(op, inputs, scale=4 * LOGIT)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_query_gradient_formed_in_the_forward_pass(reduction):
+    """Only the query needs a gradient, as in CUT, where keys are detached."""
+    key = unit(2, 50, 32, seed=1)
+
+    def op(query):
+        return ops.patch_nce(query, key.to(query.dtype), reduction=reduction)
+
+    assert_as_exact_as_eager(op, [unit(2, 50, 32)], scale=LOGIT)
+
+
+def test_equals_published_code():
+    """The loss as CUT's authors compute it: the positive beside the masked logits of the image, then cross entropy."""
+    query, key = unit(3, 64, 32), unit(3, 64, 32, seed=1)
+    positive = (query * key).sum(-1, keepdim=True)
+    others = (query @ key.transpose(1, 2)).masked_fill(torch.eye(64, dtype=torch.bool), -10.0)
+    logits = torch.cat([positive, others], dim=2).flatten(0, 1) / 0.07
+    expected = F.cross_entropy(logits, torch.zeros(3 * 64, dtype=torch.long))
+    torch.testing.assert_close(ops.patch_nce(query, key), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_reductions():
+    query, key = unit(2, 9, 8), unit(2, 9, 8, seed=1)
+    losses = ops.patch_nce(query, key, reduction="none")
+    assert losses.shape == (2, 9)
+    torch.testing.assert_close(ops.patch_nce(query, key), losses.mean())
+    torch.testing.assert_close(ops.patch_nce(query, key, reduction="sum"), losses.sum())
+
+
+def test_gradcheck_of_the_reference():
+    offsets = torch.tensor([1, 3])
+
+    def op(query, key, extra):
+        shared = {"temperature": 0.5, "extra_negatives": extra, "normalize": True, "reduction": "none"}
+        dense = ops.patch_nce(query, key, **shared)
+        return dense + ops.patch_nce(query, key, offsets=offsets, loss="decoupled", **shared)
+
+    assert_gradcheck(op, [torch.randn(2, 4, 3), torch.randn(2, 4, 3), torch.randn(2, 3)])
+
+
+def test_strided_inputs_and_expanded_gradient():
+    wide = torch.randn(2, 40, 30, 2, generator=torch.Generator().manual_seed(0))
+    results = []
+    for backend in ("auto", "reference"):
+        query = wide[:, ::2, :, 0].transpose(1, 2)[:, :, :16].detach().requires_grad_()
+        key = wide[..., 1].transpose(1, 2)[:, :, 4:20].detach().requires_grad_()
+        assert not query.is_contiguous() and not key.is_contiguous()
+        with cgcl_fast.backend(backend):
+            ops.patch_nce(query, key, normalize=True, reduction="none").backward(torch.tensor(0.5).expand(2, 30))
+        results.append((query.grad, key.grad))
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_zero_vectors_have_finite_gradients():
+    query = torch.zeros(1, 4, 8, requires_grad=True)
+    key = unit(1, 4, 8)
+    loss = ops.patch_nce(query, key, normalize=True)
+    loss.backward()
+    torch.testing.assert_close(loss, torch.tensor(math.log(4.0)))
+    assert query.grad.isfinite().all()
+
+
+def test_large_logits_do_not_overflow():
+    query, key = 40 * unit(1, 16, 8), 40 * unit(1, 16, 8, seed=1)
+    expected = ops.patch_nce(query.double(), key.double(), reduction="none")
+    torch.testing.assert_close(ops.patch_nce(query, key, reduction="none").double(), expected, rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "decoupled"])
+def test_single_patch_has_nothing_to_be_told_from(loss):
+    query = unit(3, 1, 8).requires_grad_()
+    result = ops.patch_nce(query, unit(3, 1, 8, seed=1), loss=loss, reduction="none")
+    result.sum().backward()
+    torch.testing.assert_close(result, torch.zeros(3, 1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(query.grad, torch.zeros(3, 1, 8), rtol=0, atol=1e-5)
+
+
+def test_empty_batch():
+    query = torch.zeros(0, 4, 8, requires_grad=True)
+    result = ops.patch_nce(query, torch.zeros(0, 4, 8), reduction="none")
+    result.sum().backward()
+    assert result.shape == (0, 4) and query.grad.shape == (0, 4, 8)
+    assert ops.patch_nce(query, query, reduction="mean").isnan()
+
+
+def test_num_negatives_draws_distinct_offsets_from_the_default_generator():
+    query, key = unit(1, 32, 16), unit(1, 32, 16, seed=1)
+    torch.manual_seed(3)
+    first = ops.patch_nce(query, key, num_negatives=5)
+    second = ops.patch_nce(query, key, num_negatives=5)
+    torch.manual_seed(3)
+    assert torch.equal(first, ops.patch_nce(query, key, num_negatives=5)) and not torch.equal(first, second)
+    everything = ops.patch_nce(query, key, num_negatives=31)
+    assert torch.equal(everything, ops.patch_nce(query, key)) and first < everything
+    assert torch.equal(ops.patch_nce(query, key, num_negatives=99), everything)
+
+
+def test_layers_are_the_layers_one_by_one():
+    queries = [unit(2, P, C) for P, C in ((9, 8), (16, 4), (1, 32))]
+    keys = [unit(*q.shape, seed=5) for q in queries]
+    results = ops.patch_nce_layers(queries, keys, temperature=0.2)
+    assert all(torch.equal(r, ops.patch_nce(q, k, temperature=0.2)) for r, q, k in zip(results, queries, keys, strict=True))
+    with pytest.raises(ValueError, match="as many keys as queries, got 2 and 3"):
+        ops.patch_nce_layers(queries, keys[:2])
+
+
+def test_same_inputs_same_bits():
+    inputs = [unit(2, 200, 64), unit(2, 200, 64, seed=1), unit(30, 64, seed=2)]
+
+    def op(query, key, extra):
+        return ops.patch_nce(query, key, extra_negatives=extra)
+
+    first = values_and_gradients(op, inputs, "auto", torch.float32)
+    for _ in range(3):
+        assert all(map(torch.equal, first, values_and_gradients(op, inputs, "auto", torch.float32)))
+
+
+def test_dtypes_of_the_result():
+    query, key = unit(1, 8, 4), unit(1, 8, 4, seed=1)
+    assert ops.patch_nce(query.bfloat16(), key.bfloat16()).dtype == torch.bfloat16
+    assert ops.patch_nce(query.bfloat16(), key).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ops.patch_nce(query.bfloat16(), key.bfloat16()).dtype == torch.float32
+
+
+def test_opcheck():
+    if not native("patch_nce"):
+        pytest.skip("no native library")
+    query, key, extra = (t.requires_grad_() for t in (unit(2, 5, 4), unit(2, 5, 4, seed=1), unit(3, 4, seed=2)))
+    for offsets in (None, torch.tensor([1, 3])):
+        arguments = (query, key, extra, offsets, 0.1, "all", False, True, True)
+        torch.library.opcheck(torch.ops.cgcl_fast._patch_nce.default, arguments)
+    torch.library.opcheck(
+        torch.ops.cgcl_fast._patch_nce.default, (query, key, None, None, 0.1, "none", True, False, True)
+    )
+    detached = query.detach(), key.detach(), extra.detach(), None
+    saved = torch.ones(2, 5), *detached, torch.ones(2, 2, 5), torch.ones(2, 5, 4)
+    torch.library.opcheck(
+        torch.ops.cgcl_fast._patch_nce_backward.default, (*saved, 0.1, "all", False, False, True, True, True)
+    )
+
+
+def test_compile():
+    def op(query, key, extra):
+        return ops.patch_nce(query, key, extra_negatives=extra, negatives="batch", reduction="none")
+
+    assert_compiles(op, [unit(2, 7, 8), unit(2, 7, 8, seed=1), unit(5, 8, seed=2)])
+
+
+def test_torchscript():
+    @torch.jit.script
+    def scripted(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return torch.ops.cgcl_fast.patch_nce(query, key, temperature=0.1, reduction="sum")
+
+    query, key = unit(2, 7, 8), unit(2, 7, 8, seed=1)
+    for dtype in (torch.float32, torch.float64):
+        expected = ops.patch_nce(query.to(dtype), key.to(dtype), temperature=0.1, reduction="sum")
+        torch.testing.assert_close(scripted(query.to(dtype), key.to(dtype)), expected)
+
+
+@pytest.mark.parametrize("key_needs_gradient", [False, True])
+def test_second_derivative_raises(key_needs_gradient):
+    if not native("patch_nce"):
+        pytest.skip("no native library")
+    key = unit(1, 5, 4, seed=1).requires_grad_(key_needs_gradient)
+    assert_not_twice_differentiable(
+        lambda query: ops.patch_nce(query, key), [unit(1, 5, 4)], match="patch_nce.*second derivatives"
+    )
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"query": torch.zeros(4, 8)}, ValueError, r"query of shape \(B, P, C\), got \(4, 8\)"),
+        ({"key": torch.zeros(2, 5, 8)}, ValueError, r"key of shape .* = \(2, 4, 8\), got \(2, 5, 8\)"),
+        ({"key": torch.zeros(2, 4, 8, dtype=torch.long)}, TypeError, "key of a floating-point dtype"),
+        ({"temperature": 0.0}, ValueError, "temperature > 0, got 0.0"),
+        ({"temperature": float("nan")}, ValueError, "temperature > 0, got nan"),
+        ({"negatives": "all"}, ValueError, "negatives to be one of 'image', 'batch', 'none', got 'all'"),
+        ({"loss": "triplet"}, ValueError, "loss to be one of"),
+        ({"reduction": "avg"}, ValueError, "reduction to be one of"),
+        ({"extra_negatives": torch.zeros(3, 9)}, ValueError, r"extra_negatives of shape \(M, C\) = \(3, 8\)"),
+        ({"num_negatives": -1}, ValueError, "num_negatives >= 0, got -1"),
+        ({"offsets": torch.tensor([4])}, ValueError, r"offsets between 1 and 3 .*got \[4\]"),
+        ({"offsets": torch.tensor([0])}, ValueError, "offsets between 1 and 3"),
+        ({"offsets": torch.tensor([1, 1])}, ValueError, "distinct offsets"),
+        ({"offsets": torch.tensor([1.0])}, TypeError, "offsets of dtype torch.int64, got torch.float32"),
+        ({"offsets": torch.tensor([[1]])}, ValueError, r"offsets of shape \(M,\), got \(1, 1\)"),
+        ({"offsets": torch.tensor([1]), "num_negatives": 2}, ValueError, "num_negatives to be the number of offsets 1, got 2"),
+        ({"negatives": "none", "num_negatives": 2}, ValueError, "choose among keys"),
+    ],
+)
+def test_errors_name_the_argument(change, error, message):
+    arguments = {"query": torch.zeros(2, 4, 8), "key": torch.zeros(2, 4, 8)} | change
+    query, key = arguments.pop("query"), arguments.pop("key")
+    with pytest.raises(error, match=message):
+        ops.patch_nce(query, key, **arguments)
+
+
+def test_kernel_refuses_offsets_out_of_range():
+    if not native("patch_nce"):
+        pytest.skip("no native library")
+    query = unit(1, 4, 8)
+    with pytest.raises(RuntimeError, match="offsets between 1 and 3"):
+        torch.ops.cgcl_fast._patch_nce(query, query, None, torch.tensor([4]), 0.1, "all", False, False, False)
