@@ -107,46 +107,45 @@ class FolderDataset(UnpairedDataset):
         raise ValueError(f"none of the {len(paths)} image files in {printable(paths[0].parent)} can be read any more")
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
-        """Test images (training images if there is no test folder), spread evenly over the folder.
+        """Test images (training images if there are no readable test images), spread evenly over the folder.
 
         A folder ``truth`` beside the others, with the names of the first domain's test images, gives ``"truth"``.
         """
-        paths = self._sample_paths()
-        count = min(count, *(len(found) for found in paths.values()))
+        if self.split == "train":
+            try:
+                # Only those that are shown are read: there may be a great many.
+                folders = find_domain_folders(self.root, self.domains, "test")
+                return self._fixed_batch({domain: list_images(folder) for domain, folder in folders.items()}, count)
+            except ValueError as error:
+                logger.info("sample images are training images: %s", error)
+        return self._fixed_batch(self.paths, count)
+
+    def _fixed_batch(self, paths: dict[str, list[Path]], count: int) -> dict[str, Any]:
+        for domain, found in paths.items():
+            if not found:
+                raise ValueError(f"no images of domain {domain}")
         # A batch needs one size, so the modes that keep an image's own shape show its centre.
         mode = self.preprocess.mode if self.preprocess.fixed_size else "crop"
         shown = Preprocess(mode, size=self.preprocess.size, train=False, multiple=self.preprocess.multiple)
-        truth = self._truth()
-        items = []
+        count = min(count, *(len(found) for found in paths.values()))
+        items: list[dict[str, Any]] = []
         for number in range(count):
             item: dict[str, Any] = {}
             for domain, found in paths.items():
                 image, name = self._read(found, number * len(found) // count)
                 item[domain] = shown(image)
                 item[f"{domain}_paths"] = name
-            if truth is not None:
-                counterpart = truth.get(Path(item[f"{self.domains[0]}_paths"]).stem)
-                if counterpart is None:
-                    truth = None
-                else:
-                    item["truth"] = shown(read_image(counterpart))
             items.append(item)
-        if truth is None:
-            for item in items:
-                item.pop("truth", None)
+        truths = [self._truth(item[f"{self.domains[0]}_paths"]) for item in items]
+        for item, truth in zip(items, truths, strict=True):
+            if truth is not None and None not in truths:
+                item["truth"] = shown(truth)
         return collate(items)
 
-    def _sample_paths(self) -> dict[str, list[Path]]:
-        if self.split == "test":
-            return self.paths
+    def _truth(self, path: str) -> Image.Image | None:
+        """The counterpart of a test image in the second domain, if there is one that can be read."""
         try:
-            folders = find_domain_folders(self.root, self.domains, "test")
-            # No log of the whole test set here: a file that cannot be read is named when it is needed.
-            found = {domain: list_images(folder) for domain, folder in folders.items()}
+            same = [other for other in list_images(self.root / "truth") if other.stem == Path(path).stem]
+            return read_image(same[0]) if same else None
         except ValueError:
-            return self.paths
-        return found if all(found.values()) else self.paths
-
-    def _truth(self) -> dict[str, Path] | None:
-        folder = self.root / "truth"
-        return {path.stem: path for path in list_images(folder)} if folder.is_dir() else None
+            return None

@@ -114,12 +114,18 @@ def test_sample_batch_takes_training_images_without_test_folders(root):
     assert all("trainA" in path for path in open_dataset(root, size=16).sample_batch()["A_paths"])
 
 
+def test_sample_batch_takes_training_images_when_no_test_image_can_be_read(root):
+    for path in (root / "testB").iterdir():
+        path.write_bytes(b"no image")
+    assert all("trainA" in path for path in open_dataset(root, size=16).sample_batch()["A_paths"])
+
+
 def test_truth_folder(root):
     fill(root / "truth", 3, 500)
     batch = open_dataset(root, size=16).sample_batch(3)
     shown = Preprocess("resize_and_crop", size=16, train=False)
     assert torch.equal(batch["truth"][1], shown(Image.open(root / "truth" / "1.png")))
-    (root / "truth" / "1.png").unlink()
+    (root / "truth" / "1.png").write_bytes(b"no image")
     assert "truth" not in open_dataset(root, size=16).sample_batch(3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import struct
 import zlib
@@ -185,6 +186,25 @@ def test_unreadable_files_raise_one_kind_of_error(tmp_path):
         assert caught.value.reason and caught.value.path == tmp_path / name
     with pytest.raises(UnreadableImageError, match="No such file"):
         read_image(tmp_path / "nothing.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UnreadableImageError, match="not a regular file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_sixteen_bit_colour(tmp_path):
+    values = np.array([[[0, 32768, 65535], [65535, 257, 128 * 257]]], dtype=">u2")
+    chunks = []
+    for name, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" + values.tobytes())),
+        (b"IEND", b""),
+    ):
+        chunks.append(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert np.asarray(read_image(tmp_path / "a.png")).tolist() == [[[0, 128, 255], [255, 1, 128]]]
 
 
 def test_the_error_survives_pickling():

@@ -138,6 +138,15 @@ def test_the_position_counts_batches_in_use_not_those_prepared(data):
     loader.close()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_off_pass_is_taken_up_where_it_was(data, workers):
+    loader = build_loader(data, batch_size=2, num_workers=workers)
+    found = [next(iter(loader)) for _ in range(4)]
+    loader.close()
+    expected = take(build_loader(data, batch_size=2), 4)
+    assert all(same(a, b) for a, (b, _) in zip(found, expected, strict=True))
+
+
 def test_global_random_numbers_are_left_alone(data):
     torch.manual_seed(3)
     np.random.seed(3)

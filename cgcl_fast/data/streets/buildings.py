@@ -171,8 +171,9 @@ def _draw_front(pen: Pen, building: Building, x: float, depth: float) -> None:
         start = 1.1
         while start + width < _FRONT_WIDTH:
             lit, tone, shine = chance() < 0.34, _GLASS[int(chance() * 3)], _WARM[int(chance() * 4)]
-            glass = pen.ink(tone, depth, facing=FRONT, light=WINDOW if lit else DARK, shine=shine)
-            panel(start - 0.12, start + width + 0.12, sill - 0.16, sill + tall + 0.1, trim)
-            panel(start, start + width, sill, sill + tall, glass)
+            if sill + tall >= building.covered:
+                glass = pen.ink(tone, depth, facing=FRONT, light=WINDOW if lit else DARK, shine=shine)
+                panel(start - 0.12, start + width + 0.12, sill - 0.16, sill + tall + 0.1, trim)
+                panel(start, start + width, sill, sill + tall, glass)
             start += building.bay * 1.35
         sill += _FLOOR

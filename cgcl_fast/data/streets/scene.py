@@ -51,6 +51,7 @@ class Building:
     shop: Colour | None
     shutters: bool
     lights: int  # seed of which windows are lit
+    covered: float  # up to this height its neighbour hides the side that faces the camera
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def generate_scene(seed: int) -> Scene:
 
 
 def _buildings(dice: _Dice, side: int) -> tuple[Building, ...]:
-    found = []
+    found: list[Building] = []
     z = dice.between(-6.0, 1.0)
     tall = dice.chance(0.25)
     while z < 190.0:
@@ -225,6 +226,7 @@ def _buildings(dice: _Dice, side: int) -> tuple[Building, ...]:
                 shop=dice.pick(_SHOPS) if dice.chance(0.55) else None,
                 shutters=dice.chance(0.25),
                 lights=dice.integer(0, 2**30),
+                covered=found[-1].height if found and found[-1].far == z else 0.0,
             )
         )
         z += length + (dice.between(0.8, 3.0) if dice.chance(0.2) else 0.0)
