@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -69,16 +70,18 @@ def native_extensions():
             problem = Path(self.build_lib, "cgcl_fast", PROBLEM_FILE)
             problem.unlink(missing_ok=True)
             try:
+                compiler = cpp_extension.get_cxx_compiler().split()[0]  # CXX, or c++
+                if shutil.which(compiler) is None:
+                    raise FileNotFoundError(f"no C++ compiler: {compiler} is not found")
                 super().build_extensions()
             except Exception as error:
                 if required():
                     raise
-                reason = f"no C++ compiler ({error})" if isinstance(error, FileNotFoundError) else str(error)
-                warnings.warn(f"cgcl_fast is installed without its native library: {reason}", stacklevel=1)
+                warnings.warn(f"cgcl_fast is installed without its native library: {error}", stacklevel=1)
                 for ext in self.extensions:
                     self.built(ext.name).unlink(missing_ok=True)  # of an earlier build, from other sources
                 problem.parent.mkdir(parents=True, exist_ok=True)
-                problem.write_text(f"{reason}\n", encoding="utf-8")
+                problem.write_text(f"{error}\n", encoding="utf-8")
 
         def build_extension(self, ext):
             if ext.name.endswith("._C"):

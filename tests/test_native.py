@@ -24,11 +24,12 @@ VARIANTS = ("baseline", "avx2", "avx512")
 needs_library = pytest.mark.skipif(_library.problem is not None, reason=f"native library: {_library.problem}")
 
 
-def run(*arguments: str, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python on this checkout with more environment variables."""
+def run(*arguments: str, expect: int = 0, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python on this checkout, or the package in `cwd`, with more environment variables."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
         [sys.executable, *arguments],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
@@ -139,3 +140,19 @@ def test_context_manager_refuses_other_names():
 def test_backend_without_kernels_raises():
     with cgcl_fast.backend("triton"), pytest.raises(RuntimeError, match="'triton' was asked for"):
         ops.instance_norm(torch.zeros(1, 1, 2, 2))
+
+
+@needs_library
+def test_library_of_other_sources_is_not_used(tmp_path):
+    package = tmp_path / "cgcl_fast"
+    shutil.copytree(Path(cgcl_fast.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    schemas = package / "ops" / "_schemas.py"
+    schemas.write_text(schemas.read_text() + 'SCHEMAS = (*SCHEMAS, "_newer(Tensor x) -> Tensor")\n')
+    shown = run(
+        "-c",
+        "import torch, cgcl_fast, cgcl_fast.info as i; print(torch.ops.cgcl_fast._newer.default._schema); i.main([])",
+        cwd=tmp_path,
+        CGCL_FAST_LIBRARY=str(_library.PATH),
+    ).stdout
+    assert "cgcl_fast::_newer(Tensor x) -> Tensor" in shown and str(package) in shown
+    assert "has other or no _newer; build it again" in shown

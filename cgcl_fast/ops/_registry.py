@@ -18,9 +18,30 @@ from ._schemas import SCHEMAS
 
 _fragment = torch.library.Library("cgcl_fast", "FRAGMENT")
 
-if _library.problem is not None:
-    for _schema in SCHEMAS:
-        _fragment.define(_schema)
+
+def _defined(schema: str) -> str | None:
+    """The schema under which the library defined the operator of `schema`, None if it did not."""
+    try:
+        return str(torch._C._get_schema(f"cgcl_fast::{schema.split('(')[0]}", ""))
+    except RuntimeError:
+        return None
+
+
+def _define_what_the_library_did_not() -> None:
+    other = []
+    for schema in SCHEMAS:
+        defined = _defined(schema)
+        if defined is None:
+            _fragment.define(schema)
+        if defined != str(torch._C.parse_schema(f"cgcl_fast::{schema}")):
+            other.append(schema.split("(")[0])
+    if other and _library.problem is None:
+        _library.problem = (
+            f"built from other sources: {_library.PATH} has other or no {', '.join(other)}; build it again"
+        )
+
+
+_define_what_the_library_did_not()
 
 
 def native_on_cpu(op: str) -> None:
