@@ -6,31 +6,46 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from engine_checks import assert_same, last_state, log_of
-from toy_run import Toy, make_trainer
+from toy_run import Plain, make_trainer
 
 from cgcl_fast.engine import CheckpointError, NonFiniteError
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
 
-def run_toy(*arguments: object) -> subprocess.CompletedProcess:
+def run_toy(*arguments: object, launch: Sequence[str] = ()) -> subprocess.CompletedProcess:
     root = str(SCRIPT.parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    command = [sys.executable, *launch, str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def assert_close_weights(left: dict, right: dict) -> None:
+    assert left.keys() == right.keys()
+    for name in left.keys() - {"calls"}:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The number of threads decides the order of sums: here the same as in the processes of :func:`run_toy`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 10 steps that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    done = run_toy(folder, 10, "fresh")
-    assert done.returncode == 0, done.stderr
+    make_trainer(folder, 10).fit()
     return folder
 
 
@@ -47,17 +62,16 @@ def test_a_run_leaves_log_grids_checkpoints_and_tensorboard(whole: Path) -> None
 def test_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit(tmp_path: Path, whole: Path, step: int) -> None:
     killed = run_toy(tmp_path, 10, "fresh", "kill", step)
     assert killed.returncode == -signal.SIGKILL
-    resumed = run_toy(tmp_path, 10, "resume")
-    assert resumed.returncode == 0, resumed.stderr
+    make_trainer(tmp_path, 10).fit(resume=True)
     assert_same(last_state(tmp_path), last_state(whole))
     assert log_of(tmp_path) == log_of(whole)
 
 
 def test_sigterm_finishes_the_step_saves_and_goes_on_exactly(tmp_path: Path, whole: Path) -> None:
-    stopped = run_toy(tmp_path, 10, "fresh", "term", 5)
-    assert stopped.stdout.split() == ["5", str(int(signal.SIGTERM))], stopped.stderr
+    outcome = make_trainer(tmp_path, 10, trouble=("term", 5)).fit()
+    assert (outcome.step, outcome.signal) == (5, signal.SIGTERM)
     assert last_state(tmp_path)["step"] == 5
-    assert run_toy(tmp_path, 10, "resume").returncode == 0
+    make_trainer(tmp_path, 10).fit(resume=True)
     assert_same(last_state(tmp_path), last_state(whole))
 
 
@@ -99,37 +113,23 @@ def test_resume_without_a_checkpoint_and_with_a_foreign_one(tmp_path: Path) -> N
 
 
 def test_resume_uses_the_newest_checkpoint_that_loads(tmp_path: Path, whole: Path) -> None:
-    run_toy(tmp_path, 10, "fresh", "kill", 8)
+    make_trainer(tmp_path, 10, trouble=("term", 6)).fit()
     newest = tmp_path / "checkpoints" / "step_00000006.pt"
     newest.write_bytes(newest.read_bytes()[:-500])
-    resumed = run_toy(tmp_path, 10, "resume")
-    assert resumed.returncode == 0
-    assert "step_00000006.pt" in resumed.stderr
+    with pytest.warns(UserWarning, match=r"step_00000006\.pt"):
+        make_trainer(tmp_path, 10).fit(resume=True)
     assert_same(last_state(tmp_path), last_state(whole))
 
 
 def test_accumulation_averages_the_gradients_of_its_parts(tmp_path: Path) -> None:
-    class Plain(Toy):
-        def loss_d(self, batch: dict, shared: dict) -> dict:
-            shared["fake"] = self.G[0](batch["A"])
-            return {"loss": self.D(batch["B"]).mean()}
-
-        def loss_g(self, batch: dict, shared: dict) -> dict:
-            return {"loss": self.G[3](shared["fake"]).mean()}
-
-        def after(self, batch: dict, shared: dict) -> None:
-            self.hooks += 1
-
     def trained(batch_size: int, accumulate: int, folder: Path) -> dict:
         trainer = make_trainer(folder, 3, batch_size=batch_size, accumulate=accumulate, kind=Plain)
-        trainer.method.hooks = 0
         trainer.fit()
-        assert trainer.method.hooks == 3
+        assert trainer.method.calls == 3 * accumulate and trainer.method.hooks == 3
         return trainer.method.state_dict()
 
     whole, parts = trained(4, 1, tmp_path / "a"), trained(2, 2, tmp_path / "b")
-    for name in whole.keys() - {"calls"}:
-        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
+    assert_close_weights(whole, parts)
 
 
 def test_the_schedule_and_the_progress_reach_method_and_optimisers(tmp_path: Path) -> None:
@@ -140,14 +140,12 @@ def test_the_schedule_and_the_progress_reach_method_and_optimisers(tmp_path: Pat
     assert rates == pytest.approx([1e-2, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3])
 
 
-def test_two_processes_train_one_model_over_all_the_data(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
-    for steps, how in ((4, "fresh"), (6, "resume")):
-        done = subprocess.run(
-            [*command, str(tmp_path), str(steps), how], env=environment, capture_output=True, text=True, timeout=180
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    state = last_state(tmp_path)
-    assert state["step"] == 6 and state["processes"] == 2 and len(state["rng"]) == 2
+def test_two_processes_train_one_model_as_one_process_with_their_batches_together(tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = run_toy(tmp_path / "two", 3, "plain", launch=launch)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = last_state(tmp_path / "two")
+    assert state["step"] == 3 and state["processes"] == 2 and len(state["rng"]) == 2
     assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])
+    make_trainer(tmp_path / "one", 3, batch_size=4, kind=Plain).fit()
+    assert_close_weights(state["method"], last_state(tmp_path / "one")["method"])

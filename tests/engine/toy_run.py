@@ -1,6 +1,6 @@
 """A method of two tiny networks and a data set of noise: enough to test the engine, and a command that trains them.
 
-``python toy_run.py FOLDER STEPS fresh|resume [kill STEP | nan STEP | term STEP]``
+``python toy_run.py FOLDER STEPS fresh|resume|plain [kill STEP]``
 """
 
 from __future__ import annotations
@@ -96,6 +96,23 @@ class Toy(nn.Module):
         return {"source": batch["A"], "translated": self.G(batch["A"])}
 
 
+class Plain(Toy):
+    """A Toy without chance, whose losses are means over the batch: the steps are the same however it is divided."""
+
+    hooks = 0
+
+    def loss_d(self, batch: dict, shared: dict) -> dict:
+        self.calls += 1
+        shared["fake"] = self.G[0](batch["A"])
+        return {"loss": self.D(batch["B"]).square().mean()}
+
+    def loss_g(self, batch: dict, shared: dict) -> dict:
+        return {"loss": self.G[3](shared["fake"]).square().mean()}
+
+    def after(self, batch: dict, shared: dict) -> None:
+        self.hooks += 1
+
+
 class Noise(Dataset):
     """Items are a function of (epoch, index), as if each epoch had its own augmentation."""
 
@@ -141,5 +158,6 @@ def make_trainer(
 
 if __name__ == "__main__":
     trouble = (sys.argv[4], int(sys.argv[5])) if len(sys.argv) > 4 else ("", 0)
-    outcome = make_trainer(Path(sys.argv[1]), int(sys.argv[2]), trouble=trouble).fit(resume=sys.argv[3] == "resume")
-    print(outcome.step, outcome.signal)
+    kind = Plain if sys.argv[3] == "plain" else Toy
+    trainer = make_trainer(Path(sys.argv[1]), int(sys.argv[2]), trouble=trouble, kind=kind)
+    trainer.fit(resume=sys.argv[3] == "resume")
