@@ -1,0 +1,85 @@
+"""What the commands share: options from dataclasses, one clear line for what is wrong, and the exit status.
+
+0: the work was done; 1: it was not, for a reason met on the way; 2: wrong options or data; 128 + signal: interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from jsonargparse import ArgumentParser
+
+from cgcl_fast.engine import CheckpointError, NonFiniteError
+
+
+class UsageError(Exception):
+    """Wrong options or data: one line, exit status 2."""
+
+
+class Parser(ArgumentParser):
+    """Raises :class:`UsageError` instead of printing the usage and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = re.sub(r'Parser key "([^"]+)":', r"--\1:", str(message))
+        message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+        raise UsageError(f"{one_line(message)} (see --help)")
+
+    def format_help(self, *arguments: Any) -> str:
+        return re.sub(r"--[\w-]+", lambda name: name[0].replace("_", "-"), super().format_help(*arguments))
+
+
+def one_line(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def as_usage_error() -> Iterator[None]:
+    """What the layers below say of wrong arguments and data is what the user has given wrong."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, CheckpointError) as error:
+        raise UsageError(one_line(error)) from error
+
+
+def underscored(arguments: Sequence[str]) -> list[str]:
+    """``--batch-size`` and ``--batch_size`` are the same option; and ``--config FILE`` comes first, so that what stands
+    on the command line wins over the file."""
+    spelled = [
+        "--" + name.replace("-", "_") + equals + value if argument.startswith("--") else argument
+        for argument in arguments
+        for name, equals, value in [argument[2:].partition("=")]
+    ]
+    for index, argument in enumerate(spelled):
+        if argument.startswith("--config="):
+            return [spelled.pop(index), *spelled]
+        if argument == "--config" and index + 1 < len(spelled):
+            return [spelled.pop(index), spelled.pop(index), *spelled]
+    return spelled
+
+
+def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """Run a command; what it raises for its user becomes one line on stderr and the exit status."""
+    warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
+    try:
+        return command(sys.argv[1:] if arguments is None else arguments)
+    except UsageError as error:
+        return _fail(error, 2)
+    except (CheckpointError, NonFiniteError, torch.OutOfMemoryError) as error:
+        return _fail(error, 1)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(message: Any, status: int) -> int:
+    if os.environ.get("RANK", "0") == "0":  # processes of one run say the same
+        print(f"error: {one_line(message)}", file=sys.stderr)
+    return status

@@ -1,0 +1,69 @@
+"""What ``--checkpoint RUN_OR_FILE`` names: the generator of a run, of one of its files, or of a published file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+from cgcl_fast import compat
+from cgcl_fast.engine import CheckpointError, safe_load
+from cgcl_fast.engine.checkpoint import FORMAT
+from cgcl_fast.methods import METHODS
+
+
+def find_generator(path: Path) -> tuple[nn.Module, Path]:
+    """The generator that ``path`` holds, and the file it was read from.
+
+    Args:
+        path: a run folder or its ``checkpoints`` (the newest file that loads; a newer one that does not is named in a
+            warning), one of their ``.safetensors`` or ``.pt`` files, or a generator file in the published layout
+            (``latest_net_G.pth``) or a folder with it.
+
+    Raises:
+        CheckpointError: there is none, or none that can be read.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: does not exist")
+    if not path.is_dir():
+        return read_generator(path), path
+    problem = ""
+    for file in _candidates(path):
+        try:
+            return read_generator(file), file
+        except CheckpointError as error:
+            problem = str(error)
+            warnings.warn(f"{error}; trying the one before", stacklevel=2)
+    raise CheckpointError(problem or f"{path}: holds no checkpoint")
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    for place in (folder / "checkpoints", folder):
+        yield from sorted(place.glob("step_*.safetensors"), reverse=True)
+        yield from sorted(place.glob("step_*.pt"), reverse=True)
+    yield from (file for file in [folder / "latest_net_G.pth"] if file.exists())
+
+
+def read_generator(path: Path) -> nn.Module:
+    """The generator in one file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else; one line that names it.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return compat.load_generator(path)
+        state = safe_load(path)
+        if isinstance(state, dict) and state.get("format") == FORMAT:
+            kind = METHODS[state["config"]["method"]]
+            method = kind(kind.Config(**state["config"]["config"]))
+            method.load_state_dict(state["method"])
+            return getattr(method, method.generator_name)
+        return compat.load_generator(state)
+    except CheckpointError:
+        raise
+    except Exception as error:  # foreign files fail in many ways: missing keys, other shapes, wrong types
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path}: not a generator ({reason})") from error

@@ -1,0 +1,340 @@
+"""``python -m cgcl_fast.train [METHOD] [options]``: train a method on photographs or on the built-in streets.
+
+``METHOD --help`` explains every option. Exit status: 0 when the training is done; 1 when it could not go on (a loss
+that is not finite, a full disk); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM ended it, after saving:
+``--resume`` goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import logging.handlers
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import Namespace
+from torch import Tensor
+
+from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast.data import build_loader, open_dataset
+from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
+from cgcl_fast.engine.files import write_atomically
+from cgcl_fast.methods import METHODS, Method
+from cgcl_fast.networks.files import generator_bytes
+
+DEFAULT_METHOD = "cut"
+
+SMALL = {"size": 64, "ngf": 24, "ndf": 24, "n_blocks": 6, "num_patches": 64, "steps": 1500}
+"""What differs from the method's defaults without ``--data``, where the method has such a field: small enough to see
+something on a laptop's CPU in minutes."""
+
+MAY_CHANGE = frozenset(
+    ("compile", "data", "device", "epochs", "keep", "log_every", "output", "resume", "save_every", "steps", "workers")
+)
+"""Options that may differ from those the run was started with."""
+
+
+@dataclass
+class RunOptions:
+    """The run.
+
+    Attributes:
+        data: Folder with trainA, trainB, testA, testB (or one folder a domain with train and test in it). Without it:
+            the built-in streets, sunny to night, and a small preset that is printed at the start.
+        output: Folder of the run, new; runs/METHOD if not given.
+        steps: Length of the training in optimiser steps.
+        epochs: Length of the training in epochs, instead of steps; the learning rate decays in the same part of them as
+            in the method's paper. The paper's length if neither is given.
+        size: Side of the images in training.
+        load_size: Side to which images are resized before a random crop of size; 286/256 of size if not given.
+        preprocess: resize_and_crop, crop, scale_width or none.
+        flip: Flip half of the images horizontally.
+        limit: Use no more than this many images of each domain.
+        batch_size: Images of each domain a step, in each process.
+        accumulate: Batches whose gradients make one step.
+        seed: Of weights, data order and everything else that is random.
+        save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
+        log_every: Steps between lines of log.jsonl and points in TensorBoard.
+        keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
+        workers: Processes that load data; 0 on a CPU, 4 beside a GPU if not given.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+    """
+
+    data: Path | None = None
+    output: Path | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    size: int = 256
+    load_size: int | None = None
+    preprocess: str = "resize_and_crop"
+    flip: bool = True
+    limit: int | None = None
+    batch_size: int = 1
+    accumulate: int = 1
+    seed: int = 0
+    save_every: int | None = None
+    log_every: int = 10
+    keep: int = 3
+    workers: int | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "epochs", "size", "batch_size", "accumulate", "save_every", "log_every", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0..2**32-1, got {self.seed}")
+
+
+def make_parser(method: str) -> Parser:
+    """The options of a method: those of the run, and every field of its config under the field's name."""
+    parser = Parser(
+        prog="python -m cgcl_fast.train",
+        usage=f"python -m cgcl_fast.train [{{{','.join(METHODS)}}}] [--data DIR] [--output DIR] [options]",
+        description=f"Options of {method}{' (the default)' if method == DEFAULT_METHOD else ''}. "
+        "Names may be spelled with - or _.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these, e.g. a run's config.yaml.")
+    parser.add_argument("--resume", action="store_true", help="Go on with the run in --output, at its last checkpoint.")
+    parser.add_argument("--compile", action="store_true", help="Compile the networks with torch.compile.")
+    parser.add_argument("--method", default=method, choices=sorted(METHODS), help="As METHOD; for config files.")
+    parser.add_class_arguments(RunOptions, None, fail_untyped=False)
+    parser.add_class_arguments(METHODS[method].Config, None, skip={"epochs"}, fail_untyped=False)
+    return parser
+
+
+def split_method(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """METHOD is the one argument that is no option and no option's value: the first, or one after a flag or a value."""
+    rest = list(arguments)
+    for index, argument in enumerate(rest):
+        before = rest[index - 1] if index else ""
+        value = before.startswith("--") and "=" not in before and before not in ("--resume", "--compile")
+        if not argument.startswith("-") and not value:
+            if argument not in METHODS:
+                raise UsageError(f"METHOD must be one of {', '.join(METHODS)}, got {argument!r}")
+            return rest.pop(index), rest
+    return None, rest
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read ({one_line(getattr(error, 'strerror', None) or error)})") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: must hold options as 'name: value', got {type(found).__name__}")
+    return found
+
+
+def resolve(arguments: Sequence[str]) -> Namespace:
+    """All options: given ones over the config file over those of the resumed run or the preset over defaults.
+
+    Raises:
+        UsageError: a wrong option, or with ``--resume`` one that the run was not started with.
+    """
+    method, rest = split_method(underscored(arguments))
+    # A first look, for the options that decide what the others are and what their defaults are.
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    look.add_argument("--config", type=Path)
+    look.add_argument("--output", type=Path)
+    look.add_argument("--resume", action="store_true")
+    first, _ = look.parse_known_args(rest)
+    if first.config is not None:
+        from_file = read_yaml(first.config)
+        method = method or from_file.get("method")
+        first.output = first.output or from_file.get("output")
+    output = Path(first.output or Path("runs") / (method or DEFAULT_METHOD))
+
+    saved: dict[str, Any] = {}
+    if first.resume:
+        if not (output / "config.yaml").is_file():
+            raise UsageError(f"--resume: {output} holds no run to resume (no config.yaml)")
+        saved = read_yaml(output / "config.yaml")
+        if method is not None and saved.get("method") != method:
+            raise UsageError(f"--resume: {output} holds a run of {saved.get('method')}, not of {method}")
+        method = saved.get("method")
+    method = method or DEFAULT_METHOD
+    if method not in METHODS:
+        raise UsageError(f"METHOD must be one of {', '.join(METHODS)}, got {method!r}")
+
+    parser = make_parser(method)
+    given = parser.parse_args(rest, defaults=False).as_dict()
+    given.pop("config", None)
+    if given.get("method", method) != method:
+        raise UsageError(f"the config file is for {given['method']}, not for {method}")
+    if given.get("steps") is not None and given.get("epochs") is not None:
+        raise UsageError("--steps and --epochs exclude each other")
+    known = {field.name for kind in (RunOptions, METHODS[method].Config) for field in fields(kind)}
+    base = saved or ({} if given.get("data") else {name: value for name, value in SMALL.items() if name in known})
+    if given.get("steps") is not None or given.get("epochs") is not None:
+        base = {name: value for name, value in base.items() if name not in ("steps", "epochs")}
+    options = parser.parse_object({**base, **given, "output": str(output)})
+    if saved:
+        before = parser.parse_object(saved)
+        for name in given.keys() - MAY_CHANGE:
+            if before[name] != options[name]:
+                raise UsageError(f"--resume: {name} is {before[name]} in this run and cannot become {options[name]}")
+    return options
+
+
+def psnr(images: Mapping[str, Tensor]) -> float | None:
+    """Peak signal-to-noise ratio in dB of the translated sample images, None where the truth is not known."""
+    if "truth" not in images or "translated" not in images:
+        return None
+    error = (images["translated"].float().clamp(-1, 1) - images["truth"].float()).square().mean().item()
+    return 10 * float(np.log10(4 / max(error, 1e-10)))
+
+
+def save_config(options: Namespace, folder: Path) -> None:
+    """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
+    values = {name: value for name, value in options.as_dict().items() if name not in ("config", "resume")}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    text = yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
+    write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
+
+
+def train(arguments: Sequence[str]) -> int:
+    """The command; see the module."""
+    logger = logging.getLogger("cgcl_fast")
+    # What the data layer says of unreadable files goes to stderr and, once there is a run folder, into train.log.
+    early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+    logger.addHandler(early)
+    logger.addHandler(logging.StreamHandler())
+    try:
+        options = resolve(arguments)
+        return _train(options, early)
+    finally:
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
+    kind, output = METHODS[options.method], options.output
+    with as_usage_error():
+        run_options = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})
+        config = kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+        accelerator = make_accelerator(
+            device=options.device, precision=options.precision, accumulate=options.accumulate
+        )
+        rank, world = accelerator.process_index, accelerator.num_processes
+        checkpoints = output / "checkpoints"
+        if not options.resume and any(checkpoints.glob("step_*.pt")):
+            raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
+        dataset = open_dataset(
+            options.data,
+            domains=kind.domains,
+            size=options.size,
+            load_size=options.load_size,
+            preprocess=options.preprocess,
+            flip=options.flip,
+            limit=options.limit,
+            seed=options.seed,
+        )
+        on_gpu = accelerator.device.type == "cuda"
+        loader = build_loader(
+            dataset,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            num_workers=(4 if on_gpu else 0) if options.workers is None else options.workers,
+            pin_memory=on_gpu,
+            rank=rank,
+            replicas=world,
+        )
+        sample_batch = dataset.sample_batch()
+        seed_everything(options.seed)  # the same weights in every process
+        method = kind(config)
+        seed_everything(options.seed + rank)
+
+        constant, decay = getattr(config, "epochs", 1), getattr(config, "decay_epochs", 0)
+        epochs = run_options.epochs or constant + decay
+        steps = options.steps or max(1, epochs * len(loader) // options.accumulate)
+        output.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        file = logging.FileHandler(output / "train.log", encoding="utf-8")
+        logging.getLogger("cgcl_fast").addHandler(file)
+        early.setTarget(file)
+        early.flush()
+        logging.getLogger("cgcl_fast").removeHandler(early)
+        save_config(options, output)
+        describe(options, method, len(dataset), steps, str(accelerator.device))
+
+    trainer = Trainer(
+        method,
+        loader,
+        output,
+        Options(
+            steps=steps,
+            save_every=options.save_every or max(1, min(1000, steps // 10)),
+            log_every=options.log_every,
+            keep=options.keep,
+            precision=options.precision,
+            accumulate=options.accumulate,
+            compile=options.compile,
+        ),
+        schedule=linear_decay(steps, round(steps * decay / (constant + decay))),
+        sample_batch=sample_batch,
+        config={"method": options.method, "config": asdict(config)},
+        generator_file=generator_bytes,
+        metric=("psnr", psnr),
+        accelerator=accelerator,
+    )
+    try:
+        outcome = trainer.fit(resume=options.resume)
+    except FileNotFoundError as error:
+        raise UsageError(f"--resume: {error}; start without --resume") from error
+    if accelerator.is_main_process:
+        report(outcome, steps, output)
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
+    """What is about to happen, on stdout."""
+    if options.data is None:
+        chosen = " ".join(f"{name}={options[name]}" for name in SMALL if name in options and options[name] is not None)
+        print(f"no --data: built-in streets, sunny to night; small preset (any option overrides it): {chosen}")
+    parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    print(
+        f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} images an epoch, {steps} steps on {device}, "
+        f"{options.precision}; run folder {options.output}",
+        flush=True,
+    )
+
+
+def report(outcome: Outcome, steps: int, output: Path) -> None:
+    """Where the results are, on stdout."""
+    if outcome.signal is not None:
+        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {output} goes on")
+    elif outcome.grid is None:
+        print(f"nothing to do: this run is at step {outcome.step}; --steps N with more steps goes on")
+    if outcome.grid is not None:
+        print(f"sample grid: {outcome.grid}")
+    print(f"checkpoint: {outcome.checkpoint}")
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(train, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

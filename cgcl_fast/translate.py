@@ -1,0 +1,220 @@
+"""``python -m cgcl_fast.translate --checkpoint RUN_OR_FILE --input FILE_OR_DIR --output DIR``: translate images.
+
+Images keep name, size and transparency. Files that cannot be read are named, counted and skipped. Exit status: 0 when
+every image was translated, 1 when some were not, 2 for wrong options or data.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
+from cgcl_fast._generator import find_generator
+from cgcl_fast.data import UnreadableImageError, list_images, read_image_and_alpha, to_image, to_tensor
+from cgcl_fast.engine import make_accelerator, translate_tiled
+from cgcl_fast.engine.files import write_atomically
+from cgcl_fast.methods.base import translate_any_size
+
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_deflate"},
+}
+
+
+@dataclass
+class TranslateOptions:
+    """Translation.
+
+    Attributes:
+        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, or a published latest_net_G.pth.
+        input: An image, or a folder of images with its subfolders.
+        output: Folder for the translated images, under their own names.
+        tile: Translate in tiles of this side, for images that do not fit into memory.
+        overlap: Pixels that neighbouring tiles share and blend; an eighth of the tile if not given.
+        batch_size: Images of equal size, or tiles, at a time.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+    """
+
+    checkpoint: Path
+    input: Path
+    output: Path
+    tile: int | None = None
+    overlap: int | None = None
+    batch_size: int = 1
+    device: str = "auto"
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.tile is not None and self.tile < 16:
+            raise ValueError(f"tile must be at least 16, got {self.tile}")
+        if self.overlap is not None and (self.tile is None or not 0 <= self.overlap < self.tile):
+            raise ValueError(f"overlap must be at least 0 and less than tile {self.tile}, got {self.overlap}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to read and where its translation goes."""
+
+    source: Path
+    target: Path
+
+
+def plan(options: TranslateOptions, overwrite: bool) -> list[Job]:
+    """What there is to do, images of equal size beside each other.
+
+    Raises:
+        UsageError: no image, a file type that cannot be written, or a file that would be overwritten.
+    """
+    if options.input.is_dir():
+        output = options.output.resolve()
+        found = [path for path in list_images(options.input) if output not in path.resolve().parents]
+        jobs = [Job(path, options.output / path.relative_to(options.input)) for path in found]
+        if not jobs:
+            raise UsageError(f"--input: {options.input} holds no image")
+    elif options.input.is_file():
+        if options.input.suffix.lower() not in Image.registered_extensions():
+            raise UsageError(f"--input: {options.input} has no suffix of an image type")
+        jobs = [Job(options.input, options.output / options.input.name)]
+    else:
+        raise UsageError(f"--input: {options.input} does not exist")
+    if options.output.exists() and not options.output.is_dir():
+        raise UsageError(f"--output: {options.output} is not a folder")
+    there = [job.target for job in jobs if job.target.exists()]
+    if any(job.target.resolve() == job.source.resolve() for job in jobs):
+        raise UsageError(f"--output: {options.output} is the folder of the input, which is never overwritten")
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if there[1:] else ""
+        raise UsageError(f"--output: {there[0]}{more} would be overwritten (--overwrite allows it)")
+    return sorted(jobs, key=lambda job: header_size(job.source))
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception:  # whatever is wrong is said when the image is read
+        return (0, 0)
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    options = SAVE_OPTIONS.get(kind, {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: image.save(file, format=kind, **options))
+
+
+class Translator:
+    """A generator on a device, in a precision.
+
+    Args:
+        generator: maps (B, C, H, W) in [-1, 1] to (B, C', H, W); C and C' are read from its ``config``.
+    """
+
+    def __init__(self, generator: nn.Module, device: torch.device, precision: str = "fp32") -> None:
+        self.generator = generator.to(device).eval()
+        self.device = device
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.channels = int(generator.config["input_nc"])  # type: ignore[index]
+        if self.channels not in (1, 3):
+            raise ValueError(f"checkpoint must take images of 1 or 3 channels, got {self.channels}")
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1], any size, to (B, 3, H, W) on the CPU."""
+        if self.channels == 1:
+            images = images.mean(1, keepdim=True)
+        with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
+            result = translate_any_size(self.generator, images.to(self.device))
+        return result.float().cpu().expand(-1, 3, -1, -1)
+
+
+def read_batches(
+    jobs: Sequence[Job], batch_size: int, skipped: Callable[[UnreadableImageError], None]
+) -> Iterator[list[tuple[Job, Tensor, Image.Image | None]]]:
+    """Neighbours of equal size together, ``batch_size`` at most; (3, H, W) in [-1, 1] and the alpha channel if any."""
+    batch: list[tuple[Job, Tensor, Image.Image | None]] = []
+    for job in jobs:
+        try:
+            image, alpha = read_image_and_alpha(job.source)
+        except UnreadableImageError as error:
+            skipped(error)
+            continue
+        pixels = to_tensor(image)
+        if batch and (len(batch) == batch_size or batch[0][1].shape != pixels.shape):
+            yield batch
+            batch = []
+        batch.append((job, pixels, alpha))
+    if batch:
+        yield batch
+
+
+def translate(arguments: Sequence[str]) -> int:
+    """The command; see the module."""
+    parser = Parser(prog="python -m cgcl_fast.translate", description=__doc__)
+    parser.add_class_arguments(TranslateOptions, None)
+    parser.add_argument("--overwrite", action="store_true", help="Replace files that are there already.")
+    parsed = parser.parse_args(underscored(arguments)).as_dict()
+    overwrite = parsed.pop("overwrite")
+    with as_usage_error():
+        options = TranslateOptions(**parsed)
+        jobs = plan(options, overwrite)
+        device = make_accelerator(device=options.device, precision=options.precision).device
+        generator, file = find_generator(options.checkpoint)
+        translator = Translator(generator, device, options.precision)
+        options.output.mkdir(parents=True, exist_ok=True)
+
+    bar = tqdm(total=len(jobs), unit="image", mininterval=0.2 if sys.stderr.isatty() else 10, dynamic_ncols=True)
+    failed = 0
+
+    def skipped(error: UnreadableImageError) -> None:
+        nonlocal failed
+        failed += 1
+        bar.update()
+        bar.write(f"skipped: {error}", file=sys.stderr)
+
+    with bar:
+        for batch in read_batches(jobs, options.batch_size, skipped):
+            for (job, _, alpha), result in zip(batch, translated(batch, translator, options), strict=True):
+                image = to_image(result)
+                if alpha is not None:
+                    image.putalpha(alpha)
+                write_image(image, job.target)
+                bar.update()
+    unread = f"; {failed} could not be read" if failed else ""
+    print(f"translated {len(jobs) - failed} images to {options.output} with {file}{unread}")
+    return 1 if failed else 0
+
+
+def translated(
+    batch: Sequence[tuple[Job, Tensor, Image.Image | None]], translator: Translator, options: TranslateOptions
+) -> list[Tensor]:
+    """The images of a batch translated, (3, H, W) each."""
+    images = [pixels for _, pixels, _ in batch]
+    tile = options.tile
+    if tile is None or max(images[0].shape[-2:]) <= tile:
+        return list(translator(torch.stack(images)))
+    overlap = tile // 8 if options.overlap is None else options.overlap
+    size = options.batch_size
+    return [translate_tiled(translator, image, tile=tile, overlap=overlap, batch_size=size) for image in images]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(translate, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""The translate command: names, sizes, transparency, tiles, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgcl_fast import compat, networks
+from cgcl_fast.train import main as train
+from cgcl_fast.translate import main
+
+
+@pytest.fixture(scope="module")
+def generator() -> networks.ResnetGenerator:
+    torch.manual_seed(0)
+    return networks.ResnetGenerator(ngf=4, n_blocks=1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(generator: networks.ResnetGenerator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator file in the published layout."""
+    path = tmp_path_factory.mktemp("published") / "latest_net_G.pth"
+    torch.save(compat.published_state_dict(generator), path)
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    noise = np.random.RandomState(0).randint(0, 256, (50, 70, 4), dtype=np.uint8)
+    rgba = Image.fromarray(noise)
+    rgba.convert("RGB").save(folder / "same.jpg")
+    rgba.save(folder / "same.png")
+    rgba.convert("L").resize((33, 21)).save(folder / "gray.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(folder / "sixteen.tif")
+    rgba.convert("RGB").resize((64, 48)).save(folder / "deeper" / "web.webp")
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    rgba.convert("RGB").save(folder / "turned.jpg", exif=upright)
+    Image.new("RGB", (3, 2)).save(folder / "tiny.bmp")
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(checkpoint: Path, photographs: Path, output: Path, *more: str) -> int:
+    where = ["--checkpoint", str(checkpoint), "--input", str(photographs), "--output", str(output)]
+    return main([*where, "--device", "cpu", *more])
+
+
+def test_names_sizes_and_transparency_are_kept(checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert run(checkpoint, photographs, output) == 0
+    assert names(output) == names(photographs)
+    for name in names(output):
+        with Image.open(photographs / name) as before, Image.open(output / name) as after:
+            expected = before.size if name != "turned.jpg" else before.size[::-1]
+            assert after.size == expected and after.format == before.format, name
+    with Image.open(photographs / "same.png") as before, Image.open(output / "same.png") as after:
+        assert after.mode == "RGBA" and after.getchannel("A").tobytes() == before.getchannel("A").tobytes()
+
+
+def test_the_result_is_the_generators(
+    generator: networks.ResnetGenerator, checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    assert run(checkpoint, photographs / "deeper" / "web.webp", tmp_path / "one") == 0
+    assert names(tmp_path / "one") == {"web.webp"}
+    Image.open(photographs / "deeper" / "web.webp").save(photographs / "exact.png")  # 64x48: nothing to pad
+    assert run(checkpoint, photographs / "exact.png", tmp_path / "two") == 0
+    pixels = torch.from_numpy(np.asarray(Image.open(photographs / "exact.png")).copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = (generator.eval()(pixels / 127.5 - 1)[0].permute(1, 2, 0) + 1) * 127.5
+    found = np.asarray(Image.open(tmp_path / "two" / "exact.png")).astype(float)
+    assert np.abs(found - expected.numpy()).max() <= 0.51
+
+
+def test_batches_and_tiles(checkpoint: Path, photographs: Path, tmp_path: Path) -> None:
+    for index in range(3):
+        Image.open(photographs / "same.png").rotate(90 * index).save(photographs / f"copy{index}.png")
+    assert run(checkpoint, photographs, tmp_path / "single") == 0
+    assert run(checkpoint, photographs, tmp_path / "batches", "--batch-size", "4") == 0
+    assert run(checkpoint, photographs, tmp_path / "tiles", "--tile", "32", "--overlap", "8", "--batch-size", "2") == 0
+    assert names(tmp_path / "single") == names(tmp_path / "batches") == names(tmp_path / "tiles")
+    for name in names(tmp_path / "single"):
+        single, batch, tiles = (
+            np.asarray(Image.open(tmp_path / kind / name)).astype(int) for kind in ("single", "batches", "tiles")
+        )
+        assert np.abs(single - batch).max() <= 1, name
+        assert single.shape == tiles.shape
+    assert (tmp_path / "tiles" / "tiny.bmp").read_bytes() == (tmp_path / "single" / "tiny.bmp").read_bytes()
+    assert (tmp_path / "tiles" / "same.png").read_bytes() != (tmp_path / "single" / "same.png").read_bytes()
+
+
+def test_nothing_is_overwritten_unless_allowed(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "gray.png").write_bytes(b"mine")
+    assert run(checkpoint, photographs, output) == 2
+    assert "gray.png" in capsys.readouterr().err
+    assert names(output) == {"gray.png"} and (output / "gray.png").read_bytes() == b"mine"
+    assert run(checkpoint, photographs, output, "--overwrite") == 0
+    assert names(output) == names(photographs)
+    before = (photographs / "gray.png").read_bytes()
+    assert run(checkpoint, photographs, photographs, "--overwrite") == 2
+    assert (photographs / "gray.png").read_bytes() == before
+
+
+def test_unreadable_files_are_named_and_counted(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (photographs / "broken.jpg").write_bytes((photographs / "same.jpg").read_bytes()[:100])
+    assert run(checkpoint, photographs, tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert "broken.jpg" in err and "1 could not be read" in out
+    assert names(tmp_path / "out") == names(photographs) - {"broken.jpg"}
+
+
+def test_runs_and_their_files(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "run"
+    tiny = [
+        "--size", "32",
+        "--ngf", "4",
+        "--ndf", "4",
+        "--n-blocks", "1",
+        "--nce-layers", "[0,4]",
+        "--num-patches", "8",
+        "--device", "cpu",
+        "--steps", "2",
+    ]
+    assert train(["cut", *tiny, "--save-every", "1", "--output", str(folder)]) == 0
+    newest = folder / "checkpoints" / "step_00000002"
+    results = []
+    for index, path in enumerate((folder, folder / "checkpoints", Path(f"{newest}.pt"), Path(f"{newest}.safetensors"))):
+        assert run(path, photographs / "gray.png", tmp_path / str(index)) == 0
+        results.append((tmp_path / str(index) / "gray.png").read_bytes())
+    assert len(set(results)) == 1
+    for path in folder.glob("checkpoints/step_00000002.*"):
+        path.write_bytes(path.read_bytes()[:-50])
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match="step_00000002"):
+        assert run(folder, photographs / "gray.png", tmp_path / "before") == 0
+    assert "step_00000001" in capsys.readouterr().out
+
+
+class Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["hostile pickle", "hostile torch", "truncated", "foreign", "text", "empty", "folder", "none", "safetensors"],
+)
+def test_what_is_no_generator_is_one_line_and_status_2(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, kind: str
+) -> None:
+    path, marker = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth"), tmp_path / "ran"
+    if kind == "hostile pickle":
+        path.write_bytes(pickle.dumps(Hostile(marker)))
+    elif kind == "hostile torch":
+        torch.save({"model.1.weight": Hostile(marker)}, path)
+    elif kind == "truncated":
+        path.write_bytes(checkpoint.read_bytes()[:-300])
+    elif kind == "foreign":
+        torch.save({"layer.weight": torch.ones(3, 3)}, path)
+    elif kind in ("text", "safetensors"):
+        path.write_text("hello")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "folder":
+        path.mkdir()
+    assert run(path, photographs, tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert str(path) in err and len(err.splitlines()) == 1 and "Traceback" not in err
+    assert not marker.exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--tile", "4"], "tile must be at least 16"),
+        (["--overlap", "4"], "overlap must be"),
+        (["--tile", "32", "--overlap", "32"], "overlap must be"),
+        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--precision", "fp16"], "fp16 needs a GPU"),
+        (["--colour", "red"], "unrecognized arguments"),
+        (["--input", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_2(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str], said: str
+) -> None:
+    assert run(checkpoint, photographs, tmp_path / "out", *more) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_images(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    assert run(checkpoint, tmp_path / "in", tmp_path / "out") == 2
+    assert "holds no image" in capsys.readouterr().err
+    assert main(["--input", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "checkpoint" in capsys.readouterr().err
