@@ -36,16 +36,19 @@ def falling_rain(image: np.ndarray, scene: Scene) -> np.ndarray:
     layer = Image.new("L", (width * factor, height * factor), 0)
     canvas = ImageDraw.Draw(layer)
     chance = item_random(scene.seed, "rain").random
-    slant, thick = 0.1 + 0.16 * chance(), max(1, int(height * factor * 0.0022))
+    slant, thickness = 0.1 + 0.16 * chance(), height * factor * 0.0022
+    thick, faint = max(1, int(thickness)), min(1.0, thickness)  # a line thinner than a pixel is a fainter one
     for _ in range(230):
         x, y, near = (chance() * 1.2 - 0.1) * width * factor, (chance() * 1.1 - 0.1) * height * factor, chance()
         length = (0.025 + 0.05 * near) * height * factor
-        canvas.line((x, y, x - slant * length, y + length), fill=int(40 + 60 * near), width=thick)
+        canvas.line((x, y, x - slant * length, y + length), fill=int(faint * (40 + 60 * near)), width=thick)
     horizon = scene.horizon * height
     for _ in range(110):  # drops that hit the ground
         x, far = chance() * width * factor, chance()
         y = (horizon + (height - horizon) * (0.12 + 0.88 * far)) * factor
         radius = (0.003 + 0.011 * far) * height * factor
-        canvas.ellipse((x - radius, y - radius * 0.35, x + radius, y + radius * 0.35), outline=int(30 + 50 * far))
+        canvas.ellipse(
+            (x - radius, y - radius * 0.35, x + radius, y + radius * 0.35), outline=int(faint * (30 + 50 * far))
+        )
     drops = np.asarray(layer.reduce(factor), dtype=np.float32)[..., None] * (1.0 / 255.0)
     return image + (np.array((206, 214, 222), dtype=np.float32) - image) * drops
