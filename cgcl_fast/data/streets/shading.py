@@ -1,7 +1,7 @@
 """A drawn scene as it looks in a domain.
 
 Only additions, multiplications, divisions, square roots and Pillow's filters are used: they give the same bits on every
-machine, which powers, exponentials and sines do not promise.
+processor, which powers, exponentials and sines do not promise.
 """
 
 from __future__ import annotations
