@@ -70,11 +70,13 @@ def has_kernel(op: str, backend_name: str, device: str) -> bool:
 
 def choose(op: str, x: Tensor) -> str:
     """The implementation that `op` takes for `x`: "native", "triton" or "reference"."""
+    return "reference" if x.dtype not in NATIVE_DTYPES else choose_on(op, x.device.type)
+
+
+def choose_on(op: str, device: str) -> str:
+    """The implementation that `op`, whatever the dtype of its arguments, takes on devices of type `device`."""
     wanted = _current
-    if wanted == "reference" or x.dtype not in NATIVE_DTYPES:
-        return "reference"
-    device = x.device.type
-    if device == "meta":
+    if wanted == "reference" or device == "meta":
         return "reference"
     for name in ("triton", "native") if wanted == "auto" else (wanted,):
         if has_kernel(op, name, device):

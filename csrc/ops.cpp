@@ -22,4 +22,10 @@ STABLE_TORCH_LIBRARY(cgcl_fast, m) {
         " -> (Tensor, Tensor, Tensor)");
   m.def("_memory_contrast_backward(Tensor grad, Tensor features, Tensor items, Tensor logit_grad, float temperature,"
         " bool need_features, bool need_items) -> (Tensor, Tensor)");
+  m.def("_sample_patch_ids(Tensor keys, SymInt num_positions, SymInt num_patches) -> Tensor");
+  m.def("_gather_patches(Tensor features, Tensor ids) -> Tensor");
+  m.def("_gather_patches_backward(Tensor grad, Tensor ids, SymInt channels, SymInt height, SymInt width,"
+        " bool channels_last) -> Tensor");
+  m.def("_dag_select(Tensor score, Tensor candidates, SymInt height, SymInt width, SymInt num_patches, SymInt first)"
+        " -> Tensor");
 }

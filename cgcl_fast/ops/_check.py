@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor
 
@@ -36,3 +38,35 @@ def integer_ids(op: str, name: str, value: object) -> None:
         raise TypeError(f"{op}: expected {name} to be an int64 Tensor, got {type(value).__name__}")
     if value.dtype != torch.int64:
         raise TypeError(f"{op}: expected {name} of dtype torch.int64, got {value.dtype}")
+
+
+def count(op: str, name: str, value: object, least: int = 0) -> int:
+    """`value` as an integer of at least `least`; symbolic sizes of `torch.compile` pass."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or isinstance(value, Tensor):
+        raise TypeError(f"{op}: expected {name} to be an integer, got {type(value).__name__}")
+    number = value if isinstance(value, (int, torch.SymInt)) else operator.index(value)  # type: ignore[arg-type]
+    if number < least:
+        raise ValueError(f"{op}: expected {name} >= {least}, got {number}")
+    return number  # type: ignore[return-value]
+
+
+def position_ids(op: str, name: str, value: object, batch: int, layout: str) -> None:
+    """`value` must be int64 ids (P,) or (B, P), described as `layout`."""
+    integer_ids(op, name, value)
+    assert isinstance(value, Tensor)
+    if value.dim() not in (1, 2) or (value.dim() == 2 and value.shape[0] != batch):
+        raise ValueError(f"{op}: expected {name} of shape {layout} with B = {batch}, got {tuple(value.shape)}")
+
+
+def in_range(op: str, name: str, value: Tensor, size: int) -> None:
+    """Ids must be in [0, size). Looks at them only on the CPU: elsewhere looking would wait for the device."""
+    known = value.device.type == "cpu" and type(value) is Tensor and not torch.compiler.is_compiling()
+    if known and value.numel() > 0:
+        for extreme in torch.stack(torch.aminmax(value)).tolist():
+            if not 0 <= extreme < size:
+                raise ValueError(f"{op}: expected {name} in [0, {size}), the positions of the map, got {extreme}")
+
+
+def generator(op: str, value: object) -> None:
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(f"{op}: expected generator to be a torch.Generator or None, got {type(value).__name__}")

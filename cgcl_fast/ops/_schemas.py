@@ -20,4 +20,10 @@ SCHEMAS = (
     " -> (Tensor, Tensor, Tensor)",
     "_memory_contrast_backward(Tensor grad, Tensor features, Tensor items, Tensor logit_grad, float temperature,"
     " bool need_features, bool need_items) -> (Tensor, Tensor)",
+    "_sample_patch_ids(Tensor keys, SymInt num_positions, SymInt num_patches) -> Tensor",
+    "_gather_patches(Tensor features, Tensor ids) -> Tensor",
+    "_gather_patches_backward(Tensor grad, Tensor ids, SymInt channels, SymInt height, SymInt width,"
+    " bool channels_last) -> Tensor",
+    "_dag_select(Tensor score, Tensor candidates, SymInt height, SymInt width, SymInt num_patches, SymInt first)"
+    " -> Tensor",
 )

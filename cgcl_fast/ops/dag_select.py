@@ -1,0 +1,129 @@
+r"""Discriminative attention-guided choice of patches (EnCo, Cai et al. 2023, Algorithm 1).
+
+Of k·P candidate positions, drawn without repetition, the β·P with the lowest score, which the discriminator finds most
+fake, and the (1-β)·P with the highest are kept. The score map is interpolated (bilinear, align_corners=False) at the
+candidates only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._backend import choose
+from . import _check, _registry
+from .sample_patch_ids import sample_patch_ids
+
+
+def _taps(position: Tensor, extent: int, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The two of `extent` pixels that position `position` of `length` lies between, and the weight of the second."""
+    source = ((position.to(dtype) + 0.5) * (extent / length) - 0.5).clamp(min=0)
+    low = source.long().clamp(max=extent - 1)
+    return low, (low + 1).clamp(max=extent - 1), source - low
+
+
+def bilinear_at(score: Tensor, size: tuple[int, int], ids: Tensor) -> Tensor:
+    """F.interpolate(score, size, mode="bilinear") at flattened positions `ids` (B, K) only, in float32 or wider."""
+    image = score[:, 0].to(torch.promote_types(score.dtype, torch.float32))
+    top, bottom, down = _taps(ids // size[1], image.shape[1], size[0], image.dtype)
+    left, right, across = _taps(ids % size[1], image.shape[2], size[1], image.dtype)
+    b = torch.arange(len(image), device=ids.device)[:, None]
+    above = (1 - across) * image[b, top, left] + across * image[b, top, right]
+    below = (1 - across) * image[b, bottom, left] + across * image[b, bottom, right]
+    return (1 - down) * above + down * below
+
+
+def dag_select_reference(
+    score: Tensor, candidates: Tensor, height: int, width: int, num_patches: int, first: int
+) -> Tensor:
+    """The `first` candidates of lowest score and the num_patches - first of highest, in plain PyTorch."""
+    candidates = candidates.expand(score.shape[0], -1)
+    order = bilinear_at(score, (height, width), candidates).argsort(dim=1, stable=True)
+    rest = candidates.shape[1] - (num_patches - first)
+    return candidates.gather(1, torch.cat([order[:, :first], order[:, rest:]], dim=1))
+
+
+def dag_select(
+    score: Tensor,
+    size: Sequence[int],
+    num_patches: int,
+    *,
+    oversample: float = 4,
+    importance: float = 0.5,
+    candidates: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Choose positions of a feature map by the discriminator's score.
+
+    Args:
+        score: (B, 1, h, w), for example D(G(x)); low is fake. No gradient flows to it: the ids are integers.
+        size: (H, W) of the feature map, to which the score is interpolated.
+        num_patches: P, how many positions an image; all H·W of them if there are no more.
+        oversample: k >= 1; ⌊k·P⌋ candidates are drawn for each image, at most H·W.
+        importance: β in [0, 1]; round(β·P) ids (half to even) have the lowest scores, the others the highest.
+        candidates: int64 (K,) or (B, K) with K >= P, distinct within a row: takes the place of the draw.
+        generator: as in `sample_patch_ids`.
+
+    Returns:
+        int64 (B, P): the lowest round(β·P) candidates and then the highest, all in ascending order of score. Equal
+        scores stay in the order of the candidates; NaN counts as above every number.
+
+    Raises:
+        ValueError: a shape, device or option is not as above; on the CPU a candidate that is not in [0, H·W).
+        TypeError: score of no floating-point dtype, candidates not int64, a number that is none.
+
+    Source: EnCo, Algorithm 1, with k = 4 and β = 0.5 (its Table 4). At β = 1 the paper's slice returns all candidates;
+    here the lowest P, as its text says.
+    """
+    op = "dag_select"
+    _check.tensor(op, "score", score, 4, "(B, 1, h, w)")
+    batch, channels, score_height, score_width = score.shape
+    if channels != 1 or score_height < 1 or score_width < 1:
+        raise ValueError(f"{op}: expected score of shape (B, 1, h, w) with h, w >= 1, got {tuple(score.shape)}")
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise TypeError(f"{op}: expected size to be two integers (H, W), got {size!r}")
+    height, width = (_check.count(op, "size", value, 1) for value in size)
+    num_patches = min(_check.count(op, "num_patches", num_patches), height * width)
+    for name, number in (("oversample", oversample), ("importance", importance)):
+        if not isinstance(number, (int, float)):
+            raise TypeError(f"{op}: expected {name} to be a number, got {type(number).__name__}")
+    if not oversample >= 1 or oversample == float("inf"):
+        raise ValueError(f"{op}: expected a finite oversample >= 1, got {oversample}")
+    if not 0 <= importance <= 1:
+        raise ValueError(f"{op}: expected importance in [0, 1], got {importance}")
+    _check.generator(op, generator)
+    first = round(importance * num_patches)
+    score = score.detach()
+    if candidates is None:
+        drawn = min(int(oversample * num_patches), height * width)
+        candidates = sample_patch_ids(height * width, drawn, batch=batch, generator=generator, device=score.device)
+    else:
+        _check.position_ids(op, "candidates", candidates, batch, "(K,) or (B, K)")
+        _check.same_device(op, "candidates", candidates, "score", score)
+        if candidates.shape[-1] < num_patches:
+            raise ValueError(
+                f"{op}: expected at least num_patches = {num_patches} candidates, got {candidates.shape[-1]}"
+            )
+    if choose(op, score) == "reference":
+        _check.in_range(op, "candidates", candidates, height * width)
+        return dag_select_reference(score, candidates, height, width, num_patches, first)
+    try:
+        return torch.ops.cgcl_fast._dag_select(score, candidates, height, width, num_patches, first)
+    except RuntimeError:  # the kernel has looked at the candidates; here is the better type of error
+        _check.in_range(op, "candidates", candidates, height * width)
+        raise
+
+
+def _fake(score: Tensor, candidates: Tensor, height: int, width: int, num_patches: int, first: int) -> Tensor:
+    return candidates.new_empty((score.shape[0], num_patches))
+
+
+_registry.fake("_dag_select", _fake)
+_registry.native_on_cpu("dag_select")
+_registry.public(
+    "dag_select(Tensor score, SymInt[] size, SymInt num_patches, *, float oversample=4, float importance=0.5,"
+    " Tensor? candidates=None, Generator? generator=None) -> Tensor",
+    dag_select,
+)

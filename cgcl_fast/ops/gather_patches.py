@@ -1,0 +1,102 @@
+r"""The feature vectors of chosen positions, without reordering the whole map.
+
+$$y_{b,p} = x_{b,\,:,\,\lfloor i_{b,p}/W \rfloor,\; i_{b,p} \bmod W}$$
+
+Published code permutes the map to (B, H·W, C) and indexes that; the gradient is then scattered and permuted back, which
+copies the whole map. The gradient here is a zero fill, in which each thread stores what falls into the part that it has
+just filled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._backend import choose
+from . import _check, _layout, _registry
+
+
+def gather_patches_reference(features: Tensor, ids: Tensor) -> Tensor:
+    """The equation above in plain PyTorch."""
+    batch, _, height, width = features.shape
+    ids = torch.where(ids < 0, height * width, ids)  # out of range too, where indexing would count from the end
+    rows, columns = ids // max(width, 1), ids % max(width, 1)
+    if ids.dim() == 1:
+        return features[:, :, rows, columns].transpose(1, 2).contiguous()
+    images = torch.arange(batch, device=ids.device)[:, None]
+    return features[images, :, rows, columns].contiguous()
+
+
+def gather_patches(features: Tensor, ids: Tensor) -> Tensor:
+    """Gather the feature vectors at flattened positions.
+
+    Args:
+        features: (B, C, H, W), any strides; nothing but the gathered elements is read.
+        ids: int64 (P,), the same positions for every image, or (B, P); values in [0, H·W), row-major.
+            `sample_patch_ids` and `dag_select` give distinct ids; where ids repeat, their gradients add up.
+
+    Returns:
+        (B, P, C), contiguous, in features' dtype.
+
+    Raises:
+        ValueError: a shape or device is not as above, or on the CPU an id is not in [0, H·W). (RuntimeError inside
+            torch.compile; other devices cannot raise without waiting for them: there it is a device-side assertion.)
+        TypeError: features of no floating-point dtype, ids not int64.
+
+    Gradients to features, of any order, in features' memory format (contiguous or channels_last).
+    Source: the patch sampling of CUT (Park et al. 2020, Sec. 3.2).
+    """
+    op = "gather_patches"
+    _check.tensor(op, "features", features, 4, "(B, C, H, W)")
+    _check.position_ids(op, "ids", ids, features.shape[0], "(P,) or (B, P)")
+    _check.same_device(op, "ids", ids, "features", features)
+    if choose(op, features) == "reference":
+        _check.in_range(op, "ids", ids, features.shape[2] * features.shape[3])
+        return gather_patches_reference(features, ids)
+    try:
+        return torch.ops.cgcl_fast._gather_patches(features, ids)
+    except RuntimeError:  # the kernel has looked at the ids; here is the better type of error
+        _check.in_range(op, "ids", ids, features.shape[2] * features.shape[3])
+        raise
+
+
+def _fake_forward(features: Tensor, ids: Tensor) -> Tensor:
+    return features.new_empty((features.shape[0], ids.shape[-1], features.shape[1]))
+
+
+def _fake_backward(grad: Tensor, ids: Tensor, channels: int, height: int, width: int, channels_last: bool) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(
+        (grad.shape[0], channels, height, width), dtype=grad.dtype, device=grad.device, memory_format=layout
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    features, ids = inputs
+    ctx.save_for_backward(ids)
+    _, *ctx.shape = features.shape
+    ctx.channels_last = _layout.kernel_format(features) is torch.channels_last
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    (ids,) = ctx.saved_tensors
+    return torch.ops.cgcl_fast._gather_patches_backward(grad, ids, *ctx.shape, ctx.channels_last), None
+
+
+def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _backward_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (ids,) = ctx.saved_tensors  # scattering is linear, and its transpose is gathering
+    return torch.ops.cgcl_fast._gather_patches(grad, ids), None, None, None, None, None
+
+
+_registry.fake("_gather_patches", _fake_forward)
+_registry.fake("_gather_patches_backward", _fake_backward)
+_registry.gradient("_gather_patches", _backward, _setup_context)
+_registry.gradient("_gather_patches_backward", _backward_of_backward, _setup_context_of_backward)
+_registry.native_on_cpu("gather_patches")
+_registry.public("gather_patches(Tensor features, Tensor ids) -> Tensor", gather_patches)

@@ -1,0 +1,109 @@
+// cgcl_fast::_dag_select on the CPU: bilinear scores at the candidates only, then a stable radix sort.
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "ids.h"
+
+namespace cgcl {
+namespace {
+
+float value_of(float v) { return v; }
+float value_of(bf16 v) {
+  const uint32_t bits = uint32_t(v.bits) << 16;
+  float f;
+  std::memcpy(&f, &bits, sizeof f);
+  return f;
+}
+
+// An unsigned integer in the order of the values: -0 with 0, NaN after everything else.
+uint32_t rank_of(float value) {
+  if (value != value) return 0xffffffffu;
+  value += 0.0f;
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
+}
+
+// Where output position i reads along an axis: pixels at half-integers (align_corners=False), the first clamped to 0.
+struct Tap {
+  int64_t low, high;
+  float weight;  // of high
+
+  Tap(int64_t i, float scale, int64_t size) {
+    const float source = std::max((float(i) + 0.5f) * scale - 0.5f, 0.0f);
+    low = std::min(int64_t(source), size - 1);
+    high = std::min(low + 1, size - 1);
+    weight = source - float(low);
+  }
+};
+
+struct Item {
+  uint32_t rank, candidate;
+};
+
+// Stable; `items` holds the result, `other` is scratch of the same size.
+void sort_by_rank(std::vector<Item>& items, std::vector<Item>& other) {
+  uint32_t counts[4][256] = {};
+  for (const Item& item : items)
+    for (int digit = 0; digit < 4; ++digit) ++counts[digit][item.rank >> (8 * digit) & 255];
+  for (int digit = 0; digit < 4; ++digit) {
+    uint32_t* const count = counts[digit];
+    if (count[items[0].rank >> (8 * digit) & 255] == items.size()) continue;  // all alike
+    for (uint32_t k = 0, total = 0; k < 256; ++k) {
+      const uint32_t n = count[k];
+      count[k] = total;
+      total += n;
+    }
+    for (const Item& item : items) other[count[item.rank >> (8 * digit) & 255]++] = item;
+    items.swap(other);
+  }
+}
+
+template <typename T>
+void select(const Tensor& score, const Ids& candidates, int64_t H, int64_t W, int64_t first, Tensor& out) {
+  const int64_t B = score.size(0), h = score.size(2), w = score.size(3), K = candidates.count, P = out.size(1);
+  const T* const map = static_cast<const T*>(score.const_data_ptr());
+  const int64_t stride_b = score.stride(0), stride_h = score.stride(2), stride_w = score.stride(3);
+  int64_t* const ids = static_cast<int64_t*>(out.mutable_data_ptr());
+  const float scale_h = float(h) / float(H), scale_w = float(w) / float(W);
+  parallel(B, 16 * K, [&](int64_t begin, int64_t end) {
+    std::vector<Item> items(K), other(K);
+    for (int64_t b = begin; b < end; ++b) {
+      const T* const image = map + b * stride_b;
+      for (int64_t k = 0; k < K; ++k) {
+        const int64_t id = candidates.at(b, k);
+        const Tap y(id / W, scale_h, h), x(id % W, scale_w, w);
+        const T *const top = image + y.low * stride_h, *const bottom = image + y.high * stride_h;
+        const float left = 1.0f - x.weight, right = x.weight;
+        const float above = left * value_of(top[x.low * stride_w]) + right * value_of(top[x.high * stride_w]);
+        const float below = left * value_of(bottom[x.low * stride_w]) + right * value_of(bottom[x.high * stride_w]);
+        items[k] = {rank_of((1.0f - y.weight) * above + y.weight * below), uint32_t(k)};
+      }
+      sort_by_rank(items, other);
+      for (int64_t p = 0; p < P; ++p) ids[b * P + p] = candidates.at(b, items[p < first ? p : K - P + p].candidate);
+    }
+  });
+}
+
+Tensor dag_select(Tensor score, Tensor candidates, int64_t height, int64_t width, int64_t num_patches, int64_t first) {
+  check_dim(score, 4, "dag_select", "score");
+  const Dtype dtype = dtype_of(score, "dag_select", "score");
+  const int64_t B = score.size(0);
+  STD_TORCH_CHECK(score.size(1) == 1 && score.size(2) > 0 && score.size(3) > 0,
+                  "dag_select: expected score of shape (B, 1, h, w) with h, w >= 1");
+  const Ids rows(candidates, B, "dag_select", "candidates");
+  STD_TORCH_CHECK(0 <= first && first <= num_patches && num_patches <= rows.count && rows.count < (int64_t(1) << 32),
+                  "dag_select: expected 0 <= first <= num_patches <= number of candidates, got ", first, ", ", num_patches,
+                  " and ", rows.count);
+  check_ids(rows, B, height * width, "dag_select", "candidates");
+  Tensor out = new_tensor(score, {B, num_patches}, ScalarType::Long);
+  if (out.numel() > 0)
+    (dtype == Dtype::float32 ? select<float> : select<bf16>)(score, rows, height, width, first, out);
+  return out;
+}
+
+}  // namespace
+}  // namespace cgcl
+
+STABLE_TORCH_LIBRARY_IMPL(cgcl_fast, CPU, m) { m.impl("_dag_select", TORCH_BOX(&cgcl::dag_select)); }

@@ -1,0 +1,99 @@
+// cgcl_fast::_sample_patch_ids on the CPU: distinct uniform positions from one 63-bit key a row.
+//
+// Draw t of a row is a hash of (key, t), so a row needs no state but its key and the reference in Python
+// (cgcl_fast/ops/sample_patch_ids.py) expands the same keys to the same positions.
+#include <cstdint>
+#include <vector>
+
+#include "tensor.h"
+
+namespace cgcl {
+namespace {
+
+// 63 random bits: splitmix64's finaliser on the t-th step from the key (Steele et al. 2014).
+inline uint64_t draw(uint64_t key, uint64_t t) {
+  uint64_t z = key + (t + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return (z ^ (z >> 31)) & 0x7fffffffffffffffu;
+}
+
+int log2_ceil(int64_t n) {
+  int bits = 0;
+  while ((int64_t(1) << bits) < n) ++bits;
+  return bits;
+}
+
+// Few of many positions: the first `count` distinct ones of a stream of draws. A small open-addressing table remembers them.
+void first_distinct(uint64_t key, int64_t positions, int64_t count, std::vector<int64_t>& table, int64_t* ids) {
+  const uint64_t mask = (uint64_t(1) << (log2_ceil(count) + 1)) - 1;
+  table.assign(mask + 1, -1);
+  const int64_t draws = 2 * count + 64;
+  for (int64_t t = 0, found = 0; found < count; ++t) {
+    // The stream ends in 0, 1, 2, ..., so that it holds enough distinct positions whatever the draws are.
+    const int64_t id = t < draws ? int64_t(draw(key, t) % uint64_t(positions)) : t - draws;
+    uint64_t slot = uint64_t(id) & mask;
+    while (table[slot] >= 0 && table[slot] != id) slot = (slot + 1) & mask;
+    if (table[slot] == id) continue;
+    table[slot] = id;
+    ids[found++] = id;
+  }
+}
+
+struct Ranked {
+  uint64_t rank;
+  int64_t id;
+};
+
+// Most of the positions: all of them in the order of their draws, by one bucket a position and insertion within buckets.
+void smallest_draws(uint64_t key, int64_t positions, int64_t count, std::vector<int64_t>& buckets,
+                    std::vector<Ranked>& sorted, int64_t* ids) {
+  const int shift = 63 - log2_ceil(positions);
+  buckets.assign((size_t(1) << log2_ceil(positions)) + 1, 0);
+  sorted.resize(positions);
+  for (int64_t i = 0; i < positions; ++i) ++buckets[(draw(key, i) >> shift) + 1];
+  for (size_t k = 1; k < buckets.size(); ++k) buckets[k] += buckets[k - 1];
+  for (int64_t i = 0; i < positions; ++i) {
+    const uint64_t rank = draw(key, i);
+    sorted[buckets[rank >> shift]++] = {rank, i};
+  }
+  for (int64_t i = 1; i < positions; ++i) {
+    const Ranked item = sorted[i];
+    int64_t j = i;
+    for (; j > 0 && item.rank < sorted[j - 1].rank; --j) sorted[j] = sorted[j - 1];
+    sorted[j] = item;
+  }
+  for (int64_t i = 0; i < count; ++i) ids[i] = sorted[i].id;
+}
+
+Tensor sample_patch_ids(Tensor keys, int64_t num_positions, int64_t num_patches) {
+  STD_TORCH_CHECK(keys.scalar_type() == ScalarType::Long && keys.dim() <= 1,
+                  "sample_patch_ids: expected keys int64 of shape () or (B,)");
+  STD_TORCH_CHECK(num_patches >= 0 && num_patches <= num_positions,
+                  "sample_patch_ids: expected 0 <= num_patches <= num_positions, got ", num_patches, " and ", num_positions);
+  const bool one = keys.dim() == 0;
+  const int64_t rows = one ? 1 : keys.size(0), stride = one ? 0 : keys.stride(0);
+  Tensor ids = one ? new_tensor(keys, {num_patches}, ScalarType::Long)
+                   : new_tensor(keys, {rows, num_patches}, ScalarType::Long);
+  if (rows == 0 || num_patches == 0) return ids;
+  const int64_t* key = static_cast<const int64_t*>(keys.const_data_ptr());
+  int64_t* out = static_cast<int64_t*>(ids.mutable_data_ptr());
+  const bool dense = num_positions / 4 < num_patches;
+  parallel(rows, 8 * (dense ? num_positions : num_patches), [&](int64_t begin, int64_t end) {
+    std::vector<int64_t> table;
+    std::vector<Ranked> sorted;
+    for (int64_t b = begin; b < end; ++b) {
+      if (dense) {
+        smallest_draws(uint64_t(key[b * stride]), num_positions, num_patches, table, sorted, out + b * num_patches);
+      } else {
+        first_distinct(uint64_t(key[b * stride]), num_positions, num_patches, table, out + b * num_patches);
+      }
+    }
+  });
+  return ids;
+}
+
+}  // namespace
+}  // namespace cgcl
+
+STABLE_TORCH_LIBRARY_IMPL(cgcl_fast, CPU, m) { m.impl("_sample_patch_ids", TORCH_BOX(&cgcl::sample_patch_ids)); }
