@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +67,10 @@ def underscored(arguments: Sequence[str]) -> list[str]:
 
 def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Run a command; what it raises for its user becomes one line on stderr and the exit status."""
-    warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
+    format_warning, except_hook = warnings.formatwarning, threading.excepthook
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
+    # TensorBoard writes in a thread; that the disk is full is said once, by whoever writes next in the main thread.
+    threading.excepthook = lambda thread: None if thread.exc_type is OSError else except_hook(thread)
     try:
         return command(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
@@ -77,6 +81,8 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    finally:
+        warnings.formatwarning, threading.excepthook = format_warning, except_hook
 
 
 def _fail(message: Any, status: int) -> int:

@@ -29,14 +29,17 @@ def find_generator(path: Path) -> tuple[nn.Module, Path]:
         raise CheckpointError(f"{path}: does not exist")
     if not path.is_dir():
         return read_generator(path), path
-    problem = ""
+    problems: list[str] = []
     for file in _candidates(path):
         try:
-            return read_generator(file), file
+            generator = read_generator(file)
         except CheckpointError as error:
-            problem = str(error)
-            warnings.warn(f"{error}; trying the one before", stacklevel=2)
-    raise CheckpointError(problem or f"{path}: holds no checkpoint")
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; {file.name} is used instead", stacklevel=2)
+        return generator, file
+    raise CheckpointError(problems[0] if problems else f"{path}: holds no checkpoint")
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -246,6 +246,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             seed=options.seed,
         )
         on_gpu = accelerator.device.type == "cuda"
+        torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
         loader = build_loader(
             dataset,
             batch_size=options.batch_size,

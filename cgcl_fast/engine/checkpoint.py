@@ -131,9 +131,15 @@ class Checkpoints:
         paths = self.paths()
         if not paths:
             raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
+        problems = []
         for path in reversed(paths):
             try:
-                return path, read_checkpoint(path)
+                state = read_checkpoint(path)
             except CheckpointError as error:
-                warnings.warn(f"{error}; trying the one before", stacklevel=2)
-        raise CheckpointError(f"{self.folder}: none of the {len(paths)} checkpoints can be read")
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                warnings.warn(f"{problem}; {path.name} is used instead", stacklevel=2)
+            return path, state
+        more = f", and none of the {len(paths) - 1} before it can be read" if paths[1:] else ""
+        raise CheckpointError(f"{problems[0]}{more}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -58,8 +59,12 @@ class RunLog:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of ``log.jsonl`` and one point a value in TensorBoard."""
-        self.lines.write(json.dumps({"step": step, **values}) + "\n")
-        self.lines.flush()
+        try:
+            self.lines.write(json.dumps({"step": step, **values}) + "\n")
+            self.lines.flush()
+        except OSError as error:
+            error.filename = self.lines.name
+            raise
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
@@ -81,9 +86,11 @@ class RunLog:
         return path
 
     def close(self) -> None:
+        """Each line was flushed when it was written, so what fails here has been said before."""
         self.bar.close()
-        self.lines.close()
-        self.board.close()
+        for file in (self.lines, self.board):
+            with suppress(OSError):
+                file.close()
 
 
 def _step_of(line: bytes) -> float:

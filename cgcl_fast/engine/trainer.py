@@ -272,6 +272,9 @@ class Trainer:
                     if stopping and not last:
                         number = stop.received or signal.SIGTERM  # the latter where another process was asked
                         return Outcome(self.step, number, self.saved, log.last_grid if log else None)
+            except OSError as error:  # a full disk, mostly
+                what = f"{error.filename or self.folder}: {error.strerror or error}"
+                raise CheckpointError(f"step {self.step}: {what}; {self._last_good()}") from error
             finally:
                 self.loader.close()
                 if log is not None:

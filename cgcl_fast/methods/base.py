@@ -83,7 +83,7 @@ class Method(nn.Module):
 
 
 def translate_any_size(generator: nn.Module, image: Tensor, multiple: int = 4, least: int = 8) -> Tensor:
-    """Run a generator on images whose sides need not be what it takes: pad by repeating the border, crop back.
+    """Run a generator on images whose sides need not be what it takes: pad by reflection, crop back.
 
     Args:
         generator: maps (B, C, h, w) to (B, C', h, w) where h and w are multiples of ``multiple``.
@@ -97,5 +97,6 @@ def translate_any_size(generator: nn.Module, image: Tensor, multiple: int = 4, l
     height, width = image.shape[-2:]
     bottom, right = (max(least, -(-side // multiple) * multiple) - side for side in (height, width))
     if bottom or right:
-        image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        reflects = bottom < height and right < width  # not where an image is smaller than what it lacks
+        image = F.pad(image, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
     return generator(image)[..., :height, :width]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from engine_checks import assert_same, last_state, log_of
 from toy_run import Plain, make_trainer
 
 from cgcl_fast.engine import CheckpointError, NonFiniteError
+from cgcl_fast.engine.log import RunLog
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
@@ -100,6 +102,22 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"step 12: the weights G\.0\.bias"):
         trainer._save(object())  # type: ignore[arg-type]
     assert sorted(tmp_path.glob("checkpoints/*")) == before
+
+
+def test_a_log_that_cannot_be_written_ends_the_run_with_step_and_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunLog.scalars
+
+    def full(log: RunLog, step: int, values: dict) -> None:
+        if step == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(log, step, values)
+
+    monkeypatch.setattr(RunLog, "scalars", full)
+    with pytest.raises(CheckpointError, match=r"^step 5: .*No space left on device; .*step_00000003\.pt$"):
+        make_trainer(tmp_path, 10).fit()
+    assert last_state(tmp_path)["step"] == 3
 
 
 def test_resume_without_a_checkpoint_and_with_a_foreign_one(tmp_path: Path) -> None:
