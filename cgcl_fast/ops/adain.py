@@ -102,9 +102,7 @@ def adain(
     return _normalise("adain", x, scale, shift, eps, activation, residual)
 
 
-def instance_norm(
-    x: Tensor, *, eps: float = 1e-5, activation: str = "none", residual: Tensor | None = None
-) -> Tensor:
+def instance_norm(x: Tensor, *, eps: float = 1e-5, activation: str = "none", residual: Tensor | None = None) -> Tensor:
     """Instance normalisation without affine parameters: `adain` with scale 1 and shift 0.
 
     Args:

@@ -181,7 +181,9 @@ def _resolve_offsets(
     op = "patch_nce"
     if negatives == "none":
         if num_negatives is not None or offsets is not None:
-            raise ValueError(f'{op}: num_negatives and offsets choose among keys: expected negatives "image" or "batch"')
+            raise ValueError(
+                f'{op}: num_negatives and offsets choose among keys: expected negatives "image" or "batch"'
+            )
         return None
     if num_negatives is not None and num_negatives < 0:
         raise ValueError(f"{op}: expected num_negatives >= 0, got {num_negatives}")
@@ -284,7 +286,7 @@ _registry.once_differentiable("_patch_nce_backward", "patch_nce")
 _registry.native_on_cpu("patch_nce")
 _registry.public(
     'patch_nce(Tensor query, Tensor key, *, float temperature=0.07, str? negatives="image", int? num_negatives=None,'
-    " Tensor? extra_negatives=None, Tensor? offsets=None, bool normalize=False, str loss=\"infonce\","
+    ' Tensor? extra_negatives=None, Tensor? offsets=None, bool normalize=False, str loss="infonce",'
     ' str reduction="mean") -> Tensor',
     patch_nce,
 )

@@ -48,7 +48,9 @@ def test_equals_the_equation_computed_pixel_by_pixel(activation, backend):
     x, scale, shift, residual = inputs(2, 3, 5, 4)
     with cgcl_fast.backend(backend):
         y = ops.adain(x, scale, shift, eps=1e-3, activation=activation, residual=residual)
-    torch.testing.assert_close(y.double(), scalar_adain(x, scale, shift, 1e-3, activation, residual), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        y.double(), scalar_adain(x, scale, shift, 1e-3, activation, residual), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_instance_norm_equals_pytorch():
@@ -250,7 +252,11 @@ def test_frozen_parameters_get_no_gradient():
         ({"scale": None}, TypeError, "scale and shift"),
         ({"activation": "gelu"}, ValueError, "activation to be one of 'none', 'relu', 'leaky_relu', got 'gelu'"),
         ({"eps": -1.0}, ValueError, "eps >= 0, got -1.0"),
-        ({"residual": torch.zeros(2, 3, 4, 5)}, ValueError, r"residual of shape .* = \(2, 3, 4, 4\), got \(2, 3, 4, 5\)"),
+        (
+            {"residual": torch.zeros(2, 3, 4, 5)},
+            ValueError,
+            r"residual of shape .* = \(2, 3, 4, 4\), got \(2, 3, 4, 5\)",
+        ),
         ({"scale": torch.ones(2, 3, device="meta")}, ValueError, "scale on x's device cpu, got meta"),
     ],
 )

@@ -54,7 +54,13 @@ def scalar_patch_nce(query, key, temperature, negatives, offsets, extra, loss):
 
 CASES = [
     {"negatives": negatives, "offsets": offsets, "extra": extra, "loss": loss}
-    for negatives, offsets in [("image", None), ("batch", None), ("image", [1, 4]), ("batch", [2, 9, 5]), ("none", None)]
+    for negatives, offsets in [
+        ("image", None),
+        ("batch", None),
+        ("image", [1, 4]),
+        ("batch", [2, 9, 5]),
+        ("none", None),
+    ]
     for extra in (None, 7)
     for loss in ("infonce", "decoupled")
 ]
@@ -74,9 +80,7 @@ def test_equals_the_equation_computed_query_by_query(case, backend):
     extra = None if case["extra"] is None else unit(case["extra"], 5, seed=2)
     expected = scalar_patch_nce(query, key, 0.1, case["negatives"], case["offsets"], extra, case["loss"])
     with cgcl_fast.backend(backend):
-        result = ops.patch_nce(
-            query, key, temperature=0.1, extra_negatives=extra, reduction="none", **options(case)
-        )
+        result = ops.patch_nce(query, key, temperature=0.1, extra_negatives=extra, reduction="none", **options(case))
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -213,7 +217,9 @@ def test_layers_are_the_layers_one_by_one():
     queries = [unit(2, P, C) for P, C in ((9, 8), (16, 4), (1, 32))]
     keys = [unit(*q.shape, seed=5) for q in queries]
     results = ops.patch_nce_layers(queries, keys, temperature=0.2)
-    assert all(torch.equal(r, ops.patch_nce(q, k, temperature=0.2)) for r, q, k in zip(results, queries, keys, strict=True))
+    assert all(
+        torch.equal(r, ops.patch_nce(q, k, temperature=0.2)) for r, q, k in zip(results, queries, keys, strict=True)
+    )
     with pytest.raises(ValueError, match="as many keys as queries, got 2 and 3"):
         ops.patch_nce_layers(queries, keys[:2])
 
@@ -300,7 +306,11 @@ def test_second_derivative_raises(key_needs_gradient):
         ({"offsets": torch.tensor([1, 1])}, ValueError, "distinct offsets"),
         ({"offsets": torch.tensor([1.0])}, TypeError, "offsets of dtype torch.int64, got torch.float32"),
         ({"offsets": torch.tensor([[1]])}, ValueError, r"offsets of shape \(M,\), got \(1, 1\)"),
-        ({"offsets": torch.tensor([1]), "num_negatives": 2}, ValueError, "num_negatives to be the number of offsets 1, got 2"),
+        (
+            {"offsets": torch.tensor([1]), "num_negatives": 2},
+            ValueError,
+            "num_negatives to be the number of offsets 1, got 2",
+        ),
         ({"negatives": "none", "num_negatives": 2}, ValueError, "choose among keys"),
     ],
 )
