@@ -81,7 +81,7 @@ def make(
         partial(inputs, shape, style, residual, layout),
         wrt=range((3 if style else 1) + residual),
         work=floors.adain(shape, direction, residual=residual),
-        slow=shape == LARGE,
+        slow=shape == LARGE or (op == "instance_norm" and plain),
         memory="extra" if plain and direction == BOTH else None,
     )
 

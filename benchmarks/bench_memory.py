@@ -77,6 +77,11 @@ def label(prefix: str, layout: torch.memory_format) -> str:
     return f"{prefix}{INIT} {ITEMS} items" + ("" if layout == torch.contiguous_format else " channels_last")
 
 
+def peak(layout: torch.memory_format, direction: str = BOTH) -> str | None:
+    """Peak memory is measured in one layout, and where there is a backward pass with it."""
+    return "extra" if layout == torch.contiguous_format and direction == BOTH else None
+
+
 def read(direction: str, layout: torch.memory_format) -> Case:
     def inputs(generator: torch.Generator) -> list[Tensor]:
         items = [unit_items(generator, ITEMS, INIT[1]) for _ in range(2)]
@@ -84,7 +89,18 @@ def read(direction: str, layout: torch.memory_format) -> Case:
 
     functions = {"eager": eager_read, "cgcl_fast": ops.memory_read}
     work = floors.memory_read(INIT, ITEMS, INIT[1], direction)
-    return op_case("memory_read", label("", layout), direction, functions, inputs, wrt=range(3), work=work)
+    memory = peak(layout, direction)
+    return op_case(
+        "memory_read",
+        label("", layout),
+        direction,
+        functions,
+        inputs,
+        range(3),
+        work=work,
+        memory=memory,
+        slow=not memory,
+    )
 
 
 def read_by_class(direction: str) -> Case:
@@ -111,7 +127,7 @@ def update(layout: torch.memory_format) -> Case:
 
     functions = {"eager": eager_update, "cgcl_fast": fast_update}
     work = floors.memory_update(INIT, ITEMS, INIT[1], domains=2)
-    return op_case("memory_update", label("2 x ", layout), FORWARD, functions, inputs, work=work)
+    return op_case("memory_update", label("2 x ", layout), FORWARD, functions, inputs, work=work, memory=peak(layout))
 
 
 def contrast(direction: str, layout: torch.memory_format) -> Case:
@@ -121,7 +137,18 @@ def contrast(direction: str, layout: torch.memory_format) -> Case:
 
     functions = {"eager": eager_contrast, "cgcl_fast": fast_contrast}
     work = floors.memory_contrast(INIT, ITEMS, direction)
-    return op_case("memory_contrast", label("", layout), direction, functions, inputs, wrt=range(2), work=work)
+    memory = peak(layout, direction)
+    return op_case(
+        "memory_contrast",
+        label("", layout),
+        direction,
+        functions,
+        inputs,
+        range(2),
+        work=work,
+        memory=memory,
+        slow=not memory,
+    )
 
 
 CASES = [

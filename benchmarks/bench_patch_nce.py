@@ -56,7 +56,7 @@ def make(shape: tuple[int, int, int], direction: str, key_gradient: bool = False
         partial(inputs, shape),
         wrt=(0, 1) if key_gradient else (0,),
         work=floors.patch_nce(shape, direction, key_gradient=key_gradient),
-        slow=shape[1] > 1024,
+        slow=shape[1] > 1024 or direction == FORWARD,
     )
 
 

@@ -117,6 +117,12 @@ def test_plot_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
+def test_targets_name_cases_that_exist() -> None:
+    modules = [f"benchmarks.{path.stem}" for path in sorted(Path(__file__).parent.glob("bench_*.py"))]
+    cases = {(case.op, case.shape, case.direction) for module in modules for case in peak_memory.cases_of(module)}
+    assert {(target.op, target.shape, target.direction) for target in targets.TARGETS} <= cases
+
+
 def test_gradients_come_with_the_outputs() -> None:
     case = op_case(
         "square",
