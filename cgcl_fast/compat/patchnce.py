@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast._interim import gather_patches, patch_nce, sample_patch_ids
 from cgcl_fast.networks import init_weights
+from cgcl_fast.ops import gather_patches, patch_nce, sample_patch_ids
 
 _MASKED = -10.0  # what the published code puts on the diagonal of the negatives, before dividing by the temperature
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast._interim import patch_nce_layers, sample_patch_ids
+from cgcl_fast.ops import patch_nce_layers, sample_patch_ids
 
 
 class PatchNCE(nn.Module):

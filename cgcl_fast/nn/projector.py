@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cgcl_fast._interim import gather_patches
+from cgcl_fast.ops import gather_patches
 
 
 class Projector(nn.Module):
