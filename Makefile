@@ -65,9 +65,9 @@ $(VENV)/.installed: $(VENV)/.build-needs $(NATIVE)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
+$(VENV)/.tested: $(VENV)/.build-needs $(NATIVE)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable ".[test]"
-	touch $@
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf build dist *.egg-info cgcl_fast/*.so cgcl_fast/_C.problem.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,7 +34,7 @@ CXX_FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvi
 if IS_X86:
     CXX_FLAGS.append("-DCGCL_X86_VARIANTS")
 SANITIZE = os.environ.get("CGCL_FAST_SANITIZE", "")  # for example "address,undefined"
-SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"] if SANITIZE else []
+SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"] if SANITIZE else []
 
 
 def required() -> bool:

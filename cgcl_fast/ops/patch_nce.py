@@ -284,6 +284,7 @@ _registry.fake("_patch_nce_backward", _fake_backward)
 _registry.gradient("_patch_nce", _backward, _setup_context)
 _registry.once_differentiable("_patch_nce_backward", "patch_nce")
 _registry.native_on_cpu("patch_nce")
+_registry.native_on_cpu("patch_nce_layers")
 _registry.public(
     'patch_nce(Tensor query, Tensor key, *, float temperature=0.07, str? negatives="image", int? num_negatives=None,'
     ' Tensor? extra_negatives=None, Tensor? offsets=None, bool normalize=False, str loss="infonce",'

@@ -41,6 +41,42 @@ void test_adain() {
   expect_values("adain dshift", gradients[2].toTensor(), at::full({1, 1}, 4.f));
 }
 
+// Positions 3 and 0 of the two channels 0 1 2 3 and 10 11 12 13; their gradients go back to those positions.
+void test_gather_patches() {
+  const at::Tensor features = at::tensor({0.f, 1.f, 2.f, 3.f, 10.f, 11.f, 12.f, 13.f}).view({1, 2, 2, 2});
+  const at::Tensor ids = at::tensor({3, 0}, at::kLong);
+  const at::Tensor patches = at::tensor({3.f, 13.f, 0.f, 10.f}).view({1, 2, 2});
+  expect_values("gather_patches", call("_gather_patches", {features, ids})[0].toTensor(), patches);
+  const auto gradient = call("_gather_patches_backward", {patches, ids, 2, 2, 2, false});
+  expect_values("gather_patches dx", gradient[0].toTensor(),
+                at::tensor({0.f, 0.f, 0.f, 3.f, 10.f, 0.f, 0.f, 13.f}).view({1, 2, 2, 2}));
+}
+
+// Queries equal to their keys, orthogonal to each other, temperature 1: log(1 + e^-1) a row; decoupled log(e^0) - 1.
+void test_patch_nce() {
+  const at::Tensor vectors = at::eye(2).view({1, 2, 2});
+  const auto loss = [&](bool decoupled) {
+    return call("_patch_nce", {vectors, vectors, c10::IValue(), c10::IValue(), 1.0, "all", decoupled, false, false})[0].toTensor();
+  };
+  expect_values("patch_nce", loss(false), at::full({1, 2}, float(std::log1p(std::exp(-1.0)))));
+  expect_values("patch_nce decoupled", loss(true), at::full({1, 2}, -1.f));
+}
+
+// A pixel with cosines 1 and 0 to the keys reads their values 1 and 0 with weights e/(e+1) and 1/(e+1).
+void test_memory_read() {
+  const at::Tensor content = at::tensor({3.f, 0.f}).view({1, 2, 1, 1}), values = at::tensor({1.f, 0.f}).view({2, 1});
+  const auto read = call("_memory_read", {content, at::eye(2), values, c10::IValue(), c10::IValue()});
+  expect_values("memory_read", read[0].toTensor(), at::full({1, 1, 1, 1}, float(std::exp(1.0) / (std::exp(1.0) + 1))));
+}
+
+// A map 0 1 / 2 3 at its own size: of all four positions the lowest and the two highest.
+void test_dag_select() {
+  const at::Tensor score = at::tensor({0.f, 1.f, 2.f, 3.f}).view({1, 1, 2, 2});
+  const at::Tensor candidates = at::tensor({2, 0, 3, 1}, at::kLong).view({1, 4});
+  const auto ids = call("_dag_select", {score, candidates, 2, 2, 3, 1});
+  expect_values("dag_select", ids[0].toTensor(), at::tensor({0, 2, 3}, at::kLong).view({1, 3}));
+}
+
 void test_wrong_argument_is_named() {
   try {
     call("_adain", {at::zeros({2, 2}), c10::IValue(), c10::IValue(), 1e-5, "none", c10::IValue()});
@@ -55,6 +91,10 @@ void test_wrong_argument_is_named() {
 int main() {
   const at::NoGradGuard no_grad;
   test_adain();
+  test_gather_patches();
+  test_patch_nce();
+  test_memory_read();
+  test_dag_select();
   test_wrong_argument_is_named();
   return report();
 }
