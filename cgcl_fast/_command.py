@@ -30,6 +30,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = re.sub(r'Parser key "([^"]+)":', r"--\1:", str(message))
         message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+        message = message.replace("Expected a ", "expected ").replace(". Got value:", ", got")
         raise UsageError(f"{one_line(message)} (see --help)")
 
     def format_help(self, *arguments: Any) -> str:
