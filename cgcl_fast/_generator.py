@@ -44,8 +44,8 @@ def find_generator(path: Path) -> tuple[nn.Module, Path]:
 
 def _candidates(folder: Path) -> Iterator[Path]:
     for place in (folder / "checkpoints", folder):
-        yield from sorted(place.glob("step_*.safetensors"), reverse=True)
-        yield from sorted(place.glob("step_*.pt"), reverse=True)
+        files = [file for file in place.glob("step_*") if file.suffix in (".safetensors", ".pt")]
+        yield from sorted(files, reverse=True)  # the newest first, and of one step the small file with G alone
     yield from (file for file in [folder / "latest_net_G.pth"] if file.exists())
 
 
