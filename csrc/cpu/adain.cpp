@@ -1,9 +1,12 @@
 // cgcl_fast::_adain and _adain_backward on the CPU.
 #include "kernels/adain.h"
 
+#include <cmath>
+#include <memory>
 #include <string>
 #include <tuple>
 
+#include "../common/moments.h"
 #include "map.h"
 #include "tensor.h"
 
@@ -38,16 +41,94 @@ const float* data(const std::optional<Tensor>& t) {
   return t.has_value() ? static_cast<const float*>(t->const_data_ptr()) : nullptr;
 }
 
-template <class Args>
-void run(const Args& args, void (*planes)(const Args&, int64_t, int64_t), void (*blocks)(const Args&, int64_t, int64_t),
-         bool channels_last) {
-  const int64_t pixels = args.H * args.W;
-  if (channels_last) {
-    const int64_t count = args.B * ((args.C + kAdainBlock - 1) / kAdainBlock);
-    parallel(count, pixels * kAdainBlock, [&](int64_t begin, int64_t end) { blocks(args, begin, end); });
-  } else {
-    parallel(args.B * args.C, pixels, [&](int64_t begin, int64_t end) { planes(args, begin, end); });
+// A channels_last image in ranges of pixels, the same ones for any number of threads: sums do not depend on it.
+struct Ranges {
+  int64_t images, pixels, length, count;
+
+  Ranges(int64_t images, int64_t pixels, int64_t channels) : images(images), pixels(pixels) {
+    length = std::clamp<int64_t>((int64_t(1) << 15) / std::max<int64_t>(1, channels), 32, 1024);
+    count = (pixels + length - 1) / length;
   }
+
+  // body(range, index) in parallel.
+  template <class F>
+  void each(int64_t channels, const F& body) const {
+    parallel(images * count, length * channels, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i % count * length;
+        body(PixelRange{i / count, first, std::min(pixels, first + length)}, i);
+      }
+    });
+  }
+};
+
+void forward_planes(const AdainArgs& args, int dtype) {
+  parallel(args.B * args.C, args.H * args.W,
+           [&](int64_t begin, int64_t end) { adain_kernels().forward[dtype](args, begin, end); });
+}
+
+void forward_pixels(const AdainArgs& args, int dtype) {
+  const int64_t C = args.C, pixels = args.H * args.W;
+  const Ranges ranges(args.B, pixels, C);
+  // A range writes its mean and m2 and, behind them, sums that are no longer needed.
+  const std::unique_ptr<float[]> parts(new float[ranges.images * ranges.count * 3 * C]);
+  const std::unique_ptr<float[]> gain(new float[args.B * C]);
+  ranges.each(C, [&](PixelRange range, int64_t i) {
+    float* part = parts.get() + i * 3 * C;
+    adain_kernels().pixel_moments[dtype](args, range, part, part + C);
+  });
+  parallel(args.B * C, ranges.count * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const float* part = parts.get() + plane / C * ranges.count * 3 * C + plane % C;
+      Moments moments;
+      for (int64_t r = 0; r < ranges.count; ++r, part += 3 * C)
+        moments.add(double(std::min(ranges.length, pixels - r * ranges.length)), part[0], part[C]);
+      args.mean[plane] = float(moments.mean);
+      args.rstd[plane] = float(1.0 / std::sqrt(moments.m2 / moments.count + double(args.eps)));
+      gain[plane] = args.rstd[plane] * (args.scale == nullptr ? 1.0f : args.scale[plane]);
+    }
+  });
+  ranges.each(C, [&](PixelRange range, int64_t) {
+    adain_kernels().pixel_forward[dtype](args, range, gain.get() + range.b * C);
+  });
+}
+
+void backward_planes(const AdainBackwardArgs& args, int dtype) {
+  parallel(args.B * args.C, args.H * args.W,
+           [&](int64_t begin, int64_t end) { adain_kernels().backward[dtype](args, begin, end); });
+}
+
+void backward_pixels(const AdainBackwardArgs& args, int dtype) {
+  const int64_t C = args.C, planes = args.B * C, pixels = args.H * args.W;
+  const Ranges ranges(args.B, pixels, C);
+  const std::unique_ptr<float[]> parts(new float[ranges.images * ranges.count * 2 * C]);
+  const std::unique_ptr<float[]> means(new float[planes * 3]);
+  float *gain = means.get(), *mean_g = gain + planes, *mean_gx = mean_g + planes;
+  ranges.each(C, [&](PixelRange range, int64_t i) {
+    float* part = parts.get() + i * 2 * C;
+    adain_kernels().pixel_sums[dtype](args, range, part, part + C);
+  });
+  parallel(planes, ranges.count * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const float* part = parts.get() + plane / C * ranges.count * 2 * C + plane % C;
+      double sum_g = 0, sum_gx = 0;
+      for (int64_t r = 0; r < ranges.count; ++r, part += 2 * C) {
+        sum_g += part[0];
+        sum_gx += part[C];
+      }
+      mean_g[plane] = float(sum_g / double(pixels));
+      mean_gx[plane] = float(sum_gx / double(pixels));
+      gain[plane] = args.rstd[plane] * (args.scale == nullptr ? 1.0f : args.scale[plane]);
+      if (args.dscale != nullptr) {
+        args.dscale[plane] = float(sum_gx);
+        args.dshift[plane] = float(sum_g);
+      }
+    }
+  });
+  ranges.each(C, [&](PixelRange range, int64_t) {
+    const int64_t image = range.b * C;
+    adain_kernels().pixel_backward[dtype](args, range, gain + image, mean_g + image, mean_gx + image);
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, std::optional<Tensor> shift, double eps,
@@ -60,15 +141,15 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, channels_last);
   Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = torch::stable::empty_like(mean);
-  const bool blocks = channels_last && (!residual.has_value() || is_channels_last(*residual));
+  const bool pixel_rows = channels_last && (!residual.has_value() || is_channels_last(*residual));
   AdainArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
-                 blocks ? pixels_of(x) : map_of(x),
-                 !residual.has_value() ? Map{} : blocks ? pixels_of(*residual) : map_of(*residual),
-                 blocks ? pixels_of(y) : map_of(y),
+                 pixel_rows ? pixels_of(x) : map_of(x),
+                 !residual.has_value() ? Map{} : pixel_rows ? pixels_of(*residual) : map_of(*residual),
+                 pixel_rows ? pixels_of(y) : map_of(y),
                  data(gain), data(offset),
                  static_cast<float*>(mean.mutable_data_ptr()), static_cast<float*>(rstd.mutable_data_ptr()),
                  float(eps), negative_slope_of(activation)};
-  if (args.H * args.W > 0) run(args, adain_kernels().forward[dtype], adain_kernels().forward_channels_last[dtype], blocks);
+  if (args.B * args.C * args.H * args.W > 0) pixel_rows ? forward_pixels(args, dtype) : forward_planes(args, dtype);
   return {y, mean, rstd};
 }
 
@@ -81,21 +162,20 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   const Tensor saved_mean = *parameter(mean, x, "mean"), saved_rstd = *parameter(rstd, x, "rstd");
 
-  const bool channels_last = is_channels_last(x), blocks = channels_last && is_channels_last(grad);
+  const bool channels_last = is_channels_last(x), pixel_rows = channels_last && is_channels_last(grad);
   Tensor dx = empty_map(x, channels_last);
   const bool parameters = scale.has_value() || shift.has_value();
   const int64_t B = parameters ? x.size(0) : 0, C = x.size(1);
   Tensor dscale = torch::stable::new_zeros(x, {B, C}, ScalarType::Float);
   Tensor dshift = torch::stable::new_zeros(x, {B, C}, ScalarType::Float);
   AdainBackwardArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
-                         blocks ? pixels_of(x) : map_of(x), blocks ? pixels_of(grad) : map_of(grad),
-                         blocks ? pixels_of(dx) : map_of(dx),
+                         pixel_rows ? pixels_of(x) : map_of(x), pixel_rows ? pixels_of(grad) : map_of(grad),
+                         pixel_rows ? pixels_of(dx) : map_of(dx),
                          data(gain), data(offset), data(saved_mean), data(saved_rstd),
                          parameters ? static_cast<float*>(dscale.mutable_data_ptr()) : nullptr,
                          parameters ? static_cast<float*>(dshift.mutable_data_ptr()) : nullptr,
                          negative_slope_of(activation)};
-  if (args.H * args.W > 0)
-    run(args, adain_kernels().backward[dtype], adain_kernels().backward_channels_last[dtype], blocks);
+  if (args.B * args.C * args.H * args.W > 0) pixel_rows ? backward_pixels(args, dtype) : backward_planes(args, dtype);
   return {dx, dscale, dshift};
 }
 

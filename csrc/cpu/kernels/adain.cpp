@@ -3,6 +3,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "../../common/moments.h"
 #include "../vec.h"
 
 namespace cgcl {
@@ -10,17 +11,6 @@ namespace CGCL_VARIANT {
 namespace {
 
 constexpr int64_t kChunk = 1024;  // elements in flight: four float buffers of it stay in the L1 cache
-
-// Mean and centred sum of squares of parts, combined as Chan et al. do: never E[x²] - E[x]².
-struct Moments {
-  double count = 0, mean = 0, m2 = 0;
-  void add(double n, double part_mean, double part_m2) {
-    const double total = count + n, delta = part_mean - mean;
-    m2 += part_m2 + delta * delta * count * n / total;
-    mean += delta * n / total;
-    count = total;
-  }
-};
 
 // n elements from p, `stride` apart, as float32: in place where they are that already.
 template <typename T>
@@ -240,146 +230,137 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-// channels_last: a block of 32 channels (two cache lines of float32) of one image at a time, vectors along the channels.
-constexpr int kVectors = kAdainBlock / kLanes;
-constexpr int64_t kPixels = 128;  // pixels whose partial sums are kept in float32 before they are combined in float64
+// channels_last: a range of pixels with all their channels, vectors along the channels. A tile of pixels is taken a vector of
+// channels at a time, so that sums and parameters stay in registers while the tile stays in the L1 cache.
+constexpr int64_t kTile = 8;
 
-struct Block {
-  vf v[kVectors];
-};
-
-template <typename T>
-inline Block load_block(const T* p, int64_t channels) {
-  Block block;
-  for (int j = 0; j < kVectors; ++j) {
-    const int64_t left = channels - j * kLanes;
-    block.v[j] = left >= kLanes ? load(p + j * kLanes) : left > 0 ? load_part(p + j * kLanes, left) : vf{};
-  }
-  return block;
+// visit(c, n): the vector of channels at c, of n <= kLanes channels.
+template <class F>
+inline void for_channels(int64_t C, const F& visit) {
+  int64_t c = 0;
+  for (; c + kLanes <= C; c += kLanes) visit(c, int64_t(kLanes));
+  if (c < C) visit(c, C - c);
 }
-
 template <typename T>
-inline void store_block(T* p, const Block& block, int64_t channels) {
-  for (int j = 0; j < kVectors; ++j) {
-    const int64_t left = channels - j * kLanes;
-    if (left >= kLanes) {
-      store(p + j * kLanes, block.v[j]);
-    } else if (left > 0) {
-      store_part(p + j * kLanes, block.v[j], left);
-    }
-  }
+inline vf take(const T* p, int64_t n) {
+  return n == kLanes ? load(p) : load_part(p, n);
 }
-
-inline Block load_parameters(const float* p, int64_t channels, float missing) {
-  if (p != nullptr) return load_block(p, channels);
-  Block block;
-  for (int j = 0; j < kVectors; ++j) block.v[j] = broadcast(missing);
-  return block;
-}
-
 template <typename T>
-void forward_channels_last(const AdainArgs& a, int64_t begin, int64_t end) {
-  const int64_t blocks = (a.C + kAdainBlock - 1) / kAdainBlock, pixels = a.H * a.W;
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t b = item / blocks, c = item % blocks * kAdainBlock;
-    const int64_t channels = a.C - c < kAdainBlock ? a.C - c : kAdainBlock, parameters = b * a.C + c;
-    const T* x = plane_of<T>(a.x, b, c);
-    const T* residual = a.residual.data == nullptr ? nullptr : plane_of<T>(a.residual, b, c);
-    T* y = plane_of<T>(a.y, b, c);
-
-    Moments moments[kAdainBlock];
-    for (int64_t first = 0; first < pixels; first += kPixels) {
-      const int64_t last = first + kPixels < pixels ? first + kPixels : pixels;
-      const float n = float(last - first);
-      Block s{}, m2{};
-      for (int64_t p = first; p < last; ++p) {
-        const Block xs = load_block(x + p * a.x.stride_w, channels);
-        for (int j = 0; j < kVectors; ++j) s.v[j] += xs.v[j];
-      }
-      for (int j = 0; j < kVectors; ++j) s.v[j] /= n;
-      for (int64_t p = first; p < last; ++p) {
-        const Block xs = load_block(x + p * a.x.stride_w, channels);
-        for (int j = 0; j < kVectors; ++j) {
-          const vf d = xs.v[j] - s.v[j];
-          m2.v[j] += d * d;
-        }
-      }
-      for (int64_t k = 0; k < channels; ++k) moments[k].add(n, s.v[k / kLanes][k % kLanes], m2.v[k / kLanes][k % kLanes]);
-    }
-    for (int64_t k = 0; k < channels; ++k) {
-      a.mean[parameters + k] = float(moments[k].mean);
-      a.rstd[parameters + k] = float(1.0 / std::sqrt(moments[k].m2 / moments[k].count + double(a.eps)));
-    }
-
-    const Block mean = load_block(a.mean + parameters, channels), rstd = load_block(a.rstd + parameters, channels);
-    const Block scale = load_parameters(a.scale == nullptr ? nullptr : a.scale + parameters, channels, 1.0f);
-    const Block shift = load_parameters(a.shift == nullptr ? nullptr : a.shift + parameters, channels, 0.0f);
-    Block gain;
-    for (int j = 0; j < kVectors; ++j) gain.v[j] = scale.v[j] * rstd.v[j];
-    for (int64_t p = 0; p < pixels; ++p) {
-      Block out = load_block(x + p * a.x.stride_w, channels);
-      for (int j = 0; j < kVectors; ++j)
-        out.v[j] = activate((out.v[j] - mean.v[j]) * gain.v[j] + shift.v[j], a.negative_slope);
-      if (residual != nullptr) {
-        const Block rs = load_block(residual + p * a.residual.stride_w, channels);
-        for (int j = 0; j < kVectors; ++j) out.v[j] += rs.v[j];
-      }
-      store_block(y + p * a.y.stride_w, out, channels);
-    }
+inline void put(T* p, vf v, int64_t n) {
+  if (n == kLanes) {
+    store(p, v);
+  } else {
+    store_part(p, v, n);
   }
 }
 
 template <typename T>
-void backward_channels_last(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
-  const int64_t blocks = (a.C + kAdainBlock - 1) / kAdainBlock, pixels = a.H * a.W;
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t b = item / blocks, c = item % blocks * kAdainBlock;
-    const int64_t channels = a.C - c < kAdainBlock ? a.C - c : kAdainBlock, parameters = b * a.C + c;
-    const T* x = plane_of<T>(a.x, b, c);
-    const T* grad = plane_of<T>(a.grad, b, c);
-    T* dx = plane_of<T>(a.dx, b, c);
-    const Block mean = load_block(a.mean + parameters, channels), rstd = load_block(a.rstd + parameters, channels);
-    const Block scale = load_parameters(a.scale == nullptr ? nullptr : a.scale + parameters, channels, 1.0f);
-    const Block shift = load_parameters(a.shift == nullptr ? nullptr : a.shift + parameters, channels, 0.0f);
+void pixel_moments(const AdainArgs& a, PixelRange range, float* mean, float* m2) {
+  const T* x = plane_of<T>(a.x, range.b, 0) + range.first * a.x.stride_w;
+  const int64_t pixels = range.last - range.first, few = pixels < kTile ? pixels : kTile;
+  float* pivot = mean;  // the mean of the first pixels: near enough that the shifted sums cancel nothing that matters
+  for_channels(a.C, [&](int64_t c, int64_t n) {
+    vf total{};
+    for (int64_t p = 0; p < few; ++p) total += take(x + p * a.x.stride_w + c, n);
+    put(pivot + c, total / float(few), n);
+    put(m2 + c, vf{}, n);
+    put(m2 + a.C + c, vf{}, n);
+  });
+  float* sums = m2 + a.C;
+  for (int64_t tile = 0; tile < pixels; tile += kTile) {
+    const int64_t count = pixels - tile < kTile ? pixels - tile : kTile;
+    const T* start = x + tile * a.x.stride_w;
+    for_channels(a.C, [&](int64_t c, int64_t n) {
+      const vf centre = take(pivot + c, n);
+      vf s = take(sums + c, n), q = take(m2 + c, n);
+      for (int64_t p = 0; p < count; ++p) {
+        const vf d = take(start + p * a.x.stride_w + c, n) - centre;
+        s += d;
+        q += d * d;
+      }
+      put(sums + c, s, n);
+      put(m2 + c, q, n);
+    });
+  }
+  for_channels(a.C, [&](int64_t c, int64_t n) {
+    const vf s = take(sums + c, n), offset = s / float(pixels);
+    put(m2 + c, max(take(m2 + c, n) - s * offset, vf{}), n);
+    put(mean + c, take(pivot + c, n) + offset, n);
+  });
+}
 
-    double dshift[kAdainBlock] = {}, dscale[kAdainBlock] = {};
-    for (int64_t first = 0; first < pixels; first += kPixels) {
-      const int64_t last = first + kPixels < pixels ? first + kPixels : pixels;
-      Block sum_g{}, sum_gx{};
-      for (int64_t p = first; p < last; ++p) {
-        const Block xs = load_block(x + p * a.x.stride_w, channels), gs = load_block(grad + p * a.grad.stride_w, channels);
-        for (int j = 0; j < kVectors; ++j) {
-          const vf normal = (xs.v[j] - mean.v[j]) * rstd.v[j];
-          const vf g_pre = normal * scale.v[j] + shift.v[j] > 0.0f ? gs.v[j] : gs.v[j] * a.negative_slope;
-          sum_g.v[j] += g_pre;
-          sum_gx.v[j] += g_pre * normal;
-        }
+inline vf parameter(const float* p, int64_t index, int64_t n, float missing) {
+  return p == nullptr ? broadcast(missing) : take(p + index, n);
+}
+
+template <typename T>
+void pixel_forward(const AdainArgs& a, PixelRange range, const float* gain) {
+  const T* x = plane_of<T>(a.x, range.b, 0);
+  const T* residual = a.residual.data == nullptr ? nullptr : plane_of<T>(a.residual, range.b, 0);
+  T* y = plane_of<T>(a.y, range.b, 0);
+  const int64_t image = range.b * a.C;
+  for (int64_t tile = range.first; tile < range.last; tile += kTile) {
+    const int64_t end = range.last - tile < kTile ? range.last : tile + kTile;
+    for_channels(a.C, [&](int64_t c, int64_t n) {
+      const vf mean = take(a.mean + image + c, n), factor = take(gain + c, n);
+      const vf shift = parameter(a.shift, image + c, n, 0.0f);
+      for (int64_t p = tile; p < end; ++p) {
+        vf v = activate((take(x + p * a.x.stride_w + c, n) - mean) * factor + shift, a.negative_slope);
+        if (residual != nullptr) v += take(residual + p * a.residual.stride_w + c, n);
+        put(y + p * a.y.stride_w + c, v, n);
       }
-      for (int64_t k = 0; k < channels; ++k) {
-        dshift[k] += sum_g.v[k / kLanes][k % kLanes];
-        dscale[k] += sum_gx.v[k / kLanes][k % kLanes];
+    });
+  }
+}
+
+template <typename T>
+void pixel_sums(const AdainBackwardArgs& a, PixelRange range, float* sum_g, float* sum_gx) {
+  const T* x = plane_of<T>(a.x, range.b, 0);
+  const T* grad = plane_of<T>(a.grad, range.b, 0);
+  const int64_t image = range.b * a.C;
+  for_channels(a.C, [&](int64_t c, int64_t n) {
+    put(sum_g + c, vf{}, n);
+    put(sum_gx + c, vf{}, n);
+  });
+  for (int64_t tile = range.first; tile < range.last; tile += kTile) {
+    const int64_t end = range.last - tile < kTile ? range.last : tile + kTile;
+    for_channels(a.C, [&](int64_t c, int64_t n) {
+      const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n);
+      const vf scale = parameter(a.scale, image + c, n, 1.0f), shift = parameter(a.shift, image + c, n, 0.0f);
+      vf s = take(sum_g + c, n), sx = take(sum_gx + c, n);
+      for (int64_t p = tile; p < end; ++p) {
+        const vf normal = (take(x + p * a.x.stride_w + c, n) - mean) * rstd;
+        const vf g = take(grad + p * a.grad.stride_w + c, n);
+        const vf g_pre = normal * scale + shift > 0.0f ? g : g * a.negative_slope;
+        s += g_pre;
+        sx += g_pre * normal;
       }
-    }
-    Block gain, mean_g{}, mean_gx{};
-    for (int j = 0; j < kVectors; ++j) gain.v[j] = scale.v[j] * rstd.v[j];
-    for (int64_t k = 0; k < channels; ++k) {
-      mean_g.v[k / kLanes][k % kLanes] = float(dshift[k] / double(pixels));
-      mean_gx.v[k / kLanes][k % kLanes] = float(dscale[k] / double(pixels));
-      if (a.dscale != nullptr) {
-        a.dscale[parameters + k] = float(dscale[k]);
-        a.dshift[parameters + k] = float(dshift[k]);
+      put(sum_g + c, s, n);
+      put(sum_gx + c, sx, n);
+    });
+  }
+}
+
+template <typename T>
+void pixel_backward(const AdainBackwardArgs& a, PixelRange range, const float* gain, const float* mean_g,
+                    const float* mean_gx) {
+  const T* x = plane_of<T>(a.x, range.b, 0);
+  const T* grad = plane_of<T>(a.grad, range.b, 0);
+  T* dx = plane_of<T>(a.dx, range.b, 0);
+  const int64_t image = range.b * a.C;
+  for (int64_t tile = range.first; tile < range.last; tile += kTile) {
+    const int64_t end = range.last - tile < kTile ? range.last : tile + kTile;
+    for_channels(a.C, [&](int64_t c, int64_t n) {
+      const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n), factor = take(gain + c, n);
+      const vf scale = parameter(a.scale, image + c, n, 1.0f), shift = parameter(a.shift, image + c, n, 0.0f);
+      const vf g_mean = take(mean_g + c, n), gx_mean = take(mean_gx + c, n);
+      for (int64_t p = tile; p < end; ++p) {
+        const vf normal = (take(x + p * a.x.stride_w + c, n) - mean) * rstd;
+        const vf g = take(grad + p * a.grad.stride_w + c, n);
+        const vf g_pre = normal * scale + shift > 0.0f ? g : g * a.negative_slope;
+        put(dx + p * a.dx.stride_w + c, (g_pre - g_mean - normal * gx_mean) * factor, n);
       }
-    }
-    for (int64_t p = 0; p < pixels; ++p) {
-      const Block xs = load_block(x + p * a.x.stride_w, channels), gs = load_block(grad + p * a.grad.stride_w, channels);
-      Block out;
-      for (int j = 0; j < kVectors; ++j) {
-        const vf normal = (xs.v[j] - mean.v[j]) * rstd.v[j];
-        const vf g_pre = normal * scale.v[j] + shift.v[j] > 0.0f ? gs.v[j] : gs.v[j] * a.negative_slope;
-        out.v[j] = (g_pre - mean_g.v[j] - normal * mean_gx.v[j]) * gain.v[j];
-      }
-      store_block(dx + p * a.dx.stride_w, out, channels);
-    }
+    });
   }
 }
 
@@ -387,9 +368,11 @@ void backward_channels_last(const AdainBackwardArgs& a, int64_t begin, int64_t e
 
 extern const AdainKernels adain_kernels_table = {
     {forward<float>, forward<bf16>},
-    {forward_channels_last<float>, forward_channels_last<bf16>},
     {backward<float>, backward<bf16>},
-    {backward_channels_last<float>, backward_channels_last<bf16>},
+    {pixel_moments<float>, pixel_moments<bf16>},
+    {pixel_forward<float>, pixel_forward<bf16>},
+    {pixel_sums<float>, pixel_sums<bf16>},
+    {pixel_backward<float>, pixel_backward<bf16>},
 };
 
 }  // namespace CGCL_VARIANT

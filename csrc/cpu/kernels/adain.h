@@ -24,14 +24,24 @@ struct AdainBackwardArgs {
   float negative_slope;
 };
 
-// Ranges count planes (b·C + c), or for the channels_last entries blocks of kAdainBlock channels of an image.
-constexpr int64_t kAdainBlock = 32;
+// The pixels [first, last) of image b of a channels_last map, with all their channels. Each pass over an image writes two
+// sums per channel of that range; the caller combines the ranges in order, in float64.
+struct PixelRange {
+  int64_t b, first, last;
+};
 
 struct AdainKernels {
-  void (*forward[2])(const AdainArgs&, int64_t begin, int64_t end);
-  void (*forward_channels_last[2])(const AdainArgs&, int64_t begin, int64_t end);
+  void (*forward[2])(const AdainArgs&, int64_t begin, int64_t end);  // planes b·C + c
   void (*backward[2])(const AdainBackwardArgs&, int64_t begin, int64_t end);
-  void (*backward_channels_last[2])(const AdainBackwardArgs&, int64_t begin, int64_t end);
+  // mean and centred sum of squares of the range: (C) each; m2 has room for another C
+  void (*pixel_moments[2])(const AdainArgs&, PixelRange, float* mean, float* m2);
+  // gain (C) is scale·rstd of the image
+  void (*pixel_forward[2])(const AdainArgs&, PixelRange, const float* gain);
+  // Σg' and Σg'·x̂ of the range: (C) each
+  void (*pixel_sums[2])(const AdainBackwardArgs&, PixelRange, float* sum_g, float* sum_gx);
+  // means of g' and g'·x̂ over the image, and gain: (C) each
+  void (*pixel_backward[2])(const AdainBackwardArgs&, PixelRange, const float* gain, const float* mean_g,
+                            const float* mean_gx);
 };
 
 CGCL_DECLARE_KERNELS(AdainKernels, adain_kernels)
