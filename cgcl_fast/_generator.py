@@ -68,5 +68,5 @@ def read_generator(path: Path) -> nn.Module:
     except CheckpointError:
         raise
     except Exception as error:  # foreign files fail in many ways: missing keys, other shapes, wrong types
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path}: not a generator ({reason})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(reason if str(path) in reason else f"{path}: not a generator ({reason})") from error

@@ -94,7 +94,8 @@ def test_batches_and_tiles(checkpoint: Path, photographs: Path, tmp_path: Path) 
         single, batch, tiles = (
             np.asarray(Image.open(tmp_path / kind / name)).astype(int) for kind in ("single", "batches", "tiles")
         )
-        assert np.abs(single - batch).max() <= 1, name
+        # A rounding apart; JPEG and WebP make more of it.
+        assert np.abs(single - batch).max() <= (1 if name.endswith(".png") else 8), name
         assert single.shape == tiles.shape
     assert (tmp_path / "tiles" / "tiny.bmp").read_bytes() == (tmp_path / "single" / "tiny.bmp").read_bytes()
     assert (tmp_path / "tiles" / "same.png").read_bytes() != (tmp_path / "single" / "same.png").read_bytes()
