@@ -13,8 +13,9 @@ DEMO = runs/demo
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
-	$(BIN)/python -m cgcl_fast.train cut --output $(DEMO) --size 64 --batch-size 1 --steps 600 --seed 0 --ngf 16 --ndf 16 --n_blocks 4 --nce_layers "[0,4,8,12]"
-	@echo "The sample grid (source, translated): $$(ls -t $(DEMO)/samples/*.png | head -n 1)"
+	rm -rf $(DEMO)
+	$(BIN)/python -m cgcl_fast.train cut --output $(DEMO)
+	@echo "Sample grid, each row a sunny street, its translation to night and the truth: $$(ls $(CURDIR)/$(DEMO)/samples/*.png | tail -n 1)"
 
 test: lint pytest bench-smoke sanitize
 

@@ -83,5 +83,7 @@ def choose_on(op: str, device: str) -> str:
             return name
     if wanted != "auto":
         reason = f": {_library.problem}" if wanted == "native" and device == "cpu" and _library.problem else ""
-        raise RuntimeError(f"cgcl_fast.ops.{op}: backend {wanted!r} was asked for but has no kernel on {device}{reason}")
+        raise RuntimeError(
+            f"cgcl_fast.ops.{op}: backend {wanted!r} was asked for but has no kernel on {device}{reason}"
+        )
     return "reference"

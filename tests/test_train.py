@@ -23,23 +23,29 @@ sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
 
 TINY = [
-    "--size", "32",
-    "--ngf", "4",
-    "--ndf", "4",
-    "--n-blocks", "1",
-    "--nce-layers", "[0,4,8]",
-    "--num-patches", "16",
-    "--nce-dim", "8",
-    "--device", "cpu",
+    "--size",
+    "32",
+    "--ngf",
+    "4",
+    "--ndf",
+    "4",
+    "--n-blocks",
+    "1",
+    "--nce-layers",
+    "[0,4,8]",
+    "--num-patches",
+    "16",
+    "--nce-dim",
+    "8",
+    "--device",
+    "cpu",
 ]
 
 
 def start(*arguments: object, **more: object) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "cgcl_fast.train", *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
-    )  # type: ignore[call-overload]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload]
 
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:

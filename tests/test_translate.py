@@ -130,14 +130,22 @@ def test_unreadable_files_are_named_and_counted(
 def test_runs_and_their_files(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "run"
     tiny = [
-        "--size", "32",
-        "--ngf", "4",
-        "--ndf", "4",
-        "--n-blocks", "1",
-        "--nce-layers", "[0,4]",
-        "--num-patches", "8",
-        "--device", "cpu",
-        "--steps", "2",
+        "--size",
+        "32",
+        "--ngf",
+        "4",
+        "--ndf",
+        "4",
+        "--n-blocks",
+        "1",
+        "--nce-layers",
+        "[0,4]",
+        "--num-patches",
+        "8",
+        "--device",
+        "cpu",
+        "--steps",
+        "2",
     ]
     assert train(["cut", *tiny, "--save-every", "1", "--output", str(folder)]) == 0
     newest = folder / "checkpoints" / "step_00000002"

@@ -96,9 +96,7 @@ class ResnetGenerator(nn.Module):
         self.antialias_up = antialias_up
         stride = 1 if antialias else 2
         self.stem = nn.Conv2d(input_nc, ngf, 7)
-        self.down = nn.ModuleList(
-            nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1) for width in (ngf, 2 * ngf)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1) for width in (ngf, 2 * ngf))
         self.blocks = nn.ModuleList(ResnetBlock(4 * ngf, dropout) for _ in range(n_blocks))
         self.up = nn.ModuleList(
             nn.Conv2d(width, width // 2, 3, padding=1)

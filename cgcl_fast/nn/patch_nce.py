@@ -30,9 +30,7 @@ class PatchNCE(nn.Module):
 
     def sample(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Random positions for each (B, C, H, W) layer, the same for every image of the batch: one (P,) a layer."""
-        return [
-            sample_patch_ids(f.shape[2] * f.shape[3], self.num_patches, device=f.device) for f in features
-        ]
+        return [sample_patch_ids(f.shape[2] * f.shape[3], self.num_patches, device=f.device) for f in features]
 
     def forward(
         self, queries: Sequence[Tensor], keys: Sequence[Tensor], external: Sequence[Tensor] | None = None

@@ -1,8 +1,9 @@
-"""Registration of the ops with PyTorch: schemas, shapes for `torch.compile`, gradients, and public names for TorchScript.
+"""Registration of the ops with PyTorch: schemas, shapes for `torch.compile`, gradients, public names for TorchScript.
 
-An op has two faces. The public function (`cgcl_fast.ops.adain`) checks its arguments and chooses an implementation. The
-operator behind it (`torch.ops.cgcl_fast._adain`) is what the kernels implement, with everything that its backward needs among its
-outputs. `torch.ops.cgcl_fast.adain` is the public function again, under a name that TorchScript and `torch.export` know.
+An op has two faces. The public function (`cgcl_fast.ops.adain`) checks its arguments and chooses an implementation.
+The operator behind it (`torch.ops.cgcl_fast._adain`) is what the kernels implement, with everything that its backward
+needs among its outputs. `torch.ops.cgcl_fast.adain` is the public function again, under a name that TorchScript and
+`torch.export` know.
 """
 
 from __future__ import annotations

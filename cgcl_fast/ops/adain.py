@@ -2,8 +2,8 @@ r"""Adaptive instance normalisation with its activation and residual in one pass
 
 $$y = \mathrm{act}\Big(s\,\frac{x - \mu(x)}{\sqrt{\sigma^2(x) + \epsilon}} + t\Big) \;[+\; r]$$
 
-with the mean and the biased variance over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8; the
-style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the InstanceNorm of CUT's generator).
+with the mean and the biased variance over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8;
+the style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the InstanceNorm of CUT's generator).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@ r"""PatchNCE: each query patch is to be told from other patches by its key.
 
 $$\ell(q_s) = -\log\frac{\exp(q_s\cdot k_s/\tau)}{\exp(q_s\cdot k_s/\tau) + \sum_{n \in N(s)}\exp(q_s\cdot n/\tau)}$$
 
-(Park et al. 2020, CUT, Eq. 3). N(s) are the other keys of the image or of the batch, a few of them at cyclic offsets, and/or
-extra negatives such as a queue. With `loss="decoupled"` the positive is left out of the denominator (Yeh et al. 2022, Eq. 5).
+(Park et al. 2020, CUT, Eq. 3). N(s) are the other keys of the image or of the batch, a few of them at cyclic offsets,
+and/or extra negatives such as a queue. With `loss="decoupled"` the positive is left out of the denominator (Yeh et al.
+2022, Eq. 5).
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def patch_nce(
         extra_negatives: (M, C), further negatives of every query, for example a queue.
         offsets: int64 (M,), distinct, between 1 and N - 1, where N is P ("image") or B·P ("batch"): fixes the offsets.
         normalize: divide each vector by its length + 1e-7 first.
-        loss: "infonce", or "decoupled", without the positive in the denominator. A decoupled row without a negative is 0.
+        loss: "infonce", or "decoupled", without the positive in the denominator; a row without negatives is then 0.
         reduction: "none" (B, P), "mean" or "sum". The mean of no rows is NaN, as in PyTorch.
 
     Returns:
@@ -107,8 +108,8 @@ def patch_nce(
         TypeError: an argument is not a floating-point tensor, or offsets is not int64.
         RuntimeError: when its gradient is differentiated again with the kernels.
 
-    Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets); gradients to query, key and extra_negatives. If only the query needs
-    one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
+    Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets); gradients to query, key and extra_negatives. If only the query
+    needs one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
     """
     op = "patch_nce"
     _check.tensor(op, "query", query, 3, "(B, P, C)")

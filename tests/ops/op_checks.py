@@ -1,4 +1,4 @@
-"""What every op is checked for: against its reference in values and gradients, gradcheck, opcheck, compile, TorchScript."""
+"""What every op is checked for: values and gradients of its reference, gradcheck, opcheck, compile, TorchScript."""
 
 from __future__ import annotations
 

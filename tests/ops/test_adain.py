@@ -75,7 +75,8 @@ def test_values_and_gradients_of_every_layout(activation, layout, dtype):
         y = ops.adain(layouts(x)[layout], scale, shift, activation=activation, residual=residual)
         return y * mask.to(y.dtype)
 
-    # bfloat16 rounds x before the statistics are taken, for eager PyTorch and the kernel alike: dscale sums 66 products.
+    # bfloat16 rounds x before the statistics are taken, for eager PyTorch and the kernel alike: dscale sums 66
+    # products.
     assert_as_exact_as_eager(op, [x, scale, shift, residual], dtype, scale=8.0)
 
 
