@@ -28,11 +28,11 @@ pytest: $(VENV)/.tested
 
 # The benchmarks run once each, without timing: they show that they work.
 bench-smoke: $(VENV)/.tested
-	if [ -d benchmarks ]; then $(BIN)/python -m pytest benchmarks --benchmark-disable -q; fi
+	$(BIN)/python -m pytest benchmarks --benchmark-disable -q
 
 bench: $(VENV)/.tested
-	$(BIN)/python -m benchmarks.run --output benchmarks/results/latest.json
-	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.run --output build/bench.json
+	$(BIN)/python -m benchmarks.report build/bench.json
 
 # The tests of the ops on CPU kernels built with AddressSanitizer and UndefinedBehaviorSanitizer. torch.compile's tests are
 # left out: they run compilers, which have leaks and faults of their own.
