@@ -148,7 +148,7 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--foo 3", "unrecognized arguments: --foo"),
+        ("--foo 3", "nrecognized arguments: --foo"),
         ("nope", "METHOD must be one of cut, fastcut"),
         ("--ngf x", "--ngf"),
         ("--steps 0", "steps must be at least 1, got 0"),

@@ -206,7 +206,7 @@ def test_what_is_no_generator_is_one_line_and_status_2(
         (["--tile", "32", "--overlap", "32"], "overlap must be"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--precision", "fp16"], "fp16 needs a GPU"),
-        (["--colour", "red"], "unrecognized arguments"),
+        (["--colour", "red"], "nrecognized arguments"),
         (["--input", "nowhere"], "nowhere does not exist"),
     ],
 )
