@@ -25,6 +25,12 @@ NOT_MEASURED = "not measured"
 Key = tuple[str, str, str]
 #: A cell of a table, or nothing.
 Number = float | None
+#: What is measured, less what is to be subtracted from it -> its name.
+MEMORY_ROWS = {
+    ("peak_extra_bytes",): "peak extra",
+    ("peak_rss_bytes",): "peak resident",
+    ("peak_rss_bytes", "start_rss_bytes"): "peak beyond libraries, networks and images",
+}
 
 
 @dataclass
@@ -168,8 +174,11 @@ def memory_table(results: list[Result]) -> str:
     header = ["case", "eager MiB", "compile MiB", "cgcl_fast MiB", "cgcl_fast / eager"]
     rows = []
     for result in results:
-        for name, text in (("peak_extra_bytes", "peak extra"), ("peak_rss_bytes", "peak resident")):
-            sizes = [result.memory(name, implementation) for implementation in ("eager", "compile", "cgcl_fast")]
+        for names, text in MEMORY_ROWS.items():
+            sizes = []
+            for implementation in ("eager", "compile", "cgcl_fast"):
+                numbers = [result.memory(name, implementation) for name in names]
+                sizes.append(None if None in numbers else numbers[0] - sum(numbers[1:]))
             if sizes[2] is not None:
                 ratio = sizes[2] / sizes[0] if sizes[0] else None
                 rows.append([f"{case_text(result)}, {text}", *map(mebibytes, sizes), percent(ratio)])
@@ -236,10 +245,11 @@ def report(machine: dict[str, Any], results: list[Result]) -> str:
 
 
 def headline(results: list[Result]) -> list[Result]:
-    """The cases that a target speaks of, in the order of the targets."""
+    """The cases that a target speaks of, in the order of the targets, those of an op together."""
     known = {result.key: result for result in results}
-    keys = dict.fromkeys((target.op, target.shape, target.direction) for target in TARGETS)
-    return [known[key] for key in keys if key in known]
+    keys = list(dict.fromkeys((target.op, target.shape, target.direction) for target in TARGETS))
+    ops = list(dict.fromkeys(op for op, _, _ in keys))
+    return [known[key] for key in sorted(keys, key=lambda key: ops.index(key[0])) if key in known]
 
 
 def readme_section(
@@ -303,11 +313,13 @@ def draw(path: Path, machine: dict[str, Any], results: list[Result]) -> None:
         places = [row + side * height / 2 for row in rows]
         axes.barh(places, [ratio - 1 for ratio in ratios], height, left=1, color=colour, label=label)
         for place, ratio in zip(places, ratios, strict=True):
+            slower = ratio < 1
             axes.annotate(
                 times(ratio),
-                (max(ratio, 1), place),
-                xytext=(4, 0),
+                (ratio, place),
+                xytext=(-4 if slower else 4, 0),
                 textcoords="offset points",
+                ha="right" if slower else "left",
                 va="center",
                 fontsize=8,
                 color="#333333",
@@ -319,12 +331,13 @@ def draw(path: Path, machine: dict[str, Any], results: list[Result]) -> None:
     axes.axvline(1, color="#333333", linewidth=1)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 1.35)
+    low, high = low / (1.35 if low < 1 else 1), high * 1.35
+    axes.set_xlim(low, high)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks([tick for tick in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high * 1.35])
+    axes.set_xticks([tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= tick <= high])
     axes.set_yticks(range(len(shown)), [f"{r.op}\n{r.shape}, {r.direction}" for r in shown], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

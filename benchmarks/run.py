@@ -1,6 +1,6 @@
 """Run the whole suite on this machine and write the results, without the times of single rounds, as one small JSON.
 
-    python -m benchmarks.run [--repeats 3] [--seconds 0.6] [--select EXPRESSION] [--device cpu] [--output FILE.json]
+    python -m benchmarks.run [--repeats 3] [--seconds 0.6] [--select EXPRESSION] [--no-memory] [--output FILE.json]
 
 A machine is never quite alone, and pytest-benchmark times one implementation after the other. So the suite runs several
 times, and a ratio is taken within a repeat, where the implementations of a case follow each other within seconds; the
@@ -81,13 +81,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="how often the suite runs (default: 3)")
     parser.add_argument("--seconds", type=float, default=0.6, help="timed for each benchmark and repeat (default: 0.6)")
     parser.add_argument("--select", default="", help="only benchmarks that match, as pytest -k")
+    parser.add_argument("--no-memory", action="store_true", help="leave the measurement of peak memory out")
     parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/DEVICE-MACHINE-DATE.json")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats: expected at least 1, got {arguments.repeats}")
+    memory = not arguments.no_memory
     with tempfile.TemporaryDirectory() as folder:
-        runs = [run_once(arguments, Path(folder, f"{i}.json"), i == 0) for i in range(arguments.repeats)]
+        runs = [run_once(arguments, Path(folder, f"{i}.json"), memory and i == 0) for i in range(arguments.repeats)]
     result = merge(runs)
     output = arguments.output or default_output(result["machine_info"])
     output.parent.mkdir(parents=True, exist_ok=True)
