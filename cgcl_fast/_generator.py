@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from torch import nn
 
 from cgcl_fast import compat
 from cgcl_fast.engine import CheckpointError, safe_load
-from cgcl_fast.engine.checkpoint import FORMAT
+from cgcl_fast.engine.checkpoint import FORMAT, first_readable
 from cgcl_fast.methods import METHODS
 
 
@@ -29,24 +27,20 @@ def find_generator(path: Path) -> tuple[nn.Module, Path]:
         raise CheckpointError(f"{path}: does not exist")
     if not path.is_dir():
         return read_generator(path), path
-    problems: list[str] = []
-    for file in _candidates(path):
-        try:
-            generator = read_generator(file)
-        except CheckpointError as error:
-            problems.append(str(error))
-            continue
-        for problem in problems:
-            warnings.warn(f"{problem}; {file.name} is used instead", stacklevel=2)
-        return generator, file
-    raise CheckpointError(problems[0] if problems else f"{path}: holds no checkpoint")
+    files = [
+        *_newest_first(path / "checkpoints"),
+        *_newest_first(path),
+        *(file for file in [path / "latest_net_G.pth"] if file.exists()),
+    ]
+    if not files:
+        raise CheckpointError(f"{path}: holds no checkpoint")
+    file, generator = first_readable(files, read_generator)
+    return generator, file
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
-    for place in (folder / "checkpoints", folder):
-        files = [file for file in place.glob("step_*") if file.suffix in (".safetensors", ".pt")]
-        yield from sorted(files, reverse=True)  # the newest first, and of one step the small file with G alone
-    yield from (file for file in [folder / "latest_net_G.pth"] if file.exists())
+def _newest_first(folder: Path) -> list[Path]:
+    """Of one step the small file, with G alone, before the other."""
+    return sorted((file for file in folder.glob("step_*") if file.suffix in (".safetensors", ".pt")), reverse=True)
 
 
 def read_generator(path: Path) -> nn.Module:

@@ -108,7 +108,7 @@ def make_parser(method: str) -> Parser:
         description=f"Options of {method}{' (the default)' if method == DEFAULT_METHOD else ''}. "
         "Names may be spelled with - or _.",
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these, e.g. a run's config.yaml.")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of options, as a run's config.yaml.")
     parser.add_argument("--resume", action="store_true", help="Go on with the run in --output, at its last checkpoint.")
     parser.add_argument("--compile", action="store_true", help="Compile the networks with torch.compile.")
     parser.add_argument("--method", default=method, choices=sorted(METHODS), help="As METHOD; for config files.")

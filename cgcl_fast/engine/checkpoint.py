@@ -6,13 +6,15 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .files import remove_leftovers, write_atomically
+
+T = TypeVar("T")
 
 FORMAT = "cgcl_fast.checkpoint"
 _NAME = re.compile(r"step_(\d+)\.pt")
@@ -58,6 +60,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of cgcl_fast")
     return state
+
+
+def first_readable(paths: Sequence[Path], read: Callable[[Path], T]) -> tuple[Path, T]:
+    """The first of ``paths`` that ``read`` takes, and what it read; the ones before it are named in warnings.
+
+    Raises:
+        CheckpointError: none of them; what was wrong with the first.
+    """
+    problems: list[str] = []
+    for path in paths:
+        try:
+            found = read(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; {path.name} is used instead", stacklevel=2)
+        return path, found
+    more = f", and none of the {len(paths) - 1} older ones can be read" if paths[1:] else ""
+    raise CheckpointError(f"{problems[0]}{more}")
 
 
 class Checkpoints:
@@ -131,15 +153,4 @@ class Checkpoints:
         paths = self.paths()
         if not paths:
             raise FileNotFoundError(f"{self.folder}: no checkpoint to resume from")
-        problems = []
-        for path in reversed(paths):
-            try:
-                state = read_checkpoint(path)
-            except CheckpointError as error:
-                problems.append(str(error))
-                continue
-            for problem in problems:
-                warnings.warn(f"{problem}; {path.name} is used instead", stacklevel=2)
-            return path, state
-        more = f", and none of the {len(paths) - 1} before it can be read" if paths[1:] else ""
-        raise CheckpointError(f"{problems[0]}{more}")
+        return first_readable(paths[::-1], read_checkpoint)

@@ -52,7 +52,7 @@ def test_none_that_loads_and_none_at_all(tmp_path: Path) -> None:
         Checkpoints(tmp_path).newest()
     for step in (1, 2, 3):
         save(tmp_path, step).write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"step_00000003\.pt: .*none of the 2 before it can be read$"):
+    with pytest.raises(CheckpointError, match=r"step_00000003\.pt: .*none of the 2 older ones can be read$"):
         Checkpoints(tmp_path).newest()
 
 
