@@ -107,6 +107,8 @@ class CUT(Method):
         super().__init__(config)
         if config.sampling not in ("random", "dag"):
             raise ValueError(f"sampling: expected 'random' or 'dag', got {config.sampling!r}")
+        if config.sampling == "dag" and config.lambda_gan == 0:
+            raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
         if not config.nce_layers:
             raise ValueError("nce_layers: expected at least one layer, got none")
         self.layers = tuple(config.nce_layers)
@@ -149,6 +151,9 @@ class CUT(Method):
         """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step."""
         if "output" in shared:
             return
+        height, width = batch["A"].shape[2:]
+        if height % 4 or width % 4:
+            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
         images = torch.cat([batch["A"], batch["B"]]) if self.identity else batch["A"]
         flipped = self.config.flip_equivariance and bool(torch.rand(()) < 0.5)
         if flipped or self.config.dropout:
@@ -177,7 +182,9 @@ class CUT(Method):
         losses = {}
         total = shared["output"].new_zeros(())
         if config.lambda_gan > 0:
-            gan = self.gan.generator(self.D(shared["output"][:n]))
+            logits = self.D(shared["output"][:n])
+            shared["score"] = logits.detach()
+            gan = self.gan.generator(logits)
             losses["G_GAN"] = gan
             total = total + config.lambda_gan * gan
         nce = self.contrast(shared, n)
@@ -196,11 +203,11 @@ class CUT(Method):
         queries = self.G.encode(shared["output"], self.layers)
         if shared["flipped"]:
             queries = [query.flip(3) for query in queries]
-        keys = shared["source_features"]
-        ids = self.draw(keys, n)
-        with torch.no_grad():
-            keys = self.H(keys, ids)
+        sources = shared.pop("source_features")  # not to be held during the backward pass
+        ids = self.draw(sources, shared, n)
         rows = self.H(queries, ids)
+        with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+            keys = self.H(sources, ids)
         if self.config.negatives == "internal":
             return self.nce(rows, keys)
         parts = []
@@ -210,10 +217,17 @@ class CUT(Method):
             parts.append(self.nce([q[part] for q in rows], [k[part] for k in keys], external))
         return torch.cat(parts)
 
-    def draw(self, features: Sequence[Tensor], n: int) -> list[Tensor]:
-        """Positions for each layer, (B, P) or (2B, P): one draw for the images of x and one for y."""
-        draws = [self.nce.sample(features) for _ in range(len(features[0]) // n)]
-        return [torch.cat([ids.expand(n, -1) for ids in layer]) for layer in zip(*draws, strict=True)]
+    def draw(self, features: Sequence[Tensor], shared: Shared, n: int) -> list[Tensor]:
+        """Positions for each layer, (B, P) or (2B, P): one random draw for the images of x and one for those of y, or
+        for each image those that D's attention picks."""
+        if self.config.sampling == "random":
+            draws = [self.nce.sample(features) for _ in range(len(features[0]) // n)]
+            return [torch.cat([ids.expand(n, -1) for ids in layer]) for layer in zip(*draws, strict=True)]
+        score = shared["score"]
+        if self.identity:
+            with torch.no_grad():
+                score = torch.cat([score, self.D(shared["output"][n:])])
+        return self.nce.sample(features, score.flip(3) if shared["flipped"] else score)
 
     def update_queues(self, batch: Batch, shared: Shared) -> None:
         """Move the averaged encoder and enqueue ``num_patches`` of its keys of each image (Eq. 4)."""

@@ -9,10 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.nn import blur_down, blur_up, reflect_pad
+from cgcl_fast.nn import blur_down, blur_up, conv_of, reflect_pad
 from cgcl_fast.ops import instance_norm
 
+Layer = Callable[[Tensor], Tensor]
+
 _norm_relu = partial(instance_norm, activation="relu")
+_pad = partial(reflect_pad, size=3)
+
+
+def _is_cheap(layer: Layer) -> bool:
+    """Whether to compute the layer again rather than keep its result. Not ``blur_down``: its result is a quarter."""
+    return layer in (_norm_relu, _pad, blur_up)
+
+
+def _chain(layers: Sequence[Layer], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 class ResnetBlock(nn.Module):
@@ -31,8 +45,12 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        y = self.dropout(_norm_relu(self.conv1(reflect_pad(x, 1))))
-        return instance_norm(self.conv2(reflect_pad(y, 1)), residual=x)
+        y = self.conv1(reflect_pad(x, 1))
+        if isinstance(self.dropout, nn.Dropout):
+            y = self.conv2(reflect_pad(self.dropout(_norm_relu(y)), 1))
+        else:
+            y = conv_of(self.conv2, lambda z: reflect_pad(_norm_relu(z), 1), y)
+        return instance_norm(y, residual=x)
 
 
 class ResnetGenerator(nn.Module):
@@ -106,17 +124,17 @@ class ResnetGenerator(nn.Module):
         )
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
-    def _layers(self) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
+    def _layers(self) -> list[tuple[int, Layer]]:
         """(published number, layer) in order; a norm with its ReLU goes by the number of the ReLU."""
-        layers: list[tuple[int, Callable[[Tensor], Tensor]]] = []
+        layers: list[tuple[int, Layer]] = []
         number = -1
 
-        def add(layer: Callable[[Tensor], Tensor], count: int = 1) -> None:
+        def add(layer: Layer, count: int = 1) -> None:
             nonlocal number
             number += count
             layers.append((number, layer))
 
-        add(partial(reflect_pad, size=3))
+        add(_pad)
         add(self.stem)
         add(_norm_relu, 2)
         for conv in self.down:
@@ -131,7 +149,7 @@ class ResnetGenerator(nn.Module):
                 add(blur_up)
             add(conv)
             add(_norm_relu, 2)
-        add(partial(reflect_pad, size=3))
+        add(_pad)
         add(self.head)
         add(torch.tanh)
         return layers
@@ -154,7 +172,7 @@ class ResnetGenerator(nn.Module):
         return tuple(widths)
 
     @staticmethod
-    def _resolve(feature_layers: Sequence[int], layers: list[tuple[int, Callable[[Tensor], Tensor]]]) -> list[int]:
+    def _resolve(feature_layers: Sequence[int], layers: list[tuple[int, Layer]]) -> list[int]:
         """The numbers of ``feature_layers`` with that of a norm replaced by that of its ReLU."""
         last = layers[-1][0]
         known = {number for number, _ in layers}
@@ -174,9 +192,16 @@ class ResnetGenerator(nn.Module):
         wanted = self._resolve(feature_layers, layers)
         features = []
         x = x.contiguous(memory_format=torch.channels_last)
+        waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
         for number, layer in layers:
-            x = layer(x)
-            if number in wanted:
+            named = number in wanted
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                x, waiting = conv_of(layer, partial(_chain, waiting), x) if waiting else layer(x), []
+            elif named or not _is_cheap(layer):
+                x, waiting = _chain([*waiting, layer], x), []
+            else:
+                waiting = [*waiting, layer]
+            if named:
                 features.append(x)
             if stop and number == wanted[-1]:
                 break

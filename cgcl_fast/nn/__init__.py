@@ -6,6 +6,7 @@ from cgcl_fast.nn.key_queue import KeyQueue, momentum_update
 from cgcl_fast.nn.pad import reflect_pad
 from cgcl_fast.nn.patch_nce import PatchNCE
 from cgcl_fast.nn.projector import Projector
+from cgcl_fast.nn.recompute import conv_of
 
 __all__ = [
     "GANLoss",
@@ -14,6 +15,7 @@ __all__ = [
     "Projector",
     "blur_down",
     "blur_up",
+    "conv_of",
     "momentum_update",
     "reflect_pad",
 ]

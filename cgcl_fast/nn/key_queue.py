@@ -28,7 +28,7 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Replace the oldest rows by ``keys`` (N, dim), which are normalised on the way in."""
+        """Replace the oldest rows by ``keys`` (N, dim), normalised on the way in; after the backward pass only."""
         size, dim = self.rows.shape
         if keys.dim() != 2 or keys.shape[1] != dim:
             raise ValueError(f"keys: expected (N, {dim}), got {tuple(keys.shape)}")
@@ -37,8 +37,7 @@ class KeyQueue(nn.Module):
         keys = keys / (keys.norm(dim=1, keepdim=True) + 1e-7)
         skipped = total - keys.shape[0]
         places = (self.position + skipped + torch.arange(keys.shape[0], device=keys.device)) % size
-        # A new tensor: the rows of this step may still be saved for a backward pass.
-        self.rows = self.rows.index_copy(0, places, keys)
+        self.rows.index_copy_(0, places, keys)
         self.position.copy_((self.position + total) % size)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.ops import patch_nce_layers, sample_patch_ids
+from cgcl_fast.ops import dag_select, patch_nce, sample_patch_ids
 
 
 class PatchNCE(nn.Module):
@@ -28,8 +28,18 @@ class PatchNCE(nn.Module):
         self.temperature = temperature
         self.negatives = negatives
 
-    def sample(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Random positions for each (B, C, H, W) layer, the same for every image of the batch: one (P,) a layer."""
+    def sample(self, features: Sequence[Tensor], score: Tensor | None = None) -> list[Tensor]:
+        """Positions for each layer.
+
+        Args:
+            features: one (B, C, H, W) a layer.
+            score: (B, 1, h, w) raw outputs of the discriminator, for the choice by its attention (EnCo, Algorithm 1).
+
+        Returns:
+            One int64 a layer: (P,), random and the same for every image of the batch; with ``score`` (B, P).
+        """
+        if score is not None:
+            return [dag_select(score, f.shape[2:], self.num_patches) for f in features]
         return [sample_patch_ids(f.shape[2] * f.shape[3], self.num_patches, device=f.device) for f in features]
 
     def forward(
@@ -50,13 +60,17 @@ class PatchNCE(nn.Module):
         """
         if (external is None) != (self.negatives == "internal"):
             raise ValueError(f"external: {'expected rows' if external is None else 'unused'} for {self.negatives!r}")
-        losses = patch_nce_layers(
-            queries,
-            [key.detach() for key in keys],
-            temperature=self.temperature,
-            negatives="none" if self.negatives == "external" else "image",
-            extra_negatives=external,
-            normalize=True,
-            reduction="none",
-        )
+        extras: Sequence[Tensor | None] = external or [None] * len(queries)
+        losses = [
+            patch_nce(
+                query,
+                key.detach(),
+                temperature=self.temperature,
+                negatives="none" if self.negatives == "external" else "image",
+                extra_negatives=extra,
+                normalize=True,
+                reduction="none",
+            )
+            for query, key, extra in zip(queries, keys, extras, strict=True)
+        ]
         return torch.stack([loss.mean(1) for loss in losses]).mean(0)
