@@ -25,11 +25,14 @@ NOT_MEASURED = "not measured"
 Key = tuple[str, str, str]
 #: A cell of a table, or nothing.
 Number = float | None
-#: What is measured, less what is to be subtracted from it -> its name.
+#: Numbers of a measurement of memory; what the second says is subtracted.
+EXTRA_MEMORY = ("peak_extra_bytes",)
+RESIDENT_MEMORY = ("peak_rss_bytes",)
+OWN_MEMORY = ("peak_rss_bytes", "start_rss_bytes")
 MEMORY_ROWS = {
-    ("peak_extra_bytes",): "peak extra",
-    ("peak_rss_bytes",): "peak resident",
-    ("peak_rss_bytes", "start_rss_bytes"): "peak beyond libraries, networks and images",
+    EXTRA_MEMORY: "peak extra",
+    RESIDENT_MEMORY: "peak resident",
+    OWN_MEMORY: "peak beyond libraries, networks and images",
 }
 
 
@@ -79,8 +82,12 @@ class Result:
         floor, seconds = self.floor(machine, own_size), self.seconds("cgcl_fast")
         return floor / seconds if floor is not None and seconds else None
 
-    def memory(self, name: str, implementation: str) -> Number:
-        return self.info.get(implementation, {}).get(name)
+    def memory(self, names: tuple[str, ...], implementation: str) -> Number:
+        """Bytes: the first of the measured numbers less the others."""
+        info = self.info.get(implementation, {})
+        if any(name not in info for name in names):
+            return None
+        return info[names[0]] - sum(info[name] for name in names[1:])
 
     def value(self, quantity: str, machine: dict[str, Any]) -> Number:
         """The number that a target speaks of."""
@@ -91,11 +98,12 @@ class Result:
         if quantity == targets.FLOOR:
             return self.share(machine)
         if quantity == targets.MEMORY:
-            return self.memory("peak_extra_bytes", "cgcl_fast")
+            return self.memory(EXTRA_MEMORY, "cgcl_fast")
         if quantity == targets.STEP_TIME:
             speedup = self.speedup("eager")
             return 1 / speedup if speedup else None
-        ours, eager = (self.memory("peak_rss_bytes", name) for name in ("cgcl_fast", "eager"))
+        names = OWN_MEMORY if quantity == targets.STEP_OWN_MEMORY else RESIDENT_MEMORY
+        ours, eager = self.memory(names, "cgcl_fast"), self.memory(names, "eager")
         return ours / eager if ours and eager else None
 
 
@@ -175,10 +183,7 @@ def memory_table(results: list[Result]) -> str:
     rows = []
     for result in results:
         for names, text in MEMORY_ROWS.items():
-            sizes = []
-            for implementation in ("eager", "compile", "cgcl_fast"):
-                numbers = [result.memory(name, implementation) for name in names]
-                sizes.append(None if None in numbers else numbers[0] - sum(numbers[1:]))
+            sizes = [result.memory(names, implementation) for implementation in ("eager", "compile", "cgcl_fast")]
             if sizes[2] is not None:
                 ratio = sizes[2] / sizes[0] if sizes[0] else None
                 rows.append([f"{case_text(result)}, {text}", *map(mebibytes, sizes), percent(ratio)])

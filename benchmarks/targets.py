@@ -15,9 +15,10 @@ COMPILE = "speed-up over compile"
 FLOOR = "share of the copy floor"
 MEMORY = "peak extra memory, bytes"
 STEP_TIME = "time, of eager's"
-STEP_MEMORY = "peak memory, of eager's"
+STEP_MEMORY = "peak resident memory, of eager's"
+STEP_OWN_MEMORY = "peak memory beyond libraries, networks and images, of eager's"
 #: Quantities that are to be at most the number; the others at least.
-AT_MOST = (MEMORY, STEP_TIME, STEP_MEMORY)
+AT_MOST = (MEMORY, STEP_TIME, STEP_MEMORY, STEP_OWN_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -58,4 +59,5 @@ TARGETS = [
     *(Target("patch_nce", f"(1, 4096, 256) {g}", BOTH, MEMORY, 4096 * 4096 * 4 / 10) for g in ("dQ", "dQ dK")),
     Target("cut step", "(1, 3, 256, 256)", BOTH, STEP_TIME, 0.80),
     Target("cut step", "(1, 3, 256, 256)", BOTH, STEP_MEMORY, 0.75),
+    Target("cut step", "(1, 3, 256, 256)", BOTH, STEP_OWN_MEMORY, 0.75),
 ]

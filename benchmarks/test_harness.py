@@ -75,6 +75,18 @@ def test_floor_and_share(tmp_path: Path) -> None:
     assert result.share(MACHINE) == pytest.approx(result.floor(MACHINE) / 0.02)
 
 
+def test_step_memory_is_compared_whole_and_beyond_the_start(tmp_path: Path) -> None:
+    data = raw(eager=10.0, cgcl_fast=5.0)
+    for entry, peak in zip(data["benchmarks"], (300, 200), strict=True):
+        entry["extra_info"].update(peak_rss_bytes=peak, start_rss_bytes=100)
+    machine, (result,) = report.read(results_file(tmp_path, data))
+    assert result.value(targets.STEP_MEMORY, machine) == pytest.approx(2 / 3)
+    assert result.value(targets.STEP_OWN_MEMORY, machine) == pytest.approx(1 / 2)
+    assert result.value(targets.STEP_TIME, machine) == pytest.approx(1 / 2)
+    assert len(report.memory_table([result]).splitlines()) == 4
+    assert result.value(targets.MEMORY, machine) is None
+
+
 @pytest.mark.parametrize(("eager", "word"), [(7.0, "met"), (5.0, "**missed**")])
 def test_targets_are_judged_both_ways(tmp_path: Path, eager: float, word: str) -> None:
     machine, results = report.read(results_file(tmp_path, raw(eager=eager, compile=9.0, cgcl_fast=2.0)))
