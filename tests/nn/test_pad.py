@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgcl_fast.nn import reflect_pad
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_values_and_gradient(size: int, channels_last: bool) -> None:
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    expected = F.pad(x, (size,) * 4, mode="reflect")
+    assert torch.equal(reflect_pad(x, size), expected)
+    weights = torch.randn_like(expected)
+    a, b = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (reflect_pad(x, size), expected))
+    torch.testing.assert_close(a, b)
+
+
+def test_the_input_is_not_kept() -> None:
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, keep):
+        reflect_pad(torch.randn(1, 2, 4, 4, requires_grad=True), 1)
+    assert not saved

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from methods import plain_cut
+
+from cgcl_fast import compat
+from cgcl_fast.nn import Projector
+
+
+def test_rows_are_those_of_the_published_perceptrons() -> None:
+    plain = plain_cut.Heads([3, 5], 7)
+    ours = compat.load_projector(plain.state_dict())
+    features = [torch.randn(2, 3, 6, 4), torch.randn(2, 5, 3, 3)]
+    ids = [torch.tensor([5, 0, 23]), torch.tensor([8, 1])]
+    rows = ours(features, ids)
+    assert [tuple(r.shape) for r in rows] == [(2, 3, 7), (2, 2, 7)]
+    for found, expected in zip(rows, plain(features, ids), strict=True):
+        unit = torch.nn.functional.normalize(found, dim=2).flatten(0, 1)
+        torch.testing.assert_close(unit, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_each_image_may_have_its_own_positions() -> None:
+    projector = Projector([4], 6)
+    feature = torch.randn(2, 4, 3, 5)
+    ids = torch.tensor([[0, 14], [7, 3]])
+    (rows,) = projector([feature], [ids])
+    for b in range(2):
+        (alone,) = projector([feature[b : b + 1]], [ids[b]])
+        torch.testing.assert_close(rows[b : b + 1], alone)
+
+
+def test_all_parameters_exist_at_once() -> None:
+    assert sum(p.numel() for p in Projector([3, 4], 5).parameters()) == (3 * 5 + 5 + 30) + (4 * 5 + 5 + 30)
+    assert Projector([3, 4], 5).channels == (3, 4)
+
+
+def test_layers_must_match() -> None:
+    with pytest.raises(ValueError, match="expected 2 layers of each, got 1 and 2"):
+        Projector([3, 4], 5)([torch.zeros(1, 3, 2, 2)], [torch.zeros(1, dtype=torch.long)] * 2)
