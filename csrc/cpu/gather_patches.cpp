@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "ids.h"
-#include "pages.h"
+#include "large.h"
 
 namespace cgcl {
 namespace {
@@ -129,12 +129,7 @@ void scatter_pixels(const Tensor& grad, const Ids& ids, Tensor& map) {  // chann
 
 template <typename T>
 Tensor scatter(const Tensor& grad, const Ids& ids, int64_t C, int64_t H, int64_t W, bool channels_last) {
-  using torch::headeronly::MemoryFormat;
-  const int64_t sizes[] = {grad.size(0), C, H, W};
-  Tensor map = torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes, 4), grad.scalar_type(), std::nullopt,
-                                    std::nullopt, std::nullopt,
-                                    channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-  prefer_huge_pages(map.mutable_data_ptr(), map.numel() * int64_t(sizeof(T)));
+  Tensor map = empty_large_map(grad.size(0), C, H, W, grad.scalar_type(), channels_last);
   if (map.numel() > 0) channels_last ? scatter_pixels<T>(grad, ids, map) : scatter_planes<T>(grad, ids, map);
   return map;
 }

@@ -137,6 +137,33 @@ def test_a_single_element_and_no_patches() -> None:
     assert gather_patches(random(2, 3, 0, 5), torch.empty(0, dtype=torch.int64)).shape == (2, 0, 3)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_large_gradients_that_reuse_memory(layout: str) -> None:
+    """Gradients above 32 MiB take over the memory of one that is gone, never of one that is still there."""
+    features = laid_out(torch.zeros(1, 130, 257, 256), layout).requires_grad_()
+    ids = random_ids(257 * 256, 300, None)
+
+    def gradient(value: float) -> Tensor:
+        (result,) = torch.autograd.grad(gather_patches(features, ids).sum() * value, features)
+        return result
+
+    def is_right(result: Tensor, value: float) -> bool:
+        rows = result.flatten(2)[0]
+        return bool((rows[:, ids] == value).all()) and int(result.count_nonzero()) == 300 * 130
+
+    for value in (1.0, 2.0):  # each is freed before the next
+        kept = gradient(value)
+        assert kept.stride() == features.stride() and is_right(kept, value)
+        del kept
+    first, second = gradient(3.0), gradient(4.0)
+    assert is_right(first, 3.0) and is_right(second, 4.0)
+    del first
+    third, view = gradient(5.0), second[:, 1:]
+    del second
+    fourth = gradient(6.0)
+    assert is_right(third, 5.0) and is_right(fourth, 6.0) and int(view.count_nonzero()) == 300 * 129
+
+
 def test_same_result_twice() -> None:
     features, ids = random(1, 64, 50, 50).requires_grad_(), torch.randint(0, 2500, (3000,))
     runs = [torch.autograd.grad(gather_patches(features, ids).square().sum(), features)[0] for _ in range(3)]

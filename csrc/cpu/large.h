@@ -1,0 +1,13 @@
+// Memory for large results that are written whole.
+#pragma once
+
+#include "tensor.h"
+
+namespace cgcl {
+
+// An uninitialised map (B, C, H, W). Above 32 MiB the allocator maps fresh pages for every tensor and gives them back
+// afterwards, and then the page faults take ten times as long as the stores. So one block of that size is kept when its
+// tensor is freed, for the next tensor of the same size; meanwhile the system may take its pages if memory is short.
+Tensor empty_large_map(int64_t B, int64_t C, int64_t H, int64_t W, ScalarType type, bool channels_last);
+
+}  // namespace cgcl
