@@ -4,8 +4,8 @@ CUT draws its 256 patches as the first of a random permutation of all H·W posit
 one 63-bit key a row comes from PyTorch's generator, so that seeds and checkpoints of its state reproduce the draw, and
 a counter-based hash (splitmix64, Steele et al. 2014) expands the key into a stream of draws. The positions are
 
-- where H·W >= 4·P, the first P distinct draws modulo H·W: rejection makes them uniform without replacement;
-- where H·W < 4·P, the first P of all positions sorted by their draws: the order of independent draws is a uniform
+- where H·W >= 2·P, the first P distinct draws modulo H·W: rejection makes them uniform without replacement;
+- where H·W < 2·P, the first P of all positions sorted by their draws: the order of independent draws is a uniform
   permutation.
 
 Both are O(P). What keeps them from being exactly uniform is the modulo (1 part in 2^63 / H·W) and a tie of 63-bit draws
@@ -43,12 +43,12 @@ def _draws(keys: Tensor, count: int) -> Tensor:
 def sample_patch_ids_reference(keys: Tensor, num_positions: int, num_patches: int) -> Tensor:
     """What the module says, in plain PyTorch and without reading from the device: keys () or (B,) -> (P,) or (B, P)."""
     rows = keys.reshape(-1, 1)
-    if num_positions < 4 * num_patches:
+    if num_positions < 2 * num_patches:
         ids = _draws(rows, num_positions).argsort(dim=1, stable=True)[:, :num_patches]
     else:
-        # Of 2P + 64 draws fewer than P are distinct once in 1e30 calls; 0, 1, 2, ... at the end of the stream then
+        # Of 4P + 128 draws fewer than P are distinct once in 1e30 calls; 0, 1, 2, ... at the end of the stream then
         # still makes the ids distinct.
-        draws = _draws(rows, 2 * num_patches + 64) % max(num_positions, 1)
+        draws = _draws(rows, 4 * num_patches + 128) % max(num_positions, 1)
         last_resort = torch.arange(num_patches, device=keys.device).expand(len(rows), -1)
         stream = torch.cat([draws, last_resort], dim=1)
         ordered, origin = stream.sort(dim=1, stable=True)
@@ -98,7 +98,7 @@ def sample_patch_ids(
         keys = keys if device is None else keys.to(device)
     if choose_on(op, keys.device.type) == "reference":
         return sample_patch_ids_reference(keys, num_positions, num_patches)
-    return torch.ops.cgcl_fast._sample_patch_ids(keys, num_positions, num_patches)
+    return torch.ops.cgcl_fast._sample_patch_ids.default(keys, num_positions, num_patches)
 
 
 _registry.fake("_sample_patch_ids", lambda keys, num_positions, num_patches: keys.new_empty((*keys.shape, num_patches)))

@@ -25,18 +25,23 @@ uint32_t rank_of(float value) {
   return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
 }
 
-// Where output position i reads along an axis: pixels at half-integers (align_corners=False), the first clamped to 0.
+// The two pixels that an output position lies between, as offsets, and the weight of the second.
 struct Tap {
   int64_t low, high;
-  float weight;  // of high
-
-  Tap(int64_t i, float scale, int64_t size) {
-    const float source = std::max((float(i) + 0.5f) * scale - 0.5f, 0.0f);
-    low = std::min(int64_t(source), size - 1);
-    high = std::min(low + 1, size - 1);
-    weight = source - float(low);
-  }
+  float weight;
 };
+
+// Along one axis: pixels at half-integers (align_corners=False), positions before the first pixel's centre clamped to it.
+std::vector<Tap> taps(int64_t length, int64_t size, int64_t stride) {
+  std::vector<Tap> all(length);
+  const float scale = float(size) / float(length);
+  for (int64_t i = 0; i < length; ++i) {
+    const float source = std::max((float(i) + 0.5f) * scale - 0.5f, 0.0f);
+    const int64_t low = std::min(int64_t(source), size - 1);
+    all[i] = {low * stride, std::min(low + 1, size - 1) * stride, source - float(low)};
+  }
+  return all;
+}
 
 struct Item {
   uint32_t rank, candidate;
@@ -64,20 +69,20 @@ template <typename T>
 void select(const Tensor& score, const Ids& candidates, int64_t H, int64_t W, int64_t first, Tensor& out) {
   const int64_t B = score.size(0), h = score.size(2), w = score.size(3), K = candidates.count, P = out.size(1);
   const T* const map = static_cast<const T*>(score.const_data_ptr());
-  const int64_t stride_b = score.stride(0), stride_h = score.stride(2), stride_w = score.stride(3);
+  const int64_t stride_b = score.stride(0);
   int64_t* const ids = static_cast<int64_t*>(out.mutable_data_ptr());
-  const float scale_h = float(h) / float(H), scale_w = float(w) / float(W);
+  const std::vector<Tap> rows = taps(H, h, score.stride(2)), columns = taps(W, w, score.stride(3));
   parallel(B, 16 * K, [&](int64_t begin, int64_t end) {
     std::vector<Item> items(K), other(K);
     for (int64_t b = begin; b < end; ++b) {
       const T* const image = map + b * stride_b;
       for (int64_t k = 0; k < K; ++k) {
         const int64_t id = candidates.at(b, k);
-        const Tap y(id / W, scale_h, h), x(id % W, scale_w, w);
-        const T *const top = image + y.low * stride_h, *const bottom = image + y.high * stride_h;
+        const Tap &y = rows[id / W], &x = columns[id % W];
+        const T *const top = image + y.low, *const bottom = image + y.high;
         const float left = 1.0f - x.weight, right = x.weight;
-        const float above = left * value_of(top[x.low * stride_w]) + right * value_of(top[x.high * stride_w]);
-        const float below = left * value_of(bottom[x.low * stride_w]) + right * value_of(bottom[x.high * stride_w]);
+        const float above = left * value_of(top[x.low]) + right * value_of(top[x.high]);
+        const float below = left * value_of(bottom[x.low]) + right * value_of(bottom[x.high]);
         items[k] = {rank_of((1.0f - y.weight) * above + y.weight * below), uint32_t(k)};
       }
       sort_by_rank(items, other);

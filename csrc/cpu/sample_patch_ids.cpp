@@ -24,19 +24,47 @@ int log2_ceil(int64_t n) {
   return bits;
 }
 
-// Few of many positions: the first `count` distinct ones of a stream of draws. A small open-addressing table remembers them.
-void first_distinct(uint64_t key, int64_t positions, int64_t count, std::vector<int64_t>& table, int64_t* ids) {
-  const uint64_t mask = (uint64_t(1) << (log2_ceil(count) + 1)) - 1;
-  table.assign(mask + 1, -1);
-  const int64_t draws = 2 * count + 64;
-  for (int64_t t = 0, found = 0; found < count; ++t) {
-    // The stream ends in 0, 1, 2, ..., so that it holds enough distinct positions whatever the draws are.
-    const int64_t id = t < draws ? int64_t(draw(key, t) % uint64_t(positions)) : t - draws;
-    uint64_t slot = uint64_t(id) & mask;
-    while (table[slot] >= 0 && table[slot] != id) slot = (slot + 1) & mask;
+// Few of many positions: the first `count` distinct ones of a stream of draws.
+struct Stream {
+  uint64_t key, positions;
+  int64_t draws, t = 0;
+
+  Stream(uint64_t key, int64_t positions, int64_t count) : key(key), positions(positions), draws(4 * count + 128) {}
+
+  // The stream ends in 0, 1, 2, ..., so that it holds enough distinct positions whatever the draws are.
+  int64_t next() {
+    const int64_t id = t < draws ? int64_t(draw(key, t) % positions) : t - draws;
+    ++t;
+    return id;
+  }
+};
+
+// One bit a position says which came before; no branch depends on it, since nothing could predict that.
+void first_distinct_by_bits(uint64_t key, int64_t positions, int64_t count, std::vector<uint64_t>& seen, int64_t* ids) {
+  seen.assign((positions + 63) / 64, 0);
+  Stream stream(key, positions, count);
+  for (int64_t found = 0; found < count;) {
+    const int64_t id = stream.next();
+    uint64_t& word = seen[id / 64];
+    const uint64_t bit = uint64_t(1) << (id % 64);
+    ids[found] = id;
+    found += (word & bit) == 0;
+    word |= bit;
+  }
+}
+
+// Where that would be too many bits, a sparse open-addressing table.
+void first_distinct_by_hash(uint64_t key, int64_t positions, int64_t count, std::vector<uint64_t>& table, int64_t* ids) {
+  const uint64_t mask = (uint64_t(1) << (log2_ceil(count) + 3)) - 1, none = ~uint64_t(0);
+  table.assign(mask + 1, none);
+  Stream stream(key, positions, count);
+  for (int64_t found = 0; found < count;) {
+    const uint64_t id = uint64_t(stream.next());
+    uint64_t slot = id & mask;
+    while (table[slot] != none && table[slot] != id) slot = (slot + 1) & mask;
     if (table[slot] == id) continue;
     table[slot] = id;
-    ids[found++] = id;
+    ids[found++] = int64_t(id);
   }
 }
 
@@ -45,11 +73,11 @@ struct Ranked {
   int64_t id;
 };
 
-// Most of the positions: all of them in the order of their draws, by one bucket a position and insertion within buckets.
-void smallest_draws(uint64_t key, int64_t positions, int64_t count, std::vector<int64_t>& buckets,
+// Most of the positions: all of them in the order of their draws, by buckets, most of one position or none, and insertion within them.
+void smallest_draws(uint64_t key, int64_t positions, int64_t count, std::vector<uint64_t>& buckets,
                     std::vector<Ranked>& sorted, int64_t* ids) {
-  const int shift = 63 - log2_ceil(positions);
-  buckets.assign((size_t(1) << log2_ceil(positions)) + 1, 0);
+  const int bits = log2_ceil(positions) + 2, shift = 63 - bits;
+  buckets.assign((size_t(1) << bits) + 1, 0);
   sorted.resize(positions);
   for (int64_t i = 0; i < positions; ++i) ++buckets[(draw(key, i) >> shift) + 1];
   for (size_t k = 1; k < buckets.size(); ++k) buckets[k] += buckets[k - 1];
@@ -78,15 +106,19 @@ Tensor sample_patch_ids(Tensor keys, int64_t num_positions, int64_t num_patches)
   if (rows == 0 || num_patches == 0) return ids;
   const int64_t* key = static_cast<const int64_t*>(keys.const_data_ptr());
   int64_t* out = static_cast<int64_t*>(ids.mutable_data_ptr());
-  const bool dense = num_positions / 4 < num_patches;
+  const bool dense = num_positions / 2 < num_patches;
   parallel(rows, 8 * (dense ? num_positions : num_patches), [&](int64_t begin, int64_t end) {
-    std::vector<int64_t> table;
+    std::vector<uint64_t> scratch;
     std::vector<Ranked> sorted;
     for (int64_t b = begin; b < end; ++b) {
+      const uint64_t row_key = uint64_t(key[b * stride]);
+      int64_t* const row = out + b * num_patches;
       if (dense) {
-        smallest_draws(uint64_t(key[b * stride]), num_positions, num_patches, table, sorted, out + b * num_patches);
+        smallest_draws(row_key, num_positions, num_patches, scratch, sorted, row);
+      } else if (num_positions / 256 <= num_patches) {
+        first_distinct_by_bits(row_key, num_positions, num_patches, scratch, row);
       } else {
-        first_distinct(uint64_t(key[b * stride]), num_positions, num_patches, table, out + b * num_patches);
+        first_distinct_by_hash(row_key, num_positions, num_patches, scratch, row);
       }
     }
   });

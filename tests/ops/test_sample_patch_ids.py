@@ -43,7 +43,7 @@ def scalar_draw(key: int, t: int) -> int:
 
 
 def scalar_ids(key: int, positions: int, patches: int) -> list[int]:
-    if positions < 4 * patches:
+    if positions < 2 * patches:
         return sorted(range(positions), key=lambda i: scalar_draw(key, i))[:patches]
     ids: dict[int, None] = {}
     t = 0
@@ -82,7 +82,7 @@ def test_more_positions_than_32_bits() -> None:
     assert int(fast.max()) > 2**40
 
 
-@pytest.mark.parametrize("positions, patches", [(100, 10), (100, 40), (64, 64)])
+@pytest.mark.parametrize("positions, patches", [(100, 10), (100, 50), (100, 60), (64, 64)])
 def test_every_position_and_pair_is_equally_likely(positions: int, patches: int) -> None:
     ids = sample_patch_ids(positions, patches, batch=20000, generator=seeded())
     for place in {0, 1, patches // 2, patches - 1}:
@@ -95,7 +95,7 @@ def test_every_position_and_pair_is_equally_likely(positions: int, patches: int)
         assert_uniform(torch.bincount(offsets, minlength=positions)[1:])
 
 
-@pytest.mark.parametrize("positions, patches", [(2, 2), (3, 3), (4, 4), (5, 5), (5, 2), (8, 2), (12, 3)])
+@pytest.mark.parametrize("positions, patches", [(2, 2), (3, 3), (4, 4), (5, 5), (4, 2), (5, 3), (8, 2), (12, 3)])
 def test_every_ordered_choice_is_equally_likely(positions: int, patches: int) -> None:
     choices = math.perm(positions, patches)
     ids = sample_patch_ids(positions, patches, batch=100 * choices, generator=seeded(1))
