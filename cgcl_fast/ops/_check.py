@@ -42,6 +42,8 @@ def integer_ids(op: str, name: str, value: object) -> None:
 
 def count(op: str, name: str, value: object, least: int = 0) -> int:
     """`value` as an integer of at least `least`; symbolic sizes of `torch.compile` pass."""
+    if type(value) is int and value >= least:
+        return value
     if isinstance(value, bool) or not hasattr(value, "__index__") or isinstance(value, Tensor):
         raise TypeError(f"{op}: expected {name} to be an integer, got {type(value).__name__}")
     number = value if isinstance(value, (int, torch.SymInt)) else operator.index(value)  # type: ignore[arg-type]

@@ -16,10 +16,14 @@ constexpr int64_t kHugePage = int64_t(1) << 21;
 
 #if defined(MADV_HUGEPAGE) && defined(MADV_FREE)
 
+struct Block {
+  void* data = nullptr;
+  int64_t bytes = 0;
+};
+
 struct Kept {
   std::mutex mutex;
-  void* block = nullptr;
-  int64_t bytes = 0;
+  Block newer, older;
 };
 
 Kept& kept() {
@@ -29,26 +33,25 @@ Kept& kept() {
 
 void* take(int64_t bytes) {
   {
-    const std::lock_guard<std::mutex> lock(kept().mutex);
-    if (kept().bytes == bytes) {
-      kept().bytes = 0;
-      return std::exchange(kept().block, nullptr);
-    }
+    Kept& k = kept();
+    const std::lock_guard<std::mutex> lock(k.mutex);
+    if (k.newer.bytes == bytes) return std::exchange(k.newer, std::exchange(k.older, Block{})).data;
+    if (k.older.bytes == bytes) return std::exchange(k.older, Block{}).data;
   }
-  void* block = nullptr;
-  if (posix_memalign(&block, kHugePage, bytes) != 0) return nullptr;
-  madvise(block, bytes, MADV_HUGEPAGE);
-  return block;
+  void* data = nullptr;
+  if (posix_memalign(&data, kHugePage, bytes) != 0) return nullptr;
+  madvise(data, bytes, MADV_HUGEPAGE);
+  return data;
 }
 
-void keep(void* block, int64_t bytes) {
-  madvise(block, bytes, MADV_FREE);
+void keep(Block block) {
+  madvise(block.data, block.bytes, MADV_FREE);
   {
-    const std::lock_guard<std::mutex> lock(kept().mutex);
-    std::swap(block, kept().block);
-    kept().bytes = bytes;
+    Kept& k = kept();
+    const std::lock_guard<std::mutex> lock(k.mutex);
+    block = std::exchange(k.older, std::exchange(k.newer, block));
   }
-  std::free(block);
+  std::free(block.data);
 }
 
 #endif
@@ -68,7 +71,7 @@ Tensor empty_large_map(int64_t B, int64_t C, int64_t H, int64_t W, ScalarType ty
       return torch::stable::from_blob(block, IntHeaderOnlyArrayRef(sizes, 4),
                                       IntHeaderOnlyArrayRef(channels_last ? pixel : plane, 4),
                                       torch::stable::Device(torch::headeronly::DeviceType::CPU), type,
-                                      [bytes](void* data) { keep(data, bytes); });
+                                      [bytes](void* data) { keep({data, bytes}); });
   }
 #endif
   return torch::stable::empty(IntHeaderOnlyArrayRef(sizes, 4), type, std::nullopt, std::nullopt, std::nullopt,
