@@ -56,9 +56,18 @@ def installed_without_native_files(folder: Path) -> Path:
     return folder / "cgcl_fast"
 
 
+# The finder of an editable installation would still find the modules that the copy lacks.
+INFO = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+from cgcl_fast import info
+sys.exit(info.main([]))
+"""
+
+
 def shown_from(package: Path, **environment: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-m", "cgcl_fast.info"],
+        [sys.executable, "-c", INFO],
         cwd=package.parent,
         env={**os.environ, "PYTHONPATH": str(package.parent), "CGCL_FAST_LIBRARY": "", **environment},
         capture_output=True,
