@@ -11,7 +11,9 @@
 namespace cgcl {
 namespace {
 
-constexpr int64_t kChunks = 32;  // partial sums of a call, added in order: the same result with any number of threads
+// Partial sums of a call are added in order: the same result with any number of threads.
+constexpr int64_t kChunks = 32;      // at most so many,
+constexpr int64_t kChunkTiles = 4;   // each of at least so many tiles
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -122,7 +124,7 @@ int64_t work_of(const Tensor& map, int64_t N, int64_t channels) {
 class ChunkSums {
  public:
   ChunkSums(int64_t tiles, int64_t N, int64_t C, int64_t Cv)
-      : tiles_(tiles), chunks_(std::min(tiles, kChunks)), N_(N), ld_keys_(round_up(C, kMemoryPad)),
+      : tiles_(tiles), chunks_(std::min((tiles + kChunkTiles - 1) / kChunkTiles, kChunks)), N_(N), ld_keys_(round_up(C, kMemoryPad)),
         ld_values_(round_up(Cv, kMemoryPad)), step_(round_up(N * (ld_keys_ + ld_values_ + 1), kMemoryPad)),
         data_(static_cast<float*>(std::calloc(std::max<int64_t>(chunks_ * step_, 1), sizeof(float)))) {
     STD_TORCH_CHECK(data_ != nullptr, "cgcl_fast: not enough memory for ", chunks_ * step_ * 4, " bytes of partial sums");

@@ -100,18 +100,19 @@ void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, floa
   Rows rows{scratch};
   const int64_t N = a.keys.count;
   float *content = rows.tile(a.content), *grad = rows.tile(a.grad), *buffer = rows.tile(a.dcontent);
-  float *d = rows.weights(N), *weights = rows.weights(N), *dweights = rows.weights(N), *transposed = rows.weights(N);
+  float *d = rows.weights(N), *weights = rows.weights(N), *dweights = rows.weights(N), *room = rows.weights(N);
   float *rnorm = rows.take(1), *scale = rows.take(1);
   for (int64_t t = begin; t < end; ++t) {
     const Span span = span_of(t, a.pixels);
     const Tile g = load_tile(a.grad, span, grad);
     restore(d, a.cosines, N, a.pixels, span);
     softmax_of_cosines(N, span, d, weights);
-    if (a.need_values) accumulate(a.grad, g, span, weights, N, transposed, sums.values);
-    if (!a.need_content && !a.need_keys) continue;
+    const bool need_weights = a.need_content || a.need_keys;
+    if (need_weights) similarity(a.grad, g, span, a.values, dweights, scale);
+    if (a.need_values) accumulate(a.grad, g, span, weights, N, room, sums.values);
+    if (!need_weights) continue;
 
     restore(rnorm, a.rnorm, 1, a.pixels, span);
-    similarity(a.grad, g, span, a.values, dweights, nullptr);
     for (int64_t p = 0; p < span.padded; p += kLanes) {
       vf inner = {}, along = {};
       for (int64_t n = 0; n < N; ++n) inner += load(weights + n * kMemoryRow + p) * load(dweights + n * kMemoryRow + p);
@@ -124,7 +125,7 @@ void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, floa
       store(scale + p, along * r * r);
     }
     const Tile x = load_tile(a.content, span, content);
-    if (a.need_keys) accumulate(a.content, x, span, dweights, N, transposed, sums.keys);
+    if (a.need_keys) accumulate(a.content, x, span, dweights, N, room, sums.keys);
     if (a.need_content) {
       const Output out = output_tile(a.dcontent, span, buffer);
       combine(a.dcontent, out, span, dweights, a.keys, &x, scale);
@@ -138,7 +139,7 @@ void update(const MemoryUpdateArgs& a, const MemorySums& sums, float* scratch, i
   Rows rows{scratch};
   const int64_t N = a.keys.count;
   float *content = rows.tile(a.content), *style = rows.tile(a.style);
-  float *weights = rows.weights(N), *transposed = rows.weights(N), *rnorm = rows.take(1);
+  float *weights = rows.weights(N), *room = rows.weights(N), *rnorm = rows.take(1);
   for (int64_t t = begin; t < end; ++t) {
     const Span span = span_of(t, a.pixels);
     const Tile x = load_tile(a.content, span, content);
@@ -156,9 +157,9 @@ void update(const MemoryUpdateArgs& a, const MemorySums& sums, float* scratch, i
       }
       sums.weights[n] += sum(total);
     }
-    accumulate(a.content, x, span, weights, N, transposed, sums.keys);
+    accumulate(a.content, x, span, weights, N, room, sums.keys);
     const Tile s = load_tile(a.style, span, style);
-    accumulate(a.style, s, span, weights, N, transposed, sums.values);
+    accumulate(a.style, s, span, weights, N, room, sums.values);
   }
 }
 
@@ -171,7 +172,7 @@ int64_t contrast(const MemoryContrastArgs& a, float* scratch, int64_t begin, int
   for (int64_t t = begin; t < end; ++t) {
     const Span span = span_of(t, a.pixels);
     const Tile x = load_tile(a.features, span, features);
-    similarity(a.features, x, span, a.items, l, nullptr);
+    similarity(a.features, x, span, a.items, l, rest_of);
     for (int64_t n = 0; n < N; ++n)
       for (int64_t p = 0; p < span.padded; p += kLanes)
         store(l + n * kMemoryRow + p, load(l + n * kMemoryRow + p) * a.rtemperature);
@@ -215,7 +216,7 @@ void contrast_backward(const MemoryContrastBackwardArgs& a, const MemorySums& su
   Rows rows{scratch};
   const int64_t N = a.items.count;
   float *features = rows.tile(a.features), *buffer = rows.tile(a.dfeatures);
-  float *weights = rows.weights(N), *transposed = rows.weights(N), *grad = rows.take(1);
+  float *weights = rows.weights(N), *room = rows.weights(N), *grad = rows.take(1);
   for (int64_t t = begin; t < end; ++t) {
     const Span span = span_of(t, a.pixels);
     restore(weights, a.logit_grad, N, a.pixels, span);
@@ -225,7 +226,7 @@ void contrast_backward(const MemoryContrastBackwardArgs& a, const MemorySums& su
         store(weights + n * kMemoryRow + p, load(weights + n * kMemoryRow + p) * load(grad + p) * a.rtemperature);
     if (a.need_items) {
       const Tile x = load_tile(a.features, span, features);
-      accumulate(a.features, x, span, weights, N, transposed, sums.keys);
+      accumulate(a.features, x, span, weights, N, room, sums.keys);
     }
     if (a.need_features) {
       const Output out = output_tile(a.dfeatures, span, buffer);

@@ -9,7 +9,7 @@
 
 namespace cgcl {
 
-constexpr int64_t kMemoryTile = 512;              // pixels in work at a time
+constexpr int64_t kMemoryTile = 256;              // pixels in work at a time
 constexpr int64_t kMemoryRow = kMemoryTile + 16;  // floats from one row of a tile to the next: no power of two
 constexpr int64_t kMemoryPad = 16;                // channels in rows are padded to the widest vector
 constexpr int64_t kMemoryRows = 4;                // item rows are padded to the blocks of the inner products

@@ -24,21 +24,22 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // ---- C(r, j) = start + Σ_k A[k·lda + r] · B[k·ldb + j]
 
-enum class Start { zero, zero_and_squares, add, minus_scaled_columns, minus_scaled_rows };
+enum class Start { zero, add, minus_scaled_columns, minus_scaled_rows };
 
 struct StartArgs {
-  float* squares = nullptr;      // zero_and_squares: Σ_k B(k, j)² goes here too
-  const float* x = nullptr;      // minus_scaled_columns: -x(r, j)·scale[j]; minus_scaled_rows: -x(r, j)·scale[r]
+  const float* x = nullptr;  // minus_scaled_columns: -x(r, j)·scale[j]; minus_scaled_rows: -x(r, j)·scale[r]
   int64_t ldx = 0;
   const float* scale = nullptr;
 };
 
 constexpr int kRows = kLanes == 16 ? 10 : 6;  // of accumulators, times two vectors: what the register file holds
+constexpr int64_t kDepth = 8;                 // rows of B at a time, so that they are read in long runs
 
-template <int R, int V, Start kStart>
+// kFirst: B is met for the first time. Then Σ_k B(k, j)² goes to `squares`, and the next kDepth rows are fetched.
+template <int R, int V, Start kStart, bool kFirst>
 inline void outer_block(int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb, float* C, int64_t ldc,
-                        const StartArgs& start, int64_t row, int64_t column) {
-  vf sums[R][V], squares[V] = {};
+                        const StartArgs& start, int64_t row, int64_t column, float* squares) {
+  vf sums[R][V], squared[V] = {};
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
       if constexpr (kStart == Start::add) {
@@ -51,11 +52,17 @@ inline void outer_block(int64_t K, const float* A, int64_t lda, const float* B, 
         sums[r][v] = vf{};
       }
     }
+  if constexpr (kFirst)
+    for (int v = 0; v < V; ++v) squared[v] = load(squares + column + v * kLanes);
   for (int64_t k = 0; k < K; ++k) {
     vf b[V];
-    for (int v = 0; v < V; ++v) b[v] = load(B + k * ldb + v * kLanes);
-    if constexpr (kStart == Start::zero_and_squares)
-      for (int v = 0; v < V; ++v) squares[v] += b[v] * b[v];
+    for (int v = 0; v < V; ++v) {
+      b[v] = load(B + k * ldb + v * kLanes);
+      if constexpr (kFirst) {
+        __builtin_prefetch(B + (k + kDepth) * ldb + v * kLanes);
+        squared[v] += b[v] * b[v];
+      }
+    }
     for (int r = 0; r < R; ++r) {
       const float a = A[k * lda + r];
       for (int v = 0; v < V; ++v) sums[r][v] += b[v] * a;
@@ -63,50 +70,67 @@ inline void outer_block(int64_t K, const float* A, int64_t lda, const float* B, 
   }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) store(C + r * ldc + v * kLanes, sums[r][v]);
-  if constexpr (kStart == Start::zero_and_squares)
-    for (int v = 0; v < V; ++v) store(start.squares + column + v * kLanes, squares[v]);
+  if constexpr (kFirst)
+    for (int v = 0; v < V; ++v) store(squares + column + v * kLanes, squared[v]);
 }
 
-template <int V, Start kStart>
-inline int64_t outer_rows(int64_t rows, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb, float* C,
-                          int64_t ldc, const StartArgs& start, int64_t row, int64_t column) {
-  constexpr Start kRest = kStart == Start::zero_and_squares ? Start::zero : kStart;
-  const auto with_squares = [&] { return kStart == Start::zero_and_squares && row == 0; };
-#define CGCL_OUTER(R)                                                                                              \
-  if (with_squares())                                                                                              \
-    outer_block<R, V, kStart>(K, A + row, lda, B + column, ldb, C + row * ldc + column, ldc, start, row, column);  \
-  else                                                                                                             \
-    outer_block<R, V, kRest>(K, A + row, lda, B + column, ldb, C + row * ldc + column, ldc, start, row, column);   \
-  return R
-  if (rows >= kRows) {
-    CGCL_OUTER(kRows);
-  }
-  if (rows >= kRows / 2) {
-    CGCL_OUTER(kRows / 2);
-  }
-  if (rows >= 2) {
-    CGCL_OUTER(2);
-  }
-  CGCL_OUTER(1);
-#undef CGCL_OUTER
+// One block of rows over columns [first, last); returns how many rows it was.
+template <int R, Start kStart, bool kFirst>
+inline int64_t outer_rows(int64_t first, int64_t last, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb,
+                          float* C, int64_t ldc, const StartArgs& start, int64_t row, float* squares) {
+  int64_t j = first;
+  for (; j + 2 * kLanes <= last; j += 2 * kLanes)
+    outer_block<R, 2, kStart, kFirst>(K, A + row, lda, B + j, ldb, C + row * ldc + j, ldc, start, row, j, squares);
+  for (; j < last; j += kLanes)
+    outer_block<R, 1, kStart, kFirst>(K, A + row, lda, B + j, ldb, C + row * ldc + j, ldc, start, row, j, squares);
+  return R;
 }
 
-// M rows and `columns` columns, a multiple of kLanes.
+template <Start kStart, bool kFirst>
+inline int64_t outer_some_rows(int64_t M, int64_t first, int64_t last, int64_t K, const float* A, int64_t lda,
+                               const float* B, int64_t ldb, float* C, int64_t ldc, const StartArgs& start, int64_t row,
+                               float* squares) {
+  const int64_t left = M - row;
+  if (left >= kRows) return outer_rows<kRows, kStart, kFirst>(first, last, K, A, lda, B, ldb, C, ldc, start, row, squares);
+  if (left >= kRows / 2)
+    return outer_rows<kRows / 2, kStart, kFirst>(first, last, K, A, lda, B, ldb, C, ldc, start, row, squares);
+  if (left >= 2) return outer_rows<2, kStart, kFirst>(first, last, K, A, lda, B, ldb, C, ldc, start, row, squares);
+  return outer_rows<1, kStart, kFirst>(first, last, K, A, lda, B, ldb, C, ldc, start, row, squares);
+}
+
+// For a C much larger than B. M rows and `columns` columns, a multiple of kLanes.
 template <Start kStart>
 void outer_products(int64_t M, int64_t columns, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb,
                     float* C, int64_t ldc, const StartArgs& start = {}) {
   // As many columns at a time as keep their part of B in half the L1 cache, so that C is written in long runs.
   const int64_t panel = larger(4096 / larger(K, 1) / (2 * kLanes), 1) * (2 * kLanes);
-  for (int64_t first = 0; first < columns; first += panel) {
-    const int64_t last = smaller(first + panel, columns);
-    for (int64_t row = 0; row < M;) {
-      int64_t done = 0, column = first;
-      for (; column + 2 * kLanes <= last; column += 2 * kLanes)
-        done = outer_rows<2, kStart>(M - row, K, A, lda, B, ldb, C, ldc, start, row, column);
-      for (; column < last; column += kLanes)
-        done = outer_rows<1, kStart>(M - row, K, A, lda, B, ldb, C, ldc, start, row, column);
-      row += done;
-    }
+  for (int64_t first = 0; first < columns; first += panel)
+    for (int64_t row = 0; row < M;)
+      row += outer_some_rows<kStart, false>(M, first, smaller(first + panel, columns), K, A, lda, B, ldb, C, ldc, start,
+                                            row, nullptr);
+}
+
+// For a B much larger than C: outer_sums adds to C, outer_sums_and_squares starts it, and gives Σ_k B(k, j)² besides.
+void outer_sums(int64_t M, int64_t columns, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb, float* C,
+                int64_t ldc) {
+  constexpr int64_t kLong = 64;
+  for (int64_t k = 0; k < K; k += kLong)
+    for (int64_t row = 0; row < M;)
+      row += outer_some_rows<Start::add, false>(M, 0, columns, smaller(kLong, K - k), A + k * lda, lda, B + k * ldb, ldb, C,
+                                                ldc, {}, row, nullptr);
+}
+
+void outer_sums_and_squares(int64_t M, int64_t columns, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb,
+                            float* C, int64_t ldc, float* squares) {
+  for (int64_t j = 0; j < columns; j += kLanes) store(squares + j, vf{});
+  for (int64_t r = 0; r < M; ++r)
+    for (int64_t j = 0; j < columns; j += kLanes) store(C + r * ldc + j, vf{});
+  for (int64_t k = 0; k < K; k += kDepth) {
+    const int64_t depth = smaller(kDepth, K - k);
+    const float *a = A + k * lda, *b = B + k * ldb;
+    int64_t row = outer_some_rows<Start::add, true>(M, 0, columns, depth, a, lda, b, ldb, C, ldc, {}, 0, squares);
+    while (row < M)
+      row += outer_some_rows<Start::add, false>(M, 0, columns, depth, a, lda, b, ldb, C, ldc, {}, row, squares);
   }
 }
 
@@ -148,10 +172,11 @@ inline vf sums_of(vf* v) {
 
 constexpr int kRowsB = kLanes == 16 ? 4 : 2;  // with kMemoryRows rows of A: the accumulators of a block
 
-// A has a multiple of kMemoryRows rows of memory, of which M count; K is a multiple of kLanes.
-template <bool kAdd>
+// A has a multiple of kMemoryRows rows of memory, of which M count; K is a multiple of kLanes. kFetch: fetch the next rows
+// of B ahead of their use. squares, if wanted: Σ_k B[j·ldb + k]² for each j.
+template <bool kAdd, bool kFetch>
 void inner_products(int64_t M, int64_t columns, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb,
-                    float* C, int64_t ldc) {
+                    float* C, int64_t ldc, float* squares = nullptr) {
   constexpr int kBlock = kMemoryRows * kRowsB;
   for (int64_t j = 0; j < columns; j += kRowsB) {
     const float* b[kRowsB];
@@ -159,13 +184,21 @@ void inner_products(int64_t M, int64_t columns, int64_t K, const float* A, int64
     for (int64_t i = 0; i < M; i += kMemoryRows) {
       const float* a = A + i * lda;
       vf sums[kBlock] = {};
-      for (int64_t k = 0; k < K; k += kLanes) {
+      const auto step = [&](int64_t k) {
         vf bs[kRowsB];
         for (int t = 0; t < kRowsB; ++t) bs[t] = load(b[t] + k);
         for (int s = 0; s < kMemoryRows; ++s) {
           const vf as = load(a + s * lda + k);
           for (int t = 0; t < kRowsB; ++t) sums[s * kRowsB + t] += as * bs[t];
         }
+      };
+      if (kFetch && i == 0) {
+        for (int64_t k = 0; k < K; k += kLanes) {
+          for (int t = 0; t < kRowsB; ++t) __builtin_prefetch(b[t] + kRowsB * ldb + k);
+          step(k);
+        }
+      } else {
+        for (int64_t k = 0; k < K; k += kLanes) step(k);
       }
       float block[kBlock];
       for (int v = 0; v < kBlock / kLanes; ++v) store(block + v * kLanes, sums_of(sums + v * kLanes));
@@ -175,6 +208,16 @@ void inner_products(int64_t M, int64_t columns, int64_t K, const float* A, int64
           float* c = C + (i + s) * ldc + j + t;
           *c = kAdd ? *c + block[s * kRowsB + t] : block[s * kRowsB + t];
         }
+    }
+    if (squares != nullptr) {
+      vf squared[kLanes] = {};
+      for (int64_t k = 0; k < K; k += kLanes)
+        for (int t = 0; t < kRowsB; ++t) {
+          const vf value = load(b[t] + k);
+          squared[t] += value * value;
+        }
+      const vf lengths = sums_of(squared);
+      for (int t = 0; t < kRowsB && j + t < columns; ++t) squares[j + t] = lengths[t];
     }
   }
 }
@@ -214,6 +257,12 @@ inline bool in_place(const FeatureMap& m, const Span& span) {
   if (m.pixel_rows) return pixel_step(m) != 0 && (m.C == 1 || m.map.stride_c == 1) && m.C % kLanes == 0;
   return pixel_step(m) == 1 && span.count == span.padded;
 }
+
+inline float* place(const FeatureMap& m, const Span& span) {
+  return static_cast<float*>(m.map.data) + span.image * m.map.stride_b + span.first * pixel_step(m);
+}
+
+inline int64_t row_step(const FeatureMap& m) { return m.pixel_rows ? pixel_step(m) : m.map.stride_c; }
 
 template <typename T>
 inline void copy_in(float* to, const T* from, int64_t step, int64_t count) {
@@ -267,12 +316,6 @@ inline Tile pack(const FeatureMap& m, const Span& span, float* buffer) {
   return {buffer, kMemoryRow};
 }
 
-inline float* place(const FeatureMap& m, const Span& span) {
-  return static_cast<float*>(m.map.data) + span.image * m.map.stride_b + span.first * pixel_step(m);
-}
-
-inline int64_t row_step(const FeatureMap& m) { return m.pixel_rows ? pixel_step(m) : m.map.stride_c; }
-
 inline Tile load_tile(const FeatureMap& m, const Span& span, float* buffer) {
   if (in_place(m, span)) return {place(m, span), row_step(m)};
   return m.dtype == Dtype::float32 ? pack<float>(m, span, buffer) : pack<bf16>(m, span, buffer);
@@ -312,41 +355,18 @@ inline void finish_tile(const FeatureMap& m, const Span& span, const Output& out
 
 // ---- The three products
 
-// d(n, p) in rows of kMemoryRow; squares, if wanted, receives Σ_c x(c, p)².
+// d(n, p) in rows of kMemoryRow; squares receives Σ_c x(c, p)².
 inline void similarity(const FeatureMap& m, const Tile& x, const Span& span, const Items& items, float* d, float* squares) {
   if (!m.pixel_rows) {
-    StartArgs start;
-    start.squares = squares;
-    if (squares != nullptr) {
-      outer_products<Start::zero_and_squares>(items.count, span.padded, m.C, items.columns, items.ld_columns, x.data, x.ld,
-                                              d, kMemoryRow, start);
-    } else {
-      outer_products<Start::zero>(items.count, span.padded, m.C, items.columns, items.ld_columns, x.data, x.ld, d,
-                                  kMemoryRow);
-    }
+    outer_sums_and_squares(items.count, span.padded, m.C, items.columns, items.ld_columns, x.data, x.ld, d, kMemoryRow,
+                           squares);
     return;
   }
   const int64_t C = round_up(m.C, kLanes);
-  if (squares != nullptr)
-    for (int64_t p = 0; p < span.count; ++p) {
-      vf total[2] = {};
-      int64_t c = 0;
-      for (; c + 2 * kLanes <= C; c += 2 * kLanes)
-        for (int v = 0; v < 2; ++v) {
-          const vf value = load(x.data + p * x.ld + c + v * kLanes);
-          total[v] += value * value;
-        }
-      for (; c < C; c += kLanes) {
-        const vf value = load(x.data + p * x.ld + c);
-        total[0] += value * value;
-      }
-      squares[p] = sum(total[0] + total[1]);
-    }
-  inner_products<false>(items.count, span.count, C, items.rows, items.ld_rows, x.data, x.ld, d, kMemoryRow);
+  for (int64_t p = 0; p < span.padded; ++p) squares[p] = 0.0f;
+  inner_products<false, false>(items.count, span.count, C, items.rows, items.ld_rows, x.data, x.ld, d, kMemoryRow, squares);
   for (int64_t n = 0; n < items.count; ++n)
     for (int64_t p = span.count; p < span.padded; ++p) d[n * kMemoryRow + p] = 0.0f;
-  if (squares != nullptr)
-    for (int64_t p = span.count; p < span.padded; ++p) squares[p] = 0.0f;
 }
 
 // y(c, p) into `out`, which lies as m says; with x and scale: y(c, p) - x(c, p)·scale[p].
@@ -361,8 +381,7 @@ inline void combine(const FeatureMap& m, const Output& out, const Span& span, co
     outer_products<Start::zero>(rows, columns, items.count, A, lda, B, ldb, out.data, out.ld);
     return;
   }
-  StartArgs start;
-  start.x = x->data, start.ldx = x->ld, start.scale = scale;
+  const StartArgs start{x->data, x->ld, scale};
   if (m.pixel_rows) {
     outer_products<Start::minus_scaled_rows>(rows, columns, items.count, A, lda, B, ldb, out.data, out.ld, start);
   } else {
@@ -371,18 +390,18 @@ inline void combine(const FeatureMap& m, const Output& out, const Span& span, co
 }
 
 // s(n, c) in rows of round_up(C, kMemoryPad). Weights beyond span.count must be finite: what they meet there is zero.
-// `transposed` is room for kMemoryTile·round_up(count, kMemoryRows) floats.
-inline void accumulate(const FeatureMap& m, const Tile& x, const Span& span, const float* weights, int64_t count,
-                       float* transposed, float* sums) {
+// `room` is for kMemoryTile·round_up(count, kMemoryRows) floats.
+inline void accumulate(const FeatureMap& m, const Tile& x, const Span& span, const float* weights, int64_t count, float* room,
+                       float* sums) {
   const int64_t ld = round_up(m.C, kMemoryPad);
   if (!m.pixel_rows) {
-    inner_products<true>(count, m.C, span.padded, weights, kMemoryRow, x.data, x.ld, sums, ld);
+    inner_products<true, true>(count, m.C, span.padded, weights, kMemoryRow, x.data, x.ld, sums, ld);
     return;
   }
   const int64_t lda = round_up(count, kMemoryRows);
   for (int64_t n = 0; n < count; ++n)
-    for (int64_t p = 0; p < span.count; ++p) transposed[p * lda + n] = weights[n * kMemoryRow + p];
-  outer_products<Start::add>(count, round_up(m.C, kLanes), span.count, transposed, lda, x.data, x.ld, sums, ld);
+    for (int64_t p = 0; p < span.count; ++p) room[p * lda + n] = weights[n * kMemoryRow + p];
+  outer_sums(count, round_up(m.C, kLanes), span.count, room, lda, x.data, x.ld, sums, ld);
 }
 
 }  // namespace
