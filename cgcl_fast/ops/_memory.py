@@ -37,11 +37,12 @@ def classes(
     op: str,
     pixel_class: Tensor | None,
     item_class: Tensor | None,
+    map_name: str,
     like: Tensor,
     N: int,
     pixel_name: str = "pixel_class",
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Both classes checked and as int64, or neither."""
+    """Both classes checked against the map `like`, called `map_name`, and as int64; or neither."""
     if (pixel_class is None) != (item_class is None):
         missing, given = ("item_class", pixel_name) if item_class is None else (pixel_name, "item_class")
         raise ValueError(f"{op}: expected {missing} with {given}, got None: give both or neither")
@@ -52,7 +53,7 @@ def classes(
             raise TypeError(f"{op}: expected {name} to be an integer Tensor, got {type(value).__name__}")
         if value.dtype not in _INTEGERS:
             raise TypeError(f"{op}: expected {name} of an integer dtype, got {value.dtype}")
-        _check.same_device(op, name, value, "the features", like)
+        _check.same_device(op, name, value, map_name, like)
     B, _, H, W = like.shape
     _check.shape(op, pixel_name, pixel_class, (B, H, W), "(B, H, W)")
     _check.shape(op, "item_class", item_class, (N,), "(N,)")

@@ -79,7 +79,7 @@ def memory_contrast(
     _check.choice(op, "reduction", reduction, REDUCTIONS)
     if not temperature > 0:
         raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
-    pixel_class, item_class = _memory.classes(op, pixel_class, item_class, features, items.shape[0])
+    pixel_class, item_class = _memory.classes(op, pixel_class, item_class, "features", features, items.shape[0])
     if choose(op, features) == "reference":
         loss, counted = memory_contrast_reference(features, items, temperature, pixel_class, item_class)
     else:

@@ -76,7 +76,7 @@ def memory_read(
         raise ValueError(f"{op}: expected values of {keys.shape[0]} items like keys, got {tuple(values.shape)}")
     _check.same_device(op, "keys", keys, "content", content)
     _check.same_device(op, "values", values, "content", content)
-    pixel_class, item_class = _memory.classes(op, pixel_class, item_class, content, keys.shape[0])
+    pixel_class, item_class = _memory.classes(op, pixel_class, item_class, "content", content, keys.shape[0])
     if choose(op, content) == "reference":
         return memory_read_reference(content, keys, values, pixel_class, item_class)
     return torch.ops.cgcl_fast._memory_read(content, keys, values, pixel_class, item_class)[0]

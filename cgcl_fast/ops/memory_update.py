@@ -141,7 +141,7 @@ def _checked(
             raise ValueError(f"{op}: expected {name} of values' {D} domains, got {len(maps)}")
         lists.append(list(maps))
     if pixel_classes is None:
-        _memory.classes(op, None, item_class, keys, N, "pixel_classes")
+        _memory.classes(op, None, item_class, "keys", keys, N, "pixel_classes")
     ids = item_class
     for d in range(D):
         content, style = lists[0][d], lists[1][d]
@@ -153,7 +153,8 @@ def _checked(
         _check.same_device(op, f"contents[{d}]", content, "keys", keys)
         _check.same_device(op, f"styles[{d}]", style, "keys", keys)
         if pixel_classes is not None:
-            pixels, ids = _memory.classes(op, lists[2][d], item_class, content, N, f"pixel_classes[{d}]")
+            name = f"pixel_classes[{d}]"
+            pixels, ids = _memory.classes(op, lists[2][d], item_class, f"contents[{d}]", content, N, name)
             assert pixels is not None
             lists[2][d] = pixels
     return lists[0], lists[1], lists[2], ids
