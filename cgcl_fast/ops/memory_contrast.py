@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _layout, _memory, _registry
+from . import _autocast, _check, _layout, _memory, _registry
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -88,7 +88,7 @@ def memory_contrast(
         loss = loss.sum() / counted.clamp(min=1)
     elif reduction == "sum":
         loss = loss.sum()
-    return loss if torch.is_autocast_enabled(features.device.type) else loss.to(features.dtype)
+    return loss if _autocast.enabled(features) else loss.to(features.dtype)
 
 
 def _fake_forward(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _registry
+from . import _autocast, _check, _registry
 
 NEGATIVES = ("image", "batch", "none")
 LOSSES = ("infonce", "decoupled")
@@ -155,7 +155,7 @@ def patch_nce(
         losses = losses.mean()
     elif reduction == "sum":
         losses = losses.sum()
-    return losses if torch.is_autocast_enabled(query.device.type) else losses.to(dtype)
+    return losses if _autocast.enabled(query) else losses.to(dtype)
 
 
 def patch_nce_layers(queries: Sequence[Tensor], keys: Sequence[Tensor], **options: Any) -> list[Tensor]:

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/memory.h"
+#include "large.h"
 #include "map.h"
 
 namespace cgcl {
@@ -167,14 +168,10 @@ float* floats(Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
 const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); }
 
 Tensor map_like(const Tensor& map, int64_t channels, bool channels_last) {
-  using torch::headeronly::MemoryFormat;
-  const int64_t sizes[] = {map.size(0), channels, map.size(2), map.size(3)};
-  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes, 4), map.scalar_type(), std::nullopt,
-                              std::nullopt, std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  return empty_large_map(map.size(0), channels, map.size(2), map.size(3), map.scalar_type(), channels_last);
 }
 
-// A map that a kernel writes: orientation and strides of an allocation by map_like.
+// A map that a kernel writes: laid out as map_like says.
 FeatureMap result_map(const Tensor& t, bool channels_last) {
   return {map_of(t), t.size(1), t.size(2), t.size(3), t.scalar_type() == ScalarType::Float ? Dtype::float32 : Dtype::bfloat16,
           channels_last};
