@@ -21,6 +21,7 @@ from . import _autocast, _check, _registry
 NEGATIVES = ("image", "batch", "none")
 LOSSES = ("infonce", "decoupled")
 REDUCTIONS = ("none", "mean", "sum")
+MOST_KEYS_FORMED_FORWARD = 512
 
 
 def normalize_rows(v: Tensor) -> Tensor:
@@ -146,8 +147,12 @@ def patch_nce(
         )
     else:
         query_grad = torch.is_grad_enabled() and query.requires_grad
+        # Where every row counts the same, the gradient of the keys too is known before the upstream gradient; for many
+        # keys its partial sums would take more memory than the logits' tiles.
+        key_grad = torch.is_grad_enabled() and key.requires_grad and reduction != "none"
+        key_grad = key_grad and among_keys == "all" and count <= MOST_KEYS_FORMED_FORWARD
         losses = torch.ops.cgcl_fast._patch_nce(
-            query, key, extra_negatives, offsets, temperature, among_keys, decoupled, normalize, query_grad
+            query, key, extra_negatives, offsets, temperature, among_keys, decoupled, normalize, query_grad, key_grad
         )[0]
     if negatives == "batch":
         losses = losses.reshape(B, P)
@@ -218,11 +223,13 @@ def _fake_forward(
     decoupled: bool,
     normalize: bool,
     query_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    key_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, P, C = query.shape
     loss = query.new_empty((B, P), dtype=torch.float32)
     denominator = query.new_empty((2, B, P), dtype=torch.float32)
-    return loss, denominator, query.new_empty((B if query_grad else 0, P, C), dtype=torch.float32)
+    unit_grad = query.new_empty((B if query_grad else 0, P, C), dtype=torch.float32)
+    return loss, denominator, unit_grad, query.new_empty((B if key_grad else 0, P, C), dtype=torch.float32)
 
 
 def _fake_backward(
@@ -233,6 +240,7 @@ def _fake_backward(
     offsets: Tensor | None,
     denominator: Tensor,
     unit_grad: Tensor,
+    unit_key_grad: Tensor,
     temperature: float,
     negatives: str,
     decoupled: bool,
@@ -251,26 +259,27 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    query, key, extra, offsets, temperature, negatives, decoupled, normalize, query_grad = inputs
-    _, denominator, unit_grad = output
-    ctx.save_for_backward(query, key, extra, offsets, denominator, unit_grad)
+    query, key, extra, offsets, temperature, negatives, decoupled, normalize, query_grad, _ = inputs
+    _, denominator, unit_grad, unit_key_grad = output
+    ctx.save_for_backward(query, key, extra, offsets, denominator, unit_grad, unit_key_grad)
     ctx.options = (temperature, negatives, decoupled, normalize)
     ctx.has_unit_grad = query_grad
-    ctx.mark_non_differentiable(denominator, unit_grad)
+    ctx.mark_non_differentiable(denominator, unit_grad, unit_key_grad)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    rest = (None,) * 6
+    rest = (None,) * 7
     if grad is None:
         return None, None, None, *rest
-    query, key, extra, offsets, denominator, unit_grad = ctx.saved_tensors
+    query, key, extra, offsets, denominator, unit_grad, unit_key_grad = ctx.saved_tensors
     need_query, need_key = ctx.needs_input_grad[:2]
     need_extra = extra is not None and ctx.needs_input_grad[2]
     if need_query and not ctx.has_unit_grad:
         raise RuntimeError("cgcl_fast._patch_nce: query_grad=False was given but the query's gradient is asked for")
+    saved = (query, key, extra, offsets, denominator, unit_grad, unit_key_grad)
     dquery, dkey, dextra = torch.ops.cgcl_fast._patch_nce_backward(
-        grad, query, key, extra, offsets, denominator, unit_grad, *ctx.options, need_query, need_key, need_extra
+        grad, *saved, *ctx.options, need_query, need_key, need_extra
     )
     return (
         dquery.to(query.dtype) if need_query else None,

@@ -74,11 +74,13 @@ Tensor matrix(const float* data, int64_t rows, int64_t columns, bool transposed 
                     : torch::stable::from_blob(memory, {rows, columns}, {columns, 1}, cpu, ScalarType::Float);
 }
 
-// out (m, n) = a (m, k) · b, where b is (k, n), or (n, k) used transposed.
-void product(float* out, const float* a, const float* b, int64_t m, int64_t k, int64_t n, bool b_transposed) {
+// out (m, n) = a (m, k) · b (k, n), where a transposed operand lies in memory as (k, m) or (n, k).
+void product(float* out, const float* a, const float* b, int64_t m, int64_t k, int64_t n, bool b_transposed,
+             bool a_transposed = false) {
   if (m == 0 || n == 0) return;
   using torch::stable::detail::from;
-  std::array<StableIValue, 3> stack{from(matrix(a, m, k)), from(b_transposed ? matrix(b, n, k, true) : matrix(b, k, n)),
+  std::array<StableIValue, 3> stack{from(a_transposed ? matrix(a, k, m, true) : matrix(a, m, k)),
+                                    from(b_transposed ? matrix(b, n, k, true) : matrix(b, k, n)),
                                     from(matrix(out, m, n))};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
   torch::stable::detail::to<Tensor>(stack[0]);  // takes back the reference that the call returned
@@ -92,11 +94,11 @@ int64_t tile_rows(int64_t total_rows, int64_t columns) {
   return std::max<int64_t>(8, std::min<int64_t>({cached, shared, 128}));
 }
 
-// body(image, first row, rows, scratch) for every tile of `rows` rows in each of `images` images.
+// body(image, first row, rows, scratch) for every tile of at most `tile` rows in each of `images` images of `rows` rows.
 template <class F>
-void for_tiles(int64_t images, int64_t rows, int64_t columns, int64_t work_per_row, const F& body) {
+void for_tiles(int64_t images, int64_t rows, int64_t tile, int64_t columns, int64_t work_per_row, const F& body) {
   if (images == 0 || rows == 0) return;
-  const int64_t tile = tile_rows(images * rows, columns), tiles = (rows + tile - 1) / tile;
+  const int64_t tiles = (rows + tile - 1) / tile;
   parallel(images * tiles, tile * work_per_row, [&](int64_t begin, int64_t end) {
     const std::unique_ptr<float[]> scratch(new float[tile * (columns + 2)]);
     for (int64_t i = begin; i < end; ++i) {
@@ -136,11 +138,20 @@ struct Rows {
   }
 };
 
-// -> loss (B, P), denominator (2, B, P) as top and 1/Σexp(logit - top), d loss_s / d query_s (B, P, C) or an empty tensor.
-// All float32.
-std::tuple<Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
+// out row = factor·row, or out row += factor·row.
+void scale_rows(float* out, const float* rows, const float* factors, int64_t count, int64_t channels, bool add) {
+  for (int64_t r = 0; r < count; ++r)
+    for (int64_t c = 0; c < channels; ++c) {
+      const float value = factors[r] * rows[r * channels + c];
+      out[r * channels + c] = add ? out[r * channels + c] + value : value;
+    }
+}
+
+// -> loss (B, P), denominator (2, B, P) as top and 1/Σexp(logit - top), d loss_s / d query_s and d Σloss / d key (B, P, C)
+// or empty tensors. All float32.
+std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
                                              std::optional<Tensor> offsets, double temperature, std::string negatives,
-                                             bool decoupled, bool normalize, bool query_grad) {
+                                                     bool decoupled, bool normalize, bool query_grad, bool key_grad) {
   const auto [B, P, C, M] = check(query, key, extra);
   const KeyNegatives kind = negatives_of(negatives, offsets);
   const std::vector<float> mask = offset_mask(offsets, P, decoupled, 1);
@@ -149,14 +160,23 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::opti
   if (M > 0) e.emplace(*extra, normalize);
 
   Tensor loss = new_tensor(query, {B, P}, ScalarType::Float), denominator = new_tensor(query, {2, B, P}, ScalarType::Float);
+  STD_TORCH_CHECK(!key_grad || kind != KeyNegatives::none, "patch_nce: key_grad needs negatives among the keys");
   Tensor grad = new_tensor(query, {query_grad ? B : 0, P, C}, ScalarType::Float);
+  Tensor dkey = new_tensor(query, {key_grad ? B : 0, P, C}, ScalarType::Float);
   float *loss_data = floats(loss), *top = floats(denominator), *inverse_sum = top + B * P, *grad_data = floats(grad);
   const PatchNceKernels& kernels = patch_nce_kernels();
   const int64_t keys = kind == KeyNegatives::none ? 0 : P, channels = C, extras = M, count = P;
   const double inverse_temperature = 1.0 / temperature;
 
-  const int64_t columns = keys + M + (query_grad && M > 0 ? C : 0);
-  for_tiles(B, P, columns, (keys + M) * C, [&](int64_t image, int64_t first, int64_t rows, float* scratch) {
+  // Tiles of one image each add to the gradient of its keys, into sums of their own; with images enough for all threads a
+  // tile is an image.
+  const bool whole_images = key_grad && B >= int64_t(torch::stable::get_num_threads());
+  const int64_t tile = whole_images ? std::max<int64_t>(1, P) : tile_rows(B * P, keys + M);
+  const int64_t tiles = (P + tile - 1) / tile;
+  const Tensor parts = key_grad && tiles > 1 ? new_tensor(query, {B, tiles, P, C}, ScalarType::Float) : dkey;
+  float* parts_data = floats(parts);
+  const int64_t columns = keys + M + (key_grad || (query_grad && M > 0) ? C : 0);
+  for_tiles(B, P, tile, columns, (keys + M) * C, [&](int64_t image, int64_t first, int64_t rows, float* scratch) {
     const int64_t start = image * count + first;
     const float *q_rows = q.data + start * channels, *k_rows = k.data + start * channels;
     const float* k_image = k.data + image * count * channels;
@@ -167,6 +187,13 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::opti
     kernels.rows({rows, first, count, extras, channels, kind, decoupled, inverse_temperature, mask.data(), products,
                   extra_products, q_rows, k_rows, loss_data + start, top + start, inverse_sum + start,
                   weight_scale, positive_weight});
+    float* rows_scratch = positive_weight + rows;
+    if (key_grad) {
+      float* dk = parts_data + (image * tiles + first / tile) * count * channels;
+      scale_rows(rows_scratch, q_rows, weight_scale, rows, channels, false);
+      product(dk, products, rows_scratch, count, rows, channels, false, true);
+      scale_rows(dk + first * channels, q_rows, positive_weight, rows, channels, true);
+    }
     if (!query_grad) return;
     float* g = grad_data + start * channels;
     if (keys > 0) {
@@ -176,18 +203,32 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::opti
     }
     float* extra_grad = nullptr;
     if (extras > 0) {
-      extra_grad = positive_weight + rows;
+      extra_grad = rows_scratch;
       product(extra_grad, extra_products, e->data, rows, extras, channels, false);
     }
     kernels.query_grad({rows, channels, weight_scale, positive_weight, k_rows, extra_grad, g});
     q.undo(g, start, rows, channels);
   });
-  return {loss, denominator, grad};
+  if (key_grad) {
+    float* target = floats(dkey);
+    parallel(B * P, (tiles + 1) * C, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; tiles > 1 && row < end; ++row)
+        for (int64_t c = 0; c < channels; ++c) {
+          const float* part = parts_data + (row / count * tiles * count + row % count) * channels + c;
+          float sum = 0;
+          for (int64_t t = 0; t < tiles; ++t) sum += part[t * count * channels];
+          target[row * channels + c] = sum;
+        }
+      k.undo(target + begin * channels, begin, end - begin, channels);
+    });
+  }
+  return {loss, denominator, grad, dkey};
 }
 
 // -> d query, d key, d extra of Σ grad·loss (float32), each empty if not asked for.
 std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query, Tensor key, std::optional<Tensor> extra,
                                                       std::optional<Tensor> offsets, Tensor denominator, Tensor unit_grad,
+                                                      Tensor unit_key_grad,
                                                       double temperature, std::string negatives, bool decoupled,
                                                       bool normalize, bool need_query, bool need_key, bool need_extra) {
   const auto [B, P, C, M] = check(query, key, extra);
@@ -212,6 +253,18 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
         for (int64_t c = 0; c < channels; ++c) target[r * channels + c] = source[r * channels + c] * g[r];
     });
   }
+  // What the forward pass formed is the gradient of Σloss: it was asked for where every loss counts the same.
+  const bool key_formed = need_key && unit_key_grad.numel() > 0;
+  if (key_formed) {
+    const Tensor unit = as_float32(unit_key_grad);
+    STD_TORCH_CHECK(unit.numel() == B * P * C, "patch_nce: expected the keys' gradient from the forward pass");
+    const float *source = floats(unit), factor = g[0];
+    float* target = floats(dkey);
+    parallel(B * P * C, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) target[i] = source[i] * factor;
+    });
+    need_key = false;
+  }
   if (!need_key && !need_extra) return {dquery, dkey, dextra};
 
   const std::vector<float> mask = offset_mask(offsets, P, decoupled, -1);
@@ -222,7 +275,7 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
   if (need_key) {
     const Rows k(key, normalize);
     float* target = floats(dkey);
-    for_tiles(B, P, P, P * C, [&](int64_t image, int64_t first, int64_t rows, float* products) {
+    for_tiles(B, P, tile_rows(B * P, P), P, P * C, [&](int64_t image, int64_t first, int64_t rows, float* products) {
       const int64_t start = image * count + first;
       const float* q_image = q.data + image * count * channels;
       product(products, k.data + start * channels, q_image, rows, channels, count, true);
@@ -236,7 +289,7 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
     const Rows e(*extra, normalize);
     float* target = floats(dextra);
     const int64_t all = images * count;
-    for_tiles(1, M, all, all * C, [&](int64_t, int64_t first, int64_t rows, float* products) {
+    for_tiles(1, M, tile_rows(M, all), all, all * C, [&](int64_t, int64_t first, int64_t rows, float* products) {
       product(products, e.data + first * channels, q.data, rows, channels, all, true);
       kernels.columns({rows, first, all, true, kind, decoupled, inverse_temperature, nullptr, top, inverse_sum,
                        g, products});

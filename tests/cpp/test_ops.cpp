@@ -56,7 +56,7 @@ void test_gather_patches() {
 void test_patch_nce() {
   const at::Tensor vectors = at::eye(2).view({1, 2, 2});
   const auto loss = [&](bool decoupled) {
-    return call("_patch_nce", {vectors, vectors, c10::IValue(), c10::IValue(), 1.0, "all", decoupled, false, false})[0].toTensor();
+    return call("_patch_nce", {vectors, vectors, c10::IValue(), c10::IValue(), 1.0, "all", decoupled, false, false, false})[0].toTensor();
   };
   expect_values("patch_nce", loss(false), at::full({1, 2}, float(std::log1p(std::exp(-1.0)))));
   expect_values("patch_nce decoupled", loss(true), at::full({1, 2}, -1.f));

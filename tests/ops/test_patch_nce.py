@@ -126,6 +126,20 @@ def test_query_gradient_formed_in_the_forward_pass(reduction):
     assert_as_exact_as_eager(op, [unit(2, 50, 32)], scale=LOGIT)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("shape", [(1, 300, 24), (2, 50, 32), (5, 33, 16), (1, 600, 8)])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradients_of_a_reduced_loss(case, shape, reduction):
+    """All gradients are formed in the forward pass here, for images fewer and more than threads, up to 512 keys."""
+    query, key, extra = 3 * unit(*shape), 2 * unit(*shape, seed=1), unit(case["extra"] or 0, shape[2], seed=2)
+
+    def op(query, key, extra):
+        return ops.patch_nce(query, key, extra_negatives=extra, normalize=True, reduction=reduction, **options(case))
+
+    rows = shape[0] * shape[1] if reduction == "sum" else 1
+    assert_as_exact_as_eager(op, [query, key, extra], scale=2 * LOGIT * rows**0.5)
+
+
 def test_equals_published_code():
     """The loss as CUT's authors compute it: the positive beside the masked logits of the image, then cross entropy."""
     query, key = unit(3, 64, 32), unit(3, 64, 32, seed=1)
@@ -248,13 +262,13 @@ def test_opcheck():
         pytest.skip("no native library")
     query, key, extra = (t.requires_grad_() for t in (unit(2, 5, 4), unit(2, 5, 4, seed=1), unit(3, 4, seed=2)))
     for offsets in (None, torch.tensor([1, 3])):
-        arguments = (query, key, extra, offsets, 0.1, "all", False, True, True)
+        arguments = (query, key, extra, offsets, 0.1, "all", False, True, True, True)
         torch.library.opcheck(torch.ops.cgcl_fast._patch_nce.default, arguments)
     torch.library.opcheck(
-        torch.ops.cgcl_fast._patch_nce.default, (query, key, None, None, 0.1, "none", True, False, True)
+        torch.ops.cgcl_fast._patch_nce.default, (query, key, None, None, 0.1, "none", True, False, True, False)
     )
     detached = query.detach(), key.detach(), extra.detach(), None
-    saved = torch.ones(2, 5), *detached, torch.ones(2, 2, 5), torch.ones(2, 5, 4)
+    saved = torch.ones(2, 5), *detached, torch.ones(2, 2, 5), torch.ones(2, 5, 4), torch.ones(0, 5, 4)
     torch.library.opcheck(
         torch.ops.cgcl_fast._patch_nce_backward.default, (*saved, 0.1, "all", False, False, True, True, True)
     )
@@ -326,4 +340,4 @@ def test_kernel_refuses_offsets_out_of_range():
         pytest.skip("no native library")
     query = unit(1, 4, 8)
     with pytest.raises(RuntimeError, match="offsets between 1 and 3"):
-        torch.ops.cgcl_fast._patch_nce(query, query, None, torch.tensor([4]), 0.1, "all", False, False, False)
+        torch.ops.cgcl_fast._patch_nce(query, query, None, torch.tensor([4]), 0.1, "all", False, False, False, False)
