@@ -8,7 +8,8 @@ SCHEMAS = (
     "_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
     " bool decoupled, bool normalize, bool query_grad, bool key_grad) -> (Tensor, Tensor, Tensor, Tensor)",
     "_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"
-    " Tensor unit_grad, Tensor unit_key_grad, float temperature, str negatives, bool decoupled, bool normalize, bool need_query,"
+    " Tensor unit_grad, Tensor unit_key_grad, float temperature, str negatives, bool decoupled, bool"
+    " normalize, bool need_query,"
     " bool need_key, bool need_extra) -> (Tensor, Tensor, Tensor)",
     "_memory_read(Tensor content, Tensor keys, Tensor values, Tensor? pixel_class, Tensor? item_class)"
     " -> (Tensor, Tensor, Tensor)",
