@@ -40,8 +40,12 @@ def plain_step(method: str, size: int, compile_backend: str | None, device: str)
         positions = [feature[0, 0].numel() for feature in G.encode(a, plain.layers)]
     if compile_backend is not None:
         torch._dynamo.reset()
+        # PyTorch 2.15's inductor expects a contiguous gradient of replication padding where its own layout pass made
+        # the input channels_last, and stops with an assertion; without that pass it runs.
+        options = {"layout_optimization": False} if compile_backend == "inductor" else None
         for network, name in ((G, "forward"), (G, "encode"), (D, "forward")):
-            setattr(network, name, torch.compile(getattr(network, name), dynamic=False, backend=compile_backend))
+            compiled = torch.compile(getattr(network, name), dynamic=False, backend=compile_backend, options=options)
+            setattr(network, name, compiled)
 
     def draw() -> list[Tensor]:
         return [torch.randperm(count)[: plain.num_patches] for count in positions]
