@@ -8,14 +8,23 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from . import _library
+from .kernels import INTERPRET
 
 BACKENDS = ("auto", "native", "triton", "reference")
 #: What the kernels take; other dtypes are the reference's, which float64 also is the truth of.
-NATIVE_DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {
+    ("native", "cpu"): (torch.float32, torch.bfloat16),
+    ("native", "cuda"): (torch.float32, torch.float16, torch.bfloat16),
+    ("triton", "cpu"): (torch.float32, torch.float16),  # the interpreter computes wrongly with bfloat16
+    ("triton", "cuda"): (torch.float32, torch.float16, torch.bfloat16),
+}
+#: What "auto" tries, in this order.
+PREFERENCE = {"cpu": ("triton", "native") if INTERPRET else ("native",), "cuda": ("triton", "native")}
 
 #: (backend, device type) -> names of the ops that have a kernel there.
 kernels: dict[tuple[str, str], set[str]] = {}
+#: (backend, device type) -> why it has none.
+problems: dict[tuple[str, str], str] = {}
 
 
 def _checked(name: str, origin: str) -> str:
@@ -68,22 +77,29 @@ def has_kernel(op: str, backend_name: str, device: str) -> bool:
     return op in kernels.get((backend_name, device), ())
 
 
-def choose(op: str, x: Tensor) -> str:
-    """The implementation that `op` takes for `x`: "native", "triton" or "reference"."""
-    return "reference" if x.dtype not in NATIVE_DTYPES else choose_on(op, x.device.type)
+def order(device: str) -> tuple[str, ...]:
+    """The backends to try on devices of type `device` as things stand, best first."""
+    return PREFERENCE.get(device, ()) if _current in ("auto", "reference") else (_current,)
 
 
-def choose_on(op: str, device: str) -> str:
-    """The implementation that `op`, whatever the dtype of its arguments, takes on devices of type `device`."""
+def choose(op: str, *tensors: Tensor) -> str:
+    """The implementation that `op` takes for `tensors`, all on one device: "native", "triton" or "reference"."""
+    return choose_on(op, tensors[0].device.type, *(tensor.dtype for tensor in tensors))
+
+
+def choose_on(op: str, device: str, *dtypes: torch.dtype) -> str:
+    """The implementation that `op` takes on devices of type `device` for arguments of `dtypes`."""
     wanted = _current
     if wanted == "reference" or device == "meta":
         return "reference"
-    for name in ("triton", "native") if wanted == "auto" else (wanted,):
+    for name in order(device):
         if has_kernel(op, name, device):
-            return name
-    if wanted != "auto":
-        reason = f": {_library.problem}" if wanted == "native" and device == "cpu" and _library.problem else ""
-        raise RuntimeError(
-            f"cgcl_fast.ops.{op}: backend {wanted!r} was asked for but has no kernel on {device}{reason}"
-        )
+            if all(dtype in DTYPES[name, device] for dtype in dtypes):
+                return name
+        elif wanted != "auto":
+            reason = problems.get((name, device))
+            raise RuntimeError(
+                f"cgcl_fast.ops.{op}: backend {wanted!r} was asked for but has no kernel on {device}"
+                + (f": {reason}" if reason else "")
+            )
     return "reference"

@@ -8,13 +8,15 @@ needs among its outputs. `torch.ops.cgcl_fast.adain` is the public function agai
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from .. import _library
-from .._backend import kernels
+from .. import _backend, _library
+from ..kernels import INTERPRET
 from ._schemas import SCHEMAS
 
 _fragment = torch.library.Library("cgcl_fast", "FRAGMENT")
@@ -48,7 +50,51 @@ _define_what_the_library_did_not()
 def native_on_cpu(op: str) -> None:
     """Record that public op `op` has a C++ kernel on the CPU, if the library is loaded."""
     if _library.problem is None:
-        kernels.setdefault(("native", "cpu"), set()).add(op)
+        _backend.kernels.setdefault(("native", "cpu"), set()).add(op)
+    else:
+        _backend.problems["native", "cpu"] = _library.problem
+
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_TRITON_DEVICES = ("cuda", "cpu") if INTERPRET else ("cuda",)
+if not _HAS_TRITON:
+    _backend.problems["triton", "cuda"] = "Triton is not installed"
+
+
+def triton(ops: tuple[str, ...], module: str, **operators: str) -> None:
+    """Record the Triton kernels of public ops.
+
+    Args:
+        ops: the public names.
+        module: the file in cgcl_fast/kernels, imported at the first call.
+        operators: operator name -> function in that file with the operator's arguments and results.
+    """
+    if not _HAS_TRITON:
+        return
+    for device in _TRITON_DEVICES:
+        for name, function in operators.items():
+            _register_triton(name, module, function, device)
+        _backend.kernels.setdefault(("triton", device), set()).update(ops)
+
+
+def _register_triton(name: str, module: str, function: str, device: str) -> None:
+    key = device.upper()
+    # A kernel of the library under the same operator stays reachable: for the backend "native", and for C++ programs,
+    # which load the library without Python.
+    native = None
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"cgcl_fast::{name}", key):
+        native = torch.library.get_kernel(f"cgcl_fast::{name}", key)
+
+    def run(keys: Any, *arguments: Any) -> Any:
+        dtypes = {a.dtype for a in arguments if isinstance(a, torch.Tensor) and a.is_floating_point()}
+        for backend in _backend.order(device):
+            if backend == "native" and native is not None:
+                return native.call_boxed(keys, *arguments)
+            if backend == "triton" and dtypes.issubset(_backend.DTYPES[backend, device]):
+                break
+        return getattr(importlib.import_module(f"cgcl_fast.kernels.{module}"), function)(*arguments)
+
+    _fragment.impl(name, run, key, with_keyset=True, allow_override=True)
 
 
 def fake(name: str, shapes: Callable[..., Any]) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _layout, _registry
+from ..kernels import _layout
+from . import _check, _registry
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
 
@@ -63,7 +64,7 @@ def _normalise(
         _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
         _check.same_device(op, "residual", residual, "x", x)
         residual = residual.to(x.dtype)
-    if choose("adain", x) == "reference":
+    if choose(op, x) == "reference":
         return adain_reference(x, scale, shift, eps, activation, residual)
     return torch.ops.cgcl_fast._adain(x, scale, shift, eps, activation, residual)[0]
 
@@ -169,6 +170,7 @@ _registry.gradient("_adain", _backward, _setup_context)
 _registry.once_differentiable("_adain_backward", "adain")
 _registry.native_on_cpu("adain")
 _registry.native_on_cpu("instance_norm")
+_registry.triton(("adain", "instance_norm"), "adain", _adain="forward", _adain_backward="backward")
 _registry.public(
     'adain(Tensor x, Tensor scale, Tensor shift, *, float eps=1e-05, str activation="none", Tensor? residual=None)'
     " -> Tensor",

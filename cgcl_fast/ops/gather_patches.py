@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _layout, _registry
+from ..kernels import _layout
+from . import _check, _registry
 
 
 def gather_patches_reference(features: Tensor, ids: Tensor) -> Tensor:

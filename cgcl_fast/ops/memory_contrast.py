@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _autocast, _check, _layout, _memory, _registry
+from ..kernels import _layout
+from . import _autocast, _check, _memory, _registry
 
 REDUCTIONS = ("none", "mean", "sum")
 

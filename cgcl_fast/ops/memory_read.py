@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _layout, _memory, _registry
+from ..kernels import _layout
+from . import _check, _memory, _registry
 
 
 def memory_read_reference(

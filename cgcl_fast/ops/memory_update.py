@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._backend import NATIVE_DTYPES, choose
+from .._backend import choose
 from . import _check, _memory, _registry
 
 
@@ -94,11 +94,8 @@ def memory_update(
         op, keys, values, contents, styles, pixel_classes, item_class
     )
     with torch.no_grad():
-        maps = [*contents, *styles]
-        kernel = choose(op, contents[0])
-        if any(m.dtype not in NATIVE_DTYPES for m in maps) or torch.float64 in (keys.dtype, values.dtype):
-            kernel = "reference"
-        if kernel == "reference":
+        exact = torch.float64 in (keys.dtype, values.dtype)
+        if exact or choose(op, *contents, *styles) == "reference":
             return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
         return torch.ops.cgcl_fast._memory_update(
             keys.detach(),

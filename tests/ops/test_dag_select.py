@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_checks import layouts, native
+from op_checks import examples, layouts, native
 from torch import Tensor
 
 import cgcl_fast
@@ -42,7 +42,7 @@ def published(score: Tensor, size: tuple[int, int], candidates: Tensor, patches:
     return torch.stack(rows) if rows else candidates.new_empty(0, patches)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(
     st.integers(0, 3),
     st.tuples(*[st.integers(1, 9)] * 2),

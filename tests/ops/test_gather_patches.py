@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_checks import layouts, native
+from op_checks import examples, layouts, native
 from torch import Tensor
 
 import cgcl_fast
@@ -53,7 +53,7 @@ def scattered_by_hand(grad: Tensor, ids: Tensor, shape: torch.Size) -> Tensor:
     return out
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(
     st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12)),
     st.integers(0, 150),

@@ -10,6 +10,7 @@ from op_checks import (
     assert_compiles,
     assert_gradcheck,
     assert_not_twice_differentiable,
+    examples,
     layouts,
     native,
 )
@@ -56,7 +57,7 @@ def scalar_contrast(features, items, temperature, pixel_class=None, item_class=N
     return losses, count
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(1, 7), st.integers(1, 9)),
     st.integers(1, 13),

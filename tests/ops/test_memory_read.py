@@ -9,6 +9,7 @@ from op_checks import (
     assert_compiles,
     assert_gradcheck,
     assert_not_twice_differentiable,
+    examples,
     layouts,
     native,
 )
@@ -51,7 +52,7 @@ def scalar_read(content, keys, values, pixel_class=None, item_class=None):
     return out
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 7), st.integers(1, 9)),
     st.integers(1, 13),

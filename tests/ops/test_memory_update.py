@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_checks import layouts, native
+from op_checks import examples, layouts, native
 
 import cgcl_fast
 from cgcl_fast import ops
@@ -64,7 +64,7 @@ def scalar_update(keys, values, contents, styles, pixel_classes=None, item_class
     return new_keys, new_values
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5), st.integers(1, 6)), min_size=1, max_size=3),
     st.integers(1, 20),

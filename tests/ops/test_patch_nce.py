@@ -10,6 +10,7 @@ from op_checks import (
     assert_compiles,
     assert_gradcheck,
     assert_not_twice_differentiable,
+    examples,
     native,
     values_and_gradients,
 )
@@ -98,7 +99,7 @@ def test_values_and_gradients_to_all_three(case, dtype, normalize):
     assert_as_exact_as_eager(op, [query, key, extra], dtype, scale=2 * LOGIT)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(1, 70), st.integers(1, 50)),
     extra=st.integers(0, 20),

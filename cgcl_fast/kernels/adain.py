@@ -1,0 +1,357 @@
+r"""Instance normalisation with scale, shift, activation and residual.
+
+A plane that fits into the registers of one program is read once and written once. Larger planes, and channels_last
+maps, whose planes interleave, are cut into chunks: a first kernel leaves mean and sum of squared deviations of each
+chunk (never Σx² - (Σx)²/n), a second combines those of its plane and writes. The backward pass does the same with Σg'
+and Σg'n, where n is the normalised x and g' the gradient behind the activation. No atomics: the same result every time.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import ceil_div, launch, power_of_2
+from ._layout import empty_map, is_channels_last, is_linear
+from ._map import offsets
+
+ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 2}
+LARGEST_PLANE = 16384  # elements that one program keeps in registers
+LARGEST_PLANE_BACKWARD = 8192
+CHUNK = 4096  # least elements of a chunk of larger planes
+
+
+@triton.jit
+def _activate(u, ACTIVATION: tl.constexpr):
+    if ACTIVATION == 1:
+        u = tl.maximum(u, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    elif ACTIVATION == 2:
+        u = tl.where(u < 0, 0.2 * u, u)
+    return u
+
+
+@triton.jit
+def _slope(u, ACTIVATION: tl.constexpr):
+    """The derivative of the activation where its argument is u."""
+    if ACTIVATION == 1:
+        return tl.where(u <= 0, 0.0, 1.0)
+    elif ACTIVATION == 2:
+        return tl.where(u <= 0, 0.2, 1.0)
+    else:
+        return u * 0 + 1.0
+
+
+@triton.jit
+def _parameter(pointer, planes, mask, default: tl.constexpr):
+    """A scale or shift of each plane as float32, `default` where there is none."""
+    if pointer is None:
+        return tl.full(planes.shape, default, tl.float32)
+    else:
+        return tl.load(pointer + planes, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _tile(program, C, positions, chunks, chunk_length, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    """Image, channels (BLOCK_C,), first position and end of the chunk of a program."""
+    chunk = program % chunks
+    block = program // chunks
+    blocks = tl.cdiv(C, BLOCK_C)
+    channels = (block % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    first = chunk * chunk_length
+    return block // blocks, channels, chunk, first, tl.minimum(first + chunk_length, positions)
+
+
+@triton.jit
+def _plane_forward(
+    x, scale, shift, residual, y, mean, rstd, eps, C, H, W,
+    x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    plane = tl.program_id(0)
+    image, channel = (plane // C).to(tl.int64), (plane % C).to(tl.int64)
+    p = tl.arange(0, BLOCK)
+    positions = H * W
+    inside = p < positions
+    v = tl.load(x + image * x_b + channel * x_c + offsets(p, W, x_h, x_w, LINEAR), mask=inside, other=0.0).to(
+        tl.float32
+    )
+    mu = tl.sum(v, 0) / positions
+    centred = tl.where(inside, v - mu, 0.0)
+    r = 1.0 / tl.sqrt(tl.sum(centred * centred, 0) / positions + eps)
+    tl.store(mean + plane, mu)
+    tl.store(rstd + plane, r)
+    u = centred * r
+    if scale is not None:
+        u *= tl.load(scale + plane).to(tl.float32)
+    if shift is not None:
+        u += tl.load(shift + plane).to(tl.float32)
+    u = _activate(u, ACTIVATION)
+    if residual is not None:
+        base = residual + image * r_b + channel * r_c
+        u += tl.load(base + offsets(p, W, r_h, r_w, LINEAR), mask=inside, other=0.0).to(tl.float32)
+    target = y + image * y_b + channel * y_c + offsets(p, W, y_h, y_w, LINEAR)
+    tl.store(target, u.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _chunk_moments(
+    x, means, squares, C, H, W, x_b, x_c, x_h, x_w, chunks, chunk_length,
+    LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    image, channels, chunk, first, end = _tile(tl.program_id(0), C, H * W, chunks, chunk_length, BLOCK_C, BLOCK_P)
+    rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
+    within = channels < C
+    total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
+    for start in range(first, end, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        mask = within[:, None] & (p < end)[None, :]
+        total += tl.load(rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+    mu = tl.sum(total, 1) / tl.maximum(end - first, 1)
+    total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
+    for start in range(first, end, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        mask = within[:, None] & (p < end)[None, :]
+        v = tl.load(rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        centred = tl.where(mask, v - mu[:, None], 0.0)
+        total += centred * centred
+    planes = image * C + channels
+    tl.store(means + planes.to(tl.int64) * chunks + chunk, mu, mask=within)
+    tl.store(squares + planes.to(tl.int64) * chunks + chunk, tl.sum(total, 1), mask=within)
+
+
+@triton.jit
+def _chunk_forward(
+    x, scale, shift, residual, y, means, squares, mean, rstd, eps, C, H, W,
+    x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, chunk_length,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr,
+):  # fmt: skip
+    positions = H * W
+    image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
+    within = channels < C
+    planes = image * C + channels
+    # Mean and variance of the planes from those of their chunks (Chan et al. 1979).
+    k = tl.arange(0, BLOCK_CHUNKS)
+    lengths = tl.maximum(tl.minimum(positions - k * chunk_length, chunk_length), 0).to(tl.float32)
+    parts = planes.to(tl.int64)[:, None] * chunks + k[None, :]
+    known = within[:, None] & (k < chunks)[None, :]
+    mu_parts = tl.load(means + parts, mask=known, other=0.0)
+    mu = tl.sum(mu_parts * lengths[None, :], 1) / positions
+    apart = tl.where(known, mu_parts - mu[:, None], 0.0)
+    squared = tl.load(squares + parts, mask=known, other=0.0) + apart * apart * lengths[None, :]
+    r = 1.0 / tl.sqrt(tl.sum(squared, 1) / positions + eps)
+    if chunk == 0:
+        tl.store(mean + planes, mu, mask=within)
+        tl.store(rstd + planes, r, mask=within)
+    s = _parameter(scale, planes, within, 1.0)
+    t = _parameter(shift, planes, within, 0.0)
+    rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
+    targets = y + image.to(tl.int64) * y_b + channels.to(tl.int64)[:, None] * y_c
+    for start in range(first, end, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        mask = within[:, None] & (p < end)[None, :]
+        v = tl.load(rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        u = _activate((v - mu[:, None]) * r[:, None] * s[:, None] + t[:, None], ACTIVATION)
+        if residual is not None:
+            base = residual + image.to(tl.int64) * r_b + channels.to(tl.int64)[:, None] * r_c
+            u += tl.load(base + offsets(p, W, r_h, r_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        tl.store(targets + offsets(p, W, y_h, y_w, LINEAR)[None, :], u.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _plane_backward(
+    grad, x, scale, shift, mean, rstd, dx, dscale, dshift, C, H, W,
+    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    plane = tl.program_id(0)
+    image, channel = (plane // C).to(tl.int64), (plane % C).to(tl.int64)
+    p = tl.arange(0, BLOCK)
+    positions = H * W
+    inside = p < positions
+    v = tl.load(x + image * x_b + channel * x_c + offsets(p, W, x_h, x_w, LINEAR), mask=inside, other=0.0).to(
+        tl.float32
+    )
+    g = tl.load(grad + image * g_b + channel * g_c + offsets(p, W, g_h, g_w, LINEAR), mask=inside, other=0.0).to(
+        tl.float32
+    )
+    r = tl.load(rstd + plane)
+    n = tl.where(inside, v - tl.load(mean + plane), 0.0) * r
+    s = 1.0
+    if scale is not None:
+        s = tl.load(scale + plane).to(tl.float32)
+    u = n * s
+    if shift is not None:
+        u += tl.load(shift + plane).to(tl.float32)
+    g *= _slope(u, ACTIVATION)
+    sum_g = tl.sum(g, 0)
+    sum_gn = tl.sum(g * n, 0)
+    if dscale is not None:
+        tl.store(dscale + plane, sum_gn)
+        tl.store(dshift + plane, sum_g)
+    d = s * r * (g - sum_g / positions - n * (sum_gn / positions))
+    target = dx + image * d_b + channel * d_c + offsets(p, W, d_h, d_w, LINEAR)
+    tl.store(target, d.to(dx.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _chunk_gradient_sums(
+    grad, x, scale, shift, mean, rstd, sums_g, sums_gn, C, H, W,
+    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, chunks, chunk_length,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    image, channels, chunk, first, end = _tile(tl.program_id(0), C, H * W, chunks, chunk_length, BLOCK_C, BLOCK_P)
+    within = channels < C
+    planes = image * C + channels
+    mu = tl.load(mean + planes, mask=within, other=0.0)
+    r = tl.load(rstd + planes, mask=within, other=0.0)
+    s = _parameter(scale, planes, within, 1.0)
+    t = _parameter(shift, planes, within, 0.0)
+    x_rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
+    g_rows = grad + image.to(tl.int64) * g_b + channels.to(tl.int64)[:, None] * g_c
+    sum_g = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
+    sum_gn = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
+    for start in range(first, end, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        mask = within[:, None] & (p < end)[None, :]
+        v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(g_rows + offsets(p, W, g_h, g_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        n = (v - mu[:, None]) * r[:, None]
+        g *= _slope(n * s[:, None] + t[:, None], ACTIVATION)
+        sum_g += g
+        sum_gn += tl.where(mask, g * n, 0.0)
+    tl.store(sums_g + planes.to(tl.int64) * chunks + chunk, tl.sum(sum_g, 1), mask=within)
+    tl.store(sums_gn + planes.to(tl.int64) * chunks + chunk, tl.sum(sum_gn, 1), mask=within)
+
+
+@triton.jit
+def _chunk_backward(
+    grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, dscale, dshift, C, H, W,
+    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w, chunks, chunk_length,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr,
+):  # fmt: skip
+    positions = H * W
+    image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
+    within = channels < C
+    planes = image * C + channels
+    k = tl.arange(0, BLOCK_CHUNKS)
+    parts = planes.to(tl.int64)[:, None] * chunks + k[None, :]
+    known = within[:, None] & (k < chunks)[None, :]
+    sum_g = tl.sum(tl.load(sums_g + parts, mask=known, other=0.0), 1)
+    sum_gn = tl.sum(tl.load(sums_gn + parts, mask=known, other=0.0), 1)
+    if dscale is not None:  # noqa: SIM102  known when the kernel is compiled, which chunk it is not
+        if chunk == 0:
+            tl.store(dscale + planes, sum_gn, mask=within)
+            tl.store(dshift + planes, sum_g, mask=within)
+    mu = tl.load(mean + planes, mask=within, other=0.0)
+    r = tl.load(rstd + planes, mask=within, other=0.0)
+    s = _parameter(scale, planes, within, 1.0)
+    t = _parameter(shift, planes, within, 0.0)
+    x_rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
+    g_rows = grad + image.to(tl.int64) * g_b + channels.to(tl.int64)[:, None] * g_c
+    d_rows = dx + image.to(tl.int64) * d_b + channels.to(tl.int64)[:, None] * d_c
+    for start in range(first, end, BLOCK_P):
+        p = start + tl.arange(0, BLOCK_P)
+        mask = within[:, None] & (p < end)[None, :]
+        v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(g_rows + offsets(p, W, g_h, g_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        n = (v - mu[:, None]) * r[:, None]
+        g *= _slope(n * s[:, None] + t[:, None], ACTIVATION)
+        d = (s * r)[:, None] * (g - (sum_g / positions)[:, None] - n * (sum_gn / positions)[:, None])
+        tl.store(d_rows + offsets(p, W, d_h, d_w, LINEAR)[None, :], d.to(dx.dtype.element_ty), mask=mask)
+
+
+def chunked(x: Tensor) -> tuple[int, int, int, int, int]:
+    """(programs, chunks of a plane, positions of a chunk, BLOCK_C, BLOCK_P) of a map in chunks."""
+    B, C, H, W = x.shape
+    if is_channels_last(x):  # a warp reads neighbouring channels
+        block_c = min(power_of_2(C), 32)
+        block_p, most_chunks = 1024 // block_c, 4096 // block_c
+        length = 2 * block_p
+    else:
+        block_c, block_p, length, most_chunks = 1, 1024, CHUNK, 1024
+    length = max(length, ceil_div(ceil_div(H * W, most_chunks), block_p) * block_p)
+    chunks = ceil_div(H * W, length)
+    return B * ceil_div(C, block_c) * chunks, chunks, length, block_c, block_p
+
+
+def _warps(block: int) -> int:
+    return 1 if block <= 256 else 4 if block <= 2048 else 8 if block <= 8192 else 16
+
+
+def forward(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, C, H, W = x.shape
+    scale = None if scale is None else scale.contiguous()
+    shift = None if shift is None else shift.contiguous()
+    y = empty_map(x, C)
+    mean, rstd = (x.new_empty((B, C), dtype=torch.float32) for _ in range(2))
+    if x.numel() == 0:
+        return y, mean, rstd
+    others = [*x.stride(), *(x if residual is None else residual).stride(), *y.stride()]
+    act, linear = ACTIVATIONS[activation], is_linear(x, y, *([] if residual is None else [residual]))
+    if H * W <= LARGEST_PLANE and not is_channels_last(x):
+        block = power_of_2(H * W)
+        launch(
+            _plane_forward, B * C, x, scale, shift, residual, y, mean, rstd, eps, C, H, W, *others,
+            ACTIVATION=act, LINEAR=linear, BLOCK=block, num_warps=_warps(block),
+        )  # fmt: skip
+        return y, mean, rstd
+    programs, chunks, length, block_c, block_p = chunked(x)
+    means, squares = (x.new_empty((B * C, chunks), dtype=torch.float32) for _ in range(2))
+    launch(
+        _chunk_moments, programs, x, means, squares, C, H, W, *x.stride(), chunks, length,
+        LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p,
+    )  # fmt: skip
+    launch(
+        _chunk_forward, programs, x, scale, shift, residual, y, means, squares, mean, rstd, eps, C, H, W, *others,
+        chunks, length,
+        ACTIVATION=act, LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p, BLOCK_CHUNKS=power_of_2(chunks),
+    )  # fmt: skip
+    return y, mean, rstd
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, C, H, W = x.shape
+    affine = scale is not None or shift is not None
+    scale = None if scale is None else scale.contiguous()
+    shift = None if shift is None else shift.contiguous()
+    dx = empty_map(x, C)
+    if x.numel() == 0:
+        nothing = x.new_zeros((B if affine else 0, C), dtype=torch.float32)
+        return dx, nothing, nothing.clone()
+    dscale, dshift = (x.new_empty((B if affine else 0, C), dtype=torch.float32) for _ in range(2))
+    parameters = (dscale, dshift) if affine else (None, None)
+    strides = [*grad.stride(), *x.stride()]
+    act, linear = ACTIVATIONS[activation], is_linear(grad, x, dx)
+    if H * W <= LARGEST_PLANE_BACKWARD and not is_channels_last(x):
+        block = power_of_2(H * W)
+        launch(
+            _plane_backward, B * C, grad, x, scale, shift, mean, rstd, dx, *parameters, C, H, W, *strides,
+            *dx.stride(), ACTIVATION=act, LINEAR=linear, BLOCK=block, num_warps=2 * _warps(block) if block > 256 else 1,
+        )  # fmt: skip
+        return dx, dscale, dshift
+    programs, chunks, length, block_c, block_p = chunked(x)
+    sums_g, sums_gn = (x.new_empty((B * C, chunks), dtype=torch.float32) for _ in range(2))
+    launch(
+        _chunk_gradient_sums, programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, C, H, W, *strides,
+        chunks, length, ACTIVATION=act, LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p,
+    )  # fmt: skip
+    launch(
+        _chunk_backward, programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, *parameters, C, H, W,
+        *strides, *dx.stride(), chunks, length,
+        ACTIVATION=act, LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p, BLOCK_CHUNKS=power_of_2(chunks),
+    )  # fmt: skip
+    return dx, dscale, dshift

@@ -1,0 +1,27 @@
+"""The tests of the ops again, with the Triton kernels in Triton's interpreter: a process of its own, since Triton reads
+TRITON_INTERPRET when a kernel is decorated.
+
+There bfloat16, with which the interpreter computes wrongly, takes the other kernels: it is left to a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+OPS = Path(__file__).parent.parent / "ops"
+FILES = sorted(path.name for path in OPS.glob("test_*.py"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_ops(file):
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(OPS / file)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
