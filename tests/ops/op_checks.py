@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,6 +16,42 @@ from cgcl_fast.kernels import INTERPRET
 
 Op = Callable[..., Tensor]
 
+#: Where the tests put their tensors: the CPU, or what CGCL_FAST_TEST_DEVICE says (see tests/conftest.py).
+DEVICE = torch.empty(0).device
+#: The backend that has the kernel under test.
+KERNEL = "native" if DEVICE.type == "cpu" else "auto"
+only_on_cpu = pytest.mark.skipif(DEVICE.type != "cpu", reason="of the CPU's kernels: a GPU would have to be waited for")
+
+
+def randn(*shape: int, generator: torch.Generator, dtype: torch.dtype | None = None) -> Tensor:
+    """Drawn where the generator is, so that every device tests the same numbers."""
+    return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(DEVICE)
+
+
+def randint(low: int, high: int, size: Sequence[int], *, generator: torch.Generator) -> Tensor:
+    return torch.randint(low, high, tuple(size), generator=generator, device=generator.device).to(DEVICE)
+
+
+def randperm(n: int, *, generator: torch.Generator) -> Tensor:
+    return torch.randperm(n, generator=generator, device=generator.device).to(DEVICE)
+
+
+def by_hand(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute on the CPU what reads its tensors element by element, and give the results to the device."""
+
+    def moved(value: Any, device: torch.device | str) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        return type(value)(moved(v, device) for v in value) if isinstance(value, (list, tuple)) else value
+
+    @functools.wraps(function)
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        with torch.device("cpu"):
+            result = function(*moved(args, "cpu"), **{name: moved(value, "cpu") for name, value in kwargs.items()})
+        return moved(result, DEVICE)
+
+    return function if DEVICE.type == "cpu" else compute
+
 
 def values_and_gradients(op: Op, inputs: Sequence[Tensor], backend: str, dtype: torch.dtype) -> list[Tensor]:
     """The result of `op` and its gradients to all `inputs`, for an upstream gradient that differs at each element."""
@@ -20,7 +59,7 @@ def values_and_gradients(op: Op, inputs: Sequence[Tensor], backend: str, dtype: 
     with cgcl_fast.backend(backend):
         result = op(*leaves)
         generator = torch.Generator().manual_seed(7)
-        upstream = torch.randn(result.shape, generator=generator, dtype=torch.float64).to(result.dtype)
+        upstream = randn(*result.shape, generator=generator, dtype=torch.float64).to(result.dtype)
         gradients = torch.autograd.grad(result, leaves, upstream, materialize_grads=True)
     return [result.detach(), *gradients]
 
@@ -64,8 +103,6 @@ def assert_compiles(op: Op, inputs: Sequence[Tensor]) -> None:
 
 def assert_not_twice_differentiable(op: Op, inputs: Sequence[Tensor], match: str) -> None:
     """A second derivative through the kernels raises and names the op: it is never silently zero."""
-    import pytest
-
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     (gradient,) = torch.autograd.grad(op(*leaves).square().sum(), leaves[:1], create_graph=True)
     with pytest.raises(RuntimeError, match=match):
@@ -73,8 +110,8 @@ def assert_not_twice_differentiable(op: Op, inputs: Sequence[Tensor], match: str
 
 
 def native(op: str) -> bool:
-    """Whether `op` has a kernel here, native or interpreted: what only a kernel does is then tested."""
-    return any(_backend.has_kernel(op, name, "cpu") for name in ("native", "triton"))
+    """Whether `op` has a kernel on the tests' device, native or interpreted: what only a kernel does is then tested."""
+    return any(_backend.has_kernel(op, name, DEVICE.type) for name in ("native", "triton"))
 
 
 def examples(count: int) -> int:

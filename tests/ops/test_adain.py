@@ -4,13 +4,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_checks import (
+    DEVICE,
     assert_as_exact_as_eager,
     assert_compiles,
     assert_gradcheck,
     assert_not_twice_differentiable,
+    by_hand,
     examples,
     layouts,
     native,
+    randn,
     values_and_gradients,
 )
 
@@ -22,11 +25,12 @@ LAYOUTS = tuple(layouts(torch.zeros(1, 1, 1, 1)))
 
 def inputs(B, C, H, W, seed=0):
     g = torch.Generator().manual_seed(seed)
-    x, residual = (torch.randn(B, C, H, W, generator=g) for _ in range(2))
-    scale, shift = (torch.randn(B, C, generator=g) for _ in range(2))
+    x, residual = (randn(B, C, H, W, generator=g) for _ in range(2))
+    scale, shift = (randn(B, C, generator=g) for _ in range(2))
     return x, scale, shift, residual
 
 
+@by_hand
 def scalar_adain(x, scale, shift, eps, activation, residual):
     """The equation pixel by pixel, in Python floats."""
     y = torch.empty_like(x, dtype=torch.float64)
@@ -128,7 +132,7 @@ def test_expanded_gradient(channels_last):
     x = inputs(2, 35, 8, 8)[0]
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(35, generator=torch.Generator().manual_seed(1))
+    weight = randn(35, generator=torch.Generator().manual_seed(1))
     results = []
     for backend in ("auto", "reference"):
         leaf = x.clone().requires_grad_()
@@ -186,7 +190,7 @@ def test_mixed_dtypes_and_autocast_keep_the_dtype_of_x():
     x, scale, shift, residual = inputs(1, 4, 5, 5)
     half = x.bfloat16().requires_grad_()
     scale.requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         y = ops.adain(half, scale, shift, residual=residual)
     y.sum().backward()
     assert y.dtype == half.grad.dtype == torch.bfloat16 and scale.grad.dtype == torch.float32
@@ -259,7 +263,7 @@ def test_frozen_parameters_get_no_gradient():
             ValueError,
             r"residual of shape .* = \(2, 3, 4, 4\), got \(2, 3, 4, 5\)",
         ),
-        ({"scale": torch.ones(2, 3, device="meta")}, ValueError, "scale on x's device cpu, got meta"),
+        ({"scale": torch.ones(2, 3, device="meta")}, ValueError, f"scale on x's device {DEVICE}, got meta"),
     ],
 )
 def test_errors_name_the_argument(change, error, message):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_checks import examples, layouts, native
+from op_checks import DEVICE, by_hand, examples, layouts, native, only_on_cpu, randn, randperm
 from torch import Tensor
 
 import cgcl_fast
@@ -24,13 +24,14 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def draw(positions: int, count: int, batch: int | None, seed: int = 0) -> Tensor:
-    return sample_patch_ids(positions, count, batch=batch, generator=torch.Generator().manual_seed(seed))
+    return sample_patch_ids(positions, count, batch=batch, generator=torch.Generator(DEVICE).manual_seed(seed))
 
 
+@by_hand
 def published(score: Tensor, size: tuple[int, int], candidates: Tensor, patches: int, first: int) -> Tensor:
     """As EnCo's pseudo-code does it: the whole score map at the feature size, then one image after the other."""
     full = F.interpolate(score, size, mode="bilinear", align_corners=False).flatten(1)
@@ -99,6 +100,7 @@ def test_bilinear_values_are_those_of_interpolate(
     torch.testing.assert_close(module.bilinear_at(score, size, every), expected, rtol=1e-5, atol=1e-6)
 
 
+@by_hand
 def exact_bilinear(score: Tensor, size: tuple[int, int], position: int) -> Fraction:
     """In rational numbers, from the definition: pixel centres at half-integers, clamped at the border."""
     taps = []
@@ -124,7 +126,7 @@ def test_against_rational_arithmetic() -> None:
 def test_importance(importance: float, first: int) -> None:
     """round(β·P) lowest, the rest highest; at β = 1 the lowest P, not all candidates. Halves round to even."""
     score = torch.arange(100.0).reshape(1, 1, 10, 10)
-    candidates = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:32]
+    candidates = randperm(100, generator=torch.Generator().manual_seed(0))[:32]
     ordered = candidates.sort().values.tolist()
     ids = dag_select(score, (10, 10), 8, importance=importance, candidates=candidates)
     assert ids.tolist() == [ordered[:first] + ordered[32 - (8 - first) :]]
@@ -154,7 +156,7 @@ def test_nan_comes_last_in_the_order_of_the_candidates(backend: str) -> None:
 
 def test_draws_candidates_of_its_own_for_each_image() -> None:
     score = random(1, 1, 5, 5).expand(2, -1, -1, -1)
-    first, again = (dag_select(score, (32, 32), 20, generator=torch.Generator().manual_seed(5)) for _ in range(2))
+    first, again = (dag_select(score, (32, 32), 20, generator=torch.Generator(DEVICE).manual_seed(5)) for _ in range(2))
     assert torch.equal(first, again) and not torch.equal(first[0], first[1])
     candidates = draw(1024, 80, 2, seed=5)
     assert torch.equal(first, dag_select(score, (32, 32), 20, candidates=candidates))
@@ -167,7 +169,7 @@ def test_draws_candidates_of_its_own_for_each_image() -> None:
 @pytest.mark.parametrize("oversample, drawn", [(1, 20), (1.55, 31), (4, 80), (100, 1024)])
 def test_oversample(oversample: float, drawn: int) -> None:
     score = random(2, 1, 5, 5)
-    ids = dag_select(score, (32, 32), 20, oversample=oversample, generator=torch.Generator().manual_seed(5))
+    ids = dag_select(score, (32, 32), 20, oversample=oversample, generator=torch.Generator(DEVICE).manual_seed(5))
     assert torch.equal(ids, dag_select(score, (32, 32), 20, candidates=draw(1024, drawn, 2, seed=5)))
 
 
@@ -187,7 +189,7 @@ def test_backends_and_autocast() -> None:
     score, candidates = random(2, 1, 6, 6), draw(400, 100, 2)
     with cgcl_fast.backend("auto"):
         fast = dag_select(score, (20, 20), 30, candidates=candidates)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         for backend in ("auto", "reference"):
             with cgcl_fast.backend(backend):
                 assert torch.equal(fast, dag_select(score, (20, 20), 30, candidates=candidates))
@@ -282,19 +284,21 @@ SCORE = torch.zeros(2, 1, 4, 4)
             (SCORE, (4, 4), 2),
             {"candidates": torch.arange(4).to("meta")},
             ValueError,
-            "candidates on score's device cpu, got meta",
+            f"candidates on score's device {DEVICE}, got meta",
         ),
-        (
+        pytest.param(
             (SCORE, (4, 4), 2),
             {"candidates": torch.tensor([1, 2, 16])},
             ValueError,
             r"candidates in \[0, 16\), .* got 16",
+            marks=only_on_cpu,
         ),
-        (
+        pytest.param(
             (SCORE.double(), (4, 4), 2),
             {"candidates": torch.tensor([1, 2, -1])},
             ValueError,
             r"candidates in \[0, 16\), .* got -1",
+            marks=only_on_cpu,
         ),
     ],
 )
@@ -305,6 +309,7 @@ def test_errors(arguments: tuple, keywords: dict, error: type[Exception], messag
 
 
 @pytest.mark.skipif(not native("dag_select"), reason="no native library")
+@only_on_cpu
 def test_kernel_checks_its_arguments() -> None:
     operator = torch.ops.cgcl_fast._dag_select
     with pytest.raises(RuntimeError, match="first <= num_patches <= number of candidates, got 3, 2 and 5"):

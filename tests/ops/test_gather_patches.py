@@ -3,11 +3,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import op_checks
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_checks import examples, layouts, native
+from op_checks import DEVICE, KERNEL, examples, layouts, native, only_on_cpu, randint, randn
 from torch import Tensor
 
 import cgcl_fast
@@ -26,13 +27,14 @@ def error(actual: Tensor, truth: Tensor) -> float:
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def random_ids(positions: int, patches: int, batch: int | None, seed: int = 0) -> Tensor:
-    return sample_patch_ids(positions, patches, batch=batch, generator=torch.Generator().manual_seed(seed))
+    return sample_patch_ids(positions, patches, batch=batch, generator=torch.Generator(DEVICE).manual_seed(seed))
 
 
+@op_checks.by_hand
 def by_hand(features: Tensor, ids: Tensor) -> Tensor:
     """One element at a time."""
     batch, channels, _, width = features.shape
@@ -44,6 +46,7 @@ def by_hand(features: Tensor, ids: Tensor) -> Tensor:
     return torch.tensor(values, dtype=features.dtype).reshape(batch, ids.shape[-1], channels)
 
 
+@op_checks.by_hand
 def scattered_by_hand(grad: Tensor, ids: Tensor, shape: torch.Size) -> Tensor:
     """The gradient in float64, one element at a time."""
     out = torch.zeros(shape, dtype=torch.float64)
@@ -94,7 +97,7 @@ def test_many_tiles(shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradients_of_repeated_ids_add_up(layout: str, dtype: torch.dtype) -> None:
     features = laid_out(random(2, 21, 5, 6, dtype=dtype), layout).requires_grad_()
-    ids = torch.randint(0, 30, (2, 500), generator=torch.Generator().manual_seed(0))
+    ids = randint(0, 30, (2, 500), generator=torch.Generator().manual_seed(0))
     upstream = random(2, 500, 21, seed=1, dtype=dtype)
     (gradient,) = torch.autograd.grad(gather_patches(features, ids), features, upstream)
     (eager,) = torch.autograd.grad(reference(features, ids), features, upstream)
@@ -195,14 +198,14 @@ def test_second_derivative() -> None:
 @pytest.mark.skipif(not native("gather_patches"), reason="no native library")
 def test_backends_agree() -> None:
     features, ids = random(2, 3, 4, 5), random_ids(20, 6, 2)
-    with cgcl_fast.backend("native"):
+    with cgcl_fast.backend(KERNEL):
         fast = gather_patches(features, ids)
     with cgcl_fast.backend("reference"):
         assert torch.equal(fast, gather_patches(features, ids))
 
 
 def test_autocast_keeps_the_dtype() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         assert gather_patches(random(1, 3, 4, 5), torch.tensor([1])).dtype == torch.float32
         assert gather_patches(random(1, 3, 4, 5, dtype=torch.bfloat16), torch.tensor([1])).dtype == torch.bfloat16
 
@@ -261,6 +264,7 @@ def test_torchscript() -> None:
     assert features.grad is not None and float(features.grad.sum()) == 2 * 6 * 3
 
 
+@only_on_cpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("wrong", [-1, -20, 20, 2**40, -(2**63)])
 @pytest.mark.parametrize("per_image", [False, True])
@@ -299,7 +303,7 @@ def test_ids_out_of_range_are_named(wrong: int, dtype: torch.dtype, per_image: b
             torch.zeros(1, 1, 2, 2),
             torch.zeros(3, dtype=torch.int64, device="meta"),
             ValueError,
-            "ids on features's device cpu, got meta",
+            f"ids on features's device {DEVICE}, got meta",
         ),
     ],
 )
@@ -310,6 +314,7 @@ def test_errors(features: Any, ids: Any, error: type[Exception], message: str) -
 
 
 @pytest.mark.skipif(not native("gather_patches"), reason="no native library")
+@only_on_cpu
 def test_kernel_checks_its_arguments() -> None:
     grad, ids = random(2, 3, 4), torch.tensor([0, 1, 2])
     backward = torch.ops.cgcl_fast._gather_patches_backward

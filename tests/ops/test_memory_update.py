@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_checks import examples, layouts, native
+from op_checks import DEVICE, KERNEL, by_hand, examples, layouts, native, randint, randn
 
 import cgcl_fast
 from cgcl_fast import ops
@@ -15,7 +15,7 @@ LAYOUTS = tuple(layouts(torch.zeros(1, 1, 1, 1)))
 
 
 def random(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def memory(N, C, width, domains=2):
@@ -31,8 +31,8 @@ def maps(sizes, C, width, layout="contiguous", dtype=torch.float32):
 
 def classes(sizes, N, count=4):
     generator = torch.Generator().manual_seed(0)
-    pixels = [torch.randint(0, count, size, generator=generator) for size in sizes]
-    return {"pixel_classes": pixels, "item_class": torch.randint(0, count, (N,), generator=generator)}
+    pixels = [randint(0, count, size, generator=generator) for size in sizes]
+    return {"pixel_classes": pixels, "item_class": randint(0, count, (N,), generator=generator)}
 
 
 def unit(v):
@@ -40,6 +40,7 @@ def unit(v):
     return [x / length for x in v] if length > 0 else v
 
 
+@by_hand
 def scalar_update(keys, values, contents, styles, pixel_classes=None, item_class=None):
     """The equation item by item, in Python floats."""
     new_keys, new_values = keys.double().clone(), values.double().clone()
@@ -221,7 +222,7 @@ def test_domains_of_other_dtypes_and_integer_classes():
 def test_autocast_changes_nothing():
     arguments = *memory(3, 4, 5), *maps([(1, 2, 2), (1, 3, 3)], 4, 5)
     expected = ops.memory_update(*arguments)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         assert all(torch.equal(*pair) for pair in zip(ops.memory_update(*arguments), expected, strict=True))
 
 
@@ -232,7 +233,7 @@ def test_opcheck_and_backends():
     arguments, options = (*memory(6, 5, 7), *maps(sizes, 5, 7)), classes(sizes, 6)
     torch.library.opcheck(operator, (*arguments, [], None))
     torch.library.opcheck(operator, (*arguments, *options.values()))
-    with cgcl_fast.backend("native"):
+    with cgcl_fast.backend(KERNEL):
         fast = ops.memory_update(*arguments, **options)
     assert all(torch.equal(*pair) for pair in zip(fast, operator(*arguments, *options.values()), strict=True))
     with cgcl_fast.backend("reference"):
@@ -285,7 +286,7 @@ p, i = [torch.zeros(2, 4, 5).long()], torch.zeros(6).long()
         ((k, v[0], c, s), {}, ValueError, r"expected values of shape \(D, N, Cv\), got \(6, 2\)"),
         ((k, v[:, :5], c, s), {}, ValueError, r"\(D, N, Cv\) with D >= 1 and keys' N = 6, got \(1, 5, 2\)"),
         ((k, v[:0], [], []), {}, ValueError, r"with D >= 1 and keys' N = 6, got \(0, 6, 2\)"),
-        ((k, v.to("meta"), c, s), {}, ValueError, "expected values on keys's device cpu, got meta"),
+        ((k, v.to("meta"), c, s), {}, ValueError, f"expected values on keys's device {DEVICE}, got meta"),
         ((k, v, c[0], s), {}, TypeError, "expected contents to be a list of Tensors, one per domain, got Tensor"),
         ((k, v, c * 2, s), {}, ValueError, "expected contents of values' 1 domains, got 2"),
         ((k, v, c, []), {}, ValueError, "expected styles of values' 1 domains, got 0"),
@@ -293,7 +294,7 @@ p, i = [torch.zeros(2, 4, 5).long()], torch.zeros(6).long()
         ((k, v, [c[0][:, :2]], s), {}, ValueError, r"expected contents\[0\] of shape .* = \(2, 3, 4, 5\), got"),
         ((k, v, c, [s[0][:1]]), {}, ValueError, r"styles\[0\] of shape .* = \(2, 2, 4, 5\), got \(1, 2, 4, 5\)"),
         ((k, v, [p[0][:, None]], s), {}, TypeError, r"contents\[0\] of a floating-point dtype, got torch.int64"),
-        ((k, v, [c[0].to("meta")], s), {}, ValueError, r"expected contents\[0\] on keys's device cpu, got meta"),
+        ((k, v, [c[0].to("meta")], s), {}, ValueError, rf"expected contents\[0\] on keys's device {DEVICE}, got meta"),
         ((k, v, c, s), {"pixel_classes": p}, ValueError, r"expected item_class with pixel_classes\[0\], got None"),
         ((k, v, c, s), {"item_class": i}, ValueError, "expected pixel_classes with item_class, got None"),
         ((k, v, c, s), {"pixel_classes": p[0], "item_class": i}, TypeError, "pixel_classes to be a list of Tensors"),

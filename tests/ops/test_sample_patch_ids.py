@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_checks import examples, native
+from op_checks import DEVICE, KERNEL, examples, native, only_on_cpu
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -21,7 +21,7 @@ needs_native = pytest.mark.skipif(not native("sample_patch_ids"), reason="no nat
 
 
 def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(DEVICE).manual_seed(seed)
 
 
 def assert_uniform(counts: Tensor) -> None:
@@ -155,7 +155,7 @@ def test_checkpointing_draws_the_same_again() -> None:
 
 @needs_native
 def test_backends_agree() -> None:
-    with cgcl_fast.backend("native"):
+    with cgcl_fast.backend(KERNEL):
         fast = sample_patch_ids(777, 100, batch=2, generator=seeded())
     with cgcl_fast.backend("reference"):
         assert torch.equal(fast, sample_patch_ids(777, 100, batch=2, generator=seeded()))
@@ -235,6 +235,7 @@ def test_errors(arguments: tuple, keywords: dict, error: type[Exception], messag
     assert str(caught.value).startswith("sample_patch_ids: expected")
 
 
+@only_on_cpu
 @needs_native
 def test_kernel_checks_its_arguments() -> None:
     operator = torch.ops.cgcl_fast._sample_patch_ids
