@@ -32,7 +32,8 @@ def test_fails(n):
 
 def test_stand_in(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
-    code = f"import sys; sys.path.insert(0, {str(HERE / 'without_hypothesis')!r}); import pytest; pytest.main(sys.argv[1:])"
+    folder = str(HERE / "without_hypothesis")
+    code = f"import sys; sys.path.insert(0, {folder!r}); import pytest; pytest.main(sys.argv[1:])"
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", f"--rootdir={tmp_path}", str(tmp_path)]
     result = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, check=False)
     assert "1 failed, 3 passed" in result.stdout, result.stdout + result.stderr

@@ -45,7 +45,8 @@ def _every_second(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _kernel(x: Tensor) -> Tensor:
-    taps = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    taps = torch.full((3,), 0.25, dtype=x.dtype, device=x.device)
+    taps[1:2].fill_(0.5)  # a list of values would be copied from the host, for which a CUDA graph cannot wait
     return torch.outer(taps, taps).expand(x.shape[1], 1, 3, 3).contiguous()
 
 

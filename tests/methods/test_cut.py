@@ -21,7 +21,10 @@ SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_p
 
 def batch_of(n: int = 2, size: tuple[int, int] = (32, 24), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    a, b = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype) * 2 - 1
+    a, b = (
+        torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu").to(torch.get_default_device()) * 2
+        - 1
+    )
     return {"A": a, "B": b}
 
 
@@ -164,7 +167,7 @@ def test_autocast_leaves_no_parameter_without_gradient() -> None:
     method = CUT(CUTConfig(**SMALL))
     batch, shared = batch_of(dtype=torch.float32), {}
     method.D.requires_grad_(False)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         loss = method.phases()[1].loss(batch, shared)["loss"]
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in [*method.G.parameters(), *method.H.parameters()])

@@ -48,7 +48,7 @@ def test_prepared_once_more_in_the_backward_pass_only() -> None:
 def test_under_autocast_the_recomputed_input_has_the_dtype_of_the_first() -> None:
     conv = nn.Conv2d(3, 4, 3)
     x = torch.randn(1, 3, 6, 6).bfloat16().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         y = conv_of(conv, prepare, x)
         kept = conv(prepare(x))
     inputs = [x, conv.weight]
