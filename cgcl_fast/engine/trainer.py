@@ -210,7 +210,11 @@ class Trainer:
 
     def _prepare(self, phase: Phase) -> _RunningPhase:
         module = _PhaseModule(self.method, phase)
-        adam = torch.optim.Adam(module.parameters(), lr=phase.optimizer.lr, betas=phase.optimizer.betas)
+        groups = [
+            {"params": network.parameters(), "lr": phase.optimizer.lr_of(name)}
+            for name, network in module.networks.items()
+        ]
+        adam = torch.optim.Adam(groups, betas=phase.optimizer.betas)
         module, optimizer = self.accelerator.prepare(module, adam)
         return _RunningPhase(phase, module, optimizer)
 
@@ -293,8 +297,8 @@ class Trainer:
         """
         factor = self.schedule(self.step)
         for running in self.phases:
-            for group in running.optimizer.param_groups:
-                group["lr"] = running.phase.optimizer.lr * factor
+            for name, group in zip(running.phase.networks, running.optimizer.param_groups, strict=True):
+                group["lr"] = running.phase.optimizer.lr_of(name) * factor
         losses: dict[str, Tensor] = {}
         for part in parts:
             inputs = _Inputs(part)
@@ -356,6 +360,8 @@ class Trainer:
         generators = gather_object([rng_state()])
         if log is not None:
             for name, tensor in self.method.state_dict().items():
+                if not isinstance(tensor, Tensor):  # the extra state of a module
+                    continue
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                     raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
             value = self._samples(log)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -16,10 +16,21 @@ Shared = dict[str, Any]
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """Adam with this learning rate and these betas."""
+    """Adam.
+
+    Args:
+        lr: learning rate.
+        betas: β₁ and β₂.
+        lrs: learning rates of single networks of the phase, by name, where they differ from ``lr``.
+    """
 
     lr: float
     betas: tuple[float, float]
+    lrs: Mapping[str, float] = field(default_factory=dict)
+
+    def lr_of(self, network: str) -> float:
+        """The learning rate of the network of this name."""
+        return self.lrs.get(network, self.lr)
 
 
 @dataclass(frozen=True)

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from cgcl_fast.methods.base import Method
 from cgcl_fast.methods.cut import CUT, FastCUT
+from cgcl_fast.methods.cyclegan import CycleGAN
+from cgcl_fast.methods.enco import EnCo
 
-METHODS: dict[str, type[Method]] = {"cut": CUT, "fastcut": FastCUT}
+METHODS: dict[str, type[Method]] = {"cut": CUT, "fastcut": FastCUT, "enco": EnCo, "cyclegan": CycleGAN}

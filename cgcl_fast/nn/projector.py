@@ -1,4 +1,4 @@
-"""H of CUT: a two-layer perceptron for each feature layer (paper, Sec. 3 and Appendix C.1)."""
+"""H of CUT and EnCo: a two-layer perceptron for each feature layer (CUT, Sec. 3 and Appendix C.1)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ class Projector(nn.Module):
     Args:
         channels: width of each feature layer.
         dim: width of the hidden layer and of the result (256 in the paper).
+        batch_norm: normalise over all positions of the batch after each layer, which then has no bias; the last one
+            without scale and shift (EnCo's later code).
+        predictor: a further perceptron for each layer, through half the width, on the queries' side only.
     """
 
-    def __init__(self, channels: Sequence[int], dim: int = 256) -> None:
+    def __init__(
+        self, channels: Sequence[int], dim: int = 256, batch_norm: bool = False, predictor: bool = False
+    ) -> None:
         super().__init__()
         self.dim = dim
-        self.mlps = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Linear(dim, dim)) for width in channels
+        self.mlps = nn.ModuleList(_perceptron(width, dim, batch_norm) for width in channels)
+        self.predictors = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim))
+            for _ in (channels if predictor else ())
         )
 
     @property
@@ -31,12 +38,13 @@ class Projector(nn.Module):
         """Width of each feature layer."""
         return tuple(mlp[0].in_features for mlp in self.mlps)  # type: ignore[index,union-attr,misc]
 
-    def forward(self, features: Sequence[Tensor], ids: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, features: Sequence[Tensor], ids: Sequence[Tensor], predict: bool = False) -> list[Tensor]:
         """Project the features at some positions. The results are *not* normalised: the loss does it.
 
         Args:
             features: one (B, C, H, W) a layer.
             ids: one (P,) or (B, P) int64 a layer, positions in the flattened map.
+            predict: apply the predictors, if there are any.
 
         Returns:
             One (B, P, dim) a layer.
@@ -48,4 +56,26 @@ class Projector(nn.Module):
             raise ValueError(
                 f"features and ids: expected {len(self.mlps)} layers of each, got {len(features)} and {len(ids)}"
             )
-        return [mlp(gather_patches(f, i)) for mlp, f, i in zip(self.mlps, features, ids, strict=True)]
+        rows = [mlp(gather_patches(f, i)) for mlp, f, i in zip(self.mlps, features, ids, strict=True)]
+        if predict and len(self.predictors):
+            rows = [predictor(row) for predictor, row in zip(self.predictors, rows, strict=True)]
+        return rows
+
+
+class _RowNorm(nn.BatchNorm1d):
+    """BatchNorm over the rows (B, P, C) of all images."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(rows.flatten(0, 1)).view_as(rows)
+
+
+def _perceptron(width: int, dim: int, batch_norm: bool) -> nn.Sequential:
+    if not batch_norm:
+        return nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Linear(dim, dim))
+    return nn.Sequential(
+        nn.Linear(width, dim, bias=False),
+        _RowNorm(dim),
+        nn.ReLU(),
+        nn.Linear(dim, dim, bias=False),
+        _RowNorm(dim, affine=False),
+    )

@@ -9,8 +9,6 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +21,7 @@ from torch.utils.data import Dataset
 from cgcl_fast.data import build_loader
 from cgcl_fast.data.unpaired import collate
 from cgcl_fast.engine import Options, Trainer, linear_decay, make_accelerator
-
-
-@dataclass(frozen=True)
-class Spec:
-    lr: float
-    betas: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Phase:
-    name: str
-    networks: tuple[str, ...]
-    loss: Callable
-    optimizer: Spec
-    frozen: tuple[str, ...] = ()
-    after: Callable | None = None
+from cgcl_fast.methods import OptimizerSpec, Phase
 
 
 class Toy(nn.Module):
@@ -60,7 +43,7 @@ class Toy(nn.Module):
         self.progress.append(progress)
 
     def phases(self) -> list[Phase]:
-        spec = Spec(1e-2, (0.5, 0.999))
+        spec = OptimizerSpec(1e-2, (0.5, 0.999))
         return [
             Phase("discriminator", ("D",), self.loss_d, spec),
             Phase("generator", ("G",), self.loss_g, spec, frozen=("D",), after=self.after),

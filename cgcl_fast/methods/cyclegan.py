@@ -1,0 +1,123 @@
+"""CycleGAN (Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV 2017):
+the baseline that the papers compare with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from cgcl_fast.nn import GANLoss, ImagePool
+
+
+@dataclass
+class CycleGANConfig:
+    """Options of CycleGAN; the defaults are the paper's.
+
+    Args:
+        input_nc: channels of the images of domain A.
+        output_nc: channels of the images of domain B.
+        ngf: channels of the generators after their first convolution.
+        ndf: channels of the discriminators after their first convolution.
+        n_blocks: residual blocks of the generators.
+        antialias: blur pools instead of strided convolutions.
+        dropout: dropout in the residual blocks.
+        init_gain: standard deviation of the Gaussian initialisation.
+        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        lambda_cycle: λ, weight of the cycle consistency (Eq. 3).
+        lambda_idt: weight of the identity term, as a share of λ (Sec. 5.2); 0 leaves it out.
+        pool_size: translated images kept for the discriminators.
+        lr: learning rate of Adam.
+        beta1: β₁ of Adam.
+        beta2: β₂ of Adam.
+        epochs: epochs at the full learning rate.
+        decay_epochs: epochs of linear decay to zero that follow.
+    """
+
+    input_nc: int = 3
+    output_nc: int = 3
+    ngf: int = 64
+    ndf: int = 64
+    n_blocks: int = 9
+    antialias: bool = False
+    dropout: bool = False
+    init_gain: float = 0.02
+    gan: str = "lsgan"
+    lambda_cycle: float = 10.0
+    lambda_idt: float = 0.5
+    pool_size: int = 50
+    lr: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    epochs: int = 100
+    decay_epochs: int = 100
+
+
+class CycleGAN(Method):
+    """G translates X to Y and F translates back; D_Y judges G(x) and D_X judges F(y).
+
+    L = GAN(G, D_Y) + GAN(F, D_X) + λ · (|F(G(x)) - x|₁ + |G(F(y)) - y|₁) + λ · λ_idt · (|G(y) - y|₁ + |F(x) - x|₁)
+
+    (Eq. 3 and Sec. 5.2.) The discriminators see translations of earlier steps too, and their loss is halved.
+    """
+
+    Config = CycleGANConfig
+
+    def __init__(self, config: CycleGANConfig) -> None:
+        super().__init__(config)
+        if config.lambda_idt > 0 and config.input_nc != config.output_nc:
+            raise ValueError(
+                f"lambda_idt: the identity term needs as many input as output channels, got {config.input_nc} and "
+                f"{config.output_nc}"
+            )
+        shape = (config.ngf, config.n_blocks, config.antialias, config.dropout)
+        self.G = ResnetGenerator(config.input_nc, config.output_nc, *shape)
+        self.F = ResnetGenerator(config.output_nc, config.input_nc, *shape)
+        self.D_X = PatchDiscriminator(config.input_nc, config.ndf, antialias=config.antialias)
+        self.D_Y = PatchDiscriminator(config.output_nc, config.ndf, antialias=config.antialias)
+        for network in (self.G, self.F, self.D_X, self.D_Y):
+            init_weights(network, "normal", config.init_gain)
+        self.gan = GANLoss(config.gan)
+        self.pool_X, self.pool_Y = ImagePool(config.pool_size), ImagePool(config.pool_size)
+
+    def phases(self) -> list[Phase]:
+        adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
+        return [
+            Phase("generators", ("G", "F"), self.generator_loss, adam, frozen=("D_X", "D_Y")),
+            Phase("discriminators", ("D_X", "D_Y"), self.discriminator_loss, adam),
+        ]
+
+    def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L. Each generator runs on its source and, for the identity term, on its target in one pass."""
+        x, y = batch["A"], batch["B"]
+        height, width = x.shape[2:]
+        if height % 4 or width % 4:
+            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
+        config = self.config
+        identity = config.lambda_idt > 0
+        fake_y, *same_y = self.G(torch.cat([x, y])).split([len(x), len(y)]) if identity else [self.G(x)]
+        fake_x, *same_x = self.F(torch.cat([y, x])).split([len(y), len(x)]) if identity else [self.F(y)]
+        shared["fake_y"], shared["fake_x"] = fake_y.detach(), fake_x.detach()
+        losses = {
+            "G_GAN": self.gan.generator(self.D_Y(fake_y)),
+            "F_GAN": self.gan.generator(self.D_X(fake_x)),
+            "cycle_x": config.lambda_cycle * F.l1_loss(self.F(fake_y), x),
+            "cycle_y": config.lambda_cycle * F.l1_loss(self.G(fake_x), y),
+        }
+        if identity:
+            weight = config.lambda_cycle * config.lambda_idt
+            losses["idt_y"] = weight * F.l1_loss(same_y[0], y)
+            losses["idt_x"] = weight * F.l1_loss(same_x[0], x)
+        total = torch.stack(list(losses.values())).sum()
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """Half of the adversarial losses, on translations out of the pools."""
+        loss_y = self.gan.discriminator(self.D_Y(batch["B"]), self.D_Y(self.pool_Y.query(shared["fake_y"])))
+        loss_x = self.gan.discriminator(self.D_X(batch["A"]), self.D_X(self.pool_X.query(shared["fake_x"])))
+        return {"loss": loss_x + loss_y, "D_X": loss_x.detach(), "D_Y": loss_y.detach()}

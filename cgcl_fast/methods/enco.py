@@ -1,0 +1,213 @@
+"""EnCo (Cai et al., "Constraining Multi-scale Pairwise Features between Encoder and Decoder Using Contrastive Learning
+for Unpaired Image-to-Image Translation", 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from cgcl_fast.nn import GANLoss, Projector
+from cgcl_fast.ops import dag_select, patch_nce, sample_patch_ids
+
+LOSSES = ("infonce", "decoupled", "cosine")
+SAMPLINGS = ("dag", "random")
+
+
+@dataclass
+class EnCoConfig:
+    """Options of EnCo; the defaults are the paper's.
+
+    Args:
+        input_nc: channels of the images of domain A.
+        output_nc: channels of the images of domain B.
+        ngf: channels of G after its first convolution.
+        ndf: channels of D after its first convolution.
+        n_blocks: residual blocks of G.
+        antialias: blur pools in G and D instead of strided convolutions.
+        init_gain: gain of the Xavier initialisation of G, D and H.
+        nce_dim: width of the projected features.
+        num_patches: K, positions in each layer.
+        temperature: τ of Eq. 1.
+        sampling: positions chosen by the discriminator's attention ("dag", Algorithm 1) or at "random".
+        oversample: k, candidates drawn for each position kept (Table 4).
+        importance: β, share of the positions that are the most fake ones (Table 4).
+        fresh_random: draw the other (1 - β)K positions afresh instead of taking the least fake candidates, as the
+            authors' later code does.
+        loss: "infonce" (Eq. 1), "decoupled" (without the positive in the denominator, the authors' code) or "cosine"
+            (2 - 2cos of query and key, with a predictor and BatchNorm in H, the authors' later code).
+        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        lambda_gan: weight of the adversarial loss.
+        lambda_nce: λ_NCE of Eq. 5.
+        lambda_idt: λ_IDT of Eq. 5, in the first half of the training.
+        lr_g: learning rate of G.
+        lr_d: learning rate of D.
+        lr_h: learning rate of H.
+        beta1: β₁ of Adam.
+        beta2: β₂ of Adam.
+        epochs: epochs at the full learning rate.
+        decay_epochs: epochs of linear decay to zero that follow.
+    """
+
+    input_nc: int = 3
+    output_nc: int = 3
+    ngf: int = 64
+    ndf: int = 64
+    n_blocks: int = 9
+    antialias: bool = True
+    init_gain: float = 0.02
+    nce_dim: int = 256
+    num_patches: int = 256
+    temperature: float = 0.07
+    sampling: str = "dag"
+    oversample: float = 4.0
+    importance: float = 0.5
+    fresh_random: bool = False
+    loss: str = "infonce"
+    gan: str = "lsgan"
+    lambda_gan: float = 1.0
+    lambda_nce: float = 2.0
+    lambda_idt: float = 10.0
+    lr_g: float = 5e-5
+    lr_d: float = 2e-4
+    lr_h: float = 5e-5
+    beta1: float = 0.5
+    beta2: float = 0.999
+    epochs: int = 100
+    decay_epochs: int = 100
+
+
+def layer_pairs(n_blocks: int, antialias: bool = True) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Layers of the encoder and those of the decoder at the same scales (Table 5): full size, half, a quarter.
+
+    With nine blocks and anti-aliasing these are the pairs (3, 28), (7, 24), (13, 18) of the paper.
+    """
+    if antialias:
+        return (3, 7, 13), (19 + n_blocks, 15 + n_blocks, 9 + n_blocks)
+    return (3, 6, 11), (15 + n_blocks, 12 + n_blocks, 7 + n_blocks)
+
+
+class EnCo(Method):
+    """G translates, D judges, H projects the features of encoder and decoder into one space.
+
+    L = λ_GAN · GAN(G(x)) + λ_NCE · NCE(decoder features of G(x), encoder features of x) + λ_IDT · |G(y) - y|₁
+
+    (Eq. 5), the last term in the first half of the training only. Encoder and decoder of one forward pass are all that
+    the content constraint looks at: no translation is encoded again.
+    """
+
+    Config = EnCoConfig
+
+    def __init__(self, config: EnCoConfig) -> None:
+        super().__init__(config)
+        for name, value, choices in (("loss", config.loss, LOSSES), ("sampling", config.sampling, SAMPLINGS)):
+            if value not in choices:
+                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        if config.n_blocks < 5:
+            raise ValueError(f"n_blocks: expected at least 5, for two layers within them, got {config.n_blocks}")
+        if config.sampling == "dag" and config.lambda_gan == 0:
+            raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
+        self.encoder_layers, self.decoder_layers = layer_pairs(config.n_blocks, config.antialias)
+        self.G = ResnetGenerator(config.input_nc, config.output_nc, config.ngf, config.n_blocks, config.antialias)
+        self.D = PatchDiscriminator(config.output_nc, config.ndf, antialias=config.antialias)
+        cosine = config.loss == "cosine"
+        self.H = Projector(
+            self.G.layer_channels(self.encoder_layers), config.nce_dim, batch_norm=cosine, predictor=cosine
+        )
+        for network in (self.G, self.D, self.H):
+            init_weights(network, "xavier", config.init_gain)
+        self.gan = GANLoss(config.gan)
+        self.identity = config.lambda_idt > 0
+
+    def begin(self, progress: float) -> None:
+        self.identity = self.config.lambda_idt > 0 and progress < 0.5
+
+    def phases(self) -> list[Phase]:
+        config = self.config
+        betas = (config.beta1, config.beta2)
+        adam = OptimizerSpec(config.lr_g, betas, {"H": config.lr_h})
+        generator = Phase("generator", ("G", "H"), self.generator_loss, adam, frozen=("D",))
+        if config.lambda_gan == 0:
+            return [generator]
+        return [Phase("discriminator", ("D",), self.discriminator_loss, OptimizerSpec(config.lr_d, betas)), generator]
+
+    def forward_generator(self, batch: Batch, shared: Shared) -> None:
+        """Put G(x), with the identity term G(y), and the features of that one pass into ``shared``; once a step."""
+        if "output" in shared:
+            return
+        height, width = batch["A"].shape[2:]
+        if height % 4 or width % 4:
+            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
+        images = torch.cat([batch["A"], batch["B"]]) if self.identity else batch["A"]
+        layers = (*self.encoder_layers, *reversed(self.decoder_layers))
+        shared["output"], features = self.G(images, layers)
+        n, pairs = len(batch["A"]), len(self.encoder_layers)
+        shared["keys"] = [feature[:n].detach() for feature in features[:pairs]]
+        shared["queries"] = [feature[:n] for feature in reversed(features[pairs:])]
+
+    def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L_D, with translation and real images in one pass of D."""
+        self.forward_generator(batch, shared)
+        real = batch["B"]
+        fake = shared["output"][: len(batch["A"])].detach()
+        logits_fake, logits_real = self.D(torch.cat([fake, real])).split([len(fake), len(real)])
+        loss_fake, loss_real = self.gan(logits_fake, False), self.gan(logits_real, True)
+        return {"loss": (loss_fake + loss_real) * 0.5, "D_fake": loss_fake.detach(), "D_real": loss_real.detach()}
+
+    def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """Eq. 5."""
+        self.forward_generator(batch, shared)
+        config = self.config
+        n = len(batch["A"])
+        losses = {}
+        total = shared["output"].new_zeros(())
+        if config.lambda_gan > 0:
+            logits = self.D(shared["output"][:n])
+            shared["score"] = logits.detach()
+            losses["G_GAN"] = self.gan.generator(logits)
+            total = total + config.lambda_gan * losses["G_GAN"]
+        losses["NCE"] = config.lambda_nce * self.contrast(shared)
+        total = total + losses["NCE"]
+        if self.identity:
+            losses["idt"] = config.lambda_idt * F.l1_loss(shared["output"][n:], batch["B"])
+            total = total + losses["idt"]
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def contrast(self, shared: Shared) -> Tensor:
+        """The constraint between decoder and encoder, mean over positions, layers and images (Eq. 2)."""
+        keys, queries = shared.pop("keys"), shared.pop("queries")
+        ids = [self.draw(feature, shared) for feature in keys]
+        rows = self.H(queries, ids, predict=True)
+        with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+            targets = self.H(keys, ids)
+        return torch.stack([self.distance(q, k) for q, k in zip(rows, targets, strict=True)]).mean()
+
+    def draw(self, feature: Tensor, shared: Shared) -> Tensor:
+        """(B, K) positions of a layer, for each image its own (Algorithm 1)."""
+        config = self.config
+        batch, _, height, width = feature.shape
+        count = min(config.num_patches, height * width)
+        if config.sampling == "random":
+            return sample_patch_ids(height * width, count, batch=batch, device=feature.device)
+        if not config.fresh_random:
+            return dag_select(
+                shared["score"], (height, width), count, oversample=config.oversample, importance=config.importance
+            )
+        fakest = round(config.importance * count)
+        candidates = sample_patch_ids(
+            height * width, int(config.oversample * count), batch=batch, device=feature.device
+        )
+        chosen = dag_select(shared["score"], (height, width), fakest, importance=1.0, candidates=candidates)
+        fresh = sample_patch_ids(height * width, count - fakest, batch=batch, device=feature.device)
+        return torch.cat([chosen, fresh], dim=1)
+
+    def distance(self, query: Tensor, key: Tensor) -> Tensor:
+        """The loss of projected queries (B, K, C) against their keys."""
+        if self.config.loss == "cosine":
+            return (2 - 2 * F.cosine_similarity(query, key, dim=2)).mean()
+        return patch_nce(query, key, temperature=self.config.temperature, normalize=True, loss=self.config.loss)

@@ -1,0 +1,114 @@
+"""CycleGAN's losses against a slow computation on plain networks, and what each phase may touch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from networks.plain_weights import randomise
+from torch import Tensor
+
+from cgcl_fast import compat
+from cgcl_fast.methods import METHODS
+from cgcl_fast.methods.cyclegan import CycleGAN, CycleGANConfig
+from cgcl_fast.nn import ImagePool
+
+from . import plain_cut
+
+SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 2}
+
+
+def batch_of() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    a, b = torch.rand(2, 2, 3, 32, 24, generator=generator, dtype=torch.float64) * 2 - 1
+    return {"A": a, "B": b}
+
+
+def method_of(**options: Any) -> CycleGAN:
+    method = CycleGAN(CycleGANConfig(**SMALL, **options)).double()
+    for seed, network in enumerate((method.G, method.F, method.D_X, method.D_Y)):
+        randomise(network, seed)
+    return method
+
+
+@pytest.mark.parametrize("lambda_idt", [0.5, 0.0])
+def test_losses_equal_the_plain_computation(lambda_idt: float) -> None:
+    method = method_of(lambda_idt=lambda_idt, pool_size=0)
+    g, f = (plain_cut.Generator(ngf=4, n_blocks=2, antialias=False).double() for _ in range(2))
+    d_x, d_y = (plain_cut.Discriminator(ndf=4, antialias=False).double() for _ in range(2))
+    for plain, ours in ((g, method.G), (f, method.F), (d_x, method.D_X), (d_y, method.D_Y)):
+        plain.load_state_dict(compat.published_state_dict(ours))
+    batch, shared = batch_of(), {}
+    x, y = batch["A"], batch["B"]
+    losses = method.generator_loss(batch, shared)
+    d_losses = method.discriminator_loss(batch, shared)
+    with torch.no_grad():
+        expected = {
+            "G_GAN": (d_y(g(x)) - 1).square().mean(),
+            "F_GAN": (d_x(f(y)) - 1).square().mean(),
+            "cycle_x": 10 * (f(g(x)) - x).abs().mean(),
+            "cycle_y": 10 * (g(f(y)) - y).abs().mean(),
+        }
+        if lambda_idt:
+            expected["idt_y"], expected["idt_x"] = 5 * (g(y) - y).abs().mean(), 5 * (f(x) - x).abs().mean()
+        assert set(losses) == {"loss", *expected}
+        for name, value in expected.items():
+            torch.testing.assert_close(losses[name], value, msg=name)
+        torch.testing.assert_close(losses["loss"].detach(), torch.stack(list(expected.values())).sum())
+        by_hand = ((d_y(y) - 1).square().mean() + d_y(g(x)).square().mean()) / 2
+        by_hand += ((d_x(x) - 1).square().mean() + d_x(f(y)).square().mean()) / 2
+        torch.testing.assert_close(d_losses["loss"].detach(), by_hand)
+
+
+def test_each_phase_trains_its_own_networks() -> None:
+    method, batch, shared = method_of(), batch_of(), {}
+    generators, discriminators = method.phases()
+    assert generators.networks == ("G", "F") and discriminators.networks == ("D_X", "D_Y")
+    assert generators.frozen == ("D_X", "D_Y")
+    method.D_X.requires_grad_(False)
+    method.D_Y.requires_grad_(False)
+    generators.loss(batch, shared)["loss"].backward()
+    assert all(p.grad is None for d in (method.D_X, method.D_Y) for p in d.parameters())
+    assert all(p.grad is not None for g in (method.G, method.F) for p in g.parameters())
+    for network in (method.G, method.F):
+        network.zero_grad()
+    method.D_X.requires_grad_(True)
+    method.D_Y.requires_grad_(True)
+    discriminators.loss(batch, shared)["loss"].backward()
+    assert all(p.grad is not None for d in (method.D_X, method.D_Y) for p in d.parameters())
+    assert all(p.grad is None for g in (method.G, method.F) for p in g.parameters())
+
+
+def test_pool_gives_older_images_in_half_of_the_cases() -> None:
+    pool = ImagePool(50)
+    torch.manual_seed(0)
+    images = torch.arange(1050.0).view(-1, 1, 1, 1)
+    out = torch.cat([pool.query(image[None]) for image in images]).flatten()
+    assert torch.equal(out[:50], images.flatten()[:50])
+    older = (out[50:] != images.flatten()[50:]).float().mean()
+    assert 0.45 < older < 0.55 and len(pool.images) == 50
+    given = images.flatten()
+    assert all(float(value) <= float(given[i]) for i, value in enumerate(out))
+
+
+def test_pool_is_part_of_the_state() -> None:
+    pool, other = ImagePool(2), ImagePool(2)
+    pool.query(torch.ones(2, 3, 4, 4))
+    other.load_state_dict(pool.state_dict())
+    assert len(other.images) == 2 and torch.equal(other.images[1], torch.ones(3, 4, 4))
+    torch.manual_seed(1)
+    first = [pool.query(torch.full((1, 3, 4, 4), float(i))) for i in range(8)]
+    torch.manual_seed(1)
+    assert all(torch.equal(a, other.query(torch.full((1, 3, 4, 4), float(i)))) for i, a in enumerate(first))
+    with pytest.raises(ValueError, match="size: expected at least 0"):
+        ImagePool(-1)
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    config = CycleGANConfig()
+    assert (config.lambda_cycle, config.lambda_idt, config.pool_size, config.antialias) == (10, 0.5, 50, False)
+    assert (config.lr, config.beta1, config.epochs, config.decay_epochs) == (2e-4, 0.5, 100, 100)
+    assert METHODS["cyclegan"] is CycleGAN
+    with pytest.raises(ValueError, match="lambda_idt: the identity term needs as many"):
+        CycleGAN(CycleGANConfig(**SMALL, output_nc=1))

@@ -1,0 +1,54 @@
+"""Every method trains, is interrupted without warning, goes on bit for bit, and translates, through the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cgcl_fast import train, translate
+from cgcl_fast.engine import Trainer
+from cgcl_fast.methods import METHODS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+from engine_checks import assert_same, last_state, log_of  # noqa: E402
+
+TINY = ["--size", "32", "--ngf", "4", "--ndf", "4", "--n-blocks", "5", "--device", "cpu", "--log-every", "1"]
+
+
+class Killed(BaseException):
+    """Nothing in the engine may catch it: as with a kill, nothing is saved."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_and_resumed_gives_the_same_weights(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = [method, *TINY, "--steps", "20", "--save-every", "8"]
+    assert train.main([*run, "--output", str(tmp_path / "whole")]) == 0
+
+    step = Trainer.train_step
+
+    def killed(trainer: Trainer, parts: list) -> dict:
+        if trainer.step == 11:
+            raise Killed
+        return step(trainer, parts)
+
+    monkeypatch.setattr(Trainer, "train_step", killed)
+    with pytest.raises(Killed):
+        train.main([*run, "--output", str(tmp_path / "killed")])
+    monkeypatch.undo()
+    assert last_state(tmp_path / "killed")["step"] == 8
+    assert train.main(["--resume", "--output", str(tmp_path / "killed")]) == 0
+    assert_same(last_state(tmp_path / "killed"), last_state(tmp_path / "whole"), method)
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+
+    photograph = tmp_path / "photograph.png"
+    Image.new("RGB", (41, 38), (200, 120, 40)).save(photograph)
+    out = tmp_path / "translated"
+    arguments = ["--checkpoint", str(tmp_path / "killed"), "--input", str(photograph), "--output", str(out)]
+    assert translate.main(arguments) == 0
+    with Image.open(out / "photograph.png") as image:
+        assert image.size == (41, 38) and image.getextrema() != ((200, 200), (120, 120), (40, 40))
