@@ -1,0 +1,340 @@
+"""What only a GPU shows: graphs, streams, repeated runs, mixed precision, inductor, ids out of range, large tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gpu_cases import CASES, NAMES, OpCase, weights
+from torch import Tensor, nn
+
+import cgcl_fast
+from cgcl_fast import _backend, ops
+from cgcl_fast.methods import METHODS
+from cgcl_fast.nn import PatchNCE, Projector
+
+every_case = pytest.mark.parametrize("case", CASES, ids=NAMES)
+TOLERANCE = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def close(results: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    """In the norm: single gradients differ where a value lies at the kink of an activation."""
+    assert len(results) == len(expected)
+    for result, truth in zip(results, expected, strict=True):
+        assert result.shape == truth.shape and result.dtype == truth.dtype
+        if not truth.is_floating_point():
+            assert torch.equal(result, truth)
+        else:
+            error, size = (result.double() - truth.double()).norm(), truth.double().norm()
+            assert error <= tolerance * size + 1e-6, f"{float(error / size):.2g} of the norm"
+
+
+def equal(results: list[Tensor], expected: list[Tensor]) -> bool:
+    return len(results) == len(expected) and all(map(torch.equal, results, expected))
+
+
+@contextmanager
+def backend_of(name: str, op: str) -> Iterator[None]:
+    if not _backend.has_kernel(op, name, "cuda"):
+        pytest.skip(f"no {name} kernel: {_backend.problems.get((name, 'cuda'), 'none is registered')}")
+    with cgcl_fast.backend(name):
+        yield
+
+
+def kernel_of(op: str) -> str:
+    """The op whose kernel it is: the others are made of one."""
+    return {"patch_nce_layers": "patch_nce"}.get(op, op)
+
+
+@every_case
+def test_a_kernel_runs(case: OpCase) -> None:
+    assert _backend.choose_on(kernel_of(case.op), "cuda", torch.float32) != "reference"
+
+
+@every_case
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_equals_the_reference(case: OpCase, dtype: torch.dtype) -> None:
+    if case.op == "dag_select" and dtype != torch.float32:
+        pytest.skip("rounded scores tie, and either order is right: tests/ops compares their values")
+    arguments = case.arguments("cuda", dtype)
+    results = case.run(arguments)
+    with cgcl_fast.backend("reference"):
+        close(results, case.run(arguments), TOLERANCE[dtype])
+
+
+@every_case
+def test_native_equals_triton(case: OpCase) -> None:
+    op = kernel_of(case.op)
+    arguments = case.arguments("cuda")
+    with backend_of("triton", op):
+        triton = case.run(arguments)
+    with backend_of("native", op):
+        close(case.run(arguments), triton, TOLERANCE[torch.float32])
+
+
+@every_case
+@pytest.mark.parametrize("backend", ["triton", "native"])
+def test_graph_capture_and_replay(case: OpCase, backend: str) -> None:
+    with backend_of(backend, kernel_of(case.op)):
+        held = case.arguments("cuda")
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # compiles, and fills the allocator
+                case.run(held)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = case.run(held)
+        for seed in (1, 2):
+            others = case.arguments("cuda", seed=seed)
+            for tensor, other in zip(held, others, strict=True):
+                tensor.copy_(other)
+            graph.replay()
+            replayed = [result.clone() for result in captured]
+            assert equal(replayed, case.run(others))
+
+
+def test_ids_of_a_replayed_graph_are_drawn_afresh() -> None:
+    ops.sample_patch_ids(4096, 256, batch=2, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ids = ops.sample_patch_ids(4096, 256, batch=2, device="cuda")
+    draws = []
+    for _ in range(3):
+        graph.replay()
+        draws.append(ids.clone())
+        assert all(row.unique().numel() == 256 and row.min() >= 0 and row.max() < 4096 for row in ids)
+    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+
+
+@every_case
+def test_non_default_stream(case: OpCase) -> None:
+    """The stream's earlier work delays the arguments: a kernel on another stream would read zeros."""
+    values = case.arguments("cuda")
+    expected = case.run(values)
+    held = [torch.zeros_like(value) for value in values]
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        for tensor, value in zip(held, values, strict=True):
+            tensor.copy_(value)
+        results = case.run(held)
+    stream.synchronize()
+    assert equal(results, expected)
+
+
+@every_case
+def test_same_bits_each_time(case: OpCase) -> None:
+    arguments = case.arguments("cuda")
+    first = case.run(arguments)
+    for _ in range(10):
+        noise = torch.randn(1 << 20, device="cuda")  # other work in between, and other addresses
+        assert equal(case.run(arguments), first)
+        del noise
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device only")
+@every_case
+def test_second_device(case: OpCase) -> None:
+    expected = case.run(case.arguments("cuda:0"))
+    results = case.run(case.arguments("cuda:1"))  # the current device is still the first
+    assert all(result.device.index == 1 for result in results)
+    close([result.to("cuda:0") for result in results], expected, TOLERANCE[torch.float32])
+
+
+@every_case
+def test_nothing_waits_for_the_device(case: OpCase) -> None:
+    arguments = case.arguments("cuda")
+    case.run(arguments)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        case.run(arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", ["cut", "fastcut"])
+def test_a_step_never_waits_for_the_device(name: str) -> None:
+    kind = METHODS[name]
+    method = kind(kind.Config(ngf=8, ndf=8, nce_dim=32)).to("cuda")
+    images = {"A": torch.rand(1, 3, 128, 128, device="cuda"), "B": torch.rand(1, 3, 128, 128, device="cuda")}
+
+    def step() -> None:
+        shared: dict[str, object] = {}
+        for phase in method.phases():
+            phase.loss(images, shared)["loss"].backward()
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.compile
+@every_case
+def test_inductor(case: OpCase) -> None:
+    torch._dynamo.reset()
+    arguments = case.arguments("cuda")
+    compiled = torch.compile(case.function, fullgraph=True, dynamic=False)
+    close(case.run(arguments, compiled), case.run(arguments), 1e-4)
+
+
+class Loss(nn.Module):
+    """A convolution, its norm, the projector and PatchNCE: the modules as a method puts them together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 32, 3, padding=1)
+        self.project = Projector([32], 64)
+        self.nce = PatchNCE(64)
+
+    def forward(self, a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
+        features = [ops.instance_norm(self.conv(image), activation="relu") for image in (a, b)]
+        (query,), (key,) = (self.project([feature], [ids]) for feature in features)
+        return self.nce([query], [key]).mean()
+
+
+def loss_and_images() -> tuple[Loss, list[Tensor]]:
+    torch.manual_seed(0)
+    module = Loss().to("cuda")
+    images = [torch.rand(2, 3, 64, 64, device="cuda") for _ in range(2)]
+    return module, [*images, ops.sample_patch_ids(4096, 64, device="cuda")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_mixed_precision_trains(dtype: torch.dtype) -> None:
+    module, batch = loss_and_images()
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
+    losses = []
+    for _ in range(30):
+        with torch.autocast("cuda", dtype):
+            loss = module(*batch)
+        assert loss.dtype == torch.float32
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    assert torch.stack(losses).isfinite().all() and losses[-1] < 0.8 * losses[0]
+    assert all(parameter.isfinite().all() and parameter.dtype == torch.float32 for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_statistics_are_float32(dtype: torch.dtype) -> None:
+    """Sums of squares that overflow float16, and a mean that bfloat16 cannot add up."""
+    x = (300 + 8 * torch.randn(1, 4, 256, 256, generator=torch.Generator().manual_seed(0))).to("cuda", dtype)
+    truth = F.instance_norm(x.double())
+    with torch.autocast("cuda", dtype):
+        y = ops.instance_norm(x)
+    assert y.dtype == dtype and (y.double() - truth).abs().max() < 4 * torch.finfo(dtype).eps * truth.abs().max()
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_modules_compile_as_one_graph(dtype: torch.dtype) -> None:
+    torch._dynamo.reset()
+    module, batch = loss_and_images()
+    gradients = []
+    for function in (module, torch.compile(module, fullgraph=True)):
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            loss = function(*batch)
+        gradients.append([loss.detach(), *torch.autograd.grad(loss, list(module.parameters()))])
+    close(gradients[1], gradients[0], 1e-3 if dtype == torch.float32 else 0.1)
+
+
+def test_gathered_ids_out_of_range_are_nan_and_their_gradient_is_dropped() -> None:
+    g = torch.Generator().manual_seed(0)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 40, 9, 11, generator=g).to("cuda").to(memory_format=layout).requires_grad_()
+        ids = torch.randperm(99, generator=g)[:40]
+        wrong = torch.tensor([0, 7, 13, 39])
+        ids[wrong] = torch.tensor([-1, 99, 2**40, -(2**63)])
+        ids, good = ids.to("cuda"), torch.ones(40, dtype=torch.bool).index_fill(0, wrong, False).to("cuda")
+        gathered = ops.gather_patches(x, ids)
+        assert gathered[:, ~good].isnan().all()
+        assert torch.equal(gathered[:, good], ops.gather_patches(x, ids[good]))
+        upstream = weights(gathered)
+        (gradient,) = torch.autograd.grad(gathered, x, upstream)
+        (expected,) = torch.autograd.grad(ops.gather_patches(x, ids[good]), x, upstream[:, good])
+        assert torch.equal(gradient, expected)
+        torch.cuda.synchronize()
+
+
+def test_candidates_out_of_range_come_last() -> None:
+    g = torch.Generator().manual_seed(0)
+    candidates = torch.randperm(400, generator=g)[:80].to("cuda")
+    wrong = candidates.clone()
+    wrong[torch.tensor([3, 50, 79], device="cuda")] = torch.tensor([-5, 400, 2**50], device="cuda")
+    score = torch.randn(2, 1, 10, 10, generator=g).to("cuda")
+    good = wrong[(wrong >= 0) & (wrong < 400)]
+    ids = ops.dag_select(score, (20, 20), 70, candidates=wrong, importance=1.0)
+    assert torch.equal(ids, ops.dag_select(score, (20, 20), 70, candidates=good, importance=1.0))
+
+
+def test_offsets_out_of_range_do_not_crash() -> None:
+    q, k = (F.normalize(torch.randn(2, 50, 32, device="cuda"), dim=-1) for _ in range(2))
+    q.requires_grad_()
+    loss = ops.patch_nce(q, k, offsets=torch.tensor([3, 2**40, -7], device="cuda"))
+    loss.backward()
+    torch.cuda.synchronize()
+    assert q.grad is not None and loss.shape == ()
+
+
+def test_a_generator_of_the_cpu_gives_the_same_ids() -> None:
+    for positions, patches in ((65536, 256), (300, 256), (100, 100)):
+        draws = [
+            ops.sample_patch_ids(
+                positions, patches, batch=3, generator=torch.Generator().manual_seed(5), device=device
+            ).cpu()
+            for device in ("cpu", "cuda")
+        ]
+        assert torch.equal(*draws)
+
+
+def large(shape: tuple[int, ...], least_free: int) -> Tensor:
+    """bfloat16, beyond 2^31 elements: offsets in 32 bits would overflow."""
+    if torch.cuda.mem_get_info()[0] < least_free:
+        pytest.skip(f"needs {least_free >> 30} GiB of free GPU memory")
+    x = torch.empty(shape, dtype=torch.bfloat16, device="cuda")
+    assert x.numel() > 2**31
+    return x.normal_(generator=torch.Generator("cuda").manual_seed(0))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_adain_beyond_32_bits(layout: torch.memory_format) -> None:
+    x = large((3, 256, 2048, 1400), 24 << 30).contiguous(memory_format=layout).requires_grad_()
+    y = ops.instance_norm(x, activation="relu")
+    (gradient,) = torch.autograd.grad(y, x, y.detach())
+    last = x.detach()[-1:].requires_grad_()
+    expected = ops.instance_norm(last, activation="relu")
+    close([y.detach()[-1:], gradient[-1:]], [expected.detach(), *torch.autograd.grad(expected, last, expected)], 1e-2)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_gather_beyond_32_bits(layout: torch.memory_format) -> None:
+    x = large((2, 512, 1500, 1400), 20 << 30).contiguous(memory_format=layout).requires_grad_()
+    ids = torch.tensor([0, 2_099_999, 1_048_576, 77], device="cuda")
+    gathered = ops.gather_patches(x, ids)
+    expected = x.detach().flatten(2)[:, :, ids].transpose(1, 2)
+    assert torch.equal(gathered, expected)
+    (gradient,) = torch.autograd.grad(gathered, x, weights(gathered))
+    assert torch.equal(gradient.flatten(2)[:, :, ids].transpose(1, 2), weights(gathered))
+    assert sum(int(image.count_nonzero()) for image in gradient) == 2 * 512 * 4
+
+
+def test_memory_beyond_32_bits() -> None:
+    x = large((3, 256, 2048, 1400), 30 << 30)
+    keys, values = torch.randn(2, 20, 256, device="cuda")
+    read = ops.memory_read(x, keys, values)
+    close([read[-1:]], [ops.memory_read(x[-1:], keys, values)], 1e-2)
+    del read
+    losses = ops.memory_contrast(x, keys, temperature=1.0, reduction="none")
+    close([losses[-1:]], [ops.memory_contrast(x[-1:], keys, temperature=1.0, reduction="none")], 1e-2)

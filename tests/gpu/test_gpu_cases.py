@@ -1,0 +1,25 @@
+"""The cases of the GPU's tests themselves, on the CPU: each is valid, and no op is without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gpu_cases import CASES, NAMES, OpCase
+
+import cgcl_fast
+from cgcl_fast import ops
+
+
+def test_every_op_has_a_case() -> None:
+    assert {case.op for case in CASES} | {"sample_patch_ids"} == set(ops.__all__)
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_case_runs_and_depends_on_its_inputs(case: OpCase) -> None:
+    results = case.run(case.arguments("cpu"))
+    with cgcl_fast.backend("reference"):
+        expected, others = case.run(case.arguments("cpu")), case.run(case.arguments("cpu", seed=1))
+    assert len(results) >= 1 + len(case.wrt)
+    for result, truth, other in zip(results, expected, others, strict=True):
+        torch.testing.assert_close(result, truth, rtol=1e-3, atol=1e-4)
+        assert not torch.equal(result, other)
