@@ -1,4 +1,5 @@
-"""A training step of CUT and FastCUT beside the plain step: stock modules, published order, four encoder passes.
+"""A training step of CUT and FastCUT beside the plain step: stock modules, published order, four encoder passes. The
+other methods' steps stand alone, to be compared with CUT's.
 
 Both do the same work on the same two images: the discriminator's update, then that of generator and projector, Adam
 included, with positions drawn afresh. FastCUT flips half of its steps: what is timed there is two steps, one flipped.
@@ -60,10 +61,11 @@ def plain_step(method: str, size: int, compile_backend: str | None, device: str)
     return run
 
 
-def fast_step(method: str, size: int, device: str) -> Run:
-    """The phases of the method with their optimisers, as the training engine runs them."""
+def fast_step(method: str, size: int, progress: float, device: str) -> Run:
+    """The phases of the method with their optimisers, as the engine runs them when `progress` of the training is done."""
     torch.manual_seed(0)
     model = METHODS[method](METHODS[method].Config()).to(device)
+    model.begin(progress)
     a, b = images(size, device)
     batch = {"A": a, "B": b}
     phases = model.phases()
@@ -109,19 +111,26 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def build(method: str, size: int, implementation: str, compile_backend: str, device: str) -> Run:
+def build(method: str, size: int, progress: float, implementation: str, compile_backend: str, device: str) -> Run:
     if implementation == "cgcl_fast":
-        return fast_step(method, size, device)
+        return fast_step(method, size, progress, device)
     return plain_step(method, size, compile_backend if implementation == "compile" else None, device)
 
 
-def make(method: str, size: int, implementations: tuple[str, ...], **options: object) -> Case:
+def make(
+    method: str,
+    size: int,
+    implementations: tuple[str, ...],
+    note: str = "",
+    progress: float = 0.0,
+    **options: object,
+) -> Case:
     return Case(
         f"{method} step",
-        f"(1, 3, {size}, {size})" + (" two steps, one flipped" if method == "fastcut" else ""),
+        f"(1, 3, {size}, {size}){note}",
         BOTH,
         implementations,
-        functools.partial(build, method, size),
+        functools.partial(build, method, size, progress),
         agree=False,
         **options,
     )
@@ -131,7 +140,11 @@ ALL = ("eager", "compile", "cgcl_fast")
 CASES = [
     make("cut", 128, ("eager", "cgcl_fast"), rounds=5),
     make("cut", 256, ALL, rounds=3, slow=True, memory="step"),
-    make("fastcut", 256, ("eager", "cgcl_fast"), rounds=1, slow=True, memory="step"),
+    make("fastcut", 256, ("eager", "cgcl_fast"), " two steps, one flipped", rounds=1, slow=True, memory="step"),
+    make("enco", 128, ("cgcl_fast",), rounds=3),
+    make("enco", 256, ("cgcl_fast",), " first half", rounds=3, slow=True, memory="step"),
+    make("enco", 256, ("cgcl_fast",), " second half", progress=0.5, rounds=3, slow=True, memory="step"),
+    make("cyclegan", 256, ("cgcl_fast",), rounds=2, slow=True, memory="step"),
 ]
 
 
