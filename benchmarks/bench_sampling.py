@@ -68,7 +68,10 @@ def gather(
 
     def inputs(generator: torch.Generator) -> list[Tensor]:
         features = normal(generator, *shape).to(memory_format=layout)
-        rows = [torch.randperm(H * W, generator=generator)[:PATCHES] for _ in range(B if each_image else 1)]
+        rows = [
+            torch.randperm(H * W, generator=generator, device=generator.device)[:PATCHES]
+            for _ in range(B if each_image else 1)
+        ]
         return [features, torch.stack(rows) if each_image else rows[0]]
 
     plain = layout == torch.contiguous_format
@@ -101,7 +104,11 @@ def fast_dag(score: Tensor, side: int, candidates: Tensor | None) -> Tensor:
 
 def dag(side: int, batch: int = 1, fixed: bool = False) -> Case:
     def inputs(generator: torch.Generator, fixed: bool) -> list[object]:
-        candidates = torch.randperm(side * side, generator=generator)[: OVERSAMPLE * PATCHES] if fixed else None
+        candidates = (
+            torch.randperm(side * side, generator=generator, device=generator.device)[: OVERSAMPLE * PATCHES]
+            if fixed
+            else None
+        )
         return [normal(generator, batch, 1, SCORE, SCORE), side, candidates]
 
     return op_case(

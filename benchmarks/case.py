@@ -57,7 +57,9 @@ class Case:
     def info(self, implementation: str) -> dict[str, Any]:
         """The entries of `benchmark.extra_info`."""
         info = {"op": self.op, "shape": self.shape, "impl": implementation, "pass": self.direction}
-        return info if self.work is None else {**info, "bytes": self.work.bytes, "flops": self.work.flops}
+        if self.work is not None:
+            info |= {"bytes": self.work.bytes, "flops": self.work.flops, "rate": self.work.rate}
+        return info
 
 
 def op_case(
@@ -73,7 +75,7 @@ def op_case(
 
     Args:
         functions: at least "eager" and "cgcl_fast"; "compile" is made from "eager".
-        inputs: builds the arguments from a seeded generator.
+        inputs: builds the arguments from a seeded generator, on its device or the CPU.
         wrt: which arguments take a gradient, if direction is "forward+backward".
         options: the remaining fields of `Case`.
     """
@@ -84,7 +86,7 @@ def op_case(
         raise ValueError(f"direction: expected one of {directions}, got {direction!r}")
 
     def build(implementation: str, compile_backend: str, device: str) -> Run:
-        values = inputs(torch.Generator().manual_seed(0))
+        values = inputs(torch.Generator(device).manual_seed(0))
         arguments = [value.to(device) if isinstance(value, Tensor) else value for value in values]
         if implementation == "compile":
             function = compiled(functions["eager"], compile_backend)
@@ -117,10 +119,9 @@ def forward_backward(function: Function, arguments: Sequence[Any], wrt: Sequence
     variables = [arguments[i].requires_grad_() for i in wrt]
     with torch.no_grad():
         shaped = flat(function(*arguments))
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(shaped[0].device).manual_seed(1)
     upstream = [
-        torch.empty_like(y).copy_(torch.randn(y.shape, generator=generator)) if y.dim() else torch.ones_like(y)
-        for y in shaped
+        torch.empty_like(y).copy_(normal(generator, *y.shape)) if y.dim() else torch.ones_like(y) for y in shaped
     ]
     del shaped
 
@@ -137,7 +138,7 @@ def flat(output: Any) -> list[Tensor]:
 
 
 def normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator, device=generator.device)
 
 
 def unit(generator: torch.Generator, *shape: int) -> Tensor:

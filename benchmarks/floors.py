@@ -17,11 +17,15 @@ INT64 = 8
 
 @dataclass(frozen=True)
 class Work:
-    """Bytes that move, FLOPs, and the bytes of the largest tensor: the copy rate is that of a copy of its size."""
+    """Bytes that move, FLOPs, and the bytes of the largest tensor: the copy rate is that of a copy of its size.
+
+    `rate` names the machine's rate at which the bytes move: what only writes is measured against a fill.
+    """
 
     bytes: int
     flops: int = 0
     largest: int = 0
+    rate: str = "copy_bytes_per_second"
 
 
 def adain(shape: tuple[int, int, int, int], direction: str, *, residual: bool = False) -> Work:

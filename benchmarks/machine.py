@@ -92,8 +92,13 @@ def cpu_variant() -> str:
     return str(_native.cpu_variant())
 
 
-def describe(device: str = "cpu") -> dict[str, Any]:
-    """Where and with what a run was made, and the rates of the machine in it."""
+def describe(device: str = "cpu", rates: dict[str, float] | None = None) -> dict[str, Any]:
+    """Where and with what a run was made, and the rates of the machine in it (measured here unless given)."""
+    if rates is None:
+        rates = {
+            "copy_bytes_per_second": copy_rate(LARGE_BYTES, device, 1.0),
+            "matmul_flops_per_second": matmul_rate(device),
+        }
     info: dict[str, Any] = {
         "device": device,
         "cpu": cpu_name(),
@@ -106,8 +111,7 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD"),
         "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "copy_bytes_per_second": copy_rate(LARGE_BYTES, device, 1.0),
-        "matmul_flops_per_second": matmul_rate(device),
+        **rates,
     }
     if torch.device(device).type == "cuda":
         info["gpu"] = torch.cuda.get_device_name(device)

@@ -72,10 +72,11 @@ class Result:
         info = self.info.get("cgcl_fast", {})
         if "bytes" not in info:
             return None
-        rate = info.get("copy_bytes_per_second") if own_size else machine["copy_bytes_per_second"]
+        rate = info.get("copy_bytes_per_second") if own_size else machine[info.get("rate", "copy_bytes_per_second")]
         if rate is None:
             return None
-        return max(info["bytes"] / rate, info["flops"] / machine["matmul_flops_per_second"])
+        matmul = "bf16_flops_per_second" if self.shape.endswith(" bf16") else "matmul_flops_per_second"
+        return max(info["bytes"] / rate, info["flops"] / machine[matmul])
 
     def share(self, machine: dict[str, Any], own_size: bool = False) -> Number:
         """Share of the floor that is reached: 1 is as fast as the machine moves the bytes or multiplies."""
@@ -158,13 +159,14 @@ def time_table(machine: dict[str, Any], results: list[Result]) -> str:
     rows = []
     for result in results:
         others = [f"{name.removeprefix('eager_')} {times(result.speedup(name))}" for name in eager_variants(result)]
+        missing = NOT_MEASURED if suite(machine) == "cuda" else ""
         rows.append(
             [
                 case_text(result),
-                *(milliseconds(result.seconds(name)) for name in ("eager", "compile", "cgcl_fast")),
-                times(result.speedup("eager")),
+                *(milliseconds(result.seconds(name)) or missing for name in ("eager", "compile", "cgcl_fast")),
+                times(result.speedup("eager")) or missing,
                 times(result.speedup_of_minima("eager")),
-                times(result.speedup("compile")),
+                times(result.speedup("compile")) or missing,
                 ", ".join(others),
                 milliseconds(result.floor(machine)),
                 percent(result.share(machine)),
@@ -193,7 +195,7 @@ def memory_table(results: list[Result]) -> str:
 def target_table(machine: dict[str, Any], results: list[Result], only_missed: bool = False) -> str:
     known = {result.key: result for result in results}
     rows = []
-    for target in TARGETS:
+    for target in targets.of_suite(suite(machine)):
         value = value_of(target, known, machine)
         if only_missed and (value is None or target.met(value)):
             continue
@@ -214,6 +216,11 @@ def value_of(target: Target, known: dict[Key, Result], machine: dict[str, Any]) 
     return None if result is None else result.value(target.quantity, machine)
 
 
+def suite(machine: dict[str, Any]) -> str:
+    """ "cuda" for the results of `benchmarks.cuda`, whose cases and targets are others, "cpu" for `benchmarks.run`."""
+    return str(machine.get("suite", "cpu"))
+
+
 def machine_text(machine: dict[str, Any]) -> str:
     copy, matmul = machine["copy_bytes_per_second"] / 1e9, machine["matmul_flops_per_second"] / 1e9
     return ", ".join(
@@ -227,9 +234,25 @@ def machine_text(machine: dict[str, Any]) -> str:
             machine["date"][:10],
             f"commit {machine['commit'][:10]}{' with local changes' if machine['changed'] else ''}",
             f"copy {copy:.1f} GB/s (read and written bytes counted both)",
-            f"float32 product of 2048×2048 {matmul:.0f} GFLOP/s.",
+            *gpu_rates(machine),
+            f"float32 product of 2048×2048 {matmul:.0f} GFLOP/s."
+            if suite(machine) == "cpu"
+            else f"products in tf32 {matmul / 1e3:.0f} TFLOP/s.",
         ]
     )
+
+
+def gpu_rates(machine: dict[str, Any]) -> list[str]:
+    if suite(machine) == "cpu":
+        return []
+    return [
+        f"driver {machine['driver']}",
+        f"CUDA {machine['cuda']}",
+        f"Triton {machine['triton']}",
+        f"fill {machine['fill_bytes_per_second'] / 1e9:.1f} GB/s",
+        f"products in float32 {machine['float32_flops_per_second'] / 1e12:.3g} TFLOP/s",
+        f"in bfloat16 {machine['bf16_flops_per_second'] / 1e12:.3g} TFLOP/s",
+    ]
 
 
 NOTES = """\
@@ -241,10 +264,19 @@ resident memory that of a process after two calls; both are the operating system
 allocates too."""
 
 
+CUDA_NOTES = """\
+Times are medians between CUDA events: of single calls after the L2 cache was overwritten where the op is bound by
+memory, of many calls in a row otherwise. The floor of an op is the larger of its bytes (each input read once, each
+output written once) over the rate of a large copy (of a fill, for the backward of a gather alone), and its FLOPs over
+the rate of products in tf32 (in bfloat16 for bf16), all measured in the same run."""
+
+
 def report(machine: dict[str, Any], results: list[Result]) -> str:
-    parts = ["# Benchmarks", machine_text(machine), NOTES]
+    notes = CUDA_NOTES if suite(machine) == "cuda" else NOTES
+    parts = ["# Benchmarks", machine_text(machine), notes]
     parts += ["## Time", time_table(machine, results)]
-    parts += ["## Memory", memory_table(results)]
+    if any("peak_extra_bytes" in info or "peak_rss_bytes" in info for r in results for info in r.info.values()):
+        parts += ["## Memory", memory_table(results)]
     parts += ["## Targets", target_table(machine, results)]
     return "\n\n".join(parts) + "\n"
 

@@ -1,4 +1,5 @@
-"""What the project aims at, on 2 cores in float32. The report says which targets a result meets; no test asserts them.
+"""What the project aims at, on 2 cores and on an H100 or H200, in float32. The report says which targets a
+result meets; no test asserts them.
 
 A speed-up is the eager time over that of cgcl_fast. Next to its own number, each op with one must not be behind
 `torch.compile`.
@@ -61,3 +62,24 @@ TARGETS = [
     Target("cut step", "(1, 3, 256, 256)", BOTH, STEP_MEMORY, 0.75),
     Target("cut step", "(1, 3, 256, 256)", BOTH, STEP_OWN_MEMORY, 0.75),
 ]
+
+FIVE_LAYERS = ("patch_nce_layers", "5 x (1, 256, 256) dQ", BOTH)
+#: On a GPU, from `python -m benchmarks.cuda`. The floor of a gather's backward is that of a fill.
+CUDA_TARGETS = [
+    Target("adain", "(64, 256, 64, 64) relu", FORWARD, FLOOR, 0.85),
+    Target("adain", "(64, 256, 64, 64) relu", BOTH, FLOOR, 0.85),
+    Target("adain", "(1, 256, 64, 64) relu", BOTH, SPEEDUP, 3.0),
+    Target("adain", "(1, 64, 256, 256) relu", BOTH, SPEEDUP, 3.0),
+    Target("gather_patches", "(16, 128, 256, 256) 256 ids", "backward", FLOOR, 0.9),
+    Target(*FIVE_LAYERS, SPEEDUP, 5.0),
+    Target(*FIVE_LAYERS, COMPILE, 2.0),
+    Target("dag_select", "30x30 to 64x64, 256 ids", FORWARD, SPEEDUP, 10.0),
+    Target("dag_select", "30x30 to 256x256, 256 ids", FORWARD, SPEEDUP, 10.0),
+    Target("memory_read", "(1, 256, 90, 90) 20 items", BOTH, SPEEDUP, 4.0),
+    Target("memory_update", "2 x (1, 256, 90, 90) 20 items", FORWARD, SPEEDUP, 4.0),
+]
+
+
+def of_suite(name: str) -> list[Target]:
+    """Of the results of `benchmarks.run` ("cpu") or `benchmarks.cuda` ("cuda")."""
+    return CUDA_TARGETS if name == "cuda" else TARGETS

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import floors, peak_memory, report, run, targets
-from benchmarks.case import BOTH, op_case
+from benchmarks import cuda, cuda_cases, floors, peak_memory, report, run, targets
+from benchmarks.case import BOTH, Case, op_case
 
 MACHINE = {
     "device": "cpu",
@@ -165,3 +165,54 @@ def test_peak_memory_counts_what_is_neither_input_nor_output() -> None:
     nothing, two_maps = peak_memory.in_own_process(["-c", MEASURE]).split()
     assert int(nothing) < 2 << 20
     assert abs(int(two_maps) - (64 << 20)) < 4 << 20
+
+
+SMALL_CASES = cuda_cases.cases(small=True)
+
+
+@pytest.mark.parametrize("case", SMALL_CASES, ids=[f"{i} {case.op}" for i, case in enumerate(SMALL_CASES)])
+def test_cases_of_the_gpu_compute_the_same(case: Case) -> None:
+    expected = case.build("eager", "", "cpu")()
+    assert expected and all(value.isfinite().all() for value in expected)
+    for implementation in case.implementations:
+        if implementation not in ("eager", "compile"):
+            assert not cuda.disagreement(case, case.build(implementation, "", "cpu")(), expected)
+
+
+def test_disagreement_is_found() -> None:
+    case = SMALL_CASES[0]
+    expected = case.build("eager", "", "cpu")()
+    assert "of its norm away" in cuda.disagreement(case, [value * 1.01 for value in expected], expected)
+    assert "shapes" in cuda.disagreement(case, [value[..., 1:] for value in expected], expected)
+    assert "of its norm away" in cuda.disagreement(case, [value * float("nan") for value in expected], expected)
+
+
+def test_cases_of_the_gpu_are_distinct_and_include_its_targets() -> None:
+    keys = [(case.op, case.shape, case.direction) for case in cuda_cases.cases()]
+    assert len(set(keys)) == len(keys)
+    aimed = {(target.op, target.shape, target.direction) for target in targets.CUDA_TARGETS}
+    assert aimed <= set(keys)
+    planned = cuda.plan("", compiled=True, small=False)
+    first_compiled = [(case.op, case.shape, case.direction) for case, name in planned if name == "compile"]
+    assert set(first_compiled[: len(aimed)]) == aimed
+
+
+def test_rehearsal_writes_what_the_report_reads(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    path = tmp_path / "results.json"
+    options = ["cuda", "--rehearse", "--no-compile", "--select", "dag_select 30x30", "--output", str(path)]
+    monkeypatch.setattr("sys.argv", options)
+    assert cuda.main() == 0
+    machine, results = report.read(path)
+    assert results and all(result.speedup("eager") for result in results)
+    text = report.report(machine, results)
+    assert report.CUDA_NOTES in text and "## Memory" not in text
+    lines = report.target_table(machine, results).splitlines()
+    assert len(lines) == 2 + len(targets.CUDA_TARGETS)
+    assert all(report.NOT_MEASURED in line for line in lines if "`adain`" in line)
+
+
+def test_share_of_a_fill() -> None:
+    case = cuda_cases.gather_backward((16, 128, 256, 256))
+    result = report.Result(case.op, case.shape, case.direction, {"cgcl_fast": [1e-3]}, {}, {"cgcl_fast": case.info("")})
+    machine = {**MACHINE, "fill_bytes_per_second": 1e12}
+    assert result.share(machine) == pytest.approx(16 * 128 * 256 * 256 * 4 / 1e12 / 1e-3)

@@ -1,0 +1,245 @@
+"""Time the ops on a GPU with CUDA events, and write the results in the format of `benchmarks.run`; needs no pytest.
+
+    python -m benchmarks.cuda [--minutes 3] [--select TEXT] [--no-compile] [--output FILE.json]
+    python -m benchmarks.cuda --rehearse          small shapes on the CPU, with the wall clock: shows that it works
+
+Two times are taken of each implementation: of many calls between two events, each finding the arguments in the L2 cache
+as far as they fit, and of single calls after the cache was overwritten. The second counts where the op is bound by
+memory, since in a training step other layers run in between; the first where it is bound by products or launches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import machine, targets
+from .case import Case
+from .cuda_cases import cases
+from .run import default_output, rounded
+
+LARGE_BYTES = 1 << 30
+#: Largest error of results and gradients against eager PyTorch's, in the norm.
+TOLERANCE = {"": 1e-3, " bf16": 0.1}
+
+
+class Clock:
+    """Seconds of calls on a device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.cuda = torch.device(device).type == "cuda"
+        if self.cuda:
+            size = 2 * max(torch.cuda.get_device_properties(device).L2_cache_size, 32 << 20)
+            self.other = torch.empty(size, dtype=torch.uint8, device=device)
+
+    def between(self, function: Callable[[], Any], calls: int) -> float:
+        """Of one of `calls` calls in a row."""
+        if not self.cuda:
+            start = time.perf_counter()
+            for _ in range(calls):
+                function()
+            return (time.perf_counter() - start) / calls
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(calls):
+            function()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / calls
+
+    def in_a_row(self, function: Callable[[], Any], seconds: float = 0.05) -> list[float]:
+        """Seven times of one call, each the mean of as many as take about 5 ms."""
+        once = max(min(self.between(function, 3) for _ in range(2)), 1e-6)
+        calls = max(1, min(200, int(0.1 * seconds / once)))
+        return [self.between(function, calls) for _ in range(7)]
+
+    def after_flush(self, function: Callable[[], Any], calls: int = 21) -> list[float]:
+        """Of single calls that find nothing in the L2 cache. The writes also let the host run ahead of the device."""
+        if not self.cuda:
+            return [self.between(function, 1) for _ in range(3)]
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+        for start, end in events:
+            self.other.zero_()
+            start.record()
+            function()
+            end.record()
+        torch.cuda.synchronize(self.device)
+        return [start.elapsed_time(end) / 1e3 for start, end in events]
+
+
+def rates(clock: Clock) -> dict[str, float]:
+    """What the machine does at best: bytes (read and written counted both) and FLOPs a second."""
+    device, size = clock.device, LARGE_BYTES if clock.cuda else 8 << 20
+    tensors = torch.zeros(2, size // 4, device=device)
+    found = {
+        "copy_bytes_per_second": 2 * size / min(clock.in_a_row(partial(tensors[0].copy_, tensors[1]))),
+        "fill_bytes_per_second": size / min(clock.in_a_row(tensors[0].zero_)),
+    }
+    del tensors
+    n = 8192 if clock.cuda else 256
+    precision = torch.get_float32_matmul_precision()
+    for name, dtype, wanted in (
+        ("float32", torch.float32, "highest"),
+        ("tf32", torch.float32, "high"),
+        ("bf16", torch.bfloat16, "highest"),
+    ):
+        torch.set_float32_matmul_precision(wanted)
+        a, b = torch.randn(2, n, n, device=device).to(dtype)
+        found[f"{name}_flops_per_second"] = 2 * n**3 / min(clock.in_a_row(partial(torch.mm, a, b)))
+    torch.set_float32_matmul_precision(precision)
+    found["matmul_flops_per_second"] = found["tf32_flops_per_second"]
+    return found
+
+
+def driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split("\n")[0]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def describe(clock: Clock) -> dict[str, Any]:
+    info = machine.describe(clock.device, rates(clock))
+    info |= {"suite": "cuda", "driver": driver() if clock.cuda else "none", "cuda": torch.version.cuda}
+    try:
+        import triton
+
+        info["triton"] = triton.__version__
+    except ImportError:
+        info["triton"] = ""
+    if clock.cuda:
+        info["capability"] = "{}.{}".format(*torch.cuda.get_device_capability(clock.device))
+        info["memory_bytes"] = torch.cuda.get_device_properties(clock.device).total_memory
+        info["l2_bytes"] = torch.cuda.get_device_properties(clock.device).L2_cache_size
+    return info
+
+
+def bound_by_memory(case: Case, info: dict[str, Any]) -> bool:
+    if case.work is None:
+        return False
+    return case.work.bytes / info[case.work.rate] > case.work.flops / info["matmul_flops_per_second"]
+
+
+def disagreement(case: Case, results: list[Tensor], expected: list[Tensor]) -> str:
+    """What is wrong with the results of an implementation; "" if nothing is."""
+    if [r.shape for r in results] != [e.shape for e in expected]:
+        return f"shapes {[tuple(r.shape) for r in results]}, eager's {[tuple(e.shape) for e in expected]}"
+    if case.agree:
+        tolerance = TOLERANCE[" bf16" if case.shape.endswith("bf16") else ""]
+        for index, (result, truth) in enumerate(zip(results, expected, strict=True)):
+            error, size = float((result.double() - truth.double()).norm()), float(truth.double().norm())
+            if not error <= tolerance * size:
+                return f"result {index} is {error / max(size, 1e-30):.2g} of its norm away from eager's"
+    return ""
+
+
+def measure(case: Case, implementation: str, clock: Clock, info: dict[str, Any]) -> dict[str, Any]:
+    run = case.build(implementation, "inductor" if clock.cuda else "aot_eager", clock.device)
+    results = run()
+    if implementation != "eager":
+        problem = disagreement(case, results, case.build("eager", "", clock.device)())
+        if problem:
+            raise RuntimeError(problem)
+    del results
+    run()
+    row = clock.in_a_row(run)
+    cold = clock.after_flush(run, 21 if statistics.median(row) < 0.02 else 5)
+    flushed = bound_by_memory(case, info)
+    times = cold if flushed else row
+    return {
+        "fullname": f"benchmarks.cuda::{case.name} {implementation}",
+        "extra_info": {
+            **case.info(implementation),
+            "in_a_row": rounded(statistics.median(row)),
+            "after_flush": rounded(statistics.median(cold)),
+            "counted": "after_flush" if flushed else "in_a_row",
+        },
+        "medians": [rounded(statistics.median(times))],
+        "minima": [rounded(min(times))],
+        "stats": {"min": rounded(min(times)), "median": rounded(statistics.median(times)), "rounds": len(times)},
+    }
+
+
+def plan(select: str, compiled: bool, small: bool) -> list[tuple[Case, str]]:
+    """Everything but torch.compile first, which takes seconds for each case; there the targets come first."""
+    chosen = [case for case in cases(small) if select in case.name]
+    first = [(case, name) for case in chosen for name in case.implementations if name != "compile"]
+    aimed = {(target.op, target.shape, target.direction) for target in targets.CUDA_TARGETS}
+    ordered = sorted(chosen, key=lambda case: (case.op, case.shape, case.direction) not in aimed)
+    return first + ([(case, "compile") for case in ordered] if compiled else [])
+
+
+def still_usable(clock: Clock) -> bool:
+    """False after a kernel that read or wrote where it may not: every later call on the device fails too."""
+    try:
+        if clock.cuda:
+            torch.cuda.synchronize(clock.device)
+    except RuntimeError:
+        return False
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.cuda", description="Time the ops on a GPU.")
+    parser.add_argument("--minutes", type=float, default=3.0, help="what does not fit is left unmeasured (default: 3)")
+    parser.add_argument("--select", default="", help="only cases whose name contains this")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--rehearse", action="store_true", help="small shapes on the CPU")
+    parser.add_argument("--list", action="store_true", help="print what would be timed, and stop")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/cuda-GPU-DATE.json")
+    arguments = parser.parse_args()
+    work = plan(arguments.select, not arguments.no_compile, arguments.rehearse)
+    if not work:
+        parser.error(f"--select: no case contains {arguments.select!r}")
+    if arguments.list:
+        for case in dict.fromkeys(case for case, _ in work):
+            print(f"{case.name}: {', '.join(name for c, name in work if c is case)}")
+        return 0
+    if not arguments.rehearse and not torch.cuda.is_available():
+        parser.error("no CUDA device here; --rehearse runs small shapes on the CPU")
+    end = time.monotonic() + 60 * arguments.minutes
+    clock = Clock("cpu" if arguments.rehearse else "cuda")
+    info = describe(clock)
+    entries: list[dict[str, Any]] = []
+    failures: list[str] = []
+    usable = True
+    for case, implementation in work:
+        if time.monotonic() > end or not usable:
+            break
+        try:
+            torch.manual_seed(0)
+            entries.append(measure(case, implementation, clock, info))
+            print(f"{case.name} {implementation}: {entries[-1]['stats']['median'] * 1e6:.1f} us", flush=True)
+        except Exception as error:  # one case must not cost the others
+            failures.append(f"{case.name} {implementation}: {' '.join(str(error).split())[:300]}")
+            print(f"FAILED {failures[-1]}\n{traceback.format_exc(limit=-3)}", flush=True)
+            usable = still_usable(clock)
+        if clock.cuda and usable:
+            gc.collect()
+            torch.cuda.empty_cache()
+    left = len(work) - len(entries) - len(failures)
+    result = {"machine_info": info, "repeats": 1, "failures": failures, "not_measured": left, "benchmarks": entries}
+    output = arguments.output or default_output(info)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    why = "for lack of time" if usable else "since the device is unusable after the last failure"
+    print(f"{len(entries)} timed, {len(failures)} failed, {left} not measured {why}; results: {output}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
