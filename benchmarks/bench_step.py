@@ -62,7 +62,7 @@ def plain_step(method: str, size: int, compile_backend: str | None, device: str)
 
 
 def fast_step(method: str, size: int, progress: float, device: str) -> Run:
-    """The phases of the method with their optimisers, as the engine runs them when `progress` of the training is done."""
+    """The phases of the method with their optimisers, as the engine runs them when `progress` of it all is done."""
     torch.manual_seed(0)
     model = METHODS[method](METHODS[method].Config()).to(device)
     model.begin(progress)
