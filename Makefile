@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # As build-system.requires in pyproject.toml. They go into the environment itself, so that torch is downloaded once.
 BUILD_NEEDS = "setuptools>=77" "torch>=2.11" ninja "pybind11>=2.13" numpy
-NATIVE = setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+NATIVE = setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 DEMO = runs/demo
 
 .PHONY: demo test lint pytest bench bench-smoke sanitize wheel-test clean
@@ -38,7 +38,7 @@ bench: $(VENV)/.tested
 # left out: they run compilers, which have leaks and faults of their own.
 SANITIZERS = $(shell for name in asan ubsan stdc++; do $(CXX) -print-file-name=lib$$name.so; done)
 sanitize: $(VENV)/.tested
-	CGCL_FAST_SANITIZE=address,undefined CGCL_FAST_REQUIRE_NATIVE=1 $(BIN)/python setup.py -q build_ext \
+	CGCL_FAST_SANITIZE=address,undefined CGCL_FAST_REQUIRE_NATIVE=1 CGCL_FAST_NO_CUDA=1 $(BIN)/python setup.py -q build_ext \
 	    --build-lib build/sanitize/lib --build-temp build/sanitize/temp > /dev/null
 	CGCL_FAST_LIBRARY=$(CURDIR)/build/sanitize/lib/cgcl_fast/_C.so LD_PRELOAD="$(SANITIZERS)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
@@ -71,4 +71,4 @@ $(VENV)/.tested: $(VENV)/.build-needs $(NATIVE)
 	touch $(VENV)/.installed $@
 
 clean:
-	rm -rf build dist *.egg-info cgcl_fast/*.so cgcl_fast/_C.problem.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info cgcl_fast/*.so cgcl_fast/_C*.problem.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,26 +1,34 @@
 """Builds the native libraries. Everything else about the package stands in pyproject.toml.
 
 `_C` holds the schemas and CPU kernels on LibTorch's stable ABI: one file serves every torch from 2.11 on and every
-Python. `_native` is a small pybind11 module that reports how it was built. Neither is needed: where they cannot be
-built the package installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 asks for an error instead.
+Python. `_native` is a small pybind11 module that reports how it was built. `_C_cuda` holds the CUDA C++ kernels on the
+same ABI and is built where nvcc is found, with a GPU or without. None is needed: where they cannot be built the package
+installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 (or CGCL_FAST_REQUIRE_CUDA=1) asks for an error instead.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.modified import newer_group
 
 ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"
 ABI_TARGET = "2.11"
 TARGET_VERSION = "0x020b000000000000"
 PROBLEM_FILE = "_C.problem.txt"  # the reason of a build that failed, which `python -m cgcl_fast.info` prints
+CUDA_PROBLEM_FILE = "_C_cuda.problem.txt"
+CUDA_ARCHITECTURES = "8.0;9.0+PTX"  # unless TORCH_CUDA_ARCH_LIST says otherwise; PTX serves what comes after
+# Two roundings, as on the CPU and in eager PyTorch; kernels that want fused multiply-adds ask for them.
+NVCC_FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 CPU_VARIANTS = {
     "baseline": ["-DCGCL_VECTOR_BYTES=16"],
     "avx2": ["-DCGCL_VECTOR_BYTES=32", "-mavx2", "-mfma"],
@@ -39,6 +47,26 @@ SANITIZE_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-
 
 def required() -> bool:
     return os.environ.get("CGCL_FAST_REQUIRE_NATIVE", "0") == "1"
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return (shutil.which("nvcc", path=os.path.join(home, "bin")) if home else None) or shutil.which("nvcc")
+
+
+def cuda_architectures() -> list[tuple[str, str]]:
+    """nvcc's (virtual, real) architectures: [("compute_80", "sm_80"), ..., ("compute_90", "compute_90")]."""
+    pairs = []
+    wanted = os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHITECTURES
+    for name in re.split(r"[;, ]+", wanted.strip()):
+        match = re.fullmatch(r"(\d+)\.(\d[af]?)(\+PTX)?", name)
+        if match is None:
+            raise ValueError(f"TORCH_CUDA_ARCH_LIST: expected numbers such as {CUDA_ARCHITECTURES!r}, got {name!r}")
+        number = match[1] + match[2]
+        pairs.append((f"compute_{number}", f"sm_{number}"))
+        if match[3]:
+            pairs.append((f"compute_{number}", f"compute_{number}"))
+    return pairs
 
 
 def relative(paths) -> list[str]:
@@ -64,7 +92,8 @@ def native_extensions():
         def get_ext_filename(self, name):
             # _C is no Python module: any Python loads it, so its name carries no Python version.
             parts = name.split(".")
-            return os.path.join(*parts) + ".so" if parts[-1] == "_C" else super().get_ext_filename(name)
+            own = parts[-1] in ("_C", "_C_cuda")
+            return os.path.join(*parts) + ".so" if own else super().get_ext_filename(name)
 
         def build_extensions(self):
             problem = Path(self.build_lib, "cgcl_fast", PROBLEM_FILE)
@@ -84,9 +113,87 @@ def native_extensions():
                 problem.write_text(f"{error}\n", encoding="utf-8")
 
         def build_extension(self, ext):
+            if ext.name.endswith("._C_cuda"):
+                self.build_cuda_or_say_why_not(ext)
+                return
             if ext.name.endswith("._C"):
                 ext.extra_objects = self.compile_variants(ext)
+            if ext.name.endswith("._native"):
+                architectures = " ".join(self.cuda_architectures)
+                ext.define_macros.append(("CGCL_CUDA_ARCHITECTURES", f'"{architectures}"'))
+                record = Path(self.build_temp, "cuda-architectures.txt")  # other ones than last time: build again
+                if not record.exists() or record.read_text() != architectures:
+                    record.parent.mkdir(parents=True, exist_ok=True)
+                    record.write_text(architectures)
+                ext.depends = [*ext.depends, str(record)]
             super().build_extension(ext)
+
+        cuda_architectures: list[str] = []
+
+        def build_cuda_or_say_why_not(self, ext):
+            built, problem = self.built(ext.name), Path(self.build_lib, "cgcl_fast", CUDA_PROBLEM_FILE)
+            problem.unlink(missing_ok=True)
+            try:
+                if os.environ.get("CGCL_FAST_NO_CUDA", "0") == "1":
+                    raise RuntimeError("CGCL_FAST_NO_CUDA=1")
+                nvcc = find_nvcc()
+                if nvcc is None:
+                    raise FileNotFoundError("nvcc was found neither in CUDA_HOME nor on PATH")
+                pairs = cuda_architectures()
+                self.build_cuda(nvcc, pairs, built, ext)
+                self.cuda_architectures = [real for _, real in pairs]
+            except Exception as error:
+                if os.environ.get("CGCL_FAST_REQUIRE_CUDA", "0") == "1":
+                    raise
+                built.unlink(missing_ok=True)
+                problem.parent.mkdir(parents=True, exist_ok=True)
+                problem.write_text(f"{error}\n", encoding="utf-8")
+
+        def build_cuda(self, nvcc, pairs, built, ext):
+            # An nvcc rule of its own: torch's links libraries that a CPU build of torch does not have.
+            flags = [*NVCC_FLAGS, *(f"-gencode=arch={virtual},code={real}" for virtual, real in pairs)]
+            definitions = ["-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
+            if " " not in os.environ.get("CXX", " "):
+                flags.append(f"-ccbin={os.environ['CXX']}")
+            includes = [f"-isystem={path}" for path in cpp_extension.include_paths()]
+            folder = Path(self.build_temp, "cuda")
+            folder.mkdir(parents=True, exist_ok=True)
+            command_file = folder / "command.txt"
+            command = [nvcc, *flags, *definitions, *includes]
+            if not command_file.exists() or command_file.read_text() != "\n".join(command):
+                for old in folder.glob("*.o"):
+                    old.unlink()
+                command_file.write_text("\n".join(command))
+            objects, compilations = [], []
+            for source in relative((CSRC / "cuda").glob("*.cu")):
+                target = folder / f"{Path(source).stem}.o"
+                objects.append(str(target))
+                if self.force or newer_group([source, *ext.depends], str(target)):
+                    compilations.append([*command, "-c", source, "-o", str(target)])
+            self.run_nvcc(compilations)
+            if not compilations and built.exists():
+                return
+            built.parent.mkdir(parents=True, exist_ok=True)
+            # libtorch brings libtorch_cuda where there is one, and is kept although no symbol is its own. The CUDA
+            # runtime is in the file: any torch of a CUDA version that the driver knows can load it.
+            libraries = [*(f"-L{path}" for path in cpp_extension.library_paths()), "-ltorch", "-ltorch_cpu"]
+            keep = ["-Xlinker=--no-as-needed,--exclude-libs,ALL"]
+            self.run_nvcc([[nvcc, *flags, "-shared", "-cudart=static", *keep, "-o", str(built), *objects, *libraries]])
+
+        def run_nvcc(self, commands):
+            """Each in a process, as many at once as MAX_JOBS says; nvcc's own words are the error."""
+            most = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+            for start in range(0, len(commands), most):
+                running = []
+                for command in commands[start : start + most]:
+                    print(" ".join(command), flush=True)
+                    running.append(
+                        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                    )
+                outputs = [process.communicate()[0] for process in running]
+                for process, output in zip(running, outputs, strict=True):
+                    if process.returncode != 0:
+                        raise RuntimeError(f"nvcc failed: {output.strip()[-2000:]}")
 
         def compile_variants(self, ext) -> list[str]:
             sources = relative((CSRC / "cpu" / "kernels").glob("*.cpp"))
@@ -108,14 +215,15 @@ def native_extensions():
 
         def copy_extensions_to_source(self):
             # An editable install of a build that failed has only the reason to copy.
-            problem = Path(self.build_lib, "cgcl_fast", PROBLEM_FILE)
-            in_source = ROOT / "cgcl_fast" / PROBLEM_FILE
-            in_source.unlink(missing_ok=True)
-            if problem.exists():
-                in_source.write_text(problem.read_text(encoding="utf-8"), encoding="utf-8")
-                for ext in self.extensions:
+            for name in (PROBLEM_FILE, CUDA_PROBLEM_FILE):
+                problem, in_source = Path(self.build_lib, "cgcl_fast", name), ROOT / "cgcl_fast" / name
+                in_source.unlink(missing_ok=True)
+                if problem.exists():
+                    in_source.write_text(problem.read_text(encoding="utf-8"), encoding="utf-8")
+            for ext in list(self.extensions):
+                if not self.built(ext.name).exists():
                     (ROOT / self.get_ext_filename(self.get_ext_fullname(ext.name))).unlink(missing_ok=True)
-                self.extensions = []
+                    self.extensions.remove(ext)
             super().copy_extensions_to_source()
 
         def built(self, name: str) -> Path:
@@ -141,12 +249,15 @@ def native_extensions():
             ("CGCL_BUILD_FLAGS", f'"{" ".join(CXX_FLAGS + SANITIZE_FLAGS)}"'),
             ("CGCL_BUILD_TORCH", f'"{torch.__version__}"'),
             ("CGCL_ABI_TARGET", f'"{ABI_TARGET}"'),
-            ("CGCL_CUDA_ARCHITECTURES", '""'),
         ],
         extra_compile_args=[*CXX_FLAGS],
         depends=depends,
     )
-    return [core, about], {"build_ext": BuildNative}
+    # Its sources are not setuptools' business. It comes first, since `_native` reports what became of it.
+    cuda = Extension(
+        "cgcl_fast._C_cuda", [], depends=relative([*(CSRC / "common").glob("*.h"), *(CSRC / "cuda").glob("*.*h")])
+    )
+    return [cuda, core, about], {"build_ext": BuildNative}
 
 
 def pybind11_include_dirs(cpp_extension) -> list[str]:

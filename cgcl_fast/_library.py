@@ -1,4 +1,4 @@
-"""Loads the native library `_C`, if it was built, and remembers why not otherwise."""
+"""Loads the native libraries `_C` and `_C_cuda`, if they were built, and remembers why not otherwise."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ import torch
 PATH = Path(os.environ.get("CGCL_FAST_LIBRARY") or Path(__file__).with_name("_C.so"))
 #: Where setup.py leaves the reason of a build that failed.
 PROBLEM_PATH = Path(__file__).with_name("_C.problem.txt")
+#: The CUDA C++ kernels of the same build stand beside it.
+CUDA_PATH = PATH.with_name("_C_cuda.so")
+CUDA_PROBLEM_PATH = PROBLEM_PATH.with_name("_C_cuda.problem.txt")
 
-#: Why the native library is not in use, or None if it is.
-problem: str | None = None
 
-
-def _load() -> str | None:
-    if not PATH.exists():
-        if PROBLEM_PATH.exists():
-            return f"not built: {PROBLEM_PATH.read_text(encoding='utf-8').strip()}"
-        return f"not built: {PATH} is missing (no torch or no C++ compiler when the package was installed)"
+def _load(path: Path, problem_path: Path, likely: str) -> str | None:
+    """Why the library is not in use, or None if it is."""
+    if not path.exists():
+        if problem_path.exists():
+            return f"not built: {problem_path.read_text(encoding='utf-8').strip()}"
+        return f"not built: {path} is missing ({likely} when the package was installed)"
     try:
-        torch.ops.load_library(str(PATH))
+        torch.ops.load_library(str(path))
     except OSError as error:
         return f"built, but does not load: {error}"
     return None
 
 
-problem = _load()
+def _load_cuda() -> str | None:
+    if torch.version.cuda is None:
+        return "torch is built without CUDA"
+    if problem is not None:  # its schemas are what the CUDA kernels were built for
+        return "the native library _C is not in use"
+    return _load(CUDA_PATH, CUDA_PROBLEM_PATH, "no nvcc")
+
+
+#: Why the native library is not in use, or None if it is; the same for its CUDA kernels.
+problem = _load(PATH, PROBLEM_PATH, "no torch or no C++ compiler")
+cuda_problem = _load_cuda()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import sys
@@ -31,6 +32,12 @@ def build_info() -> dict[str, Any]:
         problem = f"built for another Python than {tag}: {', '.join(others)}" if others else "not built"
         return {"loaded": False, "problem": f"{problem} ({error})"}
     return {"loaded": True, "problem": None, **facts}
+
+
+def nvcc() -> str | None:
+    """The nvcc that a build here would take, as in setup.py."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return (shutil.which("nvcc", path=os.path.join(home, "bin")) if home else None) or shutil.which("nvcc")
 
 
 def missing_tools() -> list[str]:
@@ -60,19 +67,25 @@ def devices() -> dict[str, list[str]]:
 
 
 def chosen(op: str, device: str) -> tuple[str, str]:
-    """The backend that `op` takes for float32 on `device`, and why."""
+    """The backend that `op` takes for float32 on `device`, which need not be here, and why."""
     try:
-        name = _backend.choose(op, torch.empty(0, device=device))
+        name = _backend.choose_on(op, device, torch.float32)
     except RuntimeError as error:
         return "none", str(error)
     asked = _backend.current_backend()
     if name != "reference":
-        return name, "float32 and bfloat16; other dtypes take the reference"
+        dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in _backend.DTYPES[name, device])
+        reason = f"{dtypes}; other dtypes take the reference"
+        if (name, device) != ("native", "cuda"):
+            return name, reason
+        without_triton = _backend.problems.get(("triton", "cuda"), "no Triton kernel")
+        return name, f"CUDA C++: {'the backend asked for' if asked == name else without_triton}; {reason}"
     if asked == "reference":
         return name, "the backend asked for"
     if device == "cpu" and _library.problem is not None:
         return name, "the native library is not in use"
-    return name, f"no kernel for {device}"
+    problems = [_backend.problems[key] for key in (("triton", device), ("native", device)) if key in _backend.problems]
+    return name, "; ".join([f"no kernel for {device}", *problems])
 
 
 def collect() -> dict[str, Any]:
@@ -82,6 +95,7 @@ def collect() -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
         triton = None
     here = devices()
+    shown = [*here, *(["cuda"] if torch.version.cuda is not None and "cuda" not in here else [])]
     return {
         "cgcl_fast": __version__,
         "location": str(Path(__file__).parent),
@@ -96,11 +110,17 @@ def collect() -> dict[str, Any]:
             "problem": _library.problem,
             "missing": missing_tools() if _library.problem is not None else [],
         },
+        "native_cuda": {
+            "loaded": _library.cuda_problem is None,
+            "path": str(_library.CUDA_PATH),
+            "problem": _library.cuda_problem,
+            "nvcc": nvcc(),
+        },
         "build": build_info(),
         "devices": here,
         "backend": _backend.current_backend(),
         "ops": {
-            op: {device: dict(zip(("backend", "reason"), chosen(op, device), strict=True)) for device in here}
+            op: {device: dict(zip(("backend", "reason"), chosen(op, device), strict=True)) for device in shown}
             for op in ops.__all__
         },
     }
@@ -126,12 +146,17 @@ def _rows(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _native_lines(info: dict[str, Any]) -> list[tuple[str, str]]:
-    native, build = info["native"], info["build"]
+    native, cuda, build = info["native"], info["native_cuda"], info["build"]
     lines = [("native library _C", native["path"] if native["loaded"] else f"not in use: {native['problem']}")]
     if not native["loaded"]:
         lines += [("  missing", what) for what in native["missing"]]
         lines.append(
             ("  to build it", "pip install --force-reinstall --no-deps PATH_OF_CGCL_FAST, with -v to see the build")
+        )
+    lines.append(("native library _C_cuda", cuda["path"] if cuda["loaded"] else f"not in use: {cuda['problem']}"))
+    if not cuda["loaded"] and info["torch_cuda"] is not None:  # CUDA does without it where Triton is
+        lines.append(
+            ("  nvcc", cuda["nvcc"] or "not found in CUDA_HOME or on PATH; needed to build it, not to use CUDA")
         )
     if not build["loaded"]:
         return [*lines, ("build report _native", f"not in use: {build['problem']}")]

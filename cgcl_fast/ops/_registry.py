@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ def _define_what_the_library_did_not() -> None:
         _library.problem = (
             f"built from other sources: {_library.PATH} has other or no {', '.join(other)}; build it again"
         )
+        _library.cuda_problem = _library.cuda_problem or "the native library _C is not in use"
 
 
 _define_what_the_library_did_not()
@@ -53,6 +55,14 @@ def native_on_cpu(op: str) -> None:
         _backend.kernels.setdefault(("native", "cpu"), set()).add(op)
     else:
         _backend.problems["native", "cpu"] = _library.problem
+
+
+def native_on_cuda(op: str) -> None:
+    """Record that public op `op` has a CUDA C++ kernel, if the library with it is loaded."""
+    if _library.cuda_problem is None:
+        _backend.kernels.setdefault(("native", "cuda"), set()).add(op)
+    else:
+        _backend.problems["native", "cuda"] = _library.cuda_problem
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -82,7 +92,8 @@ def _register_triton(name: str, module: str, function: str, device: str) -> None
     # A kernel of the library under the same operator stays reachable: for the backend "native", and for C++ programs,
     # which load the library without Python.
     native = None
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f"cgcl_fast::{name}", key):
+    in_use = _library.cuda_problem is None if device == "cuda" else _library.problem is None
+    if in_use and torch._C._dispatch_has_kernel_for_dispatch_key(f"cgcl_fast::{name}", key):
         native = torch.library.get_kernel(f"cgcl_fast::{name}", key)
 
     def run(keys: Any, *arguments: Any) -> Any:
@@ -94,7 +105,9 @@ def _register_triton(name: str, module: str, function: str, device: str) -> None
                 break
         return getattr(importlib.import_module(f"cgcl_fast.kernels.{module}"), function)(*arguments)
 
-    _fragment.impl(name, run, key, with_keyset=True, allow_override=True)
+    with warnings.catch_warnings():  # which torch 2.11 gives in spite of allow_override
+        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+        _fragment.impl(name, run, key, with_keyset=True, allow_override=True)
 
 
 def fake(name: str, shapes: Callable[..., Any]) -> None:

@@ -81,7 +81,8 @@ def adain(
     """Instance-normalise `x`, scale and shift it per image and channel, activate it and add a residual.
 
     Args:
-        x: features (B, C, H, W), any strides; float32 and bfloat16 have kernels, other dtypes take the reference.
+        x: features (B, C, H, W), any strides; float32 and bfloat16 have kernels (on a GPU float16 too), others take
+            the reference.
         scale: (B, C), multiplies the normalised features (not 1 + scale). Any floating dtype.
         shift: (B, C), is added to them.
         eps: added to the variance.
@@ -170,6 +171,8 @@ _registry.gradient("_adain", _backward, _setup_context)
 _registry.once_differentiable("_adain_backward", "adain")
 _registry.native_on_cpu("adain")
 _registry.native_on_cpu("instance_norm")
+_registry.native_on_cuda("adain")
+_registry.native_on_cuda("instance_norm")
 _registry.triton(("adain", "instance_norm"), "adain", _adain="forward", _adain_backward="backward")
 _registry.public(
     'adain(Tensor x, Tensor scale, Tensor shift, *, float eps=1e-05, str activation="none", Tensor? residual=None)'

@@ -1,18 +1,31 @@
 #pragma once
 
+#include "host_device.h"
+
 namespace cgcl {
 namespace {  // internal linkage: kernels built for different processors include it
 
 // Mean and centred sum of squares of parts, combined as Chan et al. do: never E[x²] - E[x]².
-struct Moments {
-  double count = 0, mean = 0, m2 = 0;
-  void add(double n, double part_mean, double part_m2) {
-    const double total = count + n, delta = part_mean - mean;
+template <class Real>
+struct BasicMoments {
+  Real count = 0, mean = 0, m2 = 0;
+  CGCL_HOST_DEVICE void add(Real n, Real part_mean, Real part_m2) {
+    const Real total = count + n, delta = part_mean - mean;
+    if (!(total > 0)) return;  // two empty parts
     m2 += part_m2 + delta * delta * count * n / total;
     mean += delta * n / total;
     count = total;
   }
 };
+using Moments = BasicMoments<double>;
+
+// Moments of n values from their sums around a pivot, which must not be far from them: Σ(x - pivot), Σ(x - pivot)².
+template <class Real>
+CGCL_HOST_DEVICE BasicMoments<Real> moments_around(Real pivot, Real n, Real sum, Real squares) {
+  if (!(n > 0)) return {};
+  const Real offset = sum / n, m2 = squares - sum * offset;
+  return {n, pivot + offset, m2 < 0 ? Real(0) : m2};  // NaN stays
+}
 
 }  // namespace
 }  // namespace cgcl

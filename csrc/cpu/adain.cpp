@@ -6,8 +6,8 @@
 #include <string>
 #include <tuple>
 
+#include "../common/layout.h"
 #include "../common/moments.h"
-#include "map.h"
 #include "tensor.h"
 
 namespace cgcl {

@@ -1,45 +1,17 @@
 // cgcl_fast::_dag_select on the CPU: bilinear scores at the candidates only, then a stable radix sort.
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
+#include "../common/bilinear.h"
 #include "ids.h"
 
 namespace cgcl {
 namespace {
 
-float value_of(float v) { return v; }
-float value_of(bf16 v) {
-  const uint32_t bits = uint32_t(v.bits) << 16;
-  float f;
-  std::memcpy(&f, &bits, sizeof f);
-  return f;
-}
-
-// An unsigned integer in the order of the values: -0 with 0, NaN after everything else.
-uint32_t rank_of(float value) {
-  if (value != value) return 0xffffffffu;
-  value += 0.0f;
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
-}
-
-// The two pixels that an output position lies between, as offsets, and the weight of the second.
-struct Tap {
-  int64_t low, high;
-  float weight;
-};
-
-// Along one axis: pixels at half-integers (align_corners=False), positions before the first pixel's centre clamped to it.
+// Along one axis.
 std::vector<Tap> taps(int64_t length, int64_t size, int64_t stride) {
   std::vector<Tap> all(length);
-  const float scale = float(size) / float(length);
-  for (int64_t i = 0; i < length; ++i) {
-    const float source = std::max((float(i) + 0.5f) * scale - 0.5f, 0.0f);
-    const int64_t low = std::min(int64_t(source), size - 1);
-    all[i] = {low * stride, std::min(low + 1, size - 1) * stride, source - float(low)};
-  }
+  for (int64_t i = 0; i < length; ++i) all[i] = tap_of(i, length, size, stride);
   return all;
 }
 
@@ -78,12 +50,7 @@ void select(const Tensor& score, const Ids& candidates, int64_t H, int64_t W, in
       const T* const image = map + b * stride_b;
       for (int64_t k = 0; k < K; ++k) {
         const int64_t id = candidates.at(b, k);
-        const Tap &y = rows[id / W], &x = columns[id % W];
-        const T *const top = image + y.low, *const bottom = image + y.high;
-        const float left = 1.0f - x.weight, right = x.weight;
-        const float above = left * value_of(top[x.low]) + right * value_of(top[x.high]);
-        const float below = left * value_of(bottom[x.low]) + right * value_of(bottom[x.high]);
-        items[k] = {rank_of((1.0f - y.weight) * above + y.weight * below), uint32_t(k)};
+        items[k] = {rank_of(bilinear(image, rows[id / W], columns[id % W])), uint32_t(k)};
       }
       sort_by_rank(items, other);
       for (int64_t p = 0; p < P; ++p) ids[b * P + p] = candidates.at(b, items[p < first ? p : K - P + p].candidate);

@@ -5,9 +5,9 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/layout.h"
 #include "kernels/memory.h"
 #include "large.h"
-#include "map.h"
 
 namespace cgcl {
 namespace {
@@ -56,7 +56,7 @@ class PackedItems {
     double squares = 0;
     for (int64_t c = 0; c < C; ++c) squares += double(v[c]) * v[c];
     const double norm = std::sqrt(squares);
-    return norm <= kMemoryZeroNorm ? 0.0f : float(1.0 / norm);
+    return float(reciprocal_of_norm(norm));
   }
 
   Items items() const { return {rows_.data(), columns_.data(), N_, round_up(C_, kMemoryPad), round_up(N_, kMemoryRows)}; }
@@ -269,7 +269,7 @@ void add_and_normalise(float* to, double* sum, int64_t C) {
     sum[c] += to[c];
     squares += sum[c] * sum[c];
   }
-  const double norm = std::sqrt(squares), scale = norm <= kMemoryZeroNorm ? 0 : 1 / norm;
+  const double scale = reciprocal_of_norm(std::sqrt(squares));
   for (int64_t c = 0; c < C; ++c) to[c] = float(sum[c] * scale);
 }
 

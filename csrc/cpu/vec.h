@@ -43,20 +43,6 @@ inline void store(bf16* p, vf v) {
   std::memcpy(p, &half, sizeof half);
 }
 
-inline float to_float(float v) { return v; }
-inline float to_float(bf16 v) {
-  const uint32_t bits = uint32_t(v.bits) << 16;
-  float f;
-  std::memcpy(&f, &bits, sizeof f);
-  return f;
-}
-inline void from_float(float* p, float v) { *p = v; }
-inline void from_float(bf16* p, float v) {
-  uint32_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  p->bits = v != v ? 0x7fc0 : uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 // The first n < kLanes elements; the rest of the vector is zero.
 template <typename T>
 inline vf load_part(const T* p, int64_t n) {

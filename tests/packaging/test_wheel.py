@@ -77,7 +77,11 @@ def installed(tmp_path):
 
 def test_source_distribution_carries_all_sources(source):
     def relative(root: Path) -> set[str]:
-        return {str(path.relative_to(root)) for suffix in ("cpp", "h") for path in (root / "csrc").rglob(f"*.{suffix}")}
+        return {
+            str(path.relative_to(root))
+            for suffix in ("cpp", "h", "cu", "cuh")
+            for path in (root / "csrc").rglob(f"*.{suffix}")
+        }
 
     assert relative(source) == relative(ROOT) and len(relative(source)) > 5
     assert {"LICENSE", "README.md", "setup.py", "pyproject.toml", "CMakeLists.txt"} <= {
@@ -89,6 +93,10 @@ def test_wheel_carries_the_native_files(wheel):
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert {"cgcl_fast/_C.so", f"cgcl_fast/_native{suffix}", "cgcl_fast/py.typed"} <= names(wheel)
     assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in names(wheel))
+    if shutil.which("nvcc") is not None:
+        assert "cgcl_fast/_C_cuda.so" in names(wheel)
+    else:
+        assert "cgcl_fast/_C_cuda.problem.txt" in names(wheel)
 
 
 def test_installed_wheel_computes_natively(wheel, installed, tmp_path):

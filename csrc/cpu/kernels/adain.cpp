@@ -3,6 +3,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "../../common/activation.h"
 #include "../../common/moments.h"
 #include "../vec.h"
 
@@ -89,8 +90,8 @@ inline void add_chunk(Moments& moments, const float* x, int64_t n, float pivot) 
     total += d;
     squares += d * d;
   }
-  const double offset = total / double(n), m2 = squares - total * offset;
-  moments.add(double(n), double(pivot) + offset, m2 > 0 ? m2 : 0);
+  const Moments chunk = moments_around(double(pivot), double(n), total, squares);
+  moments.add(chunk.count, chunk.mean, chunk.m2);
 }
 
 // A pivot for the first chunk of a plane.
@@ -100,9 +101,6 @@ inline float rough_mean(const float* x, int64_t n) {
   for (int64_t i = 0; i < few; ++i) total += x[i];
   return total / float(few);
 }
-
-inline vf activate(vf v, float slope) { return v > 0.0f ? v : v * slope; }
-inline float activate(float v, float slope) { return v > 0.0f ? v : v * slope; }
 
 template <typename T>
 void forward(const AdainArgs& a, int64_t begin, int64_t end) {
@@ -184,14 +182,14 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
         for (int j = 0; j < 2; ++j) {
           const vf normal = (load(xs + i + j * kLanes) - mean) * rstd;
           const vf g = load(gs + i + j * kLanes);
-          const vf g_pre = normal * scale + shift > 0.0f ? g : g * slope;
+          const vf g_pre = before_activation(g, normal * scale + shift, slope);
           sum_g[j] += g_pre;
           sum_gx[j] += g_pre * normal;
         }
       float chunk_g = sum(sum_g[0] + sum_g[1]), chunk_gx = sum(sum_gx[0] + sum_gx[1]);
       for (; i < n; ++i) {
         const float normal = (xs[i] - mean) * rstd;
-        const float g_pre = normal * scale + shift > 0.0f ? gs[i] : gs[i] * slope;
+        const float g_pre = before_activation(gs[i], normal * scale + shift, slope);
         chunk_g += g_pre;
         chunk_gx += g_pre * normal;
       }
@@ -217,12 +215,12 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
         __builtin_prefetch(ahead_grad + i, 0, 2);
         const vf normal = (load(xs + i) - mean) * rstd;
         const vf g = load(gs + i);
-        const vf g_pre = normal * scale + shift > 0.0f ? g : g * slope;
+        const vf g_pre = before_activation(g, normal * scale + shift, slope);
         store(ds + i, (g_pre - mean_g - normal * mean_gx) * gain);
       }
       for (; i < n; ++i) {
         const float normal = (xs[i] - mean) * rstd;
-        const float g_pre = normal * scale + shift > 0.0f ? gs[i] : gs[i] * slope;
+        const float g_pre = before_activation(gs[i], normal * scale + shift, slope);
         ds[i] = (g_pre - mean_g - normal * mean_gx) * gain;
       }
       flush(destination, n, a.dx.stride_w, ds);
@@ -331,7 +329,7 @@ void pixel_sums(const AdainBackwardArgs& a, PixelRange range, float* sum_g, floa
       for (int64_t p = tile; p < end; ++p) {
         const vf normal = (take(x + p * a.x.stride_w + c, n) - mean) * rstd;
         const vf g = take(grad + p * a.grad.stride_w + c, n);
-        const vf g_pre = normal * scale + shift > 0.0f ? g : g * a.negative_slope;
+        const vf g_pre = before_activation(g, normal * scale + shift, a.negative_slope);
         s += g_pre;
         sx += g_pre * normal;
       }
@@ -357,7 +355,7 @@ void pixel_backward(const AdainBackwardArgs& a, PixelRange range, const float* g
       for (int64_t p = tile; p < end; ++p) {
         const vf normal = (take(x + p * a.x.stride_w + c, n) - mean) * rstd;
         const vf g = take(grad + p * a.grad.stride_w + c, n);
-        const vf g_pre = normal * scale + shift > 0.0f ? g : g * a.negative_slope;
+        const vf g_pre = before_activation(g, normal * scale + shift, a.negative_slope);
         put(dx + p * a.dx.stride_w + c, (g_pre - g_mean - normal * gx_mean) * factor, n);
       }
     });

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "../../common/map.h"
 #include "../variant.h"
-#include "map.h"
 
 namespace cgcl {
 

@@ -23,7 +23,7 @@ struct Rows {
 inline vf reciprocal_norm(vf squares) {
   vf norm;
   for (int i = 0; i < kLanes; ++i) norm[i] = __builtin_sqrtf(squares[i]);
-  return norm > kMemoryZeroNorm ? 1.0f / norm : (norm != norm ? norm : vf{});
+  return reciprocal_of_norm(norm);
 }
 
 // Similarities to items of other classes become kMemoryMasked.
@@ -55,7 +55,7 @@ inline void softmax_of_cosines(int64_t N, const Span& span, const float* d, floa
       store(weights + n * kMemoryRow + p, e);
       total += e;
     }
-    const vf scale = total > 0.0f ? 1.0f / total : vf{};
+    const vf scale = softmax_scale(total);
     for (int64_t n = 0; n < N; ++n)
       store(weights + n * kMemoryRow + p, load(weights + n * kMemoryRow + p) * scale);
   }
@@ -118,7 +118,7 @@ void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, floa
       for (int64_t n = 0; n < N; ++n) inner += load(weights + n * kMemoryRow + p) * load(dweights + n * kMemoryRow + p);
       const vf r = load(rnorm + p);
       for (int64_t n = 0; n < N; ++n) {
-        const vf dd = load(weights + n * kMemoryRow + p) * (load(dweights + n * kMemoryRow + p) - inner);
+        const vf dd = softmax_gradient(load(weights + n * kMemoryRow + p), load(dweights + n * kMemoryRow + p), inner);
         along += dd * load(d + n * kMemoryRow + p);
         store(dweights + n * kMemoryRow + p, dd * r);
       }

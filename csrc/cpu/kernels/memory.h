@@ -3,9 +3,10 @@
 
 #include <cstdint>
 
+#include "../../common/cosine.h"
 #include "../../common/dtype.h"
+#include "../../common/map.h"
 #include "../variant.h"
-#include "map.h"
 
 namespace cgcl {
 
@@ -13,8 +14,6 @@ constexpr int64_t kMemoryTile = 256;              // pixels in work at a time
 constexpr int64_t kMemoryRow = kMemoryTile + 16;  // floats from one row of a tile to the next: no power of two
 constexpr int64_t kMemoryPad = 16;                // channels in rows are padded to the widest vector
 constexpr int64_t kMemoryRows = 4;                // item rows are padded to the blocks of the inner products
-constexpr float kMemoryZeroNorm = 1e-12f;         // vectors up to this length count as zero: cosine 0, gradient 0
-constexpr float kMemoryMasked = -1e30f;           // similarity to an item of another class
 
 struct FeatureMap {
   Map map;

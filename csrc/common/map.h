@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include "../../common/dtype.h"
-
 namespace cgcl {
 
 // A (B, C, H, W) map anywhere in memory: strides in elements, zero where a dimension is expanded.

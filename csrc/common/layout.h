@@ -1,7 +1,7 @@
 // Feature maps (B, C, H, W): their strides for the kernels and the memory format in which results are allocated.
 #pragma once
 
-#include "kernels/map.h"
+#include "map.h"
 #include "tensor.h"
 
 namespace cgcl {
@@ -24,7 +24,7 @@ inline Map pixels_of(const Tensor& t) {
 
 inline Tensor empty_map(const Tensor& like, bool channels_last) {
   using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(like.sizes(), like.scalar_type(), std::nullopt, std::nullopt, std::nullopt,
+  return torch::stable::empty(like.sizes(), like.scalar_type(), std::nullopt, like.device(), std::nullopt,
                               channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 

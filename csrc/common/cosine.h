@@ -1,0 +1,33 @@
+// Cosine similarities to memory items, and the softmax over them.
+#pragma once
+
+#include "host_device.h"
+
+namespace cgcl {
+
+constexpr float kMemoryZeroNorm = 1e-12f;  // vectors up to this length count as zero: cosine 0, gradient 0
+constexpr float kMemoryMasked = -1e30f;    // similarity to an item of another class
+
+namespace {  // internal linkage: kernels built for different processors include it
+
+// One over a vector's length; NaN stays. V is a number or a vector of floats.
+template <class V>
+CGCL_HOST_DEVICE V reciprocal_of_norm(V norm) {
+  return norm > kMemoryZeroNorm ? 1.0f / norm : (norm != norm ? norm : V{});
+}
+
+// What the weights e^cosine are multiplied with, given their sum, which is 0 where every item is masked. Cosines are
+// bounded, so no maximum is subtracted from them.
+template <class V>
+CGCL_HOST_DEVICE V softmax_scale(V total) {
+  return total > 0.0f ? 1.0f / total : V{};
+}
+
+// The gradient to a cosine from that to its weight, where `inner` is Σ weight·gradient over the items.
+template <class V>
+CGCL_HOST_DEVICE V softmax_gradient(V weight, V gradient, V inner) {
+  return weight * (gradient - inner);
+}
+
+}  // namespace
+}  // namespace cgcl
