@@ -67,7 +67,7 @@ def launch(
     Args:
         kernel: decorated with @triton.jit; its grid has one axis.
         programs: nothing happens for 0.
-        arguments: the kernel's leading arguments: tensors, None, integers and floats.
+        arguments: the kernel's leading arguments: tensors, None, integers, floats and tuples of them.
         constants: its tl.constexpr arguments.
     """
     if programs == 0:
@@ -76,12 +76,20 @@ def launch(
         _compiled.append(_compile(kernel, _target, arguments, constants, num_warps, num_stages))
         return
     options: dict[str, Any] = {} if INTERPRET else {"num_warps": num_warps, "num_stages": num_stages}
-    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    device = next(argument.device for argument in _flat(arguments) if isinstance(argument, Tensor))
     if device.type == "cuda":
         with torch.cuda.device(device):
             kernel[(programs,)](*arguments, **constants, **options)
     else:
         kernel[(programs,)](*arguments, **constants, **options)
+
+
+def _flat(arguments: tuple[Any, ...]) -> Iterator[Any]:
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            yield from _flat(argument)
+        else:
+            yield argument
 
 
 def _compile(
@@ -91,23 +99,27 @@ def _compile(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature: dict[str, str] = {}
+    signature: dict[str, Any] = {}
     fixed: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+
+    def specialise(value: Any, path: tuple[int, ...], constant: bool) -> Any:
+        if isinstance(value, tuple) and not constant:
+            return tuple(specialise(element, (*path, i), False) for i, element in enumerate(value))
+        if constant or value is None or isinstance(value, bool) or (isinstance(value, int) and value == 1):
+            fixed[path] = value
+            return "constexpr"
+        if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+            attributes[path] = [["tt.divisibility", 16]]
+        if isinstance(value, Tensor):
+            return _POINTERS[value.dtype]
+        if isinstance(value, int):
+            return "i32" if -(2**31) <= value < 2**31 else "i64"
+        return "fp32"
+
     for index, name in enumerate(kernel.arg_names):
         value = arguments[index] if index < len(arguments) else constants[name]
-        if name in constants or value is None or isinstance(value, bool) or (isinstance(value, int) and value == 1):
-            signature[name] = "constexpr"
-            fixed[(index,)] = value
-        elif isinstance(value, Tensor):
-            signature[name] = _POINTERS[value.dtype]
-            attributes[(index,)] = [["tt.divisibility", 16]]
-        elif isinstance(value, int):
-            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
-        else:
-            signature[name] = "fp32"
+        signature[name] = specialise(value, (index,), name in constants)
     result = triton.compile(
         ASTSource(kernel, signature, fixed, attributes),
         target=GPUTarget("cuda", capability, 32),

@@ -97,6 +97,7 @@ def patch_nce(
         num_negatives: use only this many of those keys, at the same random offsets for every query: key (s + o) mod N.
         extra_negatives: (M, C), further negatives of every query, for example a queue.
         offsets: int64 (M,), distinct, between 1 and N - 1, where N is P ("image") or B·P ("batch"): fixes the offsets.
+            On a GPU they are not read in advance: an offset out of range makes the losses NaN.
         normalize: divide each vector by its length + 1e-7 first.
         loss: "infonce", or "decoupled", without the positive in the denominator; a row without negatives is then 0.
         reduction: "none" (B, P), "mean" or "sum". The mean of no rows is NaN, as in PyTorch.
@@ -141,7 +142,8 @@ def patch_nce(
         query, key = query.reshape(1, count, C), key.reshape(1, count, C)
     among_keys = "none" if negatives == "none" else "all"
     decoupled = loss == "decoupled"
-    if choose(op, query) == "reference":
+    backend = choose(op, query)
+    if backend == "reference":
         losses = patch_nce_reference(
             query, key, extra_negatives, offsets, temperature, among_keys, decoupled, normalize
         )
@@ -150,7 +152,8 @@ def patch_nce(
         # Where every row counts the same, the gradient of the keys too is known before the upstream gradient; for many
         # keys its partial sums would take more memory than the logits' tiles.
         key_grad = torch.is_grad_enabled() and key.requires_grad and reduction != "none"
-        key_grad = key_grad and among_keys == "all" and count <= MOST_KEYS_FORMED_FORWARD
+        # On a GPU nothing is saved by forming it early.
+        key_grad = key_grad and among_keys == "all" and count <= MOST_KEYS_FORMED_FORWARD and backend == "native"
         losses = torch.ops.cgcl_fast._patch_nce(
             query, key, extra_negatives, offsets, temperature, among_keys, decoupled, normalize, query_grad, key_grad
         )[0]
@@ -295,6 +298,7 @@ _registry.gradient("_patch_nce", _backward, _setup_context)
 _registry.once_differentiable("_patch_nce_backward", "patch_nce")
 _registry.native_on_cpu("patch_nce")
 _registry.native_on_cpu("patch_nce_layers")
+_registry.triton(("patch_nce",), "patch_nce", _patch_nce="forward", _patch_nce_backward="backward")
 _registry.public(
     'patch_nce(Tensor query, Tensor key, *, float temperature=0.07, str? negatives="image", int? num_negatives=None,'
     ' Tensor? extra_negatives=None, Tensor? offsets=None, bool normalize=False, str loss="infonce",'

@@ -1,0 +1,697 @@
+r"""PatchNCE without stored logits, of several layers in one launch.
+
+A row program owns a block of queries and walks over their keys as attention does: products of a block of keys, running
+maximum and sum of exponentials, and the weighted sum of those keys, which is the query's gradient. A column program
+owns a block of keys, or of extra negatives, and walks over the queries. Nothing is added by two programs: no atomics,
+the same result every time.
+
+The query's gradient is formed in the forward pass, where it needs two products of queries and keys (q·kᵀ and
+weights·k); formed in the backward pass it would need q·kᵀ a second time. The keys' gradient needs the whole sum of each
+row's exponentials first: two more products, whichever pass forms it. So it is left to the backward pass unless asked
+for.
+
+The positive is a sum over channels in float32, outside the products of a block: it enters the denominator and the
+numerator as the same number, so a loss without negatives is exactly zero, whatever the precision of the products.
+Keys at cyclic offsets are gathered, a row of each query at a time: for few of P keys this is less work than a masked
+product with all.
+
+Every argument of a layer is a tuple with an element for each layer; results of all layers lie one behind the other in
+one tensor each. Rows with more channels than a block are walked in chunks, and each chunk of a gradient has a program
+of its own, which forms the products again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import INTERPRET
+from ._launch import ceil_div, launch, power_of_2
+
+NORM_EPSILON = tl.constexpr(1e-7)
+NEVER = tl.constexpr(-1.0e30)  # below every product, and finite: a difference over a temperature stays a number
+LOG2E = tl.constexpr(1.4426950408889634)
+AMONG = {"none": 0, "all": 1, "offsets": 2}
+LARGEST_BLOCK_C = 256
+
+
+@triton.jit
+def _pick(values, layer):
+    value = values[0]
+    for i in tl.static_range(1, len(values)):
+        value = tl.where(layer == i, values[i], value)
+    return value
+
+
+@triton.jit
+def _layer_of(program, ends):
+    """Layer of a program, and its number among those of the layer."""
+    layer = 0
+    first = 0
+    for i in tl.static_range(0, len(ends) - 1):
+        layer += tl.where(program >= ends[i], 1, 0)
+        first = tl.where(program >= ends[i], ends[i], first)
+    return layer, program - first
+
+
+@triton.jit
+def _rows_of(base, rows, count, c, C, EVEN: tl.constexpr):
+    """Channels c of rows of a (count, C) matrix in its dtype, zeros outside. EVEN: all c are below C."""
+    pointers = base + rows.to(tl.int64)[:, None] * C + c[None, :]
+    inside = (rows < count)[:, None]
+    if not EVEN:
+        inside = inside & (c < C)[None, :]
+    return tl.load(pointers, mask=inside, other=0.0)
+
+
+@triton.jit
+def _row_products(a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Σ_c a_rc·b_rc of two rows each, in float32."""
+    total = tl.zeros(a_rows.shape, tl.float32)
+    for first in range(0, C, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        x = _rows_of(a, a_rows, a_count, c, C, EVEN).to(tl.float32)
+        y = _rows_of(b, b_rows, b_count, c, C, EVEN).to(tl.float32)
+        total += tl.sum(x * y, 1)
+    return total
+
+
+@triton.jit
+def _products(
+    a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr
+):
+    """a·bᵀ of blocks of rows, BLOCK_C channels at a time."""
+    x = tl.zeros((a_rows.shape[0], b_rows.shape[0]), tl.float32)
+    for first in range(0, C, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        left = _rows_of(a, a_rows, a_count, c, C, EVEN)
+        right = _rows_of(b, b_rows, b_count, c, C, EVEN)
+        x = tl.dot(left, tl.trans(right), acc=x, input_precision=PRECISION)
+    return x
+
+
+@triton.jit
+def _weighted(weights, rows, sums, PRECISION: tl.constexpr):
+    """sums + weights·rows. A weight may be far below the least float16: with such rows it is a tf32 number."""
+    if rows.dtype == tl.float32:
+        return tl.dot(weights, rows, acc=sums, input_precision=PRECISION)
+    elif rows.dtype == tl.float16:
+        precision: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32"
+        return tl.dot(weights, rows.to(tl.float32), acc=sums, input_precision=precision)
+    else:
+        return tl.dot(weights.to(rows.dtype), rows, acc=sums)
+
+
+@triton.jit
+def _through_norm(grad, y, norm):
+    """From the gradient to y = v/(‖v‖ + 1e-7) to that to v, of whole rows."""
+    along = tl.where(norm > 0, tl.sum(grad * y, 1) * (norm + NORM_EPSILON) / norm, 0.0)
+    return (grad - y * along[:, None]) / (norm + NORM_EPSILON)[:, None]
+
+
+@triton.jit
+def _attend(
+    q, query, s, count, others, other_count, C, c, best, total, sums, exponent,
+    SKIP_OWN: tl.constexpr, GRAD: tl.constexpr, HELD: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Take all rows of `others` into the denominators of queries s, and into the weighted sums of channels c.
+
+    best is the largest product so far, total = Σexp((product - best)/τ), sums = Σexp((product - best)/τ)·other.
+    """
+    for first in range(0, other_count, BLOCK_N):
+        t = first + tl.arange(0, BLOCK_N)
+        if HELD:
+            rows = _rows_of(others, t, other_count, c, C, EVEN)
+            x = tl.dot(q, tl.trans(rows), input_precision=PRECISION)
+        else:
+            x = _products(query, s, count, others, t, other_count, C, EVEN, BLOCK_K, PRECISION)
+        counted = (t < other_count)[None, :]
+        if SKIP_OWN:
+            counted = counted & (t[None, :] != s[:, None])
+        x = tl.where(counted, x, NEVER)
+        higher = tl.maximum(best, tl.max(x, 1))
+        shrink = tl.exp2((best - higher) * exponent)
+        weights = tl.where(counted, tl.exp2((x - higher[:, None]) * exponent), 0.0)
+        best = higher
+        total = total * shrink + tl.sum(weights, 1)
+        if GRAD:
+            if not HELD:
+                rows = _rows_of(others, t, other_count, c, C, EVEN)
+            sums = _weighted(weights, rows, sums * shrink[:, None], PRECISION)
+    return best, total, sums
+
+
+@triton.jit
+def _rows(
+    queries, keys, extras, offsets, norms, loss, denominator, grad,
+    ends, counts, channels, extra_counts, offset_counts, row_starts, data_starts, all_rows, scale,
+    AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, HELD: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    layer, program = _layer_of(tl.program_id(0), ends)
+    count = _pick(counts, layer)
+    C = _pick(channels, layer)
+    chunks = 1
+    if WHOLE and EVEN:
+        C = BLOCK_C
+    if not WHOLE and grad is not None:
+        chunks = tl.cdiv(C, BLOCK_C)
+    blocks = tl.cdiv(count, BLOCK_M)
+    chunk = program % chunks
+    block = program // chunks % blocks
+    image = (program // chunks // blocks).to(tl.int64)
+    start = image * count * C
+    query = _pick(queries, layer) + start
+    key = _pick(keys, layer) + start
+    s = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
+    exponent = scale * LOG2E
+
+    q = _rows_of(query, s, count, c, C, EVEN)
+    positive = _row_products(query, s, count, key, s, count, C, EVEN, BLOCK_K)
+    best = positive
+    if DECOUPLED:
+        best = tl.full((BLOCK_M,), NEVER, tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)  # of the negatives
+    sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    GRAD: tl.constexpr = grad is not None
+    if AMONG_KEYS == 1:
+        best, total, sums = _attend(
+            q, query, s, count, key, count, C, c, best, total, sums, exponent,
+            True, GRAD, HELD, EVEN, BLOCK_N, BLOCK_K, PRECISION,
+        )  # fmt: skip
+    elif AMONG_KEYS == 2:
+        steps = _pick(offsets, layer)
+        for i in range(0, _pick(offset_counts, layer)):
+            step = tl.load(steps + i)
+            valid = (step >= 1) & (step < count)
+            t = tl.where(valid & (s < count), ((s + step) % count).to(tl.int32), s)
+            if WHOLE:
+                rows = _rows_of(key, t, count, c, C, EVEN).to(tl.float32)
+                x = tl.sum(q.to(tl.float32) * rows, 1)
+            else:
+                x = _row_products(query, s, count, key, t, count, C, EVEN, BLOCK_K)
+            x = tl.where(valid, x, float("nan"))
+            higher = tl.maximum(best, x)
+            shrink = tl.exp2((best - higher) * exponent)
+            weights = tl.exp2((x - higher) * exponent)
+            best = higher
+            total = total * shrink + weights
+            if GRAD:
+                if not WHOLE:
+                    rows = _rows_of(key, t, count, c, C, EVEN).to(tl.float32)
+                sums = sums * shrink[:, None] + weights[:, None] * rows
+    if extras is not None:
+        best, total, sums = _attend(
+            q, query, s, count, _pick(extras, layer), _pick(extra_counts, layer), C, c, best, total, sums, exponent,
+            False, GRAD, HELD, EVEN, BLOCK_N, BLOCK_K, PRECISION,
+        )  # fmt: skip
+
+    # The gradient's weight of the positive is its softmax less one, here without the cancellation.
+    if DECOUPLED:
+        whole = total
+        empty = total == 0
+        away = tl.where(empty, 0.0, 1.0)
+    else:
+        whole = total + tl.exp2((positive - best) * exponent)
+        empty = whole == 0  # never
+        away = total / whole
+    inverse = tl.where(empty, 0.0, 1.0 / whole)
+    inside = s < count
+    row_start = _pick(row_starts, layer)
+    r = row_start + image * count + s
+    if chunk == 0:
+        found = tl.where(empty, 0.0, (best - positive) * scale + tl.log(whole))
+        tl.store(loss + r, found, mask=inside)
+        tl.store(denominator + r, tl.where(empty, 0.0, best * scale), mask=inside)
+        tl.store(denominator + all_rows.to(tl.int64) + r, inverse, mask=inside)
+    if GRAD:
+        own = _rows_of(key, s, count, c, C, EVEN).to(tl.float32)
+        g = (sums * inverse[:, None] - own * away[:, None]) * scale
+        if norms is not None and WHOLE:
+            norm = tl.load(norms + r, mask=inside, other=1.0)
+            g = _through_norm(g, _rows_of(query, s, count, c, C, EVEN).to(tl.float32), norm)
+        target = grad + _pick(data_starts, layer).to(tl.int64) + start + s.to(tl.int64)[:, None] * C + c[None, :]
+        tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def _columns(
+    owners, queries, offsets, norms, upstream, denominator, grad,
+    ends, owner_counts, counts, channels, offset_counts, row_starts, owner_starts, data_starts, all_rows, scale,
+    IS_EXTRA: tl.constexpr, AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr,
+    HELD: tl.constexpr, EVEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    layer, program = _layer_of(tl.program_id(0), ends)
+    owner_count = _pick(owner_counts, layer)
+    count = _pick(counts, layer)  # queries of an image; for extra negatives all of the layer
+    C = _pick(channels, layer)
+    chunks = 1
+    if WHOLE and EVEN:
+        C = BLOCK_C
+    if not WHOLE:
+        chunks = tl.cdiv(C, BLOCK_C)
+    blocks = tl.cdiv(owner_count, BLOCK_M)
+    chunk = program % chunks
+    block = program // chunks % blocks
+    image = (program // chunks // blocks).to(tl.int64)  # 0 for extra negatives
+    owner = _pick(owners, layer) + image * owner_count * C
+    query = _pick(queries, layer) + image * count * C
+    row_start = _pick(row_starts, layer)
+    top = denominator + row_start + image * count
+    inverse = top + all_rows.to(tl.int64)
+    t = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
+    exponent = scale * LOG2E
+
+    k = _rows_of(owner, t, owner_count, c, C, EVEN)
+    sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    if AMONG_KEYS == 1:
+        for first in range(0, count, BLOCK_N):
+            s = first + tl.arange(0, BLOCK_N)
+            inside = s < count
+            if HELD:
+                rows = _rows_of(query, s, count, c, C, EVEN)
+                x = tl.dot(k, tl.trans(rows), input_precision=PRECISION)
+            else:
+                x = _products(owner, t, owner_count, query, s, count, C, EVEN, BLOCK_K, PRECISION)
+            share = tl.load(inverse + s, mask=inside, other=0.0)
+            if upstream is not None:
+                share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
+            # Products outside a query's denominator may exceed its top: they must not overflow before they are masked.
+            logit = x * exponent - tl.load(top + s, mask=inside, other=0.0)[None, :] * LOG2E
+            counted = inside[None, :]
+            if not IS_EXTRA:
+                counted = counted & (s[None, :] != t[:, None])
+            weights = tl.where(counted, tl.exp2(tl.minimum(logit, 100.0)) * share[None, :], 0.0)
+            if not HELD:
+                rows = _rows_of(query, s, count, c, C, EVEN)
+            sums = _weighted(weights, rows, sums, PRECISION)
+    elif AMONG_KEYS == 2:
+        steps = _pick(offsets, layer)
+        for i in range(0, _pick(offset_counts, layer)):
+            step = tl.load(steps + i)
+            valid = (step >= 1) & (step < count)
+            s = tl.where(valid & (t < count), ((t - step + count) % count).to(tl.int32), t)
+            if WHOLE:
+                rows = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
+                x = tl.sum(k.to(tl.float32) * rows, 1)
+            else:
+                x = _row_products(owner, t, count, query, s, count, C, EVEN, BLOCK_K)
+                rows = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
+            inside = t < count
+            share = tl.load(inverse + s, mask=inside, other=0.0)
+            if upstream is not None:
+                share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
+            logit = x * exponent - tl.load(top + s, mask=inside, other=0.0) * LOG2E
+            weights = tl.where(valid, tl.exp2(logit) * share, float("nan"))
+            sums += weights[:, None] * rows
+    inside = t < owner_count
+    if not IS_EXTRA:
+        positive = _row_products(owner, t, count, query, t, count, C, EVEN, BLOCK_K)
+        share = tl.load(inverse + t, mask=inside, other=0.0)
+        weight = tl.full((BLOCK_M,), -1.0, tl.float32)
+        if not DECOUPLED:
+            weight += tl.exp2(positive * exponent - tl.load(top + t, mask=inside, other=0.0) * LOG2E) * share
+        weight = tl.where(share == 0, 0.0, weight)  # a decoupled row without negatives
+        if upstream is not None:
+            weight *= tl.load(upstream + row_start + image * count + t, mask=inside, other=0.0)
+        sums += weight[:, None] * _rows_of(query, t, count, c, C, EVEN).to(tl.float32)
+    g = sums * scale
+    if norms is not None and WHOLE:
+        r = _pick(owner_starts, layer) + image * owner_count + t
+        norm = tl.load(norms + r, mask=inside, other=1.0)
+        g = _through_norm(g, _rows_of(owner, t, owner_count, c, C, EVEN).to(tl.float32), norm)
+    start = _pick(data_starts, layer).to(tl.int64) + image * owner_count * C
+    target = grad + start + t.to(tl.int64)[:, None] * C + c[None, :]
+    tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def _normalise(
+    sources, targets, norms, ends, counts, channels, starts,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Copies of rows divided by their length + 1e-7, and the lengths."""
+    entry, block = _layer_of(tl.program_id(0), ends)
+    source = _pick(sources, entry)
+    target = _pick(targets, entry)
+    count = _pick(counts, entry)
+    C = _pick(channels, entry)
+    r = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    norm = tl.sqrt(_row_products(source, r, count, source, r, count, C, False, BLOCK_C))
+    tl.store(norms + _pick(starts, entry) + r, norm, mask=r < count)
+    for first in range(0, C, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        y = _rows_of(source, r, count, c, C, False).to(tl.float32) / (norm + NORM_EPSILON)[:, None]
+        pointers = target + r.to(tl.int64)[:, None] * C + c[None, :]
+        tl.store(pointers, y.to(target.dtype.element_ty), mask=(r < count)[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def _undo_normalise(
+    grads, normalised, norms, ends, counts, channels, starts,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """In place: the gradient to v/(‖v‖ + 1e-7) becomes that to v, for rows of more channels than a block."""
+    entry, block = _layer_of(tl.program_id(0), ends)
+    grad = _pick(grads, entry)
+    y = _pick(normalised, entry)
+    count = _pick(counts, entry)
+    C = _pick(channels, entry)
+    r = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    norm = tl.load(norms + _pick(starts, entry) + r, mask=r < count, other=1.0)
+    along = _row_products(grad, r, count, y, r, count, C, False, BLOCK_C)
+    along = tl.where(norm > 0, along * (norm + NORM_EPSILON) / norm, 0.0)
+    for first in range(0, C, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        g = _rows_of(grad, r, count, c, C, False) - _rows_of(y, r, count, c, C, False).to(tl.float32) * along[:, None]
+        pointers = grad + r.to(tl.int64)[:, None] * C + c[None, :]
+        tl.store(pointers, g / (norm + NORM_EPSILON)[:, None], mask=(r < count)[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def _scale_rows(
+    source, factors, target, ends, counts, channels, row_starts, data_starts,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Each row times its factor."""
+    layer, block = _layer_of(tl.program_id(0), ends)
+    count = _pick(counts, layer)
+    C = _pick(channels, layer)
+    start = _pick(data_starts, layer).to(tl.int64)
+    r = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    factor = tl.load(factors + _pick(row_starts, layer) + r, mask=r < count, other=0.0)
+    for first in range(0, C, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        x = _rows_of(source + start, r, count, c, C, False)
+        pointers = target + start + r.to(tl.int64)[:, None] * C + c[None, :]
+        tl.store(pointers, x * factor[:, None], mask=(r < count)[:, None] & (c < C)[None, :])
+
+
+def _starts(sizes: Sequence[int]) -> tuple[int, ...]:
+    return (0, *accumulate(sizes))[: len(sizes)]
+
+
+class _Matrices:
+    """Rows of several (..., rows, channels) tensors, contiguous, divided by their lengths if asked."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.data = tuple(tensor.contiguous() for tensor in tensors)
+        self.channels = tuple(tensor.shape[-1] for tensor in tensors)
+        self.rows = tuple(tensor.shape[:-1].numel() for tensor in tensors)
+        self.row_starts = _starts(self.rows)
+        self.data_starts = _starts([tensor.numel() for tensor in tensors])
+        self.total_rows = sum(self.rows)
+        self.size = sum(tensor.numel() for tensor in tensors)
+        self.norms: Tensor | None = None
+
+    def parts(self, flat: Tensor) -> list[Tensor]:
+        """Of a tensor that holds all elements of all: the part of each."""
+        return [
+            flat[start : start + rows * channels].view(rows, channels)
+            for start, rows, channels in zip(self.data_starts, self.rows, self.channels, strict=True)
+        ]
+
+
+def _blocks_of_rows(matrices: Sequence[_Matrices]) -> tuple[dict[str, int], list[int], tuple[int, ...]]:
+    """Block sizes for kernels that go over rows, programs of each matrix, and their cumulative sum."""
+    block_c = min(1024, power_of_2(max(16, *(c for m in matrices for c in m.channels))))
+    block_m = max(1, 2048 // block_c)
+    programs = [ceil_div(rows, block_m) for m in matrices for rows in m.rows]
+    return {"BLOCK_M": block_m, "BLOCK_C": block_c}, programs, tuple(accumulate(programs))
+
+
+def _normalise_all(*matrices: _Matrices) -> None:
+    """Replace the data of the matrices by normalised copies, in one launch."""
+    everything = [tensor for m in matrices for tensor in m.data]
+    first = everything[0]
+    flat = torch.empty(sum(m.size for m in matrices), dtype=first.dtype, device=first.device)
+    lengths = torch.empty(sum(m.total_rows for m in matrices), dtype=torch.float32, device=first.device)
+    copies: list[Tensor] = []
+    starts: list[int] = []
+    data_start = row_start = 0
+    for m in matrices:
+        copies += m.parts(flat[data_start : data_start + m.size])
+        starts += [row_start + start for start in m.row_starts]
+        m.norms = lengths[row_start : row_start + m.total_rows]
+        data_start, row_start = data_start + m.size, row_start + m.total_rows
+    blocks, programs, ends = _blocks_of_rows(matrices)
+    launch(
+        _normalise, sum(programs), tuple(everything), tuple(copies), lengths, ends,
+        tuple(rows for m in matrices for rows in m.rows), tuple(c for m in matrices for c in m.channels),
+        tuple(starts), **blocks,
+    )  # fmt: skip
+    for m in matrices:
+        m.data = tuple(copies[: len(m.data)])
+        del copies[: len(m.data)]
+
+
+def _undo_all(grad: Tensor, matrices: _Matrices) -> None:
+    blocks, programs, ends = _blocks_of_rows([matrices])
+    launch(
+        _undo_normalise, sum(programs), tuple(matrices.parts(grad)), matrices.data, matrices.norms, ends,
+        matrices.rows, matrices.channels, matrices.row_starts, **blocks,
+    )  # fmt: skip
+
+
+def _scale_all(source: Tensor, factors: Tensor, matrices: _Matrices) -> Tensor:
+    target = torch.empty_like(source)
+    blocks, programs, ends = _blocks_of_rows([matrices])
+    launch(
+        _scale_rows, sum(programs), source, factors, target, ends, matrices.rows, matrices.channels,
+        matrices.row_starts, matrices.data_starts, **blocks,
+    )  # fmt: skip
+    return target
+
+
+def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[str, Any]:
+    """Block sizes and options of the row and column kernels, for so many owner rows of all layers together."""
+    block_c = min(power_of_2(max(16, *channels)), LARGEST_BLOCK_C)
+    narrow = dtype != torch.float32
+    block_k = min(block_c, 64 if narrow else 32)
+    # Small blocks until every multiprocessor has one: the products of CUT's layers are few.
+    block_m = 16 if owners <= 16 * 264 else 32
+    block_n = 64 if narrow or block_c <= 64 else 32
+    if INTERPRET:
+        block_m, block_n, block_k = 64, 64, block_c  # fewer steps
+    fine = torch.get_float32_matmul_precision() == "highest"
+    whole = max(channels) <= block_c
+    return {
+        "WHOLE": whole,
+        # A block of owner rows stays in registers; in float32, which tf32x3 splits in two, only one of few channels.
+        "HELD": whole and (narrow or block_c <= block_k),
+        "EVEN": all(c % block_c == 0 for c in channels),
+        "BLOCK_M": block_m,
+        "BLOCK_N": block_n,
+        "BLOCK_C": block_c,
+        "BLOCK_K": block_k,
+        "PRECISION": "ieee" if INTERPRET else "tf32x3" if fine else "tf32",
+        "num_warps": 8 if not narrow and (block_m * block_c >= 8192 or not whole) else 4,
+        "num_stages": 2,
+    }
+
+
+def _row_programs(
+    options: dict[str, Any], images: Sequence[int], rows: Sequence[int], channels: Sequence[int], gradient: bool
+) -> tuple[int, tuple[int, ...]]:
+    """Programs of all layers, and their cumulative sum."""
+    chunked = gradient and not options["WHOLE"]
+    programs = [
+        b * ceil_div(n, options["BLOCK_M"]) * (ceil_div(c, options["BLOCK_C"]) if chunked else 1)
+        for b, n, c in zip(images, rows, channels, strict=True)
+    ]
+    return sum(programs), tuple(accumulate(programs))
+
+
+class _Problem:
+    """The layers of a call."""
+
+    def __init__(
+        self,
+        queries: Sequence[Tensor],
+        keys: Sequence[Tensor],
+        extras: Sequence[Tensor],
+        offsets: Sequence[Tensor],
+        temperature: float,
+        negatives: str,
+        decoupled: bool,
+        normalize: bool,
+    ) -> None:
+        self.images = tuple(q.shape[0] for q in queries)
+        self.counts = tuple(q.shape[1] for q in queries)
+        self.queries, self.keys = _Matrices(queries), _Matrices(keys)
+        self.extras = _Matrices(extras) if extras else None
+        self.offsets = tuple(o.contiguous() for o in offsets) if offsets else None
+        self.offset_counts = tuple(o.shape[0] for o in offsets) if offsets else None
+        self.among = AMONG["offsets" if offsets else negatives]
+        self.decoupled, self.scale = decoupled, 1.0 / temperature
+        if normalize:
+            _normalise_all(self.queries, self.keys, *([] if self.extras is None else [self.extras]))
+
+    def empty(self, *shape: int) -> Tensor:
+        return self.queries.data[0].new_empty(shape, dtype=torch.float32)
+
+    def forward(self, query_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+        q, rows = self.queries, self.queries.total_rows
+        loss, denominator = self.empty(rows), self.empty(2, rows)
+        grad = self.empty(q.size if query_grad else 0)
+        options = _blocks(q.data[0].dtype, rows, q.channels)
+        programs, ends = _row_programs(options, self.images, self.counts, q.channels, query_grad)
+        launch(
+            _rows, programs, q.data, self.keys.data, None if self.extras is None else self.extras.data, self.offsets,
+            q.norms, loss, denominator, grad if query_grad else None,
+            ends, self.counts, q.channels, None if self.extras is None else self.extras.rows, self.offset_counts,
+            q.row_starts, q.data_starts, rows, self.scale,
+            AMONG_KEYS=self.among, DECOUPLED=self.decoupled, **options,
+        )  # fmt: skip
+        if query_grad and q.norms is not None and not options["WHOLE"]:
+            _undo_all(grad, q)
+        return loss, denominator, grad
+
+    def _column_grad(
+        self, owners: _Matrices, images: Sequence[int], owner_counts: Sequence[int], counts: Sequence[int],
+        is_extra: bool, upstream: Tensor | None, denominator: Tensor,
+    ) -> Tensor:  # fmt: skip
+        q = self.queries
+        grad = self.empty(owners.size)
+        options = _blocks(q.data[0].dtype, owners.total_rows, q.channels)
+        programs, ends = _row_programs(options, images, owner_counts, q.channels, True)
+        gathered = self.among == AMONG["offsets"] and not is_extra
+        launch(
+            _columns, programs, owners.data, q.data, self.offsets if gathered else None, owners.norms, upstream,
+            denominator, grad,
+            ends, owner_counts, counts, q.channels, self.offset_counts if gathered else None,
+            q.row_starts, owners.row_starts, owners.data_starts, q.total_rows, self.scale,
+            IS_EXTRA=is_extra, AMONG_KEYS=AMONG["all"] if is_extra else self.among, DECOUPLED=self.decoupled,
+            **options,
+        )  # fmt: skip
+        if owners.norms is not None and not options["WHOLE"]:
+            _undo_all(grad, owners)
+        return grad
+
+    def key_grad(self, upstream: Tensor | None, denominator: Tensor) -> Tensor:
+        """The gradient of Σ upstream·loss to the keys, of Σ loss without."""
+        return self._column_grad(self.keys, self.images, self.counts, self.counts, False, upstream, denominator)
+
+    def extra_grad(self, upstream: Tensor, denominator: Tensor) -> Tensor:
+        assert self.extras is not None
+        one = (1,) * len(self.counts)
+        return self._column_grad(self.extras, one, self.extras.rows, self.queries.rows, True, upstream, denominator)
+
+
+def forward_layers(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    extras: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    temperature: float,
+    negatives: str,
+    decoupled: bool,
+    normalize: bool,
+    query_grad: bool,
+    key_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    problem = _Problem(queries, keys, extras, offsets, temperature, negatives, decoupled, normalize)
+    loss, denominator, unit_grad = problem.forward(query_grad)
+    return loss, denominator, unit_grad, problem.key_grad(None, denominator) if key_grad else problem.empty(0)
+
+
+def backward_layers(
+    grad: Tensor,
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    extras: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    denominator: Tensor,
+    unit_grad: Tensor,
+    unit_key_grad: Tensor,
+    temperature: float,
+    negatives: str,
+    decoupled: bool,
+    normalize: bool,
+    need_query: bool,
+    need_key: bool,
+    need_extra: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    upstream = grad.to(torch.float32).contiguous()
+    denominator = denominator.contiguous()
+    nothing = denominator.new_empty(0)
+    dquery = dkey = dextra = nothing
+    if need_query:
+        dquery = _scale_all(unit_grad.contiguous(), upstream, _Matrices(queries))
+    if need_key and unit_key_grad.numel() > 0:
+        # What the forward pass formed is the gradient of Σloss: it was asked for where every loss of a layer counts
+        # the same.
+        layers = _Matrices(keys)
+        first = [
+            upstream[start : start + 1] for start, rows in zip(layers.row_starts, layers.rows, strict=True) if rows
+        ]
+        sizes = [rows * c for rows, c in zip(layers.rows, layers.channels, strict=True) if rows]
+        parts = zip(unit_key_grad.contiguous().split(sizes), first, strict=True)
+        dkey = torch.cat([part * factor for part, factor in parts])
+        need_key = False
+    if need_key or need_extra:
+        problem = _Problem(queries, keys, extras, offsets, temperature, negatives, decoupled, normalize)
+        if need_key:
+            dkey = problem.key_grad(upstream, denominator)
+        if need_extra:
+            dextra = problem.extra_grad(upstream, denominator)
+    return dquery, dkey, dextra
+
+
+def forward(
+    query: Tensor,
+    key: Tensor,
+    extra: Tensor | None,
+    offsets: Tensor | None,
+    temperature: float,
+    negatives: str,
+    decoupled: bool,
+    normalize: bool,
+    query_grad: bool,
+    key_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, P, C = query.shape
+    loss, denominator, unit_grad, unit_key_grad = forward_layers(
+        [query], [key], [] if extra is None else [extra], [] if offsets is None else [offsets],
+        temperature, negatives, decoupled, normalize, query_grad, key_grad,
+    )  # fmt: skip
+    grads = unit_grad.view(B if query_grad else 0, P, C), unit_key_grad.view(B if key_grad else 0, P, C)
+    return loss.view(B, P), denominator.view(2, B, P), *grads
+
+
+def backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    extra: Tensor | None,
+    offsets: Tensor | None,
+    denominator: Tensor,
+    unit_grad: Tensor,
+    unit_key_grad: Tensor,
+    temperature: float,
+    negatives: str,
+    decoupled: bool,
+    normalize: bool,
+    need_query: bool,
+    need_key: bool,
+    need_extra: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, P, C = query.shape
+    dquery, dkey, dextra = backward_layers(
+        grad.reshape(-1), [query], [key], [] if extra is None else [extra], [] if offsets is None else [offsets],
+        denominator.reshape(2, -1), unit_grad.reshape(-1), unit_key_grad.reshape(-1),
+        temperature, negatives, decoupled, normalize, need_query, need_key, need_extra,
+    )  # fmt: skip
+    M = extra.shape[0] if extra is not None and need_extra else 0
+    return dquery.view(B if need_query else 0, P, C), dkey.view(B if need_key else 0, P, C), dextra.view(M, C)

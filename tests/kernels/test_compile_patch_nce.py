@@ -1,0 +1,53 @@
+"""patch_nce's kernels compile for GPUs at the shapes of the papers. What they compute, test_interpreter.py runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from compile_checks import CAPABILITIES, assert_fits
+
+from cgcl_fast.kernels import patch_nce
+
+CUT = [(1, 256, 256)] * 5
+CASES: dict[str, dict[str, Any]] = {
+    "CUT, a layer": {"layers": [(1, 256, 256)]},
+    "CUT, a layer, float16": {"layers": [(1, 256, 256)], "dtype": torch.float16},
+    "CUT, tf32": {"layers": CUT, "precision": "high"},
+    "CUT, batch 16": {"layers": [(16, 256, 256)] * 5},
+    "CUT, batch 16, bfloat16": {"layers": [(16, 256, 256)] * 5, "dtype": torch.bfloat16},
+    "CUT, 4096 patches": {"layers": [(4, 4096, 256)]},
+    "CUT, 4096 patches, bfloat16": {"layers": [(4, 4096, 256)], "dtype": torch.bfloat16},
+    "EnCo, decoupled": {"layers": [(4, 256, 256)] * 4, "decoupled": True, "dtype": torch.float16},
+    "SinCUT, a queue": {"layers": [(2, 256, 256)], "extra": 16384},
+    "SinCUT, a queue alone, float16": {
+        "layers": [(64, 256, 256)], "extra": 16384, "negatives": "none", "dtype": torch.float16,
+    },
+    "CGCL, 16 offsets": {"layers": [(1, 256, 256), (1, 64, 256)], "offsets": 16},
+    "CGCL, 16 offsets, bfloat16": {"layers": [(16, 4096, 256)], "offsets": 16, "dtype": torch.bfloat16},
+    "512 channels": {"layers": [(1, 256, 512)]},
+    "colours": {"layers": [(2, 300, 3)], "dtype": torch.float16, "extra": 5},
+    "layers of different sizes": {"layers": [(1, 256, 64), (2, 100, 256), (1, 16, 128)], "extra": 32, "offsets": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_compiles(case, capability, monkeypatch):
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: case.get("precision", "highest"))
+    dtype, negatives, decoupled = case.get("dtype", torch.float32), case.get("negatives", "all"), "decoupled" in case
+    queries = [torch.empty(shape, dtype=dtype) for shape in case["layers"]]
+    extras = [torch.empty(case["extra"], q.shape[2], dtype=dtype) for q in queries] if "extra" in case else []
+    offsets = [torch.empty(case["offsets"], dtype=torch.int64)] * len(queries) if "offsets" in case else []
+    rows, numbers = sum(q.shape[:2].numel() for q in queries), sum(q.numel() for q in queries)
+    layers = (queries, queries, extras, offsets)
+    options = (0.07, negatives, decoupled, True)
+    names = assert_fits(patch_nce.forward_layers, *layers, *options, True, False, capability=capability)
+    assert names[:2] == ["_normalise", "_rows"]
+    saved = torch.empty(2, rows), torch.empty(numbers), torch.empty(0)
+    needs = (True, True, bool(extras))
+    names = assert_fits(
+        patch_nce.backward_layers, torch.empty(rows), *layers, *saved, *options, *needs, capability=capability
+    )
+    assert names.count("_columns") == 1 + bool(extras) and names[0] == "_scale_rows"
