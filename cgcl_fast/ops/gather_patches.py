@@ -43,7 +43,8 @@ def gather_patches(features: Tensor, ids: Tensor) -> Tensor:
 
     Raises:
         ValueError: a shape or device is not as above, or on the CPU an id is not in [0, H·W). (RuntimeError inside
-            torch.compile; other devices cannot raise without waiting for them: there it is a device-side assertion.)
+            torch.compile.) Other devices cannot raise without waiting for them: on a GPU the kernels read NaN there,
+            visible in every loss, write nothing and give the gradient to no position.
         TypeError: features of no floating-point dtype, ids not int64.
 
     Gradients to features, of any order, in features' memory format (contiguous or channels_last).
@@ -53,8 +54,10 @@ def gather_patches(features: Tensor, ids: Tensor) -> Tensor:
     _check.tensor(op, "features", features, 4, "(B, C, H, W)")
     _check.position_ids(op, "ids", ids, features.shape[0], "(P,) or (B, P)")
     _check.same_device(op, "ids", ids, "features", features)
-    if choose(op, features) == "reference":
+    backend = choose(op, features)
+    if backend != "native":  # which looks at the ids itself
         _check.in_range(op, "ids", ids, features.shape[2] * features.shape[3])
+    if backend == "reference":
         return gather_patches_reference(features, ids)
     try:
         return torch.ops.cgcl_fast._gather_patches(features, ids)
@@ -100,4 +103,7 @@ _registry.fake("_gather_patches_backward", _fake_backward)
 _registry.gradient("_gather_patches", _backward, _setup_context)
 _registry.gradient("_gather_patches_backward", _backward_of_backward, _setup_context_of_backward)
 _registry.native_on_cpu("gather_patches")
+_registry.triton(
+    ("gather_patches",), "gather_patches", _gather_patches="forward", _gather_patches_backward="backward"
+)
 _registry.public("gather_patches(Tensor features, Tensor ids) -> Tensor", gather_patches)

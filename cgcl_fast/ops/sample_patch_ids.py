@@ -103,6 +103,7 @@ def sample_patch_ids(
 
 _registry.fake("_sample_patch_ids", lambda keys, num_positions, num_patches: keys.new_empty((*keys.shape, num_patches)))
 _registry.native_on_cpu("sample_patch_ids")
+_registry.triton(("sample_patch_ids",), "sample_patch_ids", _sample_patch_ids="forward")
 _registry.public(
     "sample_patch_ids(SymInt num_positions, SymInt num_patches, *, SymInt? batch=None, Generator? generator=None,"
     " Device? device=None) -> Tensor",

@@ -12,6 +12,7 @@ from op_checks import DEVICE, KERNEL, examples, layouts, native, only_on_cpu, ra
 from torch import Tensor
 
 import cgcl_fast
+from cgcl_fast.kernels import INTERPRET
 from cgcl_fast.ops import gather_patches, sample_patch_ids
 
 LAYOUTS = (*layouts(torch.zeros(1, 1, 1, 1)), "expanded")
@@ -85,7 +86,7 @@ def test_values_and_gradient(
 def test_many_tiles(shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> None:
     """More patches, channels and pixels than one tile of the kernels holds, on several threads."""
     features = laid_out(random(*shape, dtype=dtype), layout).requires_grad_()
-    ids = random_ids(shape[2] * shape[3], 1000, shape[0])
+    ids = random_ids(shape[2] * shape[3], examples(1000), shape[0])
     gathered, expected = gather_patches(features, ids), reference(features, ids)
     assert torch.equal(gathered, expected)
     upstream = random(*gathered.shape, seed=1, dtype=dtype)
@@ -97,8 +98,9 @@ def test_many_tiles(shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradients_of_repeated_ids_add_up(layout: str, dtype: torch.dtype) -> None:
     features = laid_out(random(2, 21, 5, 6, dtype=dtype), layout).requires_grad_()
-    ids = randint(0, 30, (2, 500), generator=torch.Generator().manual_seed(0))
-    upstream = random(2, 500, 21, seed=1, dtype=dtype)
+    patches = examples(500)
+    ids = randint(0, 30, (2, patches), generator=torch.Generator().manual_seed(0))
+    upstream = random(2, patches, 21, seed=1, dtype=dtype)
     (gradient,) = torch.autograd.grad(gather_patches(features, ids), features, upstream)
     (eager,) = torch.autograd.grad(reference(features, ids), features, upstream)
     truth = scattered_by_hand(upstream, ids, features.shape)
@@ -168,7 +170,7 @@ def test_large_gradients_that_reuse_memory(layout: str) -> None:
 
 
 def test_same_result_twice() -> None:
-    features, ids = random(1, 64, 50, 50).requires_grad_(), torch.randint(0, 2500, (3000,))
+    features, ids = random(1, 64, 50, 50).requires_grad_(), torch.randint(0, examples(2500), (examples(3000),))
     runs = [torch.autograd.grad(gather_patches(features, ids).square().sum(), features)[0] for _ in range(3)]
     assert all(torch.equal(run, runs[0]) for run in runs)
 
@@ -274,6 +276,21 @@ def test_ids_out_of_range_are_named(wrong: int, dtype: torch.dtype, per_image: b
         gather_patches(random(2, 3, 4, 5, dtype=dtype), ids)
 
 
+@pytest.mark.skipif(not INTERPRET, reason="a GPU kernel, interpreted")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("wrong", [-1, 20, 2**31, 2**32 + 3, -(2**63)])
+def test_gpu_kernels_read_nan_out_of_range_and_write_nothing_there(wrong: int, layout: str) -> None:
+    features, upstream = laid_out(random(2, 3, 4, 5), layout), random(2, 4, 3)
+    ids = torch.tensor([[3, wrong, 19, wrong], [0, 1, wrong, 0]])
+    right = ids != wrong
+    gathered = torch.ops.cgcl_fast._gather_patches(features, ids)
+    assert gathered[~right].isnan().all()
+    assert torch.equal(gathered[right], reference(features, ids.where(right, 0))[right])
+    gradient = torch.ops.cgcl_fast._gather_patches_backward(upstream, ids, 3, 4, 5, layout == "channels_last")
+    dropped = torch.where(right[..., None], upstream, 0)
+    assert torch.equal(gradient, scattered_by_hand(dropped, ids.where(right, 0), features.shape).float())
+
+
 @pytest.mark.parametrize(
     "features, ids, error, message",
     [
@@ -320,7 +337,9 @@ def test_kernel_checks_its_arguments() -> None:
     backward = torch.ops.cgcl_fast._gather_patches_backward
     with pytest.raises(RuntimeError, match=r"grad of shape \(B, P, C\) = \(2, 3, 5\), got \(2, 3, 4\)"):
         backward(grad, ids, 5, 4, 4, False)
-    with pytest.raises(RuntimeError, match=r"ids in \[0, 2\), .* got 2"):
+    with pytest.raises(RuntimeError, match=r"ids of shape \(P,\) or \(B, P\) with B = 2"):
+        torch.ops.cgcl_fast._gather_patches(random(2, 3, 4, 5), torch.zeros(3, 2, dtype=torch.int64))
+    with cgcl_fast.backend("native"), pytest.raises(RuntimeError, match=r"ids in \[0, 2\), .* got 2"):
         backward(grad, ids, 4, 1, 2, False)
-    with pytest.raises(RuntimeError, match="float32 or bfloat16"):
+    with cgcl_fast.backend("native"), pytest.raises(RuntimeError, match="float32 or bfloat16"):
         torch.ops.cgcl_fast._gather_patches(torch.zeros(1, 1, 2, 2, dtype=torch.float64), ids)

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import cgcl_fast
+from cgcl_fast.kernels import INTERPRET
 from cgcl_fast.ops import sample_patch_ids
 
 reference = importlib.import_module("cgcl_fast.ops.sample_patch_ids")
 
 
+many_draws = pytest.mark.skipif(INTERPRET, reason="the draws are the same, and too many to interpret")
 needs_native = pytest.mark.skipif(not native("sample_patch_ids"), reason="no native library")
 
 
@@ -82,6 +84,7 @@ def test_more_positions_than_32_bits() -> None:
     assert int(fast.max()) > 2**40
 
 
+@many_draws
 @pytest.mark.parametrize("positions, patches", [(100, 10), (100, 50), (100, 60), (64, 64)])
 def test_every_position_and_pair_is_equally_likely(positions: int, patches: int) -> None:
     ids = sample_patch_ids(positions, patches, batch=20000, generator=seeded())
@@ -95,6 +98,7 @@ def test_every_position_and_pair_is_equally_likely(positions: int, patches: int)
         assert_uniform(torch.bincount(offsets, minlength=positions)[1:])
 
 
+@many_draws
 @pytest.mark.parametrize("positions, patches", [(2, 2), (3, 3), (4, 4), (5, 5), (4, 2), (5, 3), (8, 2), (12, 3)])
 def test_every_ordered_choice_is_equally_likely(positions: int, patches: int) -> None:
     choices = math.perm(positions, patches)
@@ -117,6 +121,19 @@ def test_draws_that_repeat_forever_still_give_distinct_ids(monkeypatch: pytest.M
     monkeypatch.setattr(reference, "_draws", lambda keys, count: torch.full((len(keys), count), 7))
     ids = reference.sample_patch_ids_reference(torch.tensor([1, 2]), 100, 5)
     assert ids.tolist() == [[7, 0, 1, 2, 3]] * 2
+
+
+@pytest.mark.skipif(not INTERPRET, reason="a GPU kernel, interpreted")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("positions, patches, draws", [(4, 2, 1), (300, 150, 64), (1 << 20, 200, 3)])
+def test_triton_goes_on_where_the_draws_are_not_enough(
+    positions: int, patches: int, draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = importlib.import_module("cgcl_fast.kernels.sample_patch_ids")
+    monkeypatch.setattr(kernels, "_enough", lambda positions, patches: draws)
+    keys = torch.tensor([1, 2**63 - 2])
+    fast = torch.ops.cgcl_fast._sample_patch_ids(keys, positions, patches)
+    assert fast.tolist() == [scalar_ids(key, positions, patches) for key in keys.tolist()]
 
 
 def test_all_positions_are_a_permutation() -> None:
