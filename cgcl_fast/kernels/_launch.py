@@ -60,7 +60,13 @@ def compile_only(capability: int) -> Iterator[list[Compiled]]:
 
 
 def launch(
-    kernel: Any, programs: int, *arguments: Any, num_warps: int = 4, num_stages: int = 2, **constants: Any
+    kernel: Any,
+    programs: int,
+    *arguments: Any,
+    num_warps: int = 4,
+    num_stages: int = 2,
+    fp_fusion: bool = True,
+    **constants: Any,
 ) -> None:
     """Run `programs` programs of a kernel, on the device of its first tensor.
 
@@ -68,14 +74,17 @@ def launch(
         kernel: decorated with @triton.jit; its grid has one axis.
         programs: nothing happens for 0.
         arguments: the kernel's leading arguments: tensors, None, integers, floats and tuples of them.
+        fp_fusion: whether a product and a sum may share one rounding.
         constants: its tl.constexpr arguments.
     """
     if programs == 0:
         return
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": fp_fusion}
     if _target is not None:
-        _compiled.append(_compile(kernel, _target, arguments, constants, num_warps, num_stages))
+        _compiled.append(_compile(kernel, _target, arguments, constants, options))
         return
-    options: dict[str, Any] = {} if INTERPRET else {"num_warps": num_warps, "num_stages": num_stages}
+    if INTERPRET:
+        options = {}
     device = next(argument.device for argument in _flat(arguments) if isinstance(argument, Tensor))
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -93,7 +102,7 @@ def _flat(arguments: tuple[Any, ...]) -> Iterator[Any]:
 
 
 def _compile(
-    kernel: Any, capability: int, arguments: tuple[Any, ...], constants: dict[str, Any], num_warps: int, num_stages: int
+    kernel: Any, capability: int, arguments: tuple[Any, ...], constants: dict[str, Any], options: dict[str, Any]
 ) -> Compiled:
     """As Triton's own launch specialises: integers that are 1 are constants, multiples of 16 are known as such."""
     from triton.backends.compiler import GPUTarget
@@ -123,11 +132,10 @@ def _compile(
     result = triton.compile(
         ASTSource(kernel, signature, fixed, attributes),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": num_warps, "num_stages": num_stages},
+        options=options,
     )
-    return Compiled(
-        kernel.__name__, dict(constants), num_warps, result.metadata.shared, result.asm["ptx"], result.asm["cubin"]
-    )
+    ptx, cubin = result.asm["ptx"], result.asm["cubin"]
+    return Compiled(kernel.__name__, dict(constants), options["num_warps"], result.metadata.shared, ptx, cubin)
 
 
 def power_of_2(n: int) -> int:

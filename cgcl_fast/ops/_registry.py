@@ -66,6 +66,8 @@ def native_on_cuda(op: str) -> None:
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
+#: Operator -> file in cgcl_fast/kernels and function in it: what runs there.
+triton_functions: dict[str, tuple[str, str]] = {}
 _TRITON_DEVICES = ("cuda", "cpu") if INTERPRET else ("cuda",)
 if not _HAS_TRITON:
     _backend.problems["triton", "cuda"] = "Triton is not installed"
@@ -81,6 +83,7 @@ def triton(ops: tuple[str, ...], module: str, **operators: str) -> None:
     """
     if not _HAS_TRITON:
         return
+    triton_functions.update({name: (module, function) for name, function in operators.items()})
     for device in _TRITON_DEVICES:
         for name, function in operators.items():
             _register_triton(name, module, function, device)

@@ -71,7 +71,8 @@ def dag_select(
         scores stay in the order of the candidates; NaN counts as above every number.
 
     Raises:
-        ValueError: a shape, device or option is not as above; on the CPU a candidate that is not in [0, H·W).
+        ValueError: a shape, device or option is not as above; on the CPU a candidate that is not in [0, H·W). Other
+            devices cannot raise without waiting for them: on a GPU its score is NaN, so that it comes last.
         TypeError: score of no floating-point dtype, candidates not int64, a number that is none.
 
     Source: EnCo, Algorithm 1, with k = 4 and β = 0.5 (its Table 4). At β = 1 the paper's slice returns all candidates;
@@ -106,8 +107,10 @@ def dag_select(
             raise ValueError(
                 f"{op}: expected at least num_patches = {num_patches} candidates, got {candidates.shape[-1]}"
             )
-    if choose(op, score) == "reference":
+    backend = choose(op, score)
+    if backend != "native":  # which looks at the candidates itself
         _check.in_range(op, "candidates", candidates, height * width)
+    if backend == "reference":
         return dag_select_reference(score, candidates, height, width, num_patches, first)
     try:
         return torch.ops.cgcl_fast._dag_select(score, candidates, height, width, num_patches, first)
@@ -122,6 +125,7 @@ def _fake(score: Tensor, candidates: Tensor, height: int, width: int, num_patche
 
 _registry.fake("_dag_select", _fake)
 _registry.native_on_cpu("dag_select")
+_registry.triton(("dag_select",), "dag_select", _dag_select="forward")
 _registry.public(
     "dag_select(Tensor score, SymInt[] size, SymInt num_patches, *, float oversample=4, float importance=0.5,"
     " Tensor? candidates=None, Generator? generator=None) -> Tensor",
