@@ -1,8 +1,8 @@
 """The feature vectors of chosen positions, and the gradient: a zero fill and plain stores.
 
-The gradient's fill writes each byte of the map once; the stores after it touch P of H·W positions (256 of 65536 in CUT's
-widest layer: 0.4 % of the elements, 3 % of the 32-byte sectors), most of them still in the L2 cache. Filling and storing
-in one kernel would save one launch and have every block of the fill look through the ids.
+The gradient's fill writes each byte of the map once. The stores after it touch P of H·W positions: 256 of 65536 in
+CUT's widest layer, 0.4 % of the elements and 3 % of the 32-byte sectors, most of them still in the L2 cache. Filling
+and storing in one kernel would save one launch and have every block of the fill look through the ids.
 
 Ids may repeat, and adding with atomics is not reproducible. Instead the first occurrence of an id walks through the
 later ones, adds their gradients up in float32 and stores once. Finding the next occurrence compares with all P ids,
@@ -23,7 +23,8 @@ from ._launch import ceil_div, launch, power_of_2
 from ._layout import is_linear
 from ._map import offsets
 
-TILE = 512  # elements of a program: few, since what the kernels wait for is memory and not its bandwidth
+# Elements of a program: few, since what the kernels wait for is memory and not its bandwidth.
+TILE, TILE_BACKWARD = 512, 256
 BLOCK_IDS = 64  # ids that are compared at a time
 
 
@@ -39,7 +40,7 @@ def _tile(P, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
 
 @triton.jit
 def _positions(row, places, count, stride, positions):
-    """The ids at `places` of a row as int32, -1 for one that is out of range: 2³¹ positions are more than any map has."""
+    """The ids at `places` of a row as int32, -1 for one that is out of range. No map has 2³¹ positions."""
     id = tl.load(row + places.to(tl.int64) * stride, mask=places < count, other=-1)
     return tl.where((id >= 0) & (id < positions), id, -1).to(tl.int32)
 
@@ -92,10 +93,10 @@ def _scatter(
     tl.store(target, total.to(out.dtype.element_ty), mask=first[:, None] & within[None, :])
 
 
-def _blocks(P: int, C: int) -> tuple[int, int]:
+def _blocks(P: int, C: int, tile: int) -> tuple[int, int]:
     """(BLOCK_P, BLOCK_C): the channels of a patch are neighbours in the result and in a channels_last map."""
     block_c = min(power_of_2(C), 128)
-    return min(power_of_2(P), TILE // block_c, 16), block_c
+    return min(power_of_2(P), tile // block_c, 16), block_c
 
 
 def _row_strides(ids: Tensor, batch: int) -> tuple[int, int]:
@@ -114,7 +115,7 @@ def forward(features: Tensor, ids: Tensor) -> Tensor:
     out = features.new_empty((B, P, C))
     if out.numel() == 0:
         return out
-    block_p, block_c = _blocks(P, C)
+    block_p, block_c = _blocks(P, C, TILE)
     launch(
         _gather, B * ceil_div(P, block_p) * ceil_div(C, block_c), features, ids, out, P, C, H * W, W,
         *features.stride(), i_b, i_p, LINEAR=is_linear(features), BLOCK_P=block_p, BLOCK_C=block_c,
@@ -127,17 +128,15 @@ def backward(grad: Tensor, ids: Tensor, channels: int, height: int, width: int, 
     i_b, i_p = _row_strides(ids, B)
     if (ids.shape[-1], channels) != (P, C):
         expected = (B, ids.shape[-1], channels)
-        raise RuntimeError(
-            f"gather_patches: expected grad of shape (B, P, C) = {expected}, got {tuple(grad.shape)}"
-        )
+        raise RuntimeError(f"gather_patches: expected grad of shape (B, P, C) = {expected}, got {tuple(grad.shape)}")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     out = torch.empty((B, C, height, width), dtype=grad.dtype, device=grad.device, memory_format=layout).zero_()
     if grad.numel() == 0 or out.numel() == 0:
         return out
-    block_p, block_c = _blocks(P, C)
+    block_p, block_c = _blocks(P, C, TILE_BACKWARD)
     launch(
         _scatter, B * ceil_div(P, block_p) * ceil_div(C, block_c), grad, ids, out, P, C, height * width,
         *grad.stride(), i_b, i_p, C * height * width, *((1, C) if channels_last else (height * width, 1)),
-        BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_IDS=BLOCK_IDS,
+        BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_IDS=BLOCK_IDS, num_warps=2,
     )  # fmt: skip
     return out

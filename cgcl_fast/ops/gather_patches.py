@@ -103,7 +103,5 @@ _registry.fake("_gather_patches_backward", _fake_backward)
 _registry.gradient("_gather_patches", _backward, _setup_context)
 _registry.gradient("_gather_patches_backward", _backward_of_backward, _setup_context_of_backward)
 _registry.native_on_cpu("gather_patches")
-_registry.triton(
-    ("gather_patches",), "gather_patches", _gather_patches="forward", _gather_patches_backward="backward"
-)
+_registry.triton(("gather_patches",), "gather_patches", _gather_patches="forward", _gather_patches_backward="backward")
 _registry.public("gather_patches(Tensor features, Tensor ids) -> Tensor", gather_patches)

@@ -13,6 +13,7 @@ from op_checks import DEVICE, by_hand, examples, layouts, native, only_on_cpu, r
 from torch import Tensor
 
 import cgcl_fast
+from cgcl_fast.kernels import INTERPRET
 from cgcl_fast.ops import dag_select, sample_patch_ids
 
 LAYOUTS = (*layouts(torch.zeros(1, 1, 1, 1)), "expanded")
@@ -152,6 +153,24 @@ def test_nan_comes_last_in_the_order_of_the_candidates(backend: str) -> None:
     expected = [*candidates[~nan][values[~nan].argsort(stable=True)].tolist(), *candidates[nan].tolist()]
     with cgcl_fast.backend(backend):
         assert dag_select(score, (10, 10), 100, candidates=candidates).tolist() == [expected]
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu" and not INTERPRET, reason="a GPU kernel, there or interpreted")
+@pytest.mark.parametrize("wrong", [-1, 64, 2**31, 2**32 + 3, -(2**63)])
+def test_gpu_kernels_put_candidates_out_of_range_last(wrong: int) -> None:
+    score = random(2, 1, 5, 4)
+    candidates = torch.tensor([5, wrong, 9, 60, wrong, 1])
+    ids = torch.ops.cgcl_fast._dag_select(score, candidates, 8, 8, 6, 6)
+    expected = dag_select(score, (8, 8), 4, candidates=candidates[[0, 2, 3, 5]], importance=1)
+    assert ids.tolist() == [[*row, wrong, wrong] for row in expected.tolist()]
+
+
+@pytest.mark.skipif(not native("dag_select"), reason="no native library")
+def test_more_candidates_than_a_program_compares() -> None:
+    count = 2000 if INTERPRET else 65536
+    score, candidates = random(1, 1, 30, 30), draw(65536, count, None)
+    expected = module.dag_select_reference(score, candidates, 256, 256, 300, 170)
+    assert torch.equal(torch.ops.cgcl_fast._dag_select(score, candidates, 256, 256, 300, 170), expected)
 
 
 def test_draws_candidates_of_its_own_for_each_image() -> None:
