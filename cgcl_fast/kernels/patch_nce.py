@@ -423,7 +423,7 @@ class _Matrices:
         ]
 
 
-def _blocks_of_rows(matrices: Sequence[_Matrices]) -> tuple[dict[str, int], list[int], tuple[int, ...]]:
+def _blocks_of_rows(matrices: Sequence[_Matrices]) -> tuple[dict[str, Any], list[int], tuple[int, ...]]:
     """Block sizes for kernels that go over rows, programs of each matrix, and their cumulative sum."""
     block_c = min(1024, power_of_2(max(16, *(c for m in matrices for c in m.channels))))
     block_m = max(1, 2048 // block_c)
