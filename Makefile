@@ -1,5 +1,6 @@
 # make demo    install into .venv and train CUT on the built-in street scenes, on the CPU
 # make test    install into .venv with the test extras and run everything that CI runs
+# make gpu     build, test, sanitize and time on a GPU, with what a PyTorch image has; DRY_RUN=1 needs no GPU
 # make bench   time the ops and a training step beside eager PyTorch and torch.compile
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BUILD_NEEDS = "setuptools>=77" "torch>=2.11" ninja "pybind11>=2.13" numpy
 NATIVE = setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 DEMO = runs/demo
 
-.PHONY: demo test lint pytest bench bench-smoke sanitize wheel-test clean
+.PHONY: demo test lint pytest gpu bench bench-smoke sanitize wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
@@ -33,6 +34,10 @@ bench-smoke: $(VENV)/.tested
 bench: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.run --output build/bench.json
 	$(BIN)/python -m benchmarks.report build/bench.json
+
+# Installs nothing and makes no environment: PYTHON is one with PyTorch, Triton, pytest and a CUDA compiler beside it.
+gpu:
+	$(PYTHON) scripts/gpu.py $(if $(DRY_RUN),--dry-run)
 
 # The tests of the ops on CPU kernels built with AddressSanitizer and UndefinedBehaviorSanitizer. torch.compile's tests are
 # left out: they run compilers, which have leaks and faults of their own.

@@ -214,6 +214,8 @@ def main() -> int:
     end = time.monotonic() + 60 * arguments.minutes
     clock = Clock("cpu" if arguments.rehearse else "cuda")
     info = describe(clock)
+    output = arguments.output or default_output(info)
+    output.parent.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     failures: list[str] = []
     usable = True
@@ -231,11 +233,10 @@ def main() -> int:
         if clock.cuda and usable:
             gc.collect()
             torch.cuda.empty_cache()
-    left = len(work) - len(entries) - len(failures)
-    result = {"machine_info": info, "repeats": 1, "failures": failures, "not_measured": left, "benchmarks": entries}
-    output = arguments.output or default_output(info)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n")
+        # After each case, since a kernel that hangs costs what came before it otherwise.
+        left = len(work) - len(entries) - len(failures)
+        result = {"machine_info": info, "repeats": 1, "failures": failures, "not_measured": left, "benchmarks": entries}
+        output.write_text(json.dumps(result, indent=1) + "\n")
     why = "for lack of time" if usable else "since the device is unusable after the last failure"
     print(f"{len(entries)} timed, {len(failures)} failed, {left} not measured {why}; results: {output}")
     return 1 if failures else 0

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgcl_fast import ops
+from cgcl_fast.nn import PatchNCE, Projector
 
 
 @dataclass(frozen=True)
@@ -165,3 +166,39 @@ CASES = [
     ),
 ]
 NAMES = [f"{case.op}-{sum(c.op == case.op for c in CASES[:i])}" for i, case in enumerate(CASES)]
+
+TOLERANCE = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def close(results: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    """In the norm: single gradients differ where a value lies at the kink of an activation."""
+    assert len(results) == len(expected)
+    for result, truth in zip(results, expected, strict=True):
+        assert result.shape == truth.shape and result.dtype == truth.dtype
+        if not truth.is_floating_point():
+            assert torch.equal(result, truth)
+        else:
+            error, size = (result.double() - truth.double()).norm(), truth.double().norm()
+            assert error <= tolerance * size + 1e-6, f"{float(error / size):.2g} of the norm"
+
+
+class Loss(nn.Module):
+    """A convolution, its norm, the projector and PatchNCE: the modules as a method puts them together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 32, 3, padding=1)
+        self.project = Projector([32], 64)
+        self.nce = PatchNCE(64)
+
+    def forward(self, a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
+        features = [ops.instance_norm(self.conv(image), activation="relu") for image in (a, b)]
+        (query,), (key,) = (self.project([feature], [ids]) for feature in features)
+        return self.nce([query], [key]).mean()
+
+
+def loss_and_images() -> tuple[Loss, list[Tensor]]:
+    torch.manual_seed(0)
+    module = Loss().to("cuda")
+    images = [torch.rand(2, 3, 64, 64, device="cuda") for _ in range(2)]
+    return module, [*images, ops.sample_patch_ids(4096, 64, device="cuda")]

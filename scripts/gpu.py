@@ -1,0 +1,304 @@
+"""Everything that needs a GPU, in one command and at most 8 minutes: `make gpu`, or `python scripts/gpu.py`.
+
+Builds with nvcc in place, runs the tests on the device, compute-sanitizer over small shapes, and the benchmarks; writes
+one JSON with what was measured and how each step ended, and its table beside it, into benchmarks/results/. Nothing is
+downloaded or installed: Python, PyTorch with CUDA, Triton, nvcc and pytest must be there.
+
+A step that fails or runs out of time does not stop the others; the exit status is 1 then. `--dry-run` does everything
+up to the first CUDA call, on a machine with or without a GPU. This file uses the standard library alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / "build" / "gpu"
+RESULTS = ROOT / "benchmarks" / "results"
+PYTHON = sys.executable
+TOTAL = 480.0  # seconds, for all of it
+#: Seconds for each step; the tests' is for each file.
+LIMITS = {"info": 40.0, "build": 150.0, "tests": 170.0, "sanitizer": 75.0, "benchmarks": 200.0, "report": 20.0}
+STEPS = tuple(LIMITS)
+NEEDED = ("torch", "triton", "numpy", "pytest", "setuptools")
+OPTIONAL = ("safetensors", "hypothesis", "ninja", "pybind11", "pytest-benchmark")
+PROBE = """
+import torch
+if not torch.cuda.is_available():
+    raise SystemExit(f"torch {torch.__version__} finds no CUDA device")
+print("{}.{}".format(*torch.cuda.get_device_capability()), torch.cuda.get_device_name())
+"""
+
+
+@dataclass
+class Ended:
+    """How a step, or a part of one, ended: "ok", "failed", "timed out" or "skipped"."""
+
+    name: str
+    status: str
+    seconds: float
+    detail: str = ""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "PYTHONPATH": path, **extra}
+
+
+def run(name: str, command: Sequence[str], limit: float, env: Mapping[str, str] | None = None) -> Ended:
+    """Run a command with its output in LOGS; when its time is up it and its children are killed."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    log = LOGS / f"{name.replace('/', '-').replace(' ', '-')}.log"
+    start = time.monotonic()
+    if limit < 5:
+        return Ended(name, "skipped", 0.0, "no time is left")
+    try:
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env or environment(),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(limit)
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                if isinstance(error, subprocess.TimeoutExpired):
+                    return Ended(name, "timed out", time.monotonic() - start, f"after {limit:.0f} s; see {log}")
+                raise
+    except OSError as error:
+        return Ended(name, "failed", time.monotonic() - start, f"{command[0]}: {error.strerror}")
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    last = lines[-1].strip("= ") if lines else ""
+    seconds = time.monotonic() - start
+    if code == 0:
+        return Ended(name, "ok", seconds, last)
+    missing = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", "\n".join(lines))
+    if missing and missing[1].split(".")[0] not in ("cgcl_fast", "benchmarks", *NEEDED) and "/" in name:
+        return Ended(name, "skipped", seconds, f"needs {missing[1]}, which is not installed")
+    return Ended(name, "failed", seconds, f"exit status {code}: {last}; see {log}")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def show(ended: Ended) -> None:
+    say(f"  {ended.status:9} {ended.seconds:6.1f} s  {ended.name}: {ended.detail}")
+
+
+def version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+class Suite:
+    """The steps, in their order.
+
+    Args:
+        dry: up to the first CUDA call.
+        capability: of the GPU, for example "9.0"; "" in a dry run.
+        files: test files, instead of all that have a meaning on a GPU.
+    """
+
+    def __init__(self, dry: bool, capability: str, files: Sequence[str] = ()) -> None:
+        self.dry = dry
+        self.capability = capability
+        self.files = list(files) or test_files()
+        self.patience = 4 if dry else 1  # a machine without a GPU may be a small one
+        self.end = time.monotonic() + self.patience * TOTAL
+        self.ended: list[Ended] = []
+        self.output: Path | None = None
+
+    def left(self, step: str) -> float:
+        return min(self.patience * LIMITS[step], self.end - time.monotonic())
+
+    def add(self, *ended: Ended) -> None:
+        for one in ended:
+            self.ended.append(one)
+            show(one)
+
+    def execute(self, steps: Sequence[str]) -> None:
+        for step in STEPS:
+            if step in steps:
+                say(f"{step} (at most {self.left(step):.0f} s)")
+                try:
+                    getattr(self, step)()
+                except Exception as error:  # a fault of this file must not cost the other steps either
+                    self.add(Ended(step, "failed", 0.0, f"{type(error).__name__}: {error}"))
+
+    def info(self) -> None:
+        say("  " + ", ".join(f"{name} {version(name) or 'missing'}" for name in (*NEEDED, *OPTIONAL)))
+        missing = [name for name in NEEDED if not version(name)]
+        if missing:
+            self.add(Ended("needed packages", "failed", 0.0, f"not installed: {', '.join(missing)}"))
+        if not version("hypothesis"):
+            say("  without hypothesis its tests draw a few examples at random")
+        tool = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+        if Path(tool).exists():
+            self.add(run("nvcc", [tool, "--version"], self.left("info")))
+        else:
+            self.add(Ended("nvcc", "skipped", 0.0, "not found: the ops take their Triton kernels"))
+        if not self.dry:
+            query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit"
+            self.add(run("nvidia-smi", ["nvidia-smi", query, "--format=csv,noheader"], self.left("info")))
+
+    def build(self) -> None:
+        settings = {"MAX_JOBS": os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))}
+        if self.capability and "TORCH_CUDA_ARCH_LIST" not in os.environ:
+            settings["TORCH_CUDA_ARCH_LIST"] = self.capability  # this GPU's code alone
+        command = [PYTHON, "setup.py", "-q", "build_ext", "--inplace"]
+        self.add(run("build", command, self.left("build"), environment(CGCL_FAST_REQUIRE_NATIVE="1", **settings)))
+        self.add(run("cgcl_fast.info", [PYTHON, "-m", "cgcl_fast.info"], self.left("info")))
+        say((LOGS / "cgcl_fast.info.log").read_text(errors="replace"))
+
+    def tests(self) -> None:
+        """Each file in a process of its own, several at a time: a fault on the device ends only one of them."""
+        options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20", "-W", "ignore"]
+        if self.dry:
+            command = [PYTHON, "-m", "pytest", *options, "--collect-only"]
+            for device, files in self.by_device().items():
+                say(f"  would run, on {device or 'the device that each asks for'}: {' '.join(files)}")
+                env = environment(CGCL_FAST_TEST_DEVICE="meta" if device else "")
+                self.add(run(f"collection/{device or 'own'}", [*command, *files], self.left("tests"), env))
+            return
+        limit = self.left("tests")
+        end = time.monotonic() + limit
+
+        def one(job: tuple[str, str]) -> Ended:
+            device, file = job
+            command = [PYTHON, "-m", "pytest", *options, file]
+            return run(file, command, end - time.monotonic(), environment(CGCL_FAST_TEST_DEVICE=device))
+
+        jobs = [(device, file) for device, files in self.by_device().items() for file in files]
+        jobs.sort(key=lambda job: "tests/gpu/" not in job[1])  # the longest first
+        with ThreadPoolExecutor(min(8, max(2, (os.cpu_count() or 2) // 2))) as pool:
+            for ended in pool.map(one, jobs):
+                self.add(ended)
+
+    def by_device(self) -> dict[str, list[str]]:
+        """Test files by the default device that they run with: those that ask for cuda themselves have none."""
+        own = [file for file in self.files if file.startswith(("tests/gpu", "tests/kernels"))]
+        found = {"cuda": [file for file in self.files if file not in own], "": own}
+        return {device: files for device, files in found.items() if files}
+
+    def sanitizer(self) -> None:
+        """Without PyTorch's caching of memory, so that what lies behind a tensor belongs to nobody."""
+        cases = [PYTHON, "tests/gpu/run_cases.py"]
+        tool = shutil.which("compute-sanitizer") or next(iter(glob.glob("/usr/local/cuda*/bin/compute-sanitizer")), "")
+        commands = {
+            name: [tool or "compute-sanitizer", "--tool", name, "--error-exitcode", "9", *cases, "cuda"]
+            for name in ("memcheck", "racecheck")
+        }
+        if self.dry:
+            for command in commands.values():
+                say(f"  would run: {' '.join(command)}{'' if tool else '  (compute-sanitizer is not found here)'}")
+            self.add(run("cases on the CPU", [*cases, "cpu"], self.left("sanitizer")))
+            return
+        if not tool:
+            self.add(Ended("compute-sanitizer", "skipped", 0.0, "not found on PATH or in /usr/local/cuda*/bin"))
+            return
+        limit, env = self.left("sanitizer"), environment(PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        with ThreadPoolExecutor(2) as pool:
+            found = [pool.submit(run, name, command, limit, env) for name, command in commands.items()]
+            for future in found:
+                self.add(future.result())
+
+    def benchmarks(self) -> None:
+        limit = min(self.left("benchmarks"), self.end - time.monotonic() - 20)
+        command = [PYTHON, "-m", "benchmarks.cuda"]
+        if self.dry:
+            self.add(run("benchmark list", [*command, "--list"], self.left("report")))
+            say((LOGS / "benchmark-list.log").read_text(errors="replace"))
+            self.output = LOGS / "rehearsal.json"
+            command += ["--rehearse", "--no-compile"]
+        else:
+            stamp = time.strftime("%Y-%m-%d", time.gmtime())
+            self.output = RESULTS / f"cuda-sm{self.capability.replace('.', '')}-{stamp}.json"
+        self.output.unlink(missing_ok=True)
+        minutes = max(limit - 30, 10) / 60  # the last case may take a while to compile
+        command += ["--minutes", f"{minutes:.2f}", "--output", str(self.output)]
+        self.add(run("benchmarks", command, limit))
+        if self.ended[-1].status != "skipped":
+            log = (LOGS / "benchmarks.log").read_text(errors="replace")
+            for line in re.findall(r"^FAILED .*", log, re.MULTILINE):
+                say(f"    {line}")
+
+    def report(self) -> None:
+        if self.output is None or not self.output.exists():
+            self.add(Ended("report", "skipped", 0.0, "no results of benchmarks"))
+            return
+        data = json.loads(self.output.read_text())
+        data["steps"] = [vars(ended) for ended in self.ended]
+        self.output.write_text(json.dumps(data, indent=1) + "\n")
+        table = self.output.with_suffix(".md")
+        command = [PYTHON, "-m", "benchmarks.report", str(self.output), "--markdown", str(table)]
+        self.add(run("report", command, max(self.left("report"), 10)))
+        if table.exists():
+            say(table.read_text())
+            say(f"results: {self.output}, {table}")
+
+    def summary(self) -> int:
+        bad = [ended for ended in self.ended if ended.status in ("failed", "timed out")]
+        skipped = [ended for ended in self.ended if ended.status == "skipped"]
+        say("summary")
+        for ended in (*bad, *skipped):
+            show(ended)
+        good = len(self.ended) - len(bad) - len(skipped)
+        kind = "dry run, up to the first CUDA call: " if self.dry else ""
+        say(f"{kind}{good} ok, {len(bad)} failed or timed out, {len(skipped)} skipped; logs: {LOGS}")
+        return 1 if bad else 0
+
+
+def test_files() -> list[str]:
+    """What has a meaning on a GPU. tests/kernels/test_interpreter.py runs what tests/ops runs, without a GPU."""
+    folders = [ROOT / "tests" / part for part in ("gpu", "ops", "nn", "methods", "kernels")]
+    found = [path for folder in folders for path in folder.glob("test_*.py")]
+    return sorted(str(path.relative_to(ROOT)) for path in found if path.name != "test_interpreter.py")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/gpu.py", description="Build, test and measure on a GPU.")
+    parser.add_argument("--dry-run", action="store_true", help="everything up to the first CUDA call; needs no GPU")
+    parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)}, separated by commas")
+    parser.add_argument("--tests", nargs="*", default=[], help="only these test files")
+    arguments = parser.parse_args()
+    steps = arguments.steps.split(",")
+    if unknown := set(steps) - set(STEPS):
+        parser.error(f"--steps: expected some of {', '.join(STEPS)}, got {', '.join(sorted(unknown))}")
+    probe = subprocess.run([PYTHON, "-c", PROBE], capture_output=True, text=True, check=False)
+    capability, _, device = probe.stdout.strip().partition(" ")
+    problem = "" if probe.returncode == 0 else (probe.stderr.strip().splitlines() or ["torch does not load"])[-1]
+    if problem and not arguments.dry_run:
+        say(f"make gpu: {problem}; `make gpu DRY_RUN=1` does everything up to the first CUDA call")
+        return 2
+    what = f"dry run ({problem or device}): no CUDA call is made" if arguments.dry_run else f"{device}, sm_{capability}"
+    processors = f"Python {sys.version.split()[0]}, {os.cpu_count()} processors"
+    say(f"make gpu: {what}; {processors}" + ("" if arguments.dry_run else f", at most {TOTAL / 60:.0f} minutes"))
+    suite = Suite(arguments.dry_run, "" if arguments.dry_run else capability, arguments.tests)
+    suite.execute(steps)
+    return suite.summary()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

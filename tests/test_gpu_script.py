@@ -1,0 +1,99 @@
+"""`make gpu` without a GPU: what it refuses, what a dry run does, and that a failing step stops no other."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script as a module, with its files in a folder of the test."""
+    spec = importlib.util.spec_from_file_location("gpu_script", ROOT / "scripts" / "gpu.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_script", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    return module
+
+
+def script(*options: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "scripts/gpu.py", *options]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_without_a_gpu_one_line_says_so() -> None:
+    result = script()
+    assert result.returncode == 2
+    (line,) = result.stdout.splitlines()
+    assert "finds no CUDA device" in line and "DRY_RUN=1" in line
+
+
+def test_dry_run_collects_and_rehearses() -> None:
+    result = script("--dry-run", "--steps", "info,tests,sanitizer", "--tests", "tests/ops/test_adain.py")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for text in ("no CUDA call is made", "would run, on cuda: tests/ops/test_adain.py", "tests collected", "memcheck"):
+        assert text in result.stdout
+    assert "every op has run" in result.stdout and "0 failed" in result.stdout.splitlines()[-1]
+
+
+def test_other_steps_are_refused() -> None:
+    result = script("--dry-run", "--steps", "tests,bake")
+    assert result.returncode == 2 and "got bake" in result.stderr
+
+
+def test_a_failing_step_stops_no_other(gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    suite = gpu.Suite(dry=True, capability="", files=["tests/ops/no_such_file.py"])
+    monkeypatch.setattr(suite, "info", lambda: 1 / 0)
+    suite.execute(["info", "tests", "report"])
+    assert [(ended.name, ended.status) for ended in suite.ended] == [
+        ("info", "failed"),
+        ("collection/cuda", "failed"),
+        ("report", "skipped"),
+    ]
+    assert suite.summary() == 1
+    assert "no_such_file" in suite.ended[1].detail and "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_a_step_out_of_time_is_killed_with_its_children(gpu: Any, tmp_path: Path) -> None:
+    child = f"import time; time.sleep(8); open({str(tmp_path / 'late')!r}, 'w')"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    start = time.monotonic()
+    ended = gpu.run("slow", [sys.executable, "-c", parent], 5.0)
+    assert ended.status == "timed out" and time.monotonic() - start < 8
+    time.sleep(max(0.0, 9.5 - (time.monotonic() - start)))
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "status", "detail"),
+    [
+        ("print('3 passed')", "tests/x.py", "ok", "3 passed"),
+        ("raise SystemExit(3)", "tests/x.py", "failed", "exit status 3"),
+        ("import no_such_package", "tests/x.py", "skipped", "needs no_such_package"),
+        ("import cgcl_fast.no_such_module", "tests/x.py", "failed", "exit status 1"),
+        ("import no_such_package", "build", "failed", "exit status 1"),
+    ],
+)
+def test_how_a_command_ended(gpu: Any, code: str, name: str, status: str, detail: str) -> None:
+    ended = gpu.run(name, [sys.executable, "-c", code], 60.0)
+    assert ended.status == status and detail in ended.detail
+
+
+def test_every_test_of_an_op_runs_on_the_device(gpu: Any) -> None:
+    suite = gpu.Suite(dry=True, capability="")
+    devices = suite.by_device()
+    assert {f"tests/ops/{path.name}" for path in (ROOT / "tests" / "ops").glob("test_*.py")} <= set(devices["cuda"])
+    assert {f"tests/gpu/{path.name}" for path in (ROOT / "tests" / "gpu").glob("test_*.py")} <= set(devices[""])
