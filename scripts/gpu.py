@@ -154,8 +154,7 @@ class Suite:
             self.add(Ended("needed packages", "failed", 0.0, f"not installed: {', '.join(missing)}"))
         if not version("hypothesis"):
             say("  without hypothesis its tests draw a few examples at random")
-        tool = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-        if Path(tool).exists():
+        if tool := find_nvcc():
             self.add(run("nvcc", [tool, "--version"], self.left("info")))
         else:
             self.add(Ended("nvcc", "skipped", 0.0, "not found: the ops take their Triton kernels"))
@@ -167,6 +166,8 @@ class Suite:
         settings = {"MAX_JOBS": os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))}
         if self.capability and "TORCH_CUDA_ARCH_LIST" not in os.environ:
             settings["TORCH_CUDA_ARCH_LIST"] = self.capability  # this GPU's code alone
+        if tool := find_nvcc():
+            settings |= {"CGCL_FAST_REQUIRE_CUDA": "1", "CUDA_HOME": str(Path(tool).parent.parent)}
         command = [PYTHON, "setup.py", "-q", "build_ext", "--inplace"]
         self.add(run("build", command, self.left("build"), environment(CGCL_FAST_REQUIRE_NATIVE="1", **settings)))
         self.add(run("cgcl_fast.info", [PYTHON, "-m", "cgcl_fast.info"], self.left("info")))
@@ -268,6 +269,13 @@ class Suite:
         kind = "dry run, up to the first CUDA call: " if self.dry else ""
         say(f"{kind}{good} ok, {len(bad)} failed or timed out, {len(skipped)} skipped; logs: {LOGS}")
         return 1 if bad else 0
+
+
+def find_nvcc() -> str:
+    """The CUDA compiler of CUDA_HOME, PATH or the usual place; "" if there is none."""
+    places = [Path(os.environ[name], "bin", "nvcc") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    places += [Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")]
+    return next((str(place) for place in places if place.exists()), "")
 
 
 def test_files() -> list[str]:
