@@ -18,7 +18,11 @@ import warnings
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.modified import newer_group
+
+try:
+    from setuptools.modified import newer_group
+except ImportError:  # setuptools before 69
+    from distutils.dep_util import newer_group
 
 ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"

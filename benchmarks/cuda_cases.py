@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgcl_fast import ops
+from cgcl_fast._backend import choose
 
 from . import bench_adain, bench_memory, bench_patch_nce, bench_sampling, floors
 from .case import BOTH, FORWARD, Case, normal, op_case, unit
@@ -114,7 +115,7 @@ def gather_backward(shape: Map, layout: torch.memory_format = CONTIGUOUS, dtype:
         return rows.view(B, H, W, C).permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
     def fast(grad: Tensor, chosen: Tensor) -> Tensor:
-        if grad.device.type == "cpu" and grad.dtype not in (torch.float32, torch.bfloat16):
+        if choose("gather_patches", grad) == "reference":
             return eager(grad, chosen)
         return torch.ops.cgcl_fast._gather_patches_backward(grad, chosen, C, H, W, layout == LAST)
 

@@ -277,7 +277,7 @@ class Suite:
 
 
 def build_folder() -> Path:
-    """Where setup.py runs. A setuptools before 77 does not understand pyproject.toml, so it gets the rest without it."""
+    """Where setup.py runs: a setuptools before 77 does not know pyproject.toml, and gets the rest without it."""
     if int(version("setuptools").split(".")[0] or 0) >= 77:
         return ROOT
     folder = LOGS / "without-pyproject"
