@@ -72,7 +72,7 @@ def run(
         with log.open("w") as file:
             process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env=env or environment(),
                 stdout=file,
                 stderr=subprocess.STDOUT,
