@@ -141,6 +141,9 @@ _registry.fake("_memory_contrast_backward", _fake_backward)
 _registry.gradient("_memory_contrast", _backward, _setup_context)
 _registry.once_differentiable("_memory_contrast_backward", "memory_contrast")
 _registry.native_on_cpu("memory_contrast")
+_registry.triton(
+    ("memory_contrast",), "memory_contrast", _memory_contrast="forward", _memory_contrast_backward="backward"
+)
 _registry.public(
     "memory_contrast(Tensor features, Tensor items, *, float temperature, Tensor? pixel_class=None,"
     ' Tensor? item_class=None, str reduction="mean") -> Tensor',

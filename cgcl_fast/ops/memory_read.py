@@ -50,7 +50,8 @@ def memory_read(
     """Read for each pixel the values of the items whose keys its content resembles.
 
     Args:
-        content: (B, C, H, W), any strides; float32 and bfloat16 have kernels, other dtypes take the reference.
+        content: (B, C, H, W), any strides; float32 and bfloat16 have kernels, float16 on a GPU, other dtypes take the
+            reference.
         keys: (N, C), N >= 1, any floating dtype; the similarity is the cosine, so lengths do not matter.
         values: (N, Cv), taken as they are; the other domain's, to translate.
         pixel_class: (B, H, W), any integer dtype: a pixel reads only items of its class. Needs item_class.
@@ -141,6 +142,7 @@ _registry.fake("_memory_read_backward", _fake_backward)
 _registry.gradient("_memory_read", _backward, _setup_context)
 _registry.once_differentiable("_memory_read_backward", "memory_read")
 _registry.native_on_cpu("memory_read")
+_registry.triton(("memory_read",), "memory_read", _memory_read="forward", _memory_read_backward="backward")
 _registry.public(
     "memory_read(Tensor content, Tensor keys, Tensor values, *, Tensor? pixel_class=None, Tensor? item_class=None)"
     " -> Tensor",

@@ -170,6 +170,7 @@ def _fake(
 
 _registry.fake("_memory_update", _fake)
 _registry.native_on_cpu("memory_update")
+_registry.triton(("memory_update",), "memory_update", _memory_update="forward")
 _registry.public(
     "memory_update(Tensor keys, Tensor values, Tensor[] contents, Tensor[] styles, *, Tensor[]? pixel_classes=None,"
     " Tensor? item_class=None) -> (Tensor, Tensor)",

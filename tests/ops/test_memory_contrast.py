@@ -22,9 +22,11 @@ from op_checks import (
 
 import cgcl_fast
 from cgcl_fast import ops
+from cgcl_fast.kernels import INTERPRET
 from cgcl_fast.ops.memory_contrast import memory_contrast_reference
 
 LAYOUTS = tuple(layouts(torch.zeros(1, 1, 1, 1)))
+LARGE = (13, 11) if INTERPRET else (29, 31)  # more pixels than a tile or chunk of the kernels has
 TAU = 0.2
 
 
@@ -88,21 +90,23 @@ def test_values(shape, N, by_class, layout, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients(layout, by_class, reduction):
     """More channels, pixels and items than one block of the kernels holds, on several threads."""
-    options = {"temperature": TAU, "reduction": reduction, **(classes(2, 29, 31, 23) if by_class else {})}
-    inputs = [layouts(unit(2, 37, 29, 31))[layout], unit(23, 37, seed=1)]
+    options = {"temperature": TAU, "reduction": reduction, **(classes(2, *LARGE, 23) if by_class else {})}
+    inputs = [layouts(unit(2, 37, *LARGE))[layout], unit(23, 37, seed=1)]
     assert_as_exact_as_eager(lambda f, i: ops.memory_contrast(f, i, **options), inputs, scale=1 / TAU)
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradients_in_bfloat16(layout, reduction):
-    inputs = [layouts(unit(2, 37, 29, 31).bfloat16())[layout], unit(23, 37, seed=1)]
+    inputs = [layouts(unit(2, 37, *LARGE).bfloat16())[layout], unit(23, 37, seed=1)]
     assert_as_exact_as_eager(
         lambda f, i: ops.memory_contrast(f, i, temperature=TAU, reduction=reduction), inputs, torch.bfloat16, 1 / TAU
     )
 
 
-@pytest.mark.parametrize("shape, N", [((1, 256, 23, 30), 20), ((3, 1, 1, 300), 1), ((1, 16, 40, 1), 5)])
+@pytest.mark.parametrize(
+    "shape, N", [((1, 256, 15, 10), 20), ((3, 1, 1, 300), 1), ((1, 16, 40, 1), 5), ((2, 24, 6, 7), 150)]
+)
 def test_gradients_of_other_shapes(shape, N):
     inputs = [unit(*shape), unit(N, shape[1], seed=1)]
     for features in (inputs[0], inputs[0].to(memory_format=torch.channels_last)):
@@ -204,7 +208,7 @@ def test_nan_stays_in_its_pixel():
 
 
 def test_same_bits_with_any_number_of_threads():
-    inputs = [t.requires_grad_() for t in (random(3, 33, 40, 41), random(7, 33))]
+    inputs = [t.requires_grad_() for t in (random(3, 33, *LARGE), random(7, 33))]
     threads, runs = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3, 1):
@@ -237,10 +241,10 @@ def test_backends():
     inputs = random(1, 4, 5, 6), random(3, 4)
     with cgcl_fast.backend(KERNEL):
         fast = ops.memory_contrast(*inputs, temperature=TAU, reduction="none")
+        assert torch.equal(fast, torch.ops.cgcl_fast._memory_contrast(*inputs, TAU, None, None)[0])
     with cgcl_fast.backend("reference"):
         slow = ops.memory_contrast(*inputs, temperature=TAU, reduction="none")
     assert torch.equal(slow, memory_contrast_reference(*inputs, TAU)[0])
-    assert torch.equal(fast, torch.ops.cgcl_fast._memory_contrast(*inputs, TAU, None, None)[0])
 
 
 def test_loss_is_float32_under_autocast():

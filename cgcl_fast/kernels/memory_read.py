@@ -1,0 +1,195 @@
+r"""Reading the class-aware memory.
+
+Forward: each program reads a tile of content once, block of channels by block of channels, for its products with all
+keys and its lengths; a softmax over items; then it writes the tile of the result. Bytes a pixel: C·size read, Cv·size
+written, 4·(N + 1) written for the backward pass; the items come from the L2 cache, once a tile.
+
+Backward, with α the weights, d the cosines, ĉ and k̂ content and keys of unit length:
+dv = Σ_p α g, dα = g·v, dd = α(dα - Σ_n α dα), dk̂ = Σ_p dd ĉ, dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖. One kernel reads the
+gradient for dα and leaves α and dd, one reads it again, from the L2 cache where it fits, for dv, one reads content once
+for dc and dk̂. Bytes a pixel: (C + 2·Cv)·size read, C·size written, about 20·N for α, d and dd; the sums over pixels are
+4·N·(C + Cv) bytes for each chunk of tiles.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import ceil_div, launch
+from ._layout import empty_map
+from ._memory import (
+    MASKED,
+    addressed,
+    blocks,
+    combine,
+    item_gradients,
+    map_offsets,
+    plane_size,
+    reciprocal_norm,
+    similarity,
+    tile_of,
+    weight_offsets,
+)
+
+READ_P, BACKWARD_P = 32, 64  # pixels of a tile
+
+
+@triton.jit
+def _read(
+    content, keys, values, pixel_class, item_class, out, cosines, rnorm, C, Cv, N, H, W, tiles,
+    x_b, x_c, x_h, x_w, o_b, o_c, o_h, o_w,
+    LINEAR: tl.constexpr, ALIGN: tl.constexpr, PLANE: tl.constexpr, PRECISION: tl.constexpr, BLOCKS: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    positions = plane_size(H, W, PLANE)
+    image, p, inside = tile_of(tl.program_id(0), tiles, positions, BLOCK_P)
+    total = tl.zeros((BLOCK_P,), tl.float32)
+    weights = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
+    for block in range(BLOCKS):
+        n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+        products, item_squares, pixel_squares = similarity(
+            content, keys, image, n, p, inside, C, N, W, x_b, x_c, x_h, x_w,
+            LINEAR, ALIGN, PRECISION, BLOCK_N, BLOCK_C, BLOCK_P,
+        )  # fmt: skip
+        r = reciprocal_norm(pixel_squares)
+        tl.store(rnorm + image * positions + p, r, mask=inside)
+        d = products * reciprocal_norm(item_squares)[:, None] * r[None, :]
+        d = tl.where(addressed(image, n, p, inside, N, positions, pixel_class, item_class), d, MASKED)
+        saved = cosines + weight_offsets(image, n, p, N, positions)
+        tl.store(saved, d, mask=(n < N)[:, None] & inside[None, :])
+        weights = tl.exp(d)  # cosines are bounded: no maximum is needed
+        total += tl.sum(weights, 0)
+    scale = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)  # NaN comes back with the weights
+    weights *= scale[None, :]
+    if BLOCKS > 1:
+        tl.debug_barrier()  # the cosines are read back
+    for start in range(0, Cv, BLOCK_C):
+        c = start + tl.arange(0, BLOCK_C)
+        y = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
+        for block in range(BLOCKS):
+            n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+            v = tl.load(values + n[None, :] * Cv + c[:, None], mask=(n < N)[None, :] & (c < Cv)[:, None], other=0.0)
+            if BLOCKS > 1:
+                saved = cosines + weight_offsets(image, n, p, N, positions)
+                d = tl.load(saved, mask=(n < N)[:, None] & inside[None, :], other=MASKED)
+                weights = tl.exp(d) * scale[None, :]
+            y = tl.dot(v.to(tl.float32), weights, y, input_precision=PRECISION)
+        to = out + map_offsets(image, c, p, W, o_b, o_c, o_h, o_w, LINEAR, ALIGN)
+        tl.store(to, y.to(out.dtype.element_ty), mask=(c < Cv)[:, None] & inside[None, :])
+
+
+@triton.jit
+def _weights_backward(
+    grad, keys, values, cosines, rnorm, weights, dcosines, along, C, Cv, N, H, W, tiles, g_b, g_c, g_h, g_w,
+    LINEAR: tl.constexpr, ALIGN: tl.constexpr, PLANE: tl.constexpr, PRECISION: tl.constexpr, BLOCKS: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """α, dd/(‖c‖‖k‖) and Σ_n dd d/‖c‖² of a tile; α or the other two may be None."""
+    positions = plane_size(H, W, PLANE)
+    image, p, inside = tile_of(tl.program_id(0), tiles, positions, BLOCK_P)
+    total = tl.zeros((BLOCK_P,), tl.float32)
+    for block in range(BLOCKS):
+        n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+        at = weight_offsets(image, n, p, N, positions)
+        total += tl.sum(tl.exp(tl.load(cosines + at, mask=(n < N)[:, None] & inside[None, :], other=MASKED)), 0)
+    scale = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
+    inner = tl.zeros((BLOCK_P,), tl.float32)
+    dweights = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
+    for block in range(BLOCKS):
+        n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+        at = weight_offsets(image, n, p, N, positions)
+        mask = (n < N)[:, None] & inside[None, :]
+        alpha = tl.exp(tl.load(cosines + at, mask=mask, other=MASKED)) * scale[None, :]
+        if weights is not None:
+            tl.store(weights + at, alpha, mask=mask)
+        if dcosines is not None:
+            dweights, _, _ = similarity(
+                grad, values, image, n, p, inside, Cv, N, W, g_b, g_c, g_h, g_w,
+                LINEAR, ALIGN, PRECISION, BLOCK_N, BLOCK_C, BLOCK_P,
+            )  # fmt: skip
+            inner += tl.sum(alpha * dweights, 0)
+            if BLOCKS > 1:
+                tl.store(dcosines + at, dweights, mask=mask)
+    if dcosines is not None:
+        r = tl.load(rnorm + image * positions + p, mask=inside, other=0.0)
+        inner_d = tl.zeros((BLOCK_P,), tl.float32)
+        if BLOCKS > 1:
+            tl.debug_barrier()  # dα is read back
+        for block in range(BLOCKS):
+            n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+            squares = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+            for start in range(0, C, BLOCK_C):
+                c = start + tl.arange(0, BLOCK_C)
+                k = tl.load(keys + n[:, None] * C + c[None, :], mask=(n < N)[:, None] & (c < C)[None, :], other=0.0)
+                squares += k.to(tl.float32) * k.to(tl.float32)
+            at = weight_offsets(image, n, p, N, positions)
+            mask = (n < N)[:, None] & inside[None, :]
+            d = tl.load(cosines + at, mask=mask, other=MASKED)
+            if BLOCKS > 1:
+                dweights = tl.load(dcosines + at, mask=mask, other=0.0)
+            dd = tl.exp(d) * scale[None, :] * (dweights - inner[None, :])
+            inner_d += tl.sum(dd * d, 0)
+            dd *= r[None, :] * reciprocal_norm(tl.sum(squares, 1))[:, None]
+            if BLOCKS > 1:
+                tl.debug_barrier()  # every thread has read
+            tl.store(dcosines + at, dd, mask=mask)
+        tl.store(along + image * positions + p, inner_d * r * r, mask=inside)
+
+
+def forward(
+    content: Tensor, keys: Tensor, values: Tensor, pixel_class: Tensor | None, item_class: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, C, H, W = content.shape
+    N, Cv = values.shape
+    out = empty_map(content, Cv)
+    cosines = content.new_empty((B, N, H * W), dtype=torch.float32)
+    rnorm = content.new_empty((B, H * W), dtype=torch.float32)
+    tiles = ceil_div(H * W, READ_P)
+    launch(
+        _read, B * tiles, content, keys.contiguous(), values.contiguous(),
+        None if pixel_class is None else pixel_class.contiguous(),
+        None if item_class is None else item_class.contiguous(),
+        out, cosines, rnorm, C, Cv, N, H, W, tiles, *content.stride(), *out.stride(),
+        **blocks([content, out], N, READ_P),
+    )  # fmt: skip
+    return out, cosines, rnorm
+
+
+def backward(
+    grad: Tensor,
+    content: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    cosines: Tensor,
+    rnorm: Tensor,
+    need_content: bool,
+    need_keys: bool,
+    need_values: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, C, H, W = content.shape
+    N, Cv = values.shape
+    keys = keys.contiguous()
+    dcontent = empty_map(content, C) if need_content else content.new_empty((0, C, H, W))
+    if content.numel() == 0:
+        dkeys = content.new_zeros((N if need_keys else 0, C), dtype=torch.float32)
+        return dcontent, dkeys, content.new_zeros((N if need_values else 0, Cv), dtype=torch.float32)
+    dkeys = content.new_empty((N if need_keys else 0, C), dtype=torch.float32)
+    dvalues = content.new_empty((N if need_values else 0, Cv), dtype=torch.float32)
+    tiles = ceil_div(H * W, BACKWARD_P)
+    need_weights = need_content or need_keys
+    weights = cosines.new_empty(cosines.shape) if need_values else None
+    dcosines = cosines.new_empty(cosines.shape) if need_weights else None
+    along = rnorm.new_empty(rnorm.shape) if need_weights else None
+    launch(
+        _weights_backward, B * tiles, grad, keys, values.contiguous(), cosines.contiguous(), rnorm.contiguous(),
+        weights, dcosines, along, C, Cv, N, H, W, tiles, *grad.stride(), **blocks([grad], N, BACKWARD_P), num_stages=3,
+    )  # fmt: skip
+    value_parts = None if weights is None else combine(weights, None, 1.0, values, grad, None, None, True)
+    key_parts = None
+    if dcosines is not None:
+        key_parts = combine(dcosines, None, 1.0, keys, content, along, dcontent if need_content else None, need_keys)
+    item_gradients(key_parts, keys, dkeys, value_parts, dvalues)
+    return dcontent, dkeys, dvalues
