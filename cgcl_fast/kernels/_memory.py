@@ -198,7 +198,7 @@ def combine(
         _combine, ceil_div(C, constants["BLOCK_C"]) * chunks * item_blocks,
         weights, factor, items, x if need_items or along is not None else None, along if dx is not None else None,
         dx, parts, C, N, H, W, tiles, B * tiles, length, float(temperature),
-        *x.stride(), *(x if dx is None else dx).stride(), **constants, num_warps=4 if dx is None else 8,
+        *x.stride(), *(x if dx is None else dx).stride(), **constants, num_warps=8,
     )  # fmt: skip
     return parts
 

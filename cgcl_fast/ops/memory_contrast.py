@@ -52,8 +52,8 @@ def memory_contrast(
     """Contrast each pixel's nearest item with the others.
 
     Args:
-        features: (B, C, H, W), any strides; float32 and bfloat16 have kernels, other dtypes take the reference. The
-            logits are the dot products that the equation prints: normalise features first for cosines.
+        features: (B, C, H, W), any strides; float32 and bfloat16 have kernels, float16 on a GPU, other dtypes take the
+            reference. The logits are the dot products that the equation prints: normalise features first for cosines.
         items: (N, C), N >= 1, keys or values of the memory, usually of unit length; any floating dtype.
         temperature: τ > 0.
         pixel_class: (B, H, W), any integer dtype: a pixel is contrasted with items of its class only. Needs item_class.

@@ -67,7 +67,8 @@ def memory_update(
         keys: (N, C), N >= 1, shared by the domains.
         values: (D, N, Cv), one set a domain, D >= 1.
         contents: D maps (B, C, H, W), any strides; the sizes and batches of the domains may differ. float32 and
-            bfloat16 have kernels; another dtype takes the reference (keys and values may be float16 besides).
+            bfloat16 have kernels, float16 on a GPU; another dtype takes the reference (keys and values may be
+            float16 on a CPU too).
         styles: D maps (B, Cv, H, W), each of its content's B, H and W.
         pixel_classes: D maps (B, H, W), any integer dtype: a pixel addresses only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
