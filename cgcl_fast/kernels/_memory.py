@@ -245,7 +245,7 @@ def item_gradients(
     )  # fmt: skip
 
 
-def row_blocks(chunks: int, *widths: int) -> dict[str, int]:
+def row_blocks(chunks: int, *widths: int) -> dict[str, Any]:
     """Block sizes and warps of a kernel that sums rows of parts as wide as `widths`."""
     block = max(power_of_2(width) for width in widths)
     block_chunks = min(power_of_2(chunks), max(8192 // block, 1))
