@@ -194,11 +194,12 @@ def combine(
     chunks = ceil_div(B * tiles, length)
     parts = x.new_empty((chunks, N, C), dtype=torch.float32) if need_items else None
     item_blocks = constants["BLOCKS"] if need_items else 1
+    warps = 4 if dx is None and constants["PRECISION"] == "tf32x3" else 8  # with which no register spills
     launch(
         _combine, ceil_div(C, constants["BLOCK_C"]) * chunks * item_blocks,
         weights, factor, items, x if need_items or along is not None else None, along if dx is not None else None,
         dx, parts, C, N, H, W, tiles, B * tiles, length, float(temperature),
-        *x.stride(), *(x if dx is None else dx).stride(), **constants, num_warps=8,
+        *x.stride(), *(x if dx is None else dx).stride(), **constants, num_warps=warps,
     )  # fmt: skip
     return parts
 
