@@ -481,7 +481,8 @@ def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[st
     block_k = min(block_c, 64 if narrow else 32)
     # Small blocks until every multiprocessor has one: the products of CUT's layers are few.
     block_m = 16 if owners <= 16 * 264 else 32
-    block_n = 64 if narrow or block_c <= 64 else 32
+    # Weighted rows of float16 are multiplied as float32 too.
+    block_n = 64 if dtype == torch.bfloat16 or (not narrow and block_c <= 64) else 32
     if INTERPRET:
         block_m, block_n, block_k = 64, 64, block_c  # fewer steps
     fine = torch.get_float32_matmul_precision() == "highest"
@@ -496,7 +497,7 @@ def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[st
         "BLOCK_C": block_c,
         "BLOCK_K": block_k,
         "PRECISION": "ieee" if INTERPRET else "tf32x3" if fine else "tf32",
-        "num_warps": 8 if not narrow and (block_m * block_c >= 8192 or not whole) else 4,
+        "num_warps": 8 if block_c == LARGEST_BLOCK_C and not narrow else 4,
         "num_stages": 2,
     }
 

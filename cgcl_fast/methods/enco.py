@@ -13,7 +13,7 @@ from torch import Tensor
 from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, Projector
-from cgcl_fast.ops import dag_select, patch_nce, sample_patch_ids
+from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
 LOSSES = ("infonce", "decoupled", "cosine")
 SAMPLINGS = ("dag", "random")
@@ -185,7 +185,7 @@ class EnCo(Method):
         rows = self.H(queries, ids, predict=True)
         with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
             targets = self.H(keys, ids)
-        return torch.stack([self.distance(q, k) for q, k in zip(rows, targets, strict=True)]).mean()
+        return torch.stack(self.distances(rows, targets)).mean()
 
     def draw(self, feature: Tensor, shared: Shared) -> Tensor:
         """(B, K) positions of a layer, for each image its own (Algorithm 1)."""
@@ -206,8 +206,13 @@ class EnCo(Method):
         fresh = sample_patch_ids(height * width, count - fakest, batch=batch, device=feature.device)
         return torch.cat([chosen, fresh], dim=1)
 
-    def distance(self, query: Tensor, key: Tensor) -> Tensor:
-        """The loss of projected queries (B, K, C) against their keys."""
+    def distances(self, queries: list[Tensor], keys: list[Tensor]) -> list[Tensor]:
+        """The loss of each layer's projected queries (B, K, C) against their keys."""
         if self.config.loss == "cosine":
-            return (2 - 2 * F.cosine_similarity(query, key, dim=2)).mean()
-        return patch_nce(query, key, temperature=self.config.temperature, normalize=True, loss=self.config.loss)
+            return [
+                (2 - 2 * F.cosine_similarity(query, key, dim=2)).mean()
+                for query, key in zip(queries, keys, strict=True)
+            ]
+        return patch_nce_layers(
+            queries, keys, temperature=self.config.temperature, normalize=True, loss=self.config.loss
+        )

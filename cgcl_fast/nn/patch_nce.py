@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.ops import dag_select, patch_nce, sample_patch_ids
+from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
 
 class PatchNCE(nn.Module):
@@ -60,17 +60,15 @@ class PatchNCE(nn.Module):
         """
         if (external is None) != (self.negatives == "internal"):
             raise ValueError(f"external: {'expected rows' if external is None else 'unused'} for {self.negatives!r}")
-        extras: Sequence[Tensor | None] = external or [None] * len(queries)
-        losses = [
-            patch_nce(
-                query,
-                key.detach(),
-                temperature=self.temperature,
-                negatives="none" if self.negatives == "external" else "image",
-                extra_negatives=extra,
-                normalize=True,
-                reduction="none",
-            )
-            for query, key, extra in zip(queries, keys, extras, strict=True)
-        ]
+        losses = patch_nce_layers(
+            queries,
+            [key.detach() for key in keys],
+            temperature=self.temperature,
+            negatives="none" if self.negatives == "external" else "image",
+            extra_negatives=external,
+            normalize=True,
+            reduction="none",
+        )
+        if all(loss.shape == losses[0].shape for loss in losses):
+            return torch.stack(losses).mean((0, 2))
         return torch.stack([loss.mean(1) for loss in losses]).mean(0)

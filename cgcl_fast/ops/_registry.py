@@ -100,7 +100,8 @@ def _register_triton(name: str, module: str, function: str, device: str) -> None
         native = torch.library.get_kernel(f"cgcl_fast::{name}", key)
 
     def run(keys: Any, *arguments: Any) -> Any:
-        dtypes = {a.dtype for a in arguments if isinstance(a, torch.Tensor) and a.is_floating_point()}
+        tensors = [t for a in arguments for t in (a if isinstance(a, list) else [a]) if isinstance(t, torch.Tensor)]
+        dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
         for backend in _backend.order(device):
             if backend == "native" and native is not None:
                 return native.call_boxed(keys, *arguments)

@@ -11,6 +11,12 @@ SCHEMAS = (
     " Tensor unit_grad, Tensor unit_key_grad, float temperature, str negatives, bool decoupled, bool"
     " normalize, bool need_query,"
     " bool need_key, bool need_extra) -> (Tensor, Tensor, Tensor)",
+    "_patch_nce_layers(Tensor[] queries, Tensor[] keys, Tensor[] extras, Tensor[] offsets, float temperature,"
+    " str negatives, bool decoupled, bool normalize, bool query_grad, bool key_grad)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "_patch_nce_layers_backward(Tensor grad, Tensor[] queries, Tensor[] keys, Tensor[] extras, Tensor[] offsets,"
+    " Tensor denominator, Tensor unit_grad, Tensor unit_key_grad, float temperature, str negatives, bool decoupled,"
+    " bool normalize, bool need_query, bool need_key, bool need_extra) -> (Tensor, Tensor, Tensor)",
     "_memory_read(Tensor content, Tensor keys, Tensor values, Tensor? pixel_class, Tensor? item_class)"
     " -> (Tensor, Tensor, Tensor)",
     "_memory_read_backward(Tensor grad, Tensor content, Tensor keys, Tensor values, Tensor cosines, Tensor rnorm,"

@@ -10,7 +10,7 @@ and/or extra negatives such as a queue. With `loss="decoupled"` the positive is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ NEGATIVES = ("image", "batch", "none")
 LOSSES = ("infonce", "decoupled")
 REDUCTIONS = ("none", "mean", "sum")
 MOST_KEYS_FORMED_FORWARD = 512
+MOST_LAYERS = 8  # of a call of the operator
 
 
 def normalize_rows(v: Tensor) -> Tensor:
@@ -113,81 +114,214 @@ def patch_nce(
     Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets); gradients to query, key and extra_negatives. If only the query
     needs one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
     """
-    op = "patch_nce"
-    _check.tensor(op, "query", query, 3, "(B, P, C)")
-    _check.tensor(op, "key", key, 3, "(B, P, C)")
-    _check.shape(op, "key", key, tuple(query.shape), "(B, P, C), query's")
-    _check.same_device(op, "key", key, "query", query)
-    negatives = "none" if negatives is None else negatives
-    _check.choice(op, "negatives", negatives, NEGATIVES)
+    _check_options("patch_nce", temperature, negatives, loss, reduction)
+    names = _Names("patch_nce", "query", "key", "extra_negatives", "offsets")
+    layer = _prepare(names, query, key, negatives, num_negatives, extra_negatives, offsets)
+    among_keys = "none" if negatives in (None, "none") else "all"
+    decoupled = loss == "decoupled"
+    backend = choose("patch_nce", layer.query)
+    if backend == "reference":
+        losses = patch_nce_reference(
+            layer.query, layer.key, layer.extra, layer.offsets, temperature, among_keys, decoupled, normalize
+        )
+    else:
+        query_grad, key_grad = _formed_forward([layer], among_keys, reduction, backend)
+        losses = torch.ops.cgcl_fast._patch_nce(
+            layer.query, layer.key, layer.extra, layer.offsets,
+            temperature, among_keys, decoupled, normalize, query_grad, key_grad,
+        )[0]  # fmt: skip
+    losses = _reduce(losses, query.shape[:2], reduction)
+    return losses if _autocast.enabled(query) else losses.to(layer.query.dtype)
+
+
+def patch_nce_layers(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    *,
+    temperature: float = 0.07,
+    negatives: str | None = "image",
+    num_negatives: int | None = None,
+    extra_negatives: Tensor | Sequence[Tensor] | None = None,
+    offsets: Tensor | Sequence[Tensor] | None = None,
+    normalize: bool = False,
+    loss: str = "infonce",
+    reduction: str = "mean",
+) -> list[Tensor]:
+    """`patch_nce` of several layers in one call, whose numbers of patches and channels may differ.
+
+    On a GPU a pass over all layers is one launch: the layers of CUT are problems so small that launches are their cost.
+
+    Args:
+        queries, keys: one (B, P, C) a layer.
+        extra_negatives, offsets: one for all layers, or one a layer.
+        temperature, negatives, num_negatives, normalize, loss, reduction: as of `patch_nce`, the same for each layer.
+
+    Returns:
+        One result a layer, as `patch_nce` of the layer returns it.
+
+    Raises:
+        ValueError, TypeError: as `patch_nce`, naming the layer; or lists differ in length.
+        RuntimeError: when a gradient is differentiated again with the kernels.
+    """
+    op = "patch_nce_layers"
+    queries, keys = list(queries), list(keys)
+    if len(queries) != len(keys):
+        raise ValueError(f"{op}: expected as many keys as queries, got {len(keys)} and {len(queries)}")
+    _check_options(op, temperature, negatives, loss, reduction)
+    extras = _for_each(op, "extra_negatives", extra_negatives, len(queries))
+    fixed = _for_each(op, "offsets", offsets, len(queries))
+    layers = [
+        _prepare(
+            _Names(op, f"queries[{i}]", f"keys[{i}]", f"extra_negatives[{i}]", f"offsets[{i}]"),
+            query, key, negatives, num_negatives, extra, steps,
+        )
+        for i, (query, key, extra, steps) in enumerate(zip(queries, keys, extras, fixed, strict=True))
+    ]  # fmt: skip
+    among_keys = "none" if negatives in (None, "none") else "all"
+    decoupled = loss == "decoupled"
+    results: list[Tensor] = []
+    for group in _groups(layers):
+        backend = choose(op, *(layer.query for layer in group))
+        shapes = [query.shape[:2] for query in queries[len(results) : len(results) + len(group)]]
+        if backend == "reference":
+            losses = [
+                patch_nce_reference(
+                    layer.query, layer.key, layer.extra, layer.offsets, temperature, among_keys, decoupled, normalize
+                )
+                for layer in group
+            ]
+            found = [_reduce(part, shape, reduction) for part, shape in zip(losses, shapes, strict=True)]
+        else:
+            rows = torch.ops.cgcl_fast._patch_nce_layers(
+                [layer.query for layer in group],
+                [layer.key for layer in group],
+                [layer.extra for layer in group if layer.extra is not None],
+                [layer.offsets for layer in group if layer.offsets is not None],
+                temperature, among_keys, decoupled, normalize, *_formed_forward(group, among_keys, reduction, backend),
+            )[0]  # fmt: skip
+            found = _reduce_layers(rows, shapes, reduction)
+        results += [
+            loss if _autocast.enabled(layer.query) else loss.to(layer.query.dtype)
+            for loss, layer in zip(found, group, strict=True)
+        ]
+    return results
+
+
+class _Names(NamedTuple):
+    """What an error calls the op and its arguments."""
+
+    op: str
+    query: str
+    key: str
+    extra: str
+    offsets: str
+
+
+class _Layer(NamedTuple):
+    """Arguments of the operators: with negatives of the whole batch its images are one."""
+
+    query: Tensor
+    key: Tensor
+    extra: Tensor | None
+    offsets: Tensor | None
+
+
+def _check_options(op: str, temperature: float, negatives: str | None, loss: str, reduction: str) -> None:
+    _check.choice(op, "negatives", "none" if negatives is None else negatives, NEGATIVES)
     _check.choice(op, "loss", loss, LOSSES)
     _check.choice(op, "reduction", reduction, REDUCTIONS)
     if not temperature > 0:
         raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
-    if extra_negatives is not None:
-        _check.tensor(op, "extra_negatives", extra_negatives, 2, "(M, C)")
-        _check.shape(op, "extra_negatives", extra_negatives, (extra_negatives.shape[0], query.shape[2]), "(M, C)")
-        _check.same_device(op, "extra_negatives", extra_negatives, "query", query)
 
+
+def _prepare(
+    names: _Names,
+    query: Tensor,
+    key: Tensor,
+    negatives: str | None,
+    num_negatives: int | None,
+    extra: Tensor | None,
+    offsets: Tensor | None,
+) -> _Layer:
+    """The checked arguments of a layer, in one dtype."""
+    op = names.op
+    _check.tensor(op, names.query, query, 3, "(B, P, C)")
+    _check.tensor(op, names.key, key, 3, "(B, P, C)")
+    _check.shape(op, names.key, key, tuple(query.shape), f"(B, P, C), {names.query}'s")
+    _check.same_device(op, names.key, key, names.query, query)
+    if extra is not None:
+        _check.tensor(op, names.extra, extra, 2, "(M, C)")
+        _check.shape(op, names.extra, extra, (extra.shape[0], query.shape[2]), "(M, C)")
+        _check.same_device(op, names.extra, extra, names.query, query)
     B, P, C = query.shape
     count = B * P if negatives == "batch" else P
-    offsets = _resolve_offsets(negatives, num_negatives, offsets, count, query.device)
-
+    offsets = _resolve_offsets(names, negatives or "none", num_negatives, offsets, count, query.device)
     dtype = torch.promote_types(query.dtype, key.dtype)
-    if extra_negatives is not None:
-        dtype = torch.promote_types(dtype, extra_negatives.dtype)
-        extra_negatives = extra_negatives.to(dtype)
+    if extra is not None:
+        dtype = torch.promote_types(dtype, extra.dtype)
+        extra = extra.to(dtype)
     query, key = query.to(dtype), key.to(dtype)
     if negatives == "batch":
         query, key = query.reshape(1, count, C), key.reshape(1, count, C)
-    among_keys = "none" if negatives == "none" else "all"
-    decoupled = loss == "decoupled"
-    backend = choose(op, query)
-    if backend == "reference":
-        losses = patch_nce_reference(
-            query, key, extra_negatives, offsets, temperature, among_keys, decoupled, normalize
-        )
-    else:
-        query_grad = torch.is_grad_enabled() and query.requires_grad
-        # Where every row counts the same, the gradient of the keys too is known before the upstream gradient; for many
-        # keys its partial sums would take more memory than the logits' tiles.
-        key_grad = torch.is_grad_enabled() and key.requires_grad and reduction != "none"
-        # On a GPU nothing is saved by forming it early.
-        key_grad = key_grad and among_keys == "all" and count <= MOST_KEYS_FORMED_FORWARD and backend == "native"
-        losses = torch.ops.cgcl_fast._patch_nce(
-            query, key, extra_negatives, offsets, temperature, among_keys, decoupled, normalize, query_grad, key_grad
-        )[0]
-    if negatives == "batch":
-        losses = losses.reshape(B, P)
-    if reduction == "mean":
-        losses = losses.mean()
-    elif reduction == "sum":
-        losses = losses.sum()
-    return losses if _autocast.enabled(query) else losses.to(dtype)
+    return _Layer(query, key, extra, offsets)
 
 
-def patch_nce_layers(queries: Sequence[Tensor], keys: Sequence[Tensor], **options: Any) -> list[Tensor]:
-    """`patch_nce` of several layers, whose numbers of patches and channels may differ.
+def _for_each(op: str, name: str, given: Tensor | Sequence[Tensor] | None, count: int) -> Sequence[Tensor | None]:
+    """One of `given` for each layer."""
+    if given is None or isinstance(given, Tensor):
+        return [given] * count
+    if len(given) != count:
+        raise ValueError(f"{op}: expected one of {name} for each of {count} layers, got {len(given)}")
+    return given
 
-    Args:
-        queries, keys: one (B, P, C) a layer.
-        options: those of `patch_nce`, the same for each layer.
 
-    Returns:
-        One result a layer.
+def _groups(layers: list[_Layer]) -> list[list[_Layer]]:
+    """Neighbouring layers of one dtype on one device, at most as many as a launch takes."""
+    groups: list[list[_Layer]] = []
+    for layer in layers:
+        like = groups[-1][-1].query if groups else None
+        if (
+            like is not None
+            and like.dtype == layer.query.dtype
+            and like.device == layer.query.device
+            and len(groups[-1]) < MOST_LAYERS
+        ):
+            groups[-1].append(layer)
+        else:
+            groups.append([layer])
+    return groups
 
-    Raises:
-        ValueError: the lists differ in length; and as `patch_nce`.
-    """
-    if len(queries) != len(keys):
-        raise ValueError(f"patch_nce_layers: expected as many keys as queries, got {len(keys)} and {len(queries)}")
-    return [patch_nce(query, key, **options) for query, key in zip(queries, keys, strict=True)]
+
+def _formed_forward(layers: list[_Layer], among_keys: str, reduction: str, backend: str) -> tuple[bool, bool]:
+    """Whether the forward pass forms the gradient of the queries, and that of the keys."""
+    grad = torch.is_grad_enabled()
+    query_grad = grad and any(layer.query.requires_grad for layer in layers)
+    # Where every row counts the same, the gradient of the keys too is known before the upstream gradient; for many keys
+    # its partial sums would take more memory than the logits' tiles, and on a GPU nothing is saved by forming it early.
+    key_grad = grad and any(layer.key.requires_grad for layer in layers) and reduction != "none"
+    few = all(layer.key.shape[1] <= MOST_KEYS_FORMED_FORWARD for layer in layers)
+    return query_grad, key_grad and among_keys == "all" and few and backend == "native"
+
+
+def _reduce(losses: Tensor, shape: Sequence[int], reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses.reshape(shape)
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _reduce_layers(rows: Tensor, shapes: Sequence[Sequence[int]], reduction: str) -> list[Tensor]:
+    """The results of layers whose losses lie one behind the other; of layers of one size without a launch for each."""
+    sizes = [B * P for B, P in shapes]
+    if reduction != "none" and all(size == sizes[0] for size in sizes):
+        table = rows.reshape(len(sizes), sizes[0])
+        return list((table.mean(1) if reduction == "mean" else table.sum(1)).unbind())
+    return [_reduce(part, shape, reduction) for part, shape in zip(rows.split(sizes), shapes, strict=True)]
 
 
 def _resolve_offsets(
-    negatives: str, num_negatives: int | None, offsets: Tensor | None, count: int, device: torch.device
+    names: _Names, negatives: str, num_negatives: int | None, offsets: Tensor | None, count: int, device: torch.device
 ) -> Tensor | None:
-    op = "patch_nce"
+    op, name = names.op, names.offsets
     if negatives == "none":
         if num_negatives is not None or offsets is not None:
             raise ValueError(
@@ -200,9 +334,9 @@ def _resolve_offsets(
         if num_negatives is None or num_negatives >= count - 1:
             return None
         return torch.randperm(count - 1, device=device)[:num_negatives] + 1
-    _check.integer_ids(op, "offsets", offsets)
+    _check.integer_ids(op, name, offsets)
     if offsets.dim() != 1:
-        raise ValueError(f"{op}: expected offsets of shape (M,), got {tuple(offsets.shape)}")
+        raise ValueError(f"{op}: expected {name} of shape (M,), got {tuple(offsets.shape)}")
     if num_negatives is not None and num_negatives != offsets.shape[0]:
         raise ValueError(
             f"{op}: expected num_negatives to be the number of offsets {offsets.shape[0]}, got {num_negatives}"
@@ -210,9 +344,9 @@ def _resolve_offsets(
     if offsets.device.type == "cpu" and not torch.compiler.is_compiling():
         values = offsets.tolist()
         if any(not 1 <= value < count for value in values):
-            raise ValueError(f"{op}: expected offsets between 1 and {count - 1} (the other keys), got {values}")
+            raise ValueError(f"{op}: expected {name} between 1 and {count - 1} (the other keys), got {values}")
         if len(set(values)) < len(values):
-            raise ValueError(f"{op}: expected distinct offsets, got {values}")
+            raise ValueError(f"{op}: expected distinct {name}, got {values}")
     return offsets.to(device)
 
 
@@ -292,16 +426,116 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
     )
 
 
+def _sizes(tensors: Sequence[Tensor]) -> list[int]:
+    return [tensor.numel() for tensor in tensors]
+
+
+def _fake_layers(
+    queries: list[Tensor],
+    keys: list[Tensor],
+    extras: list[Tensor],
+    offsets: list[Tensor],
+    temperature: float,
+    negatives: str,
+    decoupled: bool,
+    normalize: bool,
+    query_grad: bool,
+    key_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, size = sum(query.shape[0] * query.shape[1] for query in queries), sum(_sizes(queries))
+
+    def empty(*sizes: int) -> Tensor:
+        return queries[0].new_empty(sizes, dtype=torch.float32)
+
+    return empty(rows), empty(2, rows), empty(size if query_grad else 0), empty(size if key_grad else 0)
+
+
+def _fake_layers_backward(
+    grad: Tensor,
+    queries: list[Tensor],
+    keys: list[Tensor],
+    extras: list[Tensor],
+    offsets: list[Tensor],
+    denominator: Tensor,
+    unit_grad: Tensor,
+    unit_key_grad: Tensor,
+    temperature: float,
+    negatives: str,
+    decoupled: bool,
+    normalize: bool,
+    need_query: bool,
+    need_key: bool,
+    need_extra: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    size, extra_size = sum(_sizes(queries)), sum(_sizes(extras))
+
+    def empty(size: int) -> Tensor:
+        return queries[0].new_empty((size,), dtype=torch.float32)
+
+    return empty(size if need_query else 0), empty(size if need_key else 0), empty(extra_size if need_extra else 0)
+
+
+def _setup_layers_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *lists, temperature, negatives, decoupled, normalize, query_grad, _ = inputs
+    _, denominator, unit_grad, unit_key_grad = output
+    ctx.save_for_backward(*(tensor for tensors in lists for tensor in tensors), denominator, unit_grad, unit_key_grad)
+    ctx.lengths = [len(tensors) for tensors in lists]
+    ctx.options = (temperature, negatives, decoupled, normalize)
+    ctx.has_unit_grad = query_grad
+    ctx.mark_non_differentiable(denominator, unit_grad, unit_key_grad)
+    ctx.set_materialize_grads(False)
+
+
+def _layers_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    saved = list(ctx.saved_tensors)
+    lists = [[saved.pop(0) for _ in range(length)] for length in ctx.lengths]
+    grads: list[list[Tensor | None]] = [[None] * length for length in ctx.lengths]
+    rest = (None,) * 6
+    if grad is None:
+        return (*grads, *rest)
+    needs = [any(need) for need in ctx.needs_input_grad[:3]]
+    if needs[0] and not ctx.has_unit_grad:
+        raise RuntimeError(
+            "cgcl_fast._patch_nce_layers: query_grad=False was given but queries' gradients are asked for"
+        )
+    found = torch.ops.cgcl_fast._patch_nce_layers_backward(grad, *lists, *saved, *ctx.options, *needs)
+    for i, (flat, tensors, need) in enumerate(zip(found, lists, ctx.needs_input_grad, strict=False)):
+        if needs[i]:
+            parts = flat.to(tensors[0].dtype).split(_sizes(tensors))
+            grads[i] = [
+                part.view(tensor.shape) if wanted else None
+                for part, tensor, wanted in zip(parts, tensors, need, strict=True)
+            ]
+    return (*grads, *rest)
+
+
 _registry.fake("_patch_nce", _fake_forward)
 _registry.fake("_patch_nce_backward", _fake_backward)
 _registry.gradient("_patch_nce", _backward, _setup_context)
 _registry.once_differentiable("_patch_nce_backward", "patch_nce")
 _registry.native_on_cpu("patch_nce")
 _registry.native_on_cpu("patch_nce_layers")
-_registry.triton(("patch_nce",), "patch_nce", _patch_nce="forward", _patch_nce_backward="backward")
+_registry.fake("_patch_nce_layers", _fake_layers)
+_registry.fake("_patch_nce_layers_backward", _fake_layers_backward)
+_registry.gradient("_patch_nce_layers", _layers_backward, _setup_layers_context)
+_registry.once_differentiable("_patch_nce_layers_backward", "patch_nce_layers")
+_registry.triton(
+    ("patch_nce", "patch_nce_layers"),
+    "patch_nce",
+    _patch_nce="forward",
+    _patch_nce_backward="backward",
+    _patch_nce_layers="forward_layers",
+    _patch_nce_layers_backward="backward_layers",
+)
 _registry.public(
     'patch_nce(Tensor query, Tensor key, *, float temperature=0.07, str? negatives="image", int? num_negatives=None,'
     ' Tensor? extra_negatives=None, Tensor? offsets=None, bool normalize=False, str loss="infonce",'
     ' str reduction="mean") -> Tensor',
     patch_nce,
+)
+_registry.public(
+    'patch_nce_layers(Tensor[] queries, Tensor[] keys, *, float temperature=0.07, str? negatives="image",'
+    " int? num_negatives=None, Tensor[]? extra_negatives=None, Tensor[]? offsets=None, bool normalize=False,"
+    ' str loss="infonce", str reduction="mean") -> Tensor[]',
+    patch_nce_layers,
 )

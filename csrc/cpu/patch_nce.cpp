@@ -1,4 +1,4 @@
-// cgcl_fast::_patch_nce and _patch_nce_backward on the CPU. Logits exist a tile of rows at a time: matrix products by
+// cgcl_fast::_patch_nce, _patch_nce_layers and their backward on the CPU. Logits exist a tile of rows at a time: matrix products by
 // the tensor library, everything between them by kernels/patch_nce.cpp while the tile is in the cache.
 #include "kernels/patch_nce.h"
 
@@ -147,34 +147,42 @@ void scale_rows(float* out, const float* rows, const float* factors, int64_t cou
     }
 }
 
-// -> loss (B, P), denominator (2, B, P) as top and 1/Σexp(logit - top), d loss_s / d query_s and d Σloss / d key (B, P, C)
-// or empty tensors. All float32.
-std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
-                                             std::optional<Tensor> offsets, double temperature, std::string negatives,
-                                                     bool decoupled, bool normalize, bool query_grad, bool key_grad) {
-  const auto [B, P, C, M] = check(query, key, extra);
-  const KeyNegatives kind = negatives_of(negatives, offsets);
-  const std::vector<float> mask = offset_mask(offsets, P, decoupled, 1);
-  const Rows q(query, normalize), k(key, normalize);
-  std::optional<Rows> e;
-  if (M > 0) e.emplace(*extra, normalize);
+// What a call has for every layer.
+struct Options {
+  double temperature;
+  std::string negatives;
+  bool decoupled, normalize;
+};
 
-  Tensor loss = new_tensor(query, {B, P}, ScalarType::Float), denominator = new_tensor(query, {2, B, P}, ScalarType::Float);
+// A layer's results of the forward pass; grad and dkey are null if not asked for.
+struct Forward {
+  float *loss, *top, *inverse_sum, *grad, *dkey;
+};
+
+void forward_layer(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra,
+                   const std::optional<Tensor>& offsets, const Options& options, const Forward& out) {
+  const auto [B, P, C, M] = check(query, key, extra);
+  const KeyNegatives kind = negatives_of(options.negatives, offsets);
+  const bool decoupled = options.decoupled, query_grad = out.grad != nullptr, key_grad = out.dkey != nullptr;
+  const std::vector<float> mask = offset_mask(offsets, P, decoupled, 1);
+  const Rows q(query, options.normalize), k(key, options.normalize);
+  std::optional<Rows> e;
+  if (M > 0) e.emplace(*extra, options.normalize);
+
   STD_TORCH_CHECK(!key_grad || kind != KeyNegatives::none, "patch_nce: key_grad needs negatives among the keys");
-  Tensor grad = new_tensor(query, {query_grad ? B : 0, P, C}, ScalarType::Float);
-  Tensor dkey = new_tensor(query, {key_grad ? B : 0, P, C}, ScalarType::Float);
-  float *loss_data = floats(loss), *top = floats(denominator), *inverse_sum = top + B * P, *grad_data = floats(grad);
+  float *loss_data = out.loss, *top = out.top, *inverse_sum = out.inverse_sum, *grad_data = out.grad;
   const PatchNceKernels& kernels = patch_nce_kernels();
   const int64_t keys = kind == KeyNegatives::none ? 0 : P, channels = C, extras = M, count = P;
-  const double inverse_temperature = 1.0 / temperature;
+  const double inverse_temperature = 1.0 / options.temperature;
 
   // Tiles of one image each add to the gradient of its keys, into sums of their own; with images enough for all threads a
   // tile is an image.
   const bool whole_images = key_grad && B >= int64_t(torch::stable::get_num_threads());
   const int64_t tile = whole_images ? std::max<int64_t>(1, P) : tile_rows(B * P, keys + M);
   const int64_t tiles = (P + tile - 1) / tile;
-  const Tensor parts = key_grad && tiles > 1 ? new_tensor(query, {B, tiles, P, C}, ScalarType::Float) : dkey;
-  float* parts_data = floats(parts);
+  std::optional<Tensor> parts;
+  if (key_grad && tiles > 1) parts = new_tensor(query, {B, tiles, P, C}, ScalarType::Float);
+  float* parts_data = parts.has_value() ? floats(*parts) : out.dkey;
   const int64_t columns = keys + M + (key_grad || (query_grad && M > 0) ? C : 0);
   for_tiles(B, P, tile, columns, (keys + M) * C, [&](int64_t image, int64_t first, int64_t rows, float* scratch) {
     const int64_t start = image * count + first;
@@ -210,7 +218,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, s
     q.undo(g, start, rows, channels);
   });
   if (key_grad) {
-    float* target = floats(dkey);
+    float* target = out.dkey;
     parallel(B * P, (tiles + 1) * C, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; tiles > 1 && row < end; ++row)
         for (int64_t c = 0; c < channels; ++c) {
@@ -222,31 +230,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, s
       k.undo(target + begin * channels, begin, end - begin, channels);
     });
   }
-  return {loss, denominator, grad, dkey};
 }
 
-// -> d query, d key, d extra of Σ grad·loss (float32), each empty if not asked for.
-std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query, Tensor key, std::optional<Tensor> extra,
-                                                      std::optional<Tensor> offsets, Tensor denominator, Tensor unit_grad,
-                                                      Tensor unit_key_grad,
-                                                      double temperature, std::string negatives, bool decoupled,
-                                                      bool normalize, bool need_query, bool need_key, bool need_extra) {
-  const auto [B, P, C, M] = check(query, key, extra);
-  const KeyNegatives kind = negatives_of(negatives, offsets);
-  STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == B && grad.size(1) == P, "patch_nce: expected grad of shape (B, P)");
-  const Tensor upstream = as_float32(grad), saved = as_float32(denominator);
-  STD_TORCH_CHECK(saved.numel() == 2 * B * P, "patch_nce: expected denominator of shape (2, B, P)");
-  const float *g = floats(upstream), *top = floats(saved), *inverse_sum = top + B * P;
-  Tensor dquery = new_tensor(query, {need_query ? B : 0, P, C}, ScalarType::Float);
-  Tensor dkey = new_tensor(query, {need_key ? B : 0, P, C}, ScalarType::Float);
-  Tensor dextra = new_tensor(query, {need_extra ? M : 0, C}, ScalarType::Float);
+// What the backward pass has of a layer; a result that is not needed is null.
+struct Backward {
+  const float *grad, *top, *inverse_sum, *unit_grad, *unit_key_grad;
+  float *dquery, *dkey, *dextra;
+};
 
-  if (need_query) {
-    STD_TORCH_CHECK(unit_grad.dim() == 3 && unit_grad.numel() == B * P * C,
-                    "patch_nce: expected the query's gradient from the forward pass");
-    const Tensor unit = as_float32(unit_grad);
-    const float* source = floats(unit);
-    float* target = floats(dquery);
+void backward_layer(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra,
+                    const std::optional<Tensor>& offsets, const Options& options, const Backward& io) {
+  const auto [B, P, C, M] = check(query, key, extra);
+  const KeyNegatives kind = negatives_of(options.negatives, offsets);
+  const bool decoupled = options.decoupled, normalize = options.normalize;
+  const float *g = io.grad, *top = io.top, *inverse_sum = io.inverse_sum;
+
+  if (io.dquery != nullptr) {
+    const float* source = io.unit_grad;
+    float* target = io.dquery;
     const int64_t channels = C;
     parallel(B * P, C, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
@@ -254,27 +255,25 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
     });
   }
   // What the forward pass formed is the gradient of Σloss: it was asked for where every loss counts the same.
-  const bool key_formed = need_key && unit_key_grad.numel() > 0;
-  if (key_formed) {
-    const Tensor unit = as_float32(unit_key_grad);
-    STD_TORCH_CHECK(unit.numel() == B * P * C, "patch_nce: expected the keys' gradient from the forward pass");
-    const float *source = floats(unit), factor = g[0];
-    float* target = floats(dkey);
+  if (io.dkey != nullptr && io.unit_key_grad != nullptr && B * P > 0) {
+    const float *source = io.unit_key_grad, factor = g[0];
+    float* target = io.dkey;
     parallel(B * P * C, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) target[i] = source[i] * factor;
     });
-    need_key = false;
   }
-  if (!need_key && !need_extra) return {dquery, dkey, dextra};
+  const bool need_key = io.dkey != nullptr && io.unit_key_grad == nullptr;
+  const bool need_extra = io.dextra != nullptr && M > 0;
+  if (!need_key && !need_extra) return;
 
   const std::vector<float> mask = offset_mask(offsets, P, decoupled, -1);
   const Rows q(query, normalize);
   const PatchNceKernels& kernels = patch_nce_kernels();
-  const double inverse_temperature = 1.0 / temperature;
+  const double inverse_temperature = 1.0 / options.temperature;
   const int64_t channels = C, count = P, images = B;
   if (need_key) {
     const Rows k(key, normalize);
-    float* target = floats(dkey);
+    float* target = io.dkey;
     for_tiles(B, P, tile_rows(B * P, P), P, P * C, [&](int64_t image, int64_t first, int64_t rows, float* products) {
       const int64_t start = image * count + first;
       const float* q_image = q.data + image * count * channels;
@@ -285,9 +284,9 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
       k.undo(target + start * channels, start, rows, channels);
     });
   }
-  if (need_extra && M > 0) {
+  if (need_extra) {
     const Rows e(*extra, normalize);
-    float* target = floats(dextra);
+    float* target = io.dextra;
     const int64_t all = images * count;
     for_tiles(1, M, tile_rows(M, all), all, all * C, [&](int64_t, int64_t first, int64_t rows, float* products) {
       product(products, e.data + first * channels, q.data, rows, channels, all, true);
@@ -301,7 +300,132 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
       e.undo(target + first * channels, first, rows, channels);
     });
   }
+}
+
+// Layers whose results lie one behind the other in one tensor of each kind.
+struct Layers {
+  const std::vector<Tensor>&queries, &keys, &extras, &offsets;
+  int64_t rows = 0, size = 0, extra_size = 0;
+
+  Layers(const std::vector<Tensor>& queries, const std::vector<Tensor>& keys, const std::vector<Tensor>& extras,
+         const std::vector<Tensor>& offsets)
+      : queries(queries), keys(keys), extras(extras), offsets(offsets) {
+    const size_t n = queries.size();
+    STD_TORCH_CHECK(n > 0 && keys.size() == n && (extras.empty() || extras.size() == n) &&
+                        (offsets.empty() || offsets.size() == n),
+                    "patch_nce_layers: expected one of each list for every layer");
+    for (size_t i = 0; i < n; ++i) {
+      const auto [B, P, C, M] = check(queries[i], keys[i], extra(i));
+      rows += B * P;
+      size += B * P * C;
+      extra_size += M * C;
+    }
+  }
+
+  std::optional<Tensor> extra(size_t i) const {
+    return extras.empty() ? std::nullopt : std::optional<Tensor>(extras[i]);
+  }
+  std::optional<Tensor> offset(size_t i) const {
+    return offsets.empty() ? std::nullopt : std::optional<Tensor>(offsets[i]);
+  }
+
+  // body(layer, its first row, its first element of query and key, that of extra)
+  template <class F>
+  void each(const F& body) const {
+    int64_t row = 0, element = 0, extra_element = 0;
+    for (size_t i = 0; i < queries.size(); ++i) {
+      body(i, row, element, extra_element);
+      row += queries[i].size(0) * queries[i].size(1);
+      element += queries[i].numel();
+      extra_element += extras.empty() ? 0 : extras[i].numel();
+    }
+  }
+};
+
+inline float* at(float* data, bool there, int64_t offset) { return there ? data + offset : nullptr; }
+
+// -> loss (R,) of all R rows, denominator (2, R) as top and 1/Σexp(logit - top), d loss_s / d query_s and d Σloss / d key
+// of all layers, or empty tensors. All float32. With key_grad the gradient of the keys is that of the sum of their layer.
+std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce_layers(std::vector<Tensor> queries, std::vector<Tensor> keys,
+                                                            std::vector<Tensor> extras, std::vector<Tensor> offsets,
+                                                            double temperature, std::string negatives, bool decoupled,
+                                                            bool normalize, bool query_grad, bool key_grad) {
+  const Layers layers(queries, keys, extras, offsets);
+  const Options options{temperature, negatives, decoupled, normalize};
+  const auto result = [&](auto... sizes) { return new_tensor(queries[0], {sizes...}, ScalarType::Float); };
+  Tensor loss = result(layers.rows), denominator = result(int64_t(2), layers.rows);
+  Tensor grad = result(query_grad ? layers.size : 0), dkey = result(key_grad ? layers.size : 0);
+  float *losses = floats(loss), *top = floats(denominator), *grads = floats(grad), *dkeys = floats(dkey);
+  layers.each([&](size_t i, int64_t row, int64_t element, int64_t) {
+    const bool any = queries[i].numel() > 0;
+    forward_layer(queries[i], keys[i], layers.extra(i), layers.offset(i), options,
+                  {losses + row, top + row, top + layers.rows + row, at(grads, query_grad && any, element),
+                   at(dkeys, key_grad && any, element)});
+  });
+  return {loss, denominator, grad, dkey};
+}
+
+// -> d query, d key, d extra of Σ grad·loss (float32), of all layers, each empty if not asked for.
+std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(
+    Tensor grad, std::vector<Tensor> queries, std::vector<Tensor> keys, std::vector<Tensor> extras,
+    std::vector<Tensor> offsets, Tensor denominator, Tensor unit_grad, Tensor unit_key_grad, double temperature,
+    std::string negatives, bool decoupled, bool normalize, bool need_query, bool need_key, bool need_extra) {
+  const Layers layers(queries, keys, extras, offsets);
+  const Options options{temperature, negatives, decoupled, normalize};
+  STD_TORCH_CHECK(grad.numel() == layers.rows, "patch_nce: expected grad of shape (B, P)");
+  STD_TORCH_CHECK(denominator.numel() == 2 * layers.rows, "patch_nce: expected denominator of shape (2, B, P)");
+  STD_TORCH_CHECK(!need_query || unit_grad.numel() == layers.size,
+                  "patch_nce: expected the query's gradient from the forward pass");
+  const bool key_formed = need_key && unit_key_grad.numel() > 0;
+  STD_TORCH_CHECK(!key_formed || unit_key_grad.numel() == layers.size,
+                  "patch_nce: expected the keys' gradient from the forward pass");
+  const Tensor upstream = as_float32(grad), saved = as_float32(denominator), unit = as_float32(unit_grad),
+               key_unit = as_float32(unit_key_grad);
+  const auto result = [&](int64_t size) { return new_tensor(queries[0], {size}, ScalarType::Float); };
+  Tensor dquery = result(need_query ? layers.size : 0), dkey = result(need_key ? layers.size : 0);
+  Tensor dextra = result(need_extra ? layers.extra_size : 0);
+  float *g = floats(upstream), *top = floats(saved), *units = floats(unit), *key_units = floats(key_unit);
+  float *dqueries = floats(dquery), *dkeys = floats(dkey), *dextras = floats(dextra);
+  layers.each([&](size_t i, int64_t row, int64_t element, int64_t extra_element) {
+    backward_layer(queries[i], keys[i], layers.extra(i), layers.offset(i), options,
+                   {g + row, top + row, top + layers.rows + row, at(units, need_query, element),
+                    at(key_units, key_formed, element), at(dqueries, need_query, element), at(dkeys, need_key, element),
+                    at(dextras, need_extra, extra_element)});
+  });
   return {dquery, dkey, dextra};
+}
+
+std::vector<Tensor> listed(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() ? std::vector<Tensor>{*tensor} : std::vector<Tensor>{};
+}
+
+Tensor shaped(const Tensor& flat, std::initializer_list<int64_t> shape) {
+  return torch::stable::view(flat, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()));
+}
+
+// The same of one layer, with its shapes.
+std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
+                                                     std::optional<Tensor> offsets, double temperature,
+                                                     std::string negatives, bool decoupled, bool normalize,
+                                                     bool query_grad, bool key_grad) {
+  const auto [B, P, C, M] = check(query, key, extra);
+  const auto [loss, denominator, grad, dkey] = patch_nce_layers(
+      {query}, {key}, listed(extra), listed(offsets), temperature, negatives, decoupled, normalize, query_grad, key_grad);
+  return {shaped(loss, {B, P}), shaped(denominator, {2, B, P}), shaped(grad, {query_grad ? B : 0, P, C}),
+          shaped(dkey, {key_grad ? B : 0, P, C})};
+}
+
+std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query, Tensor key, std::optional<Tensor> extra,
+                                                      std::optional<Tensor> offsets, Tensor denominator,
+                                                      Tensor unit_grad, Tensor unit_key_grad, double temperature,
+                                                      std::string negatives, bool decoupled, bool normalize,
+                                                      bool need_query, bool need_key, bool need_extra) {
+  const auto [B, P, C, M] = check(query, key, extra);
+  const auto [dquery, dkey, dextra] = patch_nce_layers_backward(
+      grad, {query}, {key}, listed(extra), listed(offsets), denominator, unit_grad, unit_key_grad, temperature,
+      negatives, decoupled, normalize, need_query, need_key, need_extra);
+  return {shaped(dquery, {need_query ? B : 0, P, C}), shaped(dkey, {need_key ? B : 0, P, C}),
+          shaped(dextra, {need_extra ? M : 0, C})};
 }
 
 }  // namespace
@@ -310,4 +434,6 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
 STABLE_TORCH_LIBRARY_IMPL(cgcl_fast, CPU, m) {
   m.impl("_patch_nce", TORCH_BOX(&cgcl::patch_nce));
   m.impl("_patch_nce_backward", TORCH_BOX(&cgcl::patch_nce_backward));
+  m.impl("_patch_nce_layers", TORCH_BOX(&cgcl::patch_nce_layers));
+  m.impl("_patch_nce_layers_backward", TORCH_BOX(&cgcl::patch_nce_layers_backward));
 }

@@ -247,15 +247,155 @@ def test_num_negatives_draws_distinct_offsets_from_the_default_generator():
     assert torch.equal(ops.patch_nce(query, key, num_negatives=99), everything)
 
 
-def test_layers_are_the_layers_one_by_one():
-    queries = [unit(2, P, C) for P, C in ((9, 8), (16, 4), (1, 32))]
-    keys = [unit(*q.shape, seed=5) for q in queries]
-    results = ops.patch_nce_layers(queries, keys, temperature=0.2)
-    assert all(
-        torch.equal(r, ops.patch_nce(q, k, temperature=0.2)) for r, q, k in zip(results, queries, keys, strict=True)
+SIZES = ((2, 9, 8), (1, 21, 4), (3, 2, 20))
+
+
+def layers_of(sizes, seed=0):
+    return [3 * unit(*size, seed=seed + i) for i, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("sizes", [SIZES, ((2, 9, 8),) * 3, ((2, 9, 8),) * 9], ids=["unlike", "alike", "many"])
+@pytest.mark.parametrize("case", CASES[:: 5 if INTERPRET else 1], ids=str)
+def test_layers_are_the_layers_one_by_one(case, sizes, reduction):
+    queries, keys = layers_of(sizes), layers_of(sizes, seed=20)
+    extras = [2 * unit(5 + i, C, seed=40 + i) for i, (_, _, C) in enumerate(sizes)] if case["extra"] else None
+    chosen = options(case) | {"normalize": True, "reduction": reduction}
+    if case["offsets"] is not None:  # fewer where a layer has fewer patches
+        chosen["offsets"] = [
+            torch.tensor([o for o in case["offsets"] if o < (B * P if case["negatives"] == "batch" else P)])
+            for B, P, _ in sizes
+        ]
+    leaves = [tensor.requires_grad_() for tensor in (*queries, *keys, *(extras or []))]
+    results = ops.patch_nce_layers(queries, keys, extra_negatives=extras, **chosen)
+    single = []
+    for i, (query, key) in enumerate(zip(queries, keys, strict=True)):
+        own = chosen | ({"offsets": chosen["offsets"][i]} if "offsets" in chosen else {})
+        single.append(ops.patch_nce(query, key, extra_negatives=None if extras is None else extras[i], **own))
+    upstream = [randn(*r.shape, generator=torch.Generator().manual_seed(i)) for i, r in enumerate(single)]
+    found, expected = (torch.autograd.grad(losses, leaves, upstream) for losses in (results, single))
+    for result, loss in zip((*results, *found), (*single, *expected), strict=True):
+        torch.testing.assert_close(result, loss, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_need_not_all_have_a_gradient():
+    queries, keys = layers_of(SIZES), layers_of(SIZES, seed=20)
+    wanted = [queries[1].requires_grad_(), keys[2].requires_grad_()]
+    together = ops.patch_nce_layers(queries, keys, reduction="none")
+    alone = [ops.patch_nce(q, k, reduction="none") for q, k in zip(queries, keys, strict=True)]
+    found, expected = (
+        torch.autograd.grad(sum(loss.square().sum() for loss in losses), wanted) for losses in (together, alone)
     )
-    with pytest.raises(ValueError, match="as many keys as queries, got 2 and 3"):
-        ops.patch_nce_layers(queries, keys[:2])
+    for gradient, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_of_other_kinds():
+    """No layers, layers without rows, layers of different dtypes, one set of negatives for all."""
+    assert ops.patch_nce_layers([], []) == []
+    queries, keys = layers_of(((2, 9, 8), (0, 4, 8), (1, 9, 8))), layers_of(((2, 9, 8), (0, 4, 8), (1, 9, 8)), seed=20)
+    extra, offsets = unit(7, 8), torch.tensor([1, 3])
+    for dtypes in ((torch.float32,) * 3, (torch.float32, torch.float64, torch.bfloat16)):
+        q, k = ([t.to(dtype) for t, dtype in zip(tensors, dtypes, strict=True)] for tensors in (queries, keys))
+        results = ops.patch_nce_layers(q, k, extra_negatives=extra, offsets=offsets, normalize=True, reduction="sum")
+        for i, result in enumerate(results):
+            expected = ops.patch_nce(
+                q[i], k[i], extra_negatives=extra, offsets=offsets, normalize=True, reduction="sum"
+            )
+            assert result.dtype == expected.dtype
+            torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_with_all_gradients(dtype):
+    sizes = SIZES
+
+    def op(*tensors):
+        queries, keys, extras = tensors[:3], tensors[3:6], tensors[6:]
+        losses = ops.patch_nce_layers(queries, keys, extra_negatives=extras, reduction="none")
+        return torch.cat([loss.flatten() for loss in losses])
+
+    inputs = [unit(*size, seed=i) for i, size in enumerate(sizes * 2)]
+    inputs += [unit(6, C, seed=9 + C) for _, _, C in sizes]
+    assert_as_exact_as_eager(op, inputs, dtype, scale=2 * LOGIT)
+
+
+def layered(*tensors):
+    losses = ops.patch_nce_layers(tensors[:2], tensors[2:4], extra_negatives=tensors[4:], normalize=True)
+    return torch.stack(losses)
+
+
+def layered_inputs():
+    return [unit(*shape, seed=i) for i, shape in enumerate(((2, 7, 8), (1, 5, 4)) * 2)] + [unit(5, 8), unit(5, 4)]
+
+
+def test_layers_compile():
+    assert_compiles(layered, layered_inputs())
+
+
+def test_layers_second_derivative_raises():
+    if not native("patch_nce_layers"):
+        pytest.skip("no native library")
+    assert_not_twice_differentiable(layered, layered_inputs(), match="patch_nce_layers.*second derivatives")
+
+
+def test_layers_opcheck():
+    if not native("patch_nce_layers"):
+        pytest.skip("no native library")
+    queries, keys = (layers_of(SIZES[:2], seed) for seed in (0, 20))
+    extras = [unit(3, C, seed=40) for _, _, C in SIZES[:2]]
+    rows, size = sum(q.shape[:2].numel() for q in queries), sum(q.numel() for q in queries)
+    offsets = [torch.tensor([1, 3])] * 2
+    saved = torch.ones(2, rows), torch.ones(size), torch.ones(0)
+    arguments = (torch.ones(rows), queries, keys, extras, offsets, *saved, 0.1, "all", False, True, True, True, True)
+    torch.library.opcheck(torch.ops.cgcl_fast._patch_nce_layers_backward.default, arguments)
+    leaves = [[tensor.detach().requires_grad_() for tensor in tensors] for tensors in (queries, keys, extras)]
+    for chosen in ([], offsets):
+        arguments = (*leaves, chosen, 0.1, "all", False, True, True, True)
+        torch.library.opcheck(torch.ops.cgcl_fast._patch_nce_layers.default, arguments)
+
+
+def test_layers_torchscript():
+    @torch.jit.script
+    def scripted(queries: list[torch.Tensor], keys: list[torch.Tensor]) -> list[torch.Tensor]:
+        return torch.ops.cgcl_fast.patch_nce_layers(queries, keys, temperature=0.1, reduction="sum")
+
+    queries, keys = layers_of(SIZES), layers_of(SIZES, seed=20)
+    for result, expected in zip(
+        scripted(queries, keys),
+        ops.patch_nce_layers(queries, keys, temperature=0.1, reduction="sum"),
+        strict=True,
+    ):
+        torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"keys": layers_of(SIZES[:2])}, ValueError, "as many keys as queries, got 2 and 3"),
+        ({"keys": layers_of(SIZES[:2]) + [torch.zeros(3, 2, 5)]}, ValueError, r"keys\[2\] of shape .*queries\[2\]'s"),
+        (
+            {"queries": [*layers_of(SIZES[:2]), None]},
+            TypeError,
+            r"queries\[2\] to be a Tensor \(B, P, C\), got NoneType",
+        ),
+        ({"extra_negatives": [torch.zeros(3, 8)]}, ValueError, "one of extra_negatives for each of 3 layers, got 1"),
+        ({"extra_negatives": torch.zeros(3, 8)}, ValueError, r"extra_negatives\[1\] of shape \(M, C\) = \(3, 4\)"),
+        ({"loss": "triplet"}, ValueError, "patch_nce_layers: expected loss to be one of"),
+        ({"temperature": -1.0}, ValueError, "patch_nce_layers: expected temperature > 0"),
+    ],
+)
+def test_layers_errors_name_the_layer(change, error, message):
+    arguments = {"queries": layers_of(SIZES), "keys": layers_of(SIZES)} | change
+    queries, keys = arguments.pop("queries"), arguments.pop("keys")
+    with pytest.raises(error, match=message):
+        ops.patch_nce_layers(queries, keys, **arguments)
+
+
+@only_on_cpu
+def test_layers_offsets_out_of_range_name_the_layer():
+    with pytest.raises(ValueError, match=r"offsets\[2\] between 1 and 1 "):
+        ops.patch_nce_layers(layers_of(SIZES), layers_of(SIZES), offsets=torch.tensor([1, 2]))
 
 
 def test_same_inputs_same_bits():
