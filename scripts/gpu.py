@@ -34,6 +34,7 @@ TOTAL = 480.0  # seconds, for all of it
 #: Seconds for each step; the tests' is for each file.
 LIMITS = {"info": 40.0, "build": 150.0, "tests": 170.0, "sanitizer": 75.0, "benchmarks": 200.0, "report": 20.0}
 STEPS = tuple(LIMITS)
+CPU_ONLY = ("test_interpreter.py", "test_runs.py")
 NEEDED = ("torch", "triton", "numpy", "pytest", "setuptools")
 OPTIONAL = ("safetensors", "hypothesis", "ninja", "pybind11", "pytest-benchmark")
 PROBE = """
@@ -296,10 +297,10 @@ def find_nvcc() -> str:
 
 
 def test_files() -> list[str]:
-    """What has a meaning on a GPU. tests/kernels/test_interpreter.py runs what tests/ops runs, without a GPU."""
+    """What has a meaning on a GPU: not the interpreter, which runs tests/ops without one, nor whole runs on the CPU."""
     folders = [ROOT / "tests" / part for part in ("gpu", "ops", "nn", "methods", "kernels")]
     found = [path for folder in folders for path in folder.glob("test_*.py")]
-    return sorted(str(path.relative_to(ROOT)) for path in found if path.name != "test_interpreter.py")
+    return sorted(str(path.relative_to(ROOT)) for path in found if path.name not in CPU_ONLY)
 
 
 def main() -> int:

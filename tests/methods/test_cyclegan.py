@@ -21,7 +21,8 @@ SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 2}
 
 def batch_of() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    a, b = torch.rand(2, 2, 3, 32, 24, generator=generator, dtype=torch.float64) * 2 - 1
+    images = torch.rand(2, 2, 3, 32, 24, generator=generator, dtype=torch.float64, device="cpu")
+    a, b = images.to(torch.get_default_device()) * 2 - 1
     return {"A": a, "B": b}
 
 

@@ -22,7 +22,8 @@ SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_p
 
 def batch_of(n: int = 2, size: tuple[int, int] = (32, 40), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    a, b = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype) * 2 - 1
+    images = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu")
+    a, b = images.to(torch.get_default_device()) * 2 - 1
     return {"A": a, "B": b}
 
 
