@@ -125,6 +125,7 @@ def _fake(score: Tensor, candidates: Tensor, height: int, width: int, num_patche
 
 _registry.fake("_dag_select", _fake)
 _registry.native_on_cpu("dag_select")
+_registry.native_on_cuda("dag_select")
 _registry.triton(("dag_select",), "dag_select", _dag_select="forward")
 _registry.public(
     "dag_select(Tensor score, SymInt[] size, SymInt num_patches, *, float oversample=4, float importance=0.5,"

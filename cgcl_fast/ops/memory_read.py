@@ -142,6 +142,7 @@ _registry.fake("_memory_read_backward", _fake_backward)
 _registry.gradient("_memory_read", _backward, _setup_context)
 _registry.once_differentiable("_memory_read_backward", "memory_read")
 _registry.native_on_cpu("memory_read")
+_registry.native_on_cuda("memory_read")
 _registry.triton(("memory_read",), "memory_read", _memory_read="forward", _memory_read_backward="backward")
 _registry.public(
     "memory_read(Tensor content, Tensor keys, Tensor values, *, Tensor? pixel_class=None, Tensor? item_class=None)"

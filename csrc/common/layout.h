@@ -22,10 +22,15 @@ inline Map pixels_of(const Tensor& t) {
   return map;
 }
 
-inline Tensor empty_map(const Tensor& like, bool channels_last) {
+// Uninitialised, on the device and of the dtype of `like`.
+inline Tensor empty_map(const Tensor& like, std::initializer_list<int64_t> sizes, bool channels_last) {
   using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(like.sizes(), like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()), like.scalar_type(),
+                              std::nullopt, like.device(), std::nullopt,
                               channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+inline Tensor empty_map(const Tensor& like, bool channels_last) {
+  return empty_map(like, {like.size(0), like.size(1), like.size(2), like.size(3)}, channels_last);
 }
 
 }  // namespace cgcl
