@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cgcl_fast
-from cgcl_fast import _library, info, ops
+from cgcl_fast import _backend, _library, info, ops
 
 
 def test_text_names_versions_and_every_op(capsys):
@@ -39,6 +39,31 @@ def test_reference_is_explained():
     with cgcl_fast.backend("reference"):
         assert info.chosen("adain", "cpu") == ("reference", "the backend asked for")
     assert info.chosen("no_such_op", "cpu")[0] == "reference"
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
+def test_cuda_is_shown_without_a_gpu(capsys):
+    info.main([])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {row[0] for row in rows if len(row) > 2 and row[1] == "cuda"} >= set(ops.__all__)
+    assert any("_C_cuda" in row for row in rows)
+
+
+def test_choice_on_cuda_is_explained(monkeypatch):
+    kernels = {("triton", "cuda"): {"adain"}, ("native", "cuda"): {"adain", "dag_select"}}
+    monkeypatch.setattr(_backend, "kernels", kernels)
+    monkeypatch.setattr(_backend, "problems", {})
+    with cgcl_fast.backend("auto"):
+        half = "float32, float16, bfloat16; other dtypes take the reference"
+        assert info.chosen("adain", "cuda") == ("triton", half)
+        kernels.pop(("triton", "cuda"))
+        _backend.problems["triton", "cuda"] = "Triton is not installed"
+        assert info.chosen("adain", "cuda") == ("native", f"CUDA C++: Triton is not installed; {half}")
+        _backend.problems["native", "cuda"] = "not built: no nvcc"
+        reason = "no kernel for cuda; Triton is not installed; not built: no nvcc"
+        assert info.chosen("patch_nce", "cuda") == ("reference", reason)
+    with cgcl_fast.backend("native"):
+        assert info.chosen("adain", "cuda") == ("native", f"CUDA C++: the backend asked for; {half}")
 
 
 def test_backend_without_kernel_is_explained():
