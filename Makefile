@@ -24,8 +24,9 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# A process for each core, each with one thread: OpenMP's threads wait for each other, and long where cores are taken.
 pytest: $(VENV)/.tested
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
 
 # The benchmarks run once each, without timing: they show that they work.
 bench-smoke: $(VENV)/.tested

@@ -82,6 +82,15 @@ def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"machine_info": machine, "repeats": len(runs), "benchmarks": benchmarks}
 
 
+def take_memory(result: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Enter the peak memory that an earlier run measured: unlike times, it does not depend on what else runs."""
+    known = {entry["fullname"]: entry["extra_info"] for entry in earlier["benchmarks"]}
+    for entry in result["benchmarks"]:
+        for name, value in known.get(entry["fullname"], {}).items():
+            if name.endswith("_bytes"):
+                entry["extra_info"].setdefault(name, value)
+
+
 def rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
@@ -100,18 +109,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="timed for each benchmark and repeat (default: 0.6)")
     parser.add_argument("--select", default="", help="only benchmarks that match, as pytest -k")
     parser.add_argument("--no-memory", action="store_true", help="leave the measurement of peak memory out")
+    parser.add_argument("--memory-from", type=Path, help="take the peak memory from this earlier result")
     parser.add_argument("--device", default="cpu", help="device of the tensors (default: cpu)")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/DEVICE-MACHINE-DATE.json")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats: expected at least 1, got {arguments.repeats}")
-    memory = not arguments.no_memory
+    memory = not (arguments.no_memory or arguments.memory_from)
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         for i in range(arguments.repeats):
             Path(folder, str(i)).mkdir()
             runs.append(run_once(arguments, Path(folder, str(i)), memory and i == 0))
     result = merge(runs)
+    if arguments.memory_from:
+        take_memory(result, json.loads(arguments.memory_from.read_text()))
     output = arguments.output or default_output(result["machine_info"])
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1) + "\n")

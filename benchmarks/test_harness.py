@@ -216,3 +216,10 @@ def test_share_of_a_fill() -> None:
     result = report.Result(case.op, case.shape, case.direction, {"cgcl_fast": [1e-3]}, {}, {"cgcl_fast": case.info("")})
     machine = {**MACHINE, "fill_bytes_per_second": 1e12}
     assert result.share(machine) == pytest.approx(16 * 128 * 256 * 256 * 4 / 1e12 / 1e-3)
+
+
+def test_memory_of_an_earlier_result_is_taken_and_times_are_not():
+    old = {"fullname": "a", "extra_info": {"peak_extra_bytes": 7, "copy_bytes_per_second": 1.0}}
+    result = {"benchmarks": [{"fullname": "a", "extra_info": {"op": "x"}}, {"fullname": "b", "extra_info": {}}]}
+    run.take_memory(result, {"benchmarks": [old]})
+    assert [entry["extra_info"] for entry in result["benchmarks"]] == [{"op": "x", "peak_extra_bytes": 7}, {}]
