@@ -103,6 +103,7 @@ class _RunningPhase:
     phase: Phase
     module: nn.Module
     optimizer: Any  # accelerate's wrapper around Adam
+    rates: tuple[float, ...]  # of the optimizer's groups, before the schedule
 
 
 @dataclass(frozen=True)
@@ -210,13 +211,13 @@ class Trainer:
 
     def _prepare(self, phase: Phase) -> _RunningPhase:
         module = _PhaseModule(self.method, phase)
-        groups = [
-            {"params": network.parameters(), "lr": phase.optimizer.lr_of(name)}
-            for name, network in module.networks.items()
-        ]
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for name, network in module.networks.items():
+            by_rate.setdefault(phase.optimizer.lr_of(name), []).extend(network.parameters())
+        groups = [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
         adam = torch.optim.Adam(groups, betas=phase.optimizer.betas)
         module, optimizer = self.accelerator.prepare(module, adam)
-        return _RunningPhase(phase, module, optimizer)
+        return _RunningPhase(phase, module, optimizer, tuple(by_rate))
 
     def _to_device(self, batch: Batch) -> Batch:
         device = self.accelerator.device
@@ -297,8 +298,8 @@ class Trainer:
         """
         factor = self.schedule(self.step)
         for running in self.phases:
-            for name, group in zip(running.phase.networks, running.optimizer.param_groups, strict=True):
-                group["lr"] = running.phase.optimizer.lr_of(name) * factor
+            for rate, group in zip(running.rates, running.optimizer.param_groups, strict=True):
+                group["lr"] = rate * factor
         losses: dict[str, Tensor] = {}
         for part in parts:
             inputs = _Inputs(part)

@@ -15,8 +15,10 @@ import torch
 from engine_checks import assert_same, last_state, log_of
 from toy_run import Plain, make_trainer
 
-from cgcl_fast.engine import CheckpointError, NonFiniteError
+from cgcl_fast.data import build_loader, open_dataset
+from cgcl_fast.engine import CheckpointError, NonFiniteError, Options, Trainer, make_accelerator
 from cgcl_fast.engine.log import RunLog
+from cgcl_fast.methods.enco import EnCo, EnCoConfig
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
@@ -167,3 +169,26 @@ def test_two_processes_train_one_model_as_one_process_with_their_batches_togethe
     assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])
     make_trainer(tmp_path / "one", 3, batch_size=4, kind=Plain).fit()
     assert_close_weights(state["method"], last_state(tmp_path / "one")["method"])
+
+
+def test_each_network_has_its_learning_rate(tmp_path: Path) -> None:
+    """Networks of one rate share a group of the optimiser; the schedule scales every group."""
+    method = EnCo(EnCoConfig(ngf=2, ndf=2, n_blocks=5, num_patches=4, nce_dim=4, lr_g=1e-3, lr_h=4e-3))
+    loader = build_loader(open_dataset(None, size=32, limit=4), batch_size=1, seed=0)
+    sample_batch = loader.dataset.sample_batch(1)
+    trainer = Trainer(
+        method,
+        loader,
+        tmp_path,
+        Options(steps=4),
+        schedule=lambda step: 0.5,
+        sample_batch=sample_batch,
+        config={},
+        generator_file=lambda method: b"",
+        accelerator=make_accelerator(device="cpu"),
+    )
+    trainer.train_step([next(iter(loader))])
+    (discriminator,) = trainer.phases[0].optimizer.param_groups
+    generator, projector = trainer.phases[1].optimizer.param_groups
+    assert (discriminator["lr"], generator["lr"], projector["lr"]) == (1e-4, 5e-4, 2e-3)
+    assert {id(p) for p in projector["params"]} == {id(p) for p in method.H.parameters()}
