@@ -137,6 +137,6 @@ def backward(grad: Tensor, ids: Tensor, channels: int, height: int, width: int, 
     launch(
         _scatter, B * ceil_div(P, block_p) * ceil_div(C, block_c), grad, ids, out, P, C, height * width,
         *grad.stride(), i_b, i_p, C * height * width, *((1, C) if channels_last else (height * width, 1)),
-        BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_IDS=BLOCK_IDS, num_warps=2,
+        BLOCK_P=block_p, BLOCK_C=block_c, BLOCK_IDS=BLOCK_IDS, num_warps=4,
     )  # fmt: skip
     return out

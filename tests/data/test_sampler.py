@@ -182,7 +182,7 @@ def test_workers_outlive_a_signal_to_the_group(data, number):
     expected = take(build_loader(data, seed=2), 7)
     loader = build_loader(data, seed=2, num_workers=2)
     batches = iter(loader)
-    found = [next(batches)]
+    found = [next(batches), next(batches)]  # one of each worker: both have set up what they do with signals
     for worker in loader._loader._iterator._workers:
         os.kill(worker.pid, number)
     found += list(batches)

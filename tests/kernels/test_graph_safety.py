@@ -99,7 +99,7 @@ def backward(results: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         if hasattr(node, "variable"):
             found[node.variable] = mine[0]
             continue
-        gradients = [mine.get(index) for index in range(max(mine, default=-1) + 1)]
+        gradients = [mine.get(index) for index in range(len(node._input_metadata))]  # one for each result
         with torch.no_grad():
             given = (node.apply if hasattr(node, "apply") else node)(*gradients) if mine else ()
         given = given if isinstance(given, tuple) else (given,)
