@@ -55,6 +55,42 @@ class Phase:
     after: Callable[[Batch, Shared], None] | None = None
 
 
+@dataclass(frozen=True)
+class Crops:
+    """Minibatches of crops of one image a domain (SinCUT).
+
+    Args:
+        count: crops of each domain a step.
+        size: side of a crop in pixels.
+        least_width: least width in pixels to which the image is zoomed, one zoom for a minibatch.
+        most_width: greatest width.
+        independent: draw the factors of width and height independently of each other.
+    """
+
+    count: int
+    size: int
+    least_width: int
+    most_width: int
+    independent: bool = False
+
+
+@dataclass(frozen=True)
+class DataNeeds:
+    """What a method asks of its data beyond unpaired images.
+
+    Args:
+        random_pairs: "A" and "B" of an item are two different domains drawn at random; the method has any number.
+        classes: names of the classes whose boxes come with the images.
+        object_size: side in pixels of the instance crops that come with the images.
+        crops: images come as crops of a single one a domain.
+    """
+
+    random_pairs: bool = False
+    classes: tuple[str, ...] | None = None
+    object_size: int | None = None
+    crops: Crops | None = None
+
+
 class Method(nn.Module):
     """Base of all methods. The constructor takes the config, builds all networks and initialises them."""
 
@@ -65,6 +101,16 @@ class Method(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    @classmethod
+    def needs(cls, config: Any) -> DataNeeds:
+        """What the method with this config asks of its data."""
+        return DataNeeds()
+
+    def schedule(self, steps: int) -> Callable[[int], float] | None:
+        """Factor of the learning rates at each step of a training of ``steps``; None: the config's ``epochs`` at the
+        full rate, then ``decay_epochs`` of linear decay to zero."""
+        return None
 
     def phases(self) -> list[Phase]:
         """The phases of a step, in order."""
@@ -86,7 +132,10 @@ class Method(nn.Module):
         return translate_any_size(getattr(self, self.generator_name), image)
 
     def samples(self, batch: Batch) -> dict[str, Tensor]:
-        """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1]."""
+        """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1], a column each.
+
+        Where the truth is known it is the column "truth" of "translated", or "NAME truth" of the column NAME.
+        """
         pictures = {"source": batch["A"], "translated": self.translate(batch["A"])}
         if "truth" in batch:
             pictures["truth"] = batch["truth"]
