@@ -1,0 +1,38 @@
+"""What a generator with domains and styles offers, so that commands need not know which one it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class StyledGenerator(nn.Module, ABC):
+    """Translates images to a domain in a style.
+
+    Attributes:
+        domains: names of the domains; ``domain`` below is an index into them.
+        config: the arguments of the constructor, as JSON can hold them.
+    """
+
+    domains: tuple[str, ...]
+    config: dict[str, Any]
+
+    @abstractmethod
+    def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Styles of ``batch`` images, (batch, ...), drawn on the device of ``generator`` (None: the default one of the
+        CPU) and given on the device of the networks."""
+
+    @abstractmethod
+    def style_of(self, image: Tensor, domain: int) -> Tensor:
+        """The style of each reference image (B, C, H, W) of a domain.
+
+        Raises:
+            ValueError: this generator takes no style from an image; one line.
+        """
+
+    @abstractmethod
+    def forward(self, image: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
+        """Translate (B, C, H, W) in [-1, 1] to ``domain``; a style of None is the generator's own default."""
