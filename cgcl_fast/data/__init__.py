@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from cgcl_fast.data.folders import FolderDataset
 from cgcl_fast.data.images import (
@@ -19,7 +20,9 @@ from cgcl_fast.data.images import (
     to_image,
     to_tensor,
 )
+from cgcl_fast.data.layouts import find_domain_names
 from cgcl_fast.data.sampler import ResumableLoader, ResumableSampler, build_loader
+from cgcl_fast.data.streets import DOMAINS
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import PREPROCESS, Preprocess
 from cgcl_fast.data.unpaired import ItemKey, UnpairedDataset
@@ -36,6 +39,7 @@ __all__ = [
     "UnpairedDataset",
     "UnreadableImageError",
     "build_loader",
+    "find_domains",
     "find_images",
     "list_images",
     "open_dataset",
@@ -58,20 +62,31 @@ def open_dataset(
     limit: int | None = None,
     seed: int = 0,
     multiple: int = 4,
+    classes: Sequence[str] | None = None,
+    object_size: int | None = None,
+    least_object: int = 16,
+    random_pairs: bool = False,
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
-    An item is ``{"A": float32 (3,H,W) in [-1,1], "B": ..., "A_paths": str, "B_paths": str}``; of the streets A is
-    sunny and B is night unless domains are named. ``dataset.sample_batch(n)`` gives fixed test images for sample grids.
+    An item is ``{"A": float32 (3,H,W) in [-1,1], "B": ..., "A_paths": str, "B_paths": str}``, and what
+    :class:`UnpairedDataset` says of boxes, objects and pairs; of the streets A is sunny and B is night unless domains
+    are named. ``dataset.sample_batch(n)`` gives fixed test images for sample grids.
 
     Args:
         path: a folder in one of the layouts of :class:`FolderDataset`.
-        domains: names of the domains, which are the keys of an item.
+        domains: names of the domains, which are the keys of an item (A and B with ``random_pairs``); see
+            :func:`find_domains`.
         size, load_size, preprocess, flip, multiple: see :class:`Preprocess`. Streets are rendered at ``size`` and never
             cropped or flipped.
         train: training images and random transforms; False: test images, the same every time.
         limit: no more than this many images of each domain.
         seed: seed of everything random, the street scenes included.
+        classes: names of the classes whose boxes come with the images.
+        object_size: side of the crops of single objects that come with the images; None: none.
+        least_object: boxes with a side of fewer pixels, in the image's file, are not cropped. In small images few
+            objects have 16 pixels: of the streets nearly all of 256 pixels a side have such a one, of 64 hardly any.
+        random_pairs: two domains, drawn for each item, in place of all.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
@@ -81,5 +96,35 @@ def open_dataset(
     split = "train" if train else "test"
     transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=multiple)
     if path is None:
-        return StreetsDataset(domains=domains, split=split, size=transform.size, seed=seed, limit=limit)
-    return FolderDataset(path, domains=domains, split=split, preprocess=transform, seed=seed, limit=limit)
+        return StreetsDataset(
+            domains=domains,
+            split=split,
+            size=transform.size,
+            seed=seed,
+            limit=limit,
+            classes=classes,
+            object_size=object_size,
+            least_object=least_object,
+            random_pairs=random_pairs,
+        )
+    return FolderDataset(
+        path,
+        domains=domains,
+        split=split,
+        preprocess=transform,
+        seed=seed,
+        limit=limit,
+        classes=classes,
+        object_size=object_size,
+        least_object=least_object,
+        random_pairs=random_pairs,
+    )
+
+
+def find_domains(path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+    """Names of the domains in a data folder, or those of the built-in streets if ``path`` is None.
+
+    Raises:
+        ValueError: the folder has no domains.
+    """
+    return DOMAINS if path is None else find_domain_names(Path(path))

@@ -1,4 +1,4 @@
-"""Unpaired data sets in folders: ``trainA trainB testA testB``, or a folder per domain with ``train`` and ``test``."""
+"""Unpaired data sets in folders, with the boxes of their annotations."""
 
 from __future__ import annotations
 
@@ -8,55 +8,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 
-from cgcl_fast.data.images import UnreadableImageError, _content, find_images, list_images, printable, read_image
+from cgcl_fast.data.annotations import Annotation, AnnotationIndex
+from cgcl_fast.data.images import (
+    StoredImage,
+    UnreadableImageError,
+    find_images,
+    list_images,
+    printable,
+    read_image,
+    read_stored,
+)
+from cgcl_fast.data.layouts import SPLITS, Place, find_places
 from cgcl_fast.data.transforms import Preprocess
-from cgcl_fast.data.unpaired import UnpairedDataset, collate
+from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "test")
-
-
-def find_domain_folders(root: Path, domains: Sequence[str], split: str) -> dict[str, Path]:
-    """The folder of each domain.
-
-    Either ``root/trainA`` (split and domain, for every domain), or ``root/NAME/train``. In the second layout the names
-    are the domains; for domains called A and B it is also taken if exactly two folders have a ``train`` folder, which
-    are A and B in alphabetical order.
-
-    Raises:
-        ValueError: the folders are not there; names what was expected and what is there.
-    """
-    if not root.is_dir():
-        raise ValueError(f"data must be a folder with {_expected(domains)}; {printable(root)} is missing or no folder")
-    joined = {domain: root / f"{split}{domain}" for domain in domains}
-    present = [domain for domain, folder in joined.items() if folder.is_dir()]
-    if len(present) == len(domains):
-        return joined
-    nested = {domain: root / domain / split for domain in domains}
-    if not present and all(folder.is_dir() for folder in nested.values()):
-        return nested
-    named = sorted(folder.parent for folder in root.glob(f"*/{split}") if folder.is_dir())
-    if not present and tuple(domains) == ("A", "B") and len(named) == 2:
-        logger.info("%s: A is %s and B is %s", printable(root), named[0].name, named[1].name)
-        return {"A": named[0] / split, "B": named[1] / split}
-    raise ValueError(
-        f"data must be a folder with {_expected(domains, split)}; {printable(root)} holds {_content(root)}"
-    )
-
-
-def _expected(domains: Sequence[str], split: str = "train") -> str:
-    return " ".join(f"{split}{domain}" for domain in domains) + f", or a folder per domain with {split} in it"
-
 
 class FolderDataset(UnpairedDataset):
-    """Images in the folders of :func:`find_domain_folders`.
+    """Images in the folders of :mod:`cgcl_fast.data.layouts`, and with ``classes`` or ``object_size`` the boxes of the
+    annotations beside them, see :mod:`cgcl_fast.data.annotations.index`.
 
     Files that cannot be read are left out when the folder is opened (see :func:`cgcl_fast.data.find_images`). One that
     fails later is named in the log once and replaced by the next readable one, so that nothing but the files' own
-    content decides what an item is.
+    content decides what an item is. An image whose annotation is missing, empty or broken has no boxes, and is named in
+    the log once.
 
     Args:
         root: the data folder.
@@ -65,6 +45,7 @@ class FolderDataset(UnpairedDataset):
         preprocess: what is done to an image.
         seed: seed of everything random.
         limit: use no more than the first ``limit`` files of each domain.
+        classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`.
 
     Raises:
         ValueError: folders are missing, or one has no readable image.
@@ -79,62 +60,103 @@ class FolderDataset(UnpairedDataset):
         preprocess: Preprocess,
         seed: int = 0,
         limit: int | None = None,
+        classes: Sequence[str] | None = None,
+        object_size: int | None = None,
+        least_object: int = 16,
+        random_pairs: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be train or test, got {split!r}")
-        super().__init__(domains, preprocess, seed)
+        super().__init__(
+            domains,
+            preprocess,
+            seed,
+            classes=classes,
+            object_size=object_size,
+            least_object=least_object,
+            random_pairs=random_pairs,
+        )
         self.root = Path(root)
         self.split = split
-        folders = find_domain_folders(self.root, self.domains, split)
-        self.paths = {domain: find_images(folder, limit=limit) for domain, folder in folders.items()}
+        places = find_places(self.root, self.domains, split)
+        self.paths = {
+            domain: find_images(place.folder, limit=limit, keep=place.keep) for domain, place in places.items()
+        }
+        self._annotations = self._read_annotations(places, self.paths)
         self._broken: set[Path] = set()
+
+    def _read_annotations(
+        self, places: dict[str, Place], paths: dict[str, list[Path]]
+    ) -> dict[str, AnnotationIndex | None]:
+        if not self.wants_boxes:
+            return dict.fromkeys(places)
+        found: dict[str, AnnotationIndex | None] = {}
+        for domain, place in places.items():
+            index = place.annotations(self.root)
+            index.read(paths[domain])
+            found[domain] = index
+        return found
 
     def count(self, domain: str) -> int:
         return len(self.paths[domain])
 
-    def image(self, domain: str, index: int) -> tuple[Image.Image, str]:
-        return self._read(self.paths[domain], index)
+    def picture(self, domain: str, index: int) -> Picture:
+        return self._read(self.paths[domain], index, self._annotations[domain])
 
-    def _read(self, paths: list[Path], index: int) -> tuple[Image.Image, str]:
+    def _read(self, paths: list[Path], index: int, annotations: AnnotationIndex | None = None) -> Picture:
+        # Objects are cut from all the pixels that there are.
+        at_least = None if self.object_size is not None else self.preprocess.reads_at_least
         for step in range(len(paths)):
             path = paths[(index + step) % len(paths)]
             try:
-                return read_image(path, at_least=self.preprocess.reads_at_least), str(path)
+                stored = read_stored(path, at_least=at_least)
             except UnreadableImageError as error:
                 if path not in self._broken:
                     self._broken.add(path)
                     logger.warning("skipped %s: %s", printable(path), error.reason)
+                continue
+            if annotations is None:
+                return Picture(stored.image, str(path))
+            found = annotations[path]
+            return Picture(stored.image, str(path), place_boxes(found, stored), found.names)
         raise ValueError(f"none of the {len(paths)} image files in {printable(paths[0].parent)} can be read any more")
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
         """Test images (training images if there are no readable test images), spread evenly over the folder.
 
-        A folder ``truth`` beside the others, with the names of the first domain's test images, gives ``"truth"``.
+        A folder ``truth`` beside the others, with the names of the first domain's test images, gives ``"truth"``; with
+        ``random_pairs`` folders ``truth/SOURCE_as_NAME`` give ``"truth_NAME"``.
         """
         if self.split == "train":
             try:
-                # Only those that are shown are read: there may be a great many.
-                folders = find_domain_folders(self.root, self.domains, "test")
-                return self._fixed_batch({domain: list_images(folder) for domain, folder in folders.items()}, count)
+                places = find_places(self.root, self.domains, "test")
+                paths = {domain: _listed(place) for domain, place in places.items()}
+                for domain, found in paths.items():
+                    if not found:
+                        raise ValueError(f"no images of domain {domain}")
+                return self._fixed_batch(paths, count, places)
             except ValueError as error:
                 logger.info("sample images are training images: %s", error)
         return self._fixed_batch(self.paths, count)
 
-    def _fixed_batch(self, paths: dict[str, list[Path]], count: int) -> dict[str, Any]:
-        for domain, found in paths.items():
-            if not found:
-                raise ValueError(f"no images of domain {domain}")
+    def _fixed_batch(
+        self, paths: dict[str, list[Path]], count: int, places: dict[str, Place] | None = None
+    ) -> dict[str, Any]:
         # A batch needs one size, so the modes that keep an image's own shape show its centre.
         mode = self.preprocess.mode if self.preprocess.fixed_size else "crop"
         shown = Preprocess(mode, size=self.preprocess.size, train=False, multiple=self.preprocess.multiple)
+        annotations = self._annotations
+        if places is not None and self.wants_boxes:
+            annotations = {domain: place.annotations(self.root) for domain, place in places.items()}
+        if self.random_pairs:
+            return self._fixed_pairs(paths, count, shown, annotations)
         count = min(count, *(len(found) for found in paths.values()))
         items: list[dict[str, Any]] = []
         for number in range(count):
             item: dict[str, Any] = {}
             for domain, found in paths.items():
-                image, name = self._read(found, number * len(found) // count)
-                item[domain] = shown(image)
-                item[f"{domain}_paths"] = name
+                picture = self._read(found, number * len(found) // count, annotations[domain])
+                self._add(item, domain, picture, shown, None, None, ("sample", number))
             items.append(item)
         truths = [self._truth(item[f"{self.domains[0]}_paths"]) for item in items]
         for item, truth in zip(items, truths, strict=True):
@@ -142,10 +164,91 @@ class FolderDataset(UnpairedDataset):
                 item["truth"] = shown(truth)
         return collate(items)
 
-    def _truth(self, path: str) -> Image.Image | None:
+    def _fixed_pairs(
+        self,
+        paths: dict[str, list[Path]],
+        count: int,
+        shown: Preprocess,
+        annotations: dict[str, AnnotationIndex | None],
+    ) -> dict[str, Any]:
+        count = min(count, len(self.domains) * min(len(found) for found in paths.values()))
+        rounds = -(-count // len(self.domains))  # rows of each domain
+        items: list[dict[str, Any]] = []
+        for number in range(count):
+            which, turn = number % len(self.domains), number // len(self.domains)
+            domain = self.domains[which]
+            item: dict[str, Any] = {"A_domain": torch.tensor(which)}
+            at = turn * len(paths[domain]) // rounds
+            picture = self._read(paths[domain], at, annotations[domain])
+            self._add(item, "A", picture, shown, None, None, ("sample", number))
+            for other, found in paths.items():
+                # Another image also where the reference is of the source's own domain.
+                reference = (turn * len(found) // rounds + (1 if other == domain else 0)) % len(found)
+                item[f"reference_{other}"] = shown(self._read(found, reference).image)
+            items.append(item)
+        for target in self.domains:
+            truths = [
+                item["A"] if self.domains[item["A_domain"]] == target else self._shown_truth(item, target, shown)
+                for item in items
+            ]
+            if all(truth is not None for truth in truths):
+                for item, truth in zip(items, truths, strict=True):
+                    item[f"truth_{target}"] = truth
+        return collate(items)
+
+    def _shown_truth(self, item: dict[str, Any], target: str, shown: Preprocess) -> torch.Tensor | None:
+        source = self.domains[item["A_domain"]]
+        truth = self._truth(item["A_paths"], f"{source}_as_{target}")
+        return None if truth is None else shown(truth)
+
+    def _truth(self, path: str, folder: str = "") -> Image.Image | None:
         """The counterpart of a test image in the second domain, if there is one that can be read."""
         try:
-            same = [other for other in list_images(self.root / "truth") if other.stem == Path(path).stem]
+            same = [other for other in list_images(self.root / "truth" / folder) if other.stem == Path(path).stem]
             return read_image(same[0]) if same else None
         except ValueError:
             return None
+
+
+def _listed(place: Place) -> list[Path]:
+    # Only those that are shown are read: there may be a great many.
+    return [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
+
+
+def place_boxes(found: Annotation, stored: StoredImage) -> Tensor:
+    """The boxes of an annotation in an image that was read: float32 (N,4), corners in pixels of ``stored.image``.
+
+    An annotation refers to the pixels of the file, not to the image turned upright as its EXIF orientation says, so its
+    boxes are turned as the image was; unless it states the image's size and that is the size of the upright image only.
+    """
+    width, height = stored.size
+    turned = stored.orientation >= 5
+    boxes = torch.from_numpy(found.boxes)
+    if turned and found.size == (height, width) != (width, height):
+        width, height = height, width
+    else:
+        if found.relative:
+            boxes = boxes * torch.tensor([width, height, width, height], dtype=torch.float64)
+        boxes = _upright(boxes, width, height, stored.orientation)
+        if turned:
+            width, height = height, width
+    scale = torch.tensor([stored.image.width / width, stored.image.height / height] * 2, dtype=torch.float64)
+    # Far outside is as good as outside, and float32 would make it infinite.
+    limit = torch.tensor([stored.image.width, stored.image.height] * 2, dtype=torch.float64)
+    return (boxes * scale).clamp(-limit, 2 * limit).to(torch.float32)
+
+
+def _upright(boxes: Tensor, width: int, height: int, orientation: int) -> Tensor:
+    """Boxes in an image of this width and height when it is turned as EXIF's orientation asks."""
+    x0, y0, x1, y1 = boxes.unbind(dim=1)
+    if orientation in (2, 3):
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4):
+        y0, y1 = height - y1, height - y0
+    if orientation in (6, 7):  # the file's bottom is at the left
+        y0, y1 = height - y1, height - y0
+    if orientation in (7, 8):  # the file's right is at the top
+        x0, x1 = width - x1, width - x0
+    if orientation >= 5:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    return torch.stack((x0, y0, x1, y1), dim=1)

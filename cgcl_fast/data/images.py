@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -75,16 +76,46 @@ def read_image_and_alpha(
     Raises:
         UnreadableImageError: as :func:`read_image`.
     """
+    stored, alpha = _decode(path, at_least)
+    return stored.image, alpha
+
+
+class StoredImage(NamedTuple):
+    """An image, and how it is stored in its file, which is what boxes of its objects refer to.
+
+    Attributes:
+        image: mode RGB, upright.
+        size: (width, height) in the file, before it is turned upright and before ``at_least`` makes it smaller.
+        orientation: how it has been turned, the number of EXIF's tag Orientation, 1 to 8.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    orientation: int
+
+
+def read_stored(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None) -> StoredImage:
+    """:func:`read_image`, and how the image is stored.
+
+    Raises:
+        UnreadableImageError: as :func:`read_image`.
+    """
+    return _decode(path, at_least)[0]
+
+
+def _decode(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> tuple[StoredImage, Image.Image | None]:
     try:
         with _open(path) as image:
+            size = image.size
             if at_least is not None:
                 # Twice the size wanted, so that the resampling that follows still sees more detail than it keeps. The
                 # longer side goes both ways, since the image may yet be turned by its orientation.
                 longest = 2 * max(at_least)
                 image.draft(None, (longest, longest))
             image.load()
-            upright = _upright(image)
-            return _split_alpha(upright)
+            upright, orientation = _upright(image)
+            rgb, alpha = _split_alpha(upright)
+            return StoredImage(rgb, size, orientation), alpha
     except UnreadableImageError:
         raise
     except MemoryError as error:
@@ -112,12 +143,13 @@ def _reason(error: Exception) -> str:
     return lines[0] if lines and lines[0] else type(error).__name__
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> tuple[Image.Image, int]:
     try:
-        return ImageOps.exif_transpose(image)
+        stored = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return ImageOps.exif_transpose(image), stored if stored in range(2, 9) else 1
     except Exception as error:  # damaged EXIF data does not make the picture unreadable
         logger.debug("ignoring the EXIF data of %s: %s", getattr(image, "filename", "an image"), error)
-        return image
+        return image, 1
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -194,7 +226,9 @@ def _walk(root: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
-def find_images(folder: str | os.PathLike[str], *, limit: int | None = None) -> list[Path]:
+def find_images(
+    folder: str | os.PathLike[str], *, limit: int | None = None, keep: Callable[[Path], bool] | None = None
+) -> list[Path]:
     """The readable image files of a folder (:func:`list_images` order), checked on several threads.
 
     Files that cannot be read are counted and named in the log. Up to ``FULL_CHECK_BYTES`` of files each one is decoded
@@ -203,11 +237,12 @@ def find_images(folder: str | os.PathLike[str], *, limit: int | None = None) -> 
     Args:
         folder: searched with its subfolders.
         limit: look at no more than the first ``limit`` files.
+        keep: look only at these files.
 
     Raises:
         ValueError: the folder is missing, or holds no image that can be read.
     """
-    paths = list_images(folder)[:limit]
+    paths = [path for path in list_images(folder) if keep is None or keep(path)][:limit]
     if not paths:
         raise ValueError(f"no images ({' '.join(IMAGE_SUFFIXES)}) in {printable(folder)}; it holds {_content(folder)}")
     decode = sum(_size(path) for path in paths) <= FULL_CHECK_BYTES

@@ -1,14 +1,18 @@
 """From a decoded image to the tensor a network sees: resizing, cropping, flipping, scaling to [-1,1].
 
-Random choices come from a ``random.Random`` that the caller seeds, so an item is the same whichever process makes it.
+Boxes go the same way as the image that they are of, as ``torchvision.tv_tensors.BoundingBoxes``. Random choices come
+from a ``random.Random`` that the caller seeds, so an item is the same whichever process makes it.
 """
 
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
+import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -16,7 +20,45 @@ from cgcl_fast.data.images import to_tensor
 
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "none")
 
+LEAST_BOX = 1.0
+"""A box of which less than this many pixels a side is left in the image is dropped."""
+
 _BICUBIC = InterpolationMode.BICUBIC
+
+
+class Preprocessed(NamedTuple):
+    """What :meth:`Preprocess.apply` gives.
+
+    Attributes:
+        image: float32 (3,H,W) in [-1,1].
+        boxes: float32 (M,4), x0 y0 x1 y1 in pixels of ``image``, within it.
+        kept: int64 (M,), which of the given boxes these are, in order.
+        flipped: whether the image was mirrored.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    kept: Tensor
+    flipped: bool
+
+
+class _View(NamedTuple):
+    """An image on its way, and its boxes, which may reach beyond it."""
+
+    image: Image.Image
+    boxes: tv_tensors.BoundingBoxes
+
+    def resize(self, height: int, width: int) -> _View:
+        if self.image.size == (width, height):
+            return self
+        image = F.resize(self.image, [height, width], interpolation=_BICUBIC, antialias=True)
+        return _View(image, F.resize(self.boxes, [height, width]))
+
+    def crop(self, top: int, left: int, height: int, width: int) -> _View:
+        return _View(F.crop(self.image, top, left, height, width), F.crop(self.boxes, top, left, height, width))
+
+    def flip(self) -> _View:
+        return _View(F.horizontal_flip(self.image), F.horizontal_flip(self.boxes))
 
 
 def round_to_multiple(length: float, multiple: int) -> int:
@@ -102,44 +144,61 @@ class Preprocess:
         Raises:
             ValueError: training without ``rng``.
         """
+        return self.apply(image, torch.zeros(0, 4), rng, load_size=load_size).image
+
+    def apply(
+        self, image: Image.Image, boxes: Tensor, rng: random.Random | None = None, *, load_size: int | None = None
+    ) -> Preprocessed:
+        """The same, with the boxes of the image's objects, which are cut at the image's border; see ``LEAST_BOX``.
+
+        Args:
+            image, rng, load_size: as for calling it.
+            boxes: float (N,4), corners x0 y0 x1 y1 in pixels of ``image``.
+
+        Raises:
+            ValueError: training without ``rng``.
+        """
         if self.train and rng is None:
             raise ValueError("rng must be given in training: the random crop and flip are drawn from it")
+        corners = tv_tensors.BoundingBoxes(
+            boxes.to(torch.float32).reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width)
+        )
+        view = _View(image, corners)
         if self.mode == "resize_and_crop":
-            image = self._resize_and_crop(image, rng, self.load_size if load_size is None else load_size)
+            view = self._resize_and_crop(view, rng, self.load_size if load_size is None else load_size)
         elif self.mode == "crop":
-            image = self._crop(image, rng)
+            view = self._crop(view, rng)
         else:
-            image = self._whole(image)
-        if self.train and self.flip and rng is not None and rng.random() < 0.5:
-            image = F.horizontal_flip(image)
-        return to_tensor(image)
+            view = self._whole(view)
+        flipped = self.train and self.flip and rng is not None and rng.random() < 0.5
+        if flipped:
+            view = view.flip()
+        inside = F.clamp_bounding_boxes(view.boxes).as_subclass(Tensor)
+        kept = ((inside[:, 2:] - inside[:, :2]) >= LEAST_BOX).all(dim=1).nonzero().flatten()
+        return Preprocessed(to_tensor(view.image), inside[kept], kept, flipped)
 
-    def _resize_and_crop(self, image: Image.Image, rng: random.Random | None, load_size: int) -> Image.Image:
+    def _resize_and_crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
         side = max(load_size, self.size) if self.train else self.size
-        image = _resize(image, side, side)
+        view = view.resize(side, side)
         if side == self.size:
-            return image
+            return view
         top, left = _offset(side - self.size, rng), _offset(side - self.size, rng)
-        return F.crop(image, top, left, self.size, self.size)
+        return view.crop(top, left, self.size, self.size)
 
-    def _crop(self, image: Image.Image, rng: random.Random | None) -> Image.Image:
+    def _crop(self, view: _View, rng: random.Random | None) -> _View:
         # The window is cut before it is enlarged: enlarging all of a long thin image could take gigabytes.
-        window = min(self.size, *image.size)
+        width, height = view.image.size
+        window = min(self.size, width, height)
         rng = rng if self.train else None
-        left, top = _offset(image.width - window, rng), _offset(image.height - window, rng)
-        return _resize(F.crop(image, top, left, window, window), self.size, self.size)
+        left, top = _offset(width - window, rng), _offset(height - window, rng)
+        return view.crop(top, left, window, window).resize(self.size, self.size)
 
-    def _whole(self, image: Image.Image) -> Image.Image:
-        scale = self.load_size / image.width if self.mode == "scale_width" else 1.0
-        width = round_to_multiple(image.width * scale, self.multiple)
-        height = round_to_multiple(image.height * scale, self.multiple)
-        return _resize(image, height, width)
-
-
-def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
-    if image.size == (width, height):
-        return image
-    return F.resize(image, [height, width], interpolation=_BICUBIC, antialias=True)
+    def _whole(self, view: _View) -> _View:
+        width, height = view.image.size
+        scale = self.load_size / width if self.mode == "scale_width" else 1.0
+        return view.resize(
+            round_to_multiple(height * scale, self.multiple), round_to_multiple(width * scale, self.multiple)
+        )
 
 
 def _offset(room: int, rng: random.Random | None) -> int:

@@ -1,4 +1,4 @@
-"""What every unpaired data set has in common: how an item is drawn, and the fixed batch for sample grids."""
+"""What every unpaired data set has in common: how an item is drawn, its boxes, and batches."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
+from cgcl_fast.data.classes import ClassTable
+from cgcl_fast.data.images import to_tensor
 from cgcl_fast.data.transforms import Preprocess
+
+_LISTED = ("_boxes", "_classes")  # keys with these endings differ in length from item to item
 
 
 class ItemKey(NamedTuple):
@@ -19,6 +26,22 @@ class ItemKey(NamedTuple):
 
     epoch: int
     number: int
+
+
+class Picture(NamedTuple):
+    """An image with the boxes of its objects.
+
+    Attributes:
+        image: mode RGB.
+        name: its path, or what it is called.
+        boxes: float32 (N,4), corners x0 y0 x1 y1 in pixels of ``image``.
+        labels: names of the classes of the boxes.
+    """
+
+    image: Image.Image
+    name: str
+    boxes: Tensor = torch.zeros(0, 4)
+    labels: tuple[str, ...] = ()
 
 
 def item_random(seed: int, *where: int | str) -> random.Random:
@@ -34,29 +57,78 @@ class UnpairedDataset(Dataset, ABC):
     """Images of two or more domains that do not correspond: item ``index`` has image ``index`` of the first domain and
     a random image of each other one.
 
-    ``dataset[index]`` or ``dataset[epoch, index]`` is a dict with, for each domain, ``domain`` (float32 (3,H,W) in
-    [-1,1]) and ``domain + "_paths"`` (a string). It is a pure function of (seed, epoch, index).
+    ``dataset[index]`` or ``dataset[epoch, index]`` is a dict. It is a pure function of (seed, epoch, index):
+
+    ====================  ==============================================================================
+    DOMAIN                image, float32 (3,H,W) in [-1,1]
+    DOMAIN_paths          its path
+    DOMAIN_boxes          with ``classes``: float32 (N,4), x0 y0 x1 y1 in pixels of the image
+    DOMAIN_classes        with ``classes``: int64 (N,), indices into ``classes``
+    DOMAIN_object         with ``object_size`` S: float32 (3,S,S), one object of the image, zeros if it has none
+    DOMAIN_has_object     with ``object_size``: bool ()
+    ====================  ==============================================================================
+
+    With ``random_pairs`` the keys are A and B whatever the domains are called: two different domains, drawn anew for
+    each item, with an image of each, also drawn; A_domain and B_domain (int64 ()) are their indices in ``domains``.
+
+    An object is drawn among the boxes of at least ``least_object`` pixels a side, wherever in the image they are, and
+    cut from the image before it is resized and cropped, so that it keeps its detail; it is flipped with the image.
+
+    Args:
+        domains: the names.
+        preprocess: what is done to an image.
+        seed: seed of everything random.
+        classes: names of the classes whose boxes are wanted; boxes of others are dropped, named in the log once a
+            class.
+        object_size: side of the object crops; None: no objects.
+        least_object: boxes with a side of fewer pixels, in the image's file, are not cropped as objects.
+        random_pairs: see above.
 
     Attributes:
-        domains: the names, which are the keys of an item.
+        domains: the names, which are the keys of an item (not with ``random_pairs``).
+        classes: the names, None without boxes.
         full_view_epoch: from this epoch on (None: never) ``resize_and_crop`` resizes to ``size`` at once and no longer
             crops; published CUT does so in the epochs of learning-rate decay. Set it before the loader starts.
+
+    Raises:
+        ValueError: an argument out of range, domains that are not different, or fewer than two for pairs.
     """
 
     full_view_epoch: int | None = None
 
-    def __init__(self, domains: Sequence[str], preprocess: Preprocess, seed: int) -> None:
+    def __init__(
+        self,
+        domains: Sequence[str],
+        preprocess: Preprocess,
+        seed: int,
+        *,
+        classes: Sequence[str] | None = None,
+        object_size: int | None = None,
+        least_object: int = 16,
+        random_pairs: bool = False,
+    ) -> None:
+        for name, value in (("object_size", object_size), ("least_object", least_object)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if random_pairs and (len(domains) < 2 or len(set(domains)) < len(domains)):
+            raise ValueError(f"random_pairs needs two or more different domains, got {', '.join(domains) or 'none'}")
         self.domains = tuple(domains)
         self.preprocess = preprocess
         self.seed = seed
+        self.classes = None if classes is None else tuple(classes)
+        self.object_size = object_size
+        self.least_object = least_object
+        self.random_pairs = random_pairs
+        self._table = None if classes is None else ClassTable(classes)
 
     @abstractmethod
     def count(self, domain: str) -> int:
         """Number of images of a domain."""
 
     @abstractmethod
-    def image(self, domain: str, index: int) -> tuple[Image.Image, str]:
-        """(RGB image, its path or name). Counts from 0."""
+    def picture(self, domain: str, index: int) -> Picture:
+        """An image of a domain with its boxes, which may be left out where neither classes nor objects are asked for.
+        Counts from 0."""
 
     @abstractmethod
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
@@ -64,7 +136,16 @@ class UnpairedDataset(Dataset, ABC):
 
         Like a batch of the loader; with ``"truth"``, (B,3,H,W), if it is known what the first domain's images look like
         in the second domain.
+
+        With ``random_pairs``: row r of "A" is a test image of domain r mod the number of domains ("A_domain",
+        "A_paths"); "reference_NAME" (B,3,H,W) has other images, of domain NAME; "truth_NAME" (B,3,H,W) is there if it
+        is known what all of the rows look like in domain NAME (a row of that domain: as it is).
         """
+
+    @property
+    def wants_boxes(self) -> bool:
+        """Whether anything is made of the boxes."""
+        return self._table is not None or self.object_size is not None
 
     def __len__(self) -> int:
         return max(self.count(domain) for domain in self.domains)
@@ -77,17 +158,78 @@ class UnpairedDataset(Dataset, ABC):
         full_view = self.full_view_epoch is not None and epoch >= self.full_view_epoch
         load_size = self.preprocess.size if full_view else None
         item: dict[str, Any] = {}
+        if self.random_pairs:
+            count = len(self.domains)
+            first = int(rng.random() * count)
+            second = (first + 1 + int(rng.random() * (count - 1))) % count
+            for name, which in (("A", first), ("B", second)):
+                domain = self.domains[which]
+                picture = self.picture(domain, int(rng.random() * self.count(domain)))
+                item[f"{name}_domain"] = torch.tensor(which)
+                self._add(item, name, picture, self.preprocess, rng, load_size, (epoch, index))
+            return item
         for position, domain in enumerate(self.domains):
             images = self.count(domain)
             chosen = index % images if position == 0 else int(rng.random() * images)
-            image, name = self.image(domain, chosen)
-            item[domain] = self.preprocess(image, rng, load_size=load_size)
-            item[f"{domain}_paths"] = name
+            self._add(item, domain, self.picture(domain, chosen), self.preprocess, rng, load_size, (epoch, index))
         return item
+
+    def _add(
+        self,
+        item: dict[str, Any],
+        name: str,
+        picture: Picture,
+        preprocess: Preprocess,
+        rng: random.Random | None,
+        load_size: int | None,
+        where: tuple[int | str, ...],
+    ) -> None:
+        """Put a picture, and what was asked for of its boxes, into an item."""
+        boxes, indices = picture.boxes, torch.zeros(len(picture.labels), dtype=torch.int64)
+        if self._table is not None:
+            found = [self._table.find(label) for label in picture.labels]
+            boxes = boxes[[number for number, index in enumerate(found) if index is not None]]
+            indices = torch.tensor([index for index in found if index is not None], dtype=torch.int64)
+        done = preprocess.apply(picture.image, boxes, rng, load_size=load_size)
+        item[name] = done.image
+        item[f"{name}_paths"] = picture.name
+        if self._table is not None:
+            item[f"{name}_boxes"] = done.boxes
+            item[f"{name}_classes"] = indices[done.kept]
+        if self.object_size is not None:
+            # Drawn apart from the rest: images are the same with objects and without.
+            chance = item_random(self.seed, *where, "object", name).random()
+            crop = cut_object(picture.image, boxes, self.object_size, chance, least=self.least_object)
+            if crop is not None and done.flipped:
+                crop = F.horizontal_flip(crop)
+            shape = (3, self.object_size, self.object_size)
+            item[f"{name}_object"] = torch.zeros(shape) if crop is None else to_tensor(crop)
+            item[f"{name}_has_object"] = torch.tensor(crop is not None)
+
+
+def cut_object(image: Image.Image, boxes: Tensor, size: int, chance: float, *, least: int = 16) -> Image.Image | None:
+    """One of the objects of an image, resized to ``size`` x ``size``; None if no box is large enough.
+
+    Args:
+        image: mode RGB.
+        boxes: float (N,4), corners x0 y0 x1 y1 in pixels. What is outside the image does not count.
+        size: side of the result.
+        chance: which one, from 0 to (below) 1.
+        least: the least side of a box that is large enough.
+    """
+    width, height = image.size
+    inside = boxes.to(torch.float64)
+    inside = torch.cat((inside[:, 0::2].clamp(0, width), inside[:, 1::2].clamp(0, height)), dim=1)  # x0 x1 y0 y1
+    large = (inside[:, 1::2] - inside[:, 0::2] >= least).all(dim=1).nonzero().flatten().tolist()
+    if not large:
+        return None
+    left, right, top, bottom = (round(side) for side in inside[large[int(chance * len(large))]].tolist())
+    crop = F.crop(image, top, left, bottom - top, right - left)
+    return F.resize(crop, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Items to a batch: images stacked to (B,3,H,W), paths listed.
+    """Items to a batch: images stacked to (B,3,H,W), single numbers to (B,); paths, boxes and classes listed.
 
     Raises:
         ValueError: the images of a domain differ in size.
@@ -95,7 +237,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {}
     for name, first in items[0].items():
         values = [item[name] for item in items]
-        if not isinstance(first, torch.Tensor):
+        if not isinstance(first, torch.Tensor) or name.endswith(_LISTED):
             batch[name] = values
             continue
         other = next((value for value in values if value.shape != first.shape), None)

@@ -1,0 +1,125 @@
+"""What a file of boxes comes to, whatever its format."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """The boxes of one image.
+
+    Attributes:
+        boxes: float64 (N,4), finite corners x0 y0 x1 y1 with x0 <= x1 and y0 <= y1; they may reach beyond the image.
+        names: class of each box.
+        size: (width, height) that the file says the image has, None if it does not say.
+        relative: the corners are fractions of width and height, not pixels.
+        broken: number of boxes that were left out because their corners are not numbers.
+        attributes: what else is said of the image ("timeofday", "weather").
+    """
+
+    boxes: np.ndarray
+    names: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    relative: bool = False
+    broken: int = 0
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+EMPTY = Annotation(np.zeros((0, 4)), ())
+
+
+def annotation(
+    rows: Iterable[tuple[str, Sequence[Any]]],
+    *,
+    size: tuple[Any, Any] | None = None,
+    relative: bool = False,
+    attributes: tuple[tuple[str, str], ...] = (),
+) -> Annotation:
+    """Boxes from (class, corners) pairs as they stand in a file.
+
+    Reversed corners are put in order. A box whose corners are not four finite numbers is counted and left out.
+    """
+    boxes: list[tuple[float, float, float, float]] = []
+    names: list[str] = []
+    broken = 0
+    for name, corners in rows:
+        box = _box(corners)
+        if box is None:
+            broken += 1
+        else:
+            boxes.append(box)
+            names.append(name)
+    # Copies of few different strings in a great many annotations: one object each.
+    shared = {name: name for name in names}
+    return Annotation(
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        tuple(shared[name] for name in names),
+        _size(size),
+        relative,
+        broken,
+        attributes,
+    )
+
+
+def _box(corners: Sequence[Any]) -> tuple[float, float, float, float] | None:
+    try:
+        x0, y0, x1, y1 = (float(value) for value in corners)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not all(math.isfinite(value) for value in (x0, y0, x1, y1)):
+        return None
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def _size(size: tuple[Any, Any] | None) -> tuple[int, int] | None:
+    try:
+        width, height = (int(float(side)) for side in size or ())
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def corners_of(x: Any, y: Any, width: Any, height: Any) -> tuple[Any, Any, Any, Any]:
+    """Corners of a box given by its least corner and its size; what is no number comes to no number."""
+    try:
+        x, y, width, height = float(x), float(y), float(width), float(height)
+    except (TypeError, ValueError, OverflowError):
+        return (None, None, None, None)
+    return x, y, x + width, y + height
+
+
+def text_of(data: bytes) -> str:
+    """Text in UTF-8, in UTF-16 with its mark, or, if it is neither, in Latin-1."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def json_of(data: bytes) -> Any:
+    """Content of a JSON file. NaN and infinities, which are no JSON but occur, are read.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    return json.loads(text_of(data))
+
+
+def text(value: Any) -> str:
+    """A value of a JSON file that should be a name, as one; "" if it is none."""
+    return value.strip() if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects in what should be a list of objects; anything else is left out."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []

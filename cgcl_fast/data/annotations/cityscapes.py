@@ -1,0 +1,48 @@
+"""Cityscapes: a JSON file an image, of polygons (gtFine, gtCoarse) or boxes (gtBbox3d, gtBboxCityPersons).
+
+The box of a polygon is what it spans. Only the classes that are single things are taken (``THINGS``); groups
+(``cargroup``) and regions to ignore are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cgcl_fast.data.annotations.annotation import Annotation, annotation, corners_of, dicts, text
+
+THINGS = frozenset(
+    (
+        *("person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
+        *("traffic sign", "traffic light"),
+        *("pedestrian", "sitting person", "person (other)"),  # of gtBboxCityPersons
+    )
+)
+
+KEY_SUFFIXES = ("_leftImg8bit", "_gtFine_polygons", "_gtCoarse_polygons", "_gtBbox3d", "_gtBboxCityPersons")
+"""What differs between the names of an image and of its files."""
+
+
+def is_cityscapes(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("objects"), list) and "labels" not in content
+
+
+def parse_cityscapes(content: dict[str, Any]) -> Annotation:
+    rows = []
+    for entry in dicts(content.get("objects")):
+        name = text(entry.get("label"))
+        if name in THINGS and not entry.get("deleted"):
+            rows.append((name, _corners(entry)))
+    return annotation(rows, size=(content.get("imgWidth"), content.get("imgHeight")))
+
+
+def _corners(entry: dict[str, Any]) -> tuple[Any, ...]:
+    flat = entry.get("2d")
+    box = flat.get("modal") if isinstance(flat, dict) else entry.get("bbox")
+    if isinstance(box, list) and len(box) == 4:
+        return corners_of(*box)
+    try:
+        points = [(float(x), float(y)) for x, y in entry["polygon"]]
+        xs, ys = zip(*points, strict=True)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return ()
+    return min(xs), min(ys), max(xs), max(ys)

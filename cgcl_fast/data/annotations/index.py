@@ -1,0 +1,284 @@
+"""Which annotation belongs to which image of a folder.
+
+An image and its annotation have the same name but for the suffix, or the image's name stands in a file about many
+images. Annotation files are looked for
+
+* beside the images and in the folders below;
+* in folders whose names begin with one of ``FOLDER_NAMES``, beside any folder on the way from the data folder to the
+  images: for ``images/train`` in ``labels/train``, else ``labels``; for ``trainA`` in ``annotations/trainA``, else
+  ``annotations``; for ``leftImg8bit/train`` in ``gtFine/train``;
+* files about many images (COCO, BDD100K) also in every folder on that way, unless they are named after another split or
+  domain (``instances_val.json``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from cgcl_fast.data.annotations.annotation import EMPTY, Annotation, text_of
+from cgcl_fast.data.annotations.reading import SUFFIXES, image_key, read_file, read_set
+from cgcl_fast.data.annotations.text_files import guess, read_names
+from cgcl_fast.data.images import printable
+
+logger = logging.getLogger(__name__)
+
+FOLDER_NAMES = (
+    *("annot", "label", "bbox", "box", "det", "json", "xml"),
+    *("bdd", "coco", "gtbbox", "gtcoarse", "gtfine", "init", "kitti", "voc", "yolo"),
+)
+
+FULL_READ_BYTES = 64 * 2**20
+"""Up to this many bytes of annotation files are read when a folder is opened; beyond it each is read when its image
+is."""
+
+_SET_FILES = 64  # more JSON files than this that belong to no image are files of other images, not about many
+
+
+class _Candidate(NamedTuple):
+    """An annotation that may be of an image: a file, or an entry of a file about many images."""
+
+    parts: tuple[str, ...]  # the folders it is in
+    rank: int  # the least is preferred
+    file: Path | None = None
+    known: Annotation | None = None
+
+
+class AnnotationIndex:
+    """The annotations of the images in a folder. What is wrong with one is in the log once, and the image counts as
+    without boxes.
+
+    Args:
+        folder: the images, with those in its subfolders.
+        root: the data folder: nothing outside it is looked at.
+        images: all images in ``folder``.
+        mine: words in the names of files and folders that mean these images ("train", the domain).
+        others: words that mean other images ("test", other domains).
+        excluded: folders with the images of other domains.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        images: Sequence[Path],
+        *,
+        mine: Iterable[str] = (),
+        others: Iterable[str] = (),
+        excluded: Iterable[Path] = (),
+    ) -> None:
+        self.folder = folder
+        self._root = root
+        self._mine = {word.lower() for word in mine}
+        self._others = {word.lower() for word in others} - self._mine
+        self._excluded = {path.resolve() for path in excluded}
+        self._candidates: dict[str, list[_Candidate]] = {image_key(path.name): [] for path in images}
+        self._known: dict[Path, Annotation] = {}
+        self._said: set[Path] = set()
+        self._scan()
+        chosen = {path: self._choose(path) for path in images}
+        self._files = {path: one.file for path, one in chosen.items() if one is not None and one.file is not None}
+        self._entries = {path: one.known for path, one in chosen.items() if one is not None and one.known is not None}
+        self._candidates.clear()
+        self._format = self._text_format()
+        self._names = self._yolo_names() if self._format == "yolo" else {}
+
+    def read(self, images: Sequence[Path]) -> None:
+        """Read the annotations of these images now, unless they are too large, and say what is wrong with them."""
+        missing = [path for path in images if path not in self._files and path not in self._entries]
+        if len(missing) == len(images):
+            logger.warning("no annotations of the images in %s: none has boxes", printable(self.folder))
+        elif missing:
+            logger.warning(
+                "%d of %d images in %s have no annotation and count as without boxes: %s",
+                len(missing),
+                len(images),
+                printable(self.folder),
+                ", ".join(printable(path.name) for path in missing[:8]) + (" ..." if len(missing) > 8 else ""),
+            )
+        files = [self._files[path] for path in images if path in self._files]
+        if sum(_size(path) for path in files) <= FULL_READ_BYTES:
+            for path in files:
+                self._known[path] = self._read(path)
+        for path in images:
+            if path in self._entries:
+                self._say_if_wrong(path, self._entries[path])
+
+    def __getitem__(self, image: Path) -> Annotation:
+        """The annotation of an image, without boxes if it has none that can be read."""
+        if image in self._entries:
+            return self._entries[image]
+        file = self._files.get(image)
+        if file is None:
+            return EMPTY
+        return self._known[file] if file in self._known else self._read(file)
+
+    # ---- reading
+
+    def _read(self, path: Path) -> Annotation:
+        try:
+            found = read_file(path, self._format, self._names)
+        except Exception as error:  # damaged files make parsers raise nearly anything, RecursionError included
+            self._say(path, f"{_reason(error)}: its image counts as without boxes")
+            return EMPTY
+        if found is None:
+            self._say(path, "it is empty: its image counts as without boxes")
+            return EMPTY
+        self._say_if_wrong(path, found)
+        return found
+
+    def _say_if_wrong(self, path: Path, found: Annotation) -> None:
+        if found.broken:
+            self._say(path, f"{found.broken} of {found.broken + len(found.names)} boxes are no boxes and left out")
+
+    def _say(self, path: Path, what: str) -> None:
+        if path not in self._said:
+            self._said.add(path)
+            logger.warning("annotation %s: %s", printable(path), what)
+
+    def _text_format(self) -> str | None:
+        """The format that most of the text files seem to be in. An empty file, or a broken one, does not tell."""
+        votes: Counter[str] = Counter()
+        for path in (path for path in self._files.values() if path.suffix.lower() == ".txt"):
+            try:
+                vote = guess(text_of(path.read_bytes()[: 2**16]))
+            except OSError:
+                vote = None
+            if vote is not None:
+                votes[vote] += 1
+                if sum(votes.values()) >= 25:
+                    break
+        return votes.most_common(1)[0][0] if votes else None
+
+    def _yolo_names(self) -> dict[int, str]:
+        first = next(path for path in self._files.values() if path.suffix.lower() == ".txt")
+        folders = [*_up(first.parent, self._root), *_up(self.folder, self._root)]
+        names = read_names(list(dict.fromkeys(folders)))
+        if not names:
+            logger.warning(
+                "%s: no names of the YOLO classes (classes.txt, data.yaml, ...): they are called by their numbers",
+                printable(first.parent),
+            )
+        return names
+
+    # ---- finding
+
+    def _scan(self) -> None:
+        sets: list[tuple[Path, tuple[str, ...]]] = []
+        for order, (place, deep) in enumerate(self._places()):
+            for file, parts in _files(place, deep=deep, skip=self._is_other):
+                key = image_key(file.name)
+                if key in self._candidates:
+                    rank = 10 * SUFFIXES.index(file.suffix.lower()) + ("_gtBbox" in file.name)
+                    self._candidates[key].append(_Candidate(parts, 1000 * rank + order, file=file))
+                elif file.suffix.lower() == ".json":
+                    sets.append((file, parts))
+        unique = {file.resolve(): (file, parts) for file, parts in sets}
+        if len(unique) > _SET_FILES:
+            logger.info("%s: %d JSON files belong to no image", printable(self.folder), len(unique))
+            return
+        for file, parts in unique.values():
+            if not self._is_other(*parts, file.stem):
+                self._add_set(file)
+
+    def _add_set(self, file: Path) -> None:
+        try:
+            found = read_set(file)
+        except Exception as error:
+            self._say(file, f"{_reason(error)}: the images that it is about count as without boxes")
+            return
+        for name, known in (found or {}).items():
+            key = image_key(name)
+            if key in self._candidates:
+                parts = tuple(PurePosixPath(name.replace("\\", "/")).parent.parts)
+                self._candidates[key].append(_Candidate(parts, 10**6, known=known))
+
+    def _choose(self, image: Path) -> _Candidate | None:
+        best: tuple[int, int, _Candidate] | None = None
+        inside = _plain(image.parent.relative_to(self.folder).parts)
+        for candidate in self._candidates[image_key(image.name)]:
+            parts = _plain(candidate.parts)
+            if candidate.file is not None:
+                common = _common(parts, inside)
+                if parts and inside and not common:  # the same name in another subfolder
+                    continue
+            else:
+                common = _common(parts, _plain(image.parent.parts))
+            if best is None or (-common, candidate.rank) < best[:2]:
+                best = (-common, candidate.rank, candidate)
+        return None if best is None else best[2]
+
+    def _places(self) -> Iterator[tuple[Path, bool]]:
+        """(folder, whether its subfolders belong to it)."""
+        yield self.folder, True
+        way = _up(self.folder, self._root)
+        for above, below in zip(way[1:], way, strict=False):
+            rest = self.folder.relative_to(above).parts
+            yield above, False
+            for sibling in sorted(above.iterdir()):
+                known = sibling.name.lower().startswith(FOLDER_NAMES)
+                if not known or sibling == below or not sibling.is_dir() or sibling.resolve() in self._excluded:
+                    continue
+                mirrored = [sibling.joinpath(*parts) for parts in (rest[1:], rest) if parts]
+                own = next((place for place in mirrored if place.is_dir()), None)
+                if own is not None:
+                    yield own, True
+                    yield sibling, False
+                    yield from ((folder, False) for folder in sorted(sibling.iterdir()) if folder.is_dir())
+                else:
+                    yield sibling, True
+
+    def _is_other(self, *names: str) -> bool:
+        """Whether the names of a file and its folders say that it is about images of another split or domain."""
+        words = {word for name in names for word in (name.lower(), *re.findall("[a-z]+", name.lower()))}
+        return bool(words & self._others) and not words & self._mine
+
+
+def _up(folder: Path, root: Path) -> list[Path]:
+    """The folder and those above it, up to the root."""
+    above = [folder, *folder.parents]
+    return above[: above.index(root) + 1] if root in above else [folder]
+
+
+def _files(place: Path, *, deep: bool, skip: Callable[..., bool]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Files that may be annotations, each with the folders between ``place`` and it."""
+    for here, folders, names in os.walk(place):
+        parts = Path(here).relative_to(place).parts
+        folders[:] = sorted(name for name in folders if deep and not name.startswith(".") and not skip(name))
+        for name in sorted(names):
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield Path(here, name), parts
+
+
+def _plain(parts: Sequence[str]) -> tuple[str, ...]:
+    """Without folders that only say what is in them ("images", "labels")."""
+    return tuple(part for part in parts if not part.lower().startswith(("image", "img", "jpegimages", *FOLDER_NAMES)))
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many parts from the end on are the same."""
+    count = 0
+    for one, other in zip(reversed(first), reversed(second), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).splitlines()
+    return lines[0] if lines and lines[0] and not isinstance(error, RecursionError) else type(error).__name__

@@ -1,0 +1,106 @@
+"""Which formats there are, and reading a file in the one that it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from cgcl_fast.data.annotations import bdd, cityscapes, coco, streets, text_files
+from cgcl_fast.data.annotations.annotation import Annotation, json_of, text_of
+from cgcl_fast.data.annotations.voc import parse_voc
+from cgcl_fast.data.images import IMAGE_SUFFIXES
+
+SUFFIXES = (".xml", ".json", ".txt")
+"""Of annotation files; where an image has several, the first that comes here is taken: YOLO's text has no names."""
+
+
+class JsonFormat(NamedTuple):
+    """How to tell a format by the content of a JSON file, and how to read it."""
+
+    recognise: Callable[[Any], bool]
+    parse: Callable[[Any], Any]
+
+
+TEXT_FORMATS: dict[str, Callable[..., Annotation]] = {
+    "init": text_files.parse_init,
+    "kitti": text_files.parse_kitti,
+    "yolo": text_files.parse_yolo,
+}
+
+IMAGE_FORMATS = {  # of one image; each gives an Annotation
+    "streets": JsonFormat(streets.is_streets, streets.parse_streets),
+    "bdd": JsonFormat(bdd.is_frame, bdd.parse_frame),
+    "cityscapes": JsonFormat(cityscapes.is_cityscapes, cityscapes.parse_cityscapes),
+}
+
+SET_FORMATS = {  # of many images; each gives a dict, file name to Annotation
+    "coco": JsonFormat(coco.is_coco, coco.parse_coco),
+    "bdd": JsonFormat(bdd.is_list, bdd.parse_list),
+}
+
+
+def image_key(name: str) -> str:
+    """What an image and its annotation have in common: the name of the file without its suffix."""
+    base = PurePosixPath(name.replace("\\", "/")).name
+    for _ in range(2):  # photo.jpg.xml
+        stem, dot, suffix = base.rpartition(".")
+        if stem and f"{dot}{suffix}".lower() in (*IMAGE_SUFFIXES, *SUFFIXES):
+            base = stem
+    for ending in cityscapes.KEY_SUFFIXES:
+        base = base.removesuffix(ending)
+    return base
+
+
+def read_set(path: Path) -> dict[str, Annotation] | None:
+    """The boxes of many images by file name; None if the file holds something else.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    content = json_of(path.read_bytes())
+    for form in SET_FORMATS.values():
+        if form.recognise(content):
+            found: dict[str, Annotation] = form.parse(content)
+            return found
+    return None
+
+
+def read_file(path: Path, text_format: str | None, names: dict[int, str]) -> Annotation | None:
+    """The boxes of one image; None if the file is empty.
+
+    Args:
+        path: a file with one of ``SUFFIXES``.
+        text_format: of ``TEXT_FORMATS``, for a ``.txt`` file.
+        names: the classes of YOLO by number.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is in none of the formats.
+    """
+    data = path.read_bytes()
+    if not data.strip():
+        return None
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
+        return parse_voc(data)
+    if suffix == ".json":
+        return _read_json(path, json_of(data))
+    if text_format is None:
+        raise ValueError("none of its lines is a box in a format that is known")
+    parse = TEXT_FORMATS[text_format]
+    return parse(text_of(data), names) if text_format == "yolo" else parse(text_of(data))
+
+
+def _read_json(path: Path, content: Any) -> Annotation:
+    for form in SET_FORMATS.values():  # a set of one image
+        if form.recognise(content):
+            found = {image_key(name): each for name, each in form.parse(content).items()}
+            if image_key(path.name) in found or len(found) == 1:
+                mine: Annotation = found.get(image_key(path.name)) or next(iter(found.values()))
+                return mine
+            raise ValueError("it names other images only")
+    for form in IMAGE_FORMATS.values():
+        if form.recognise(content):
+            mine = form.parse(content)
+            return mine
+    raise ValueError("its content is in no format that is known")

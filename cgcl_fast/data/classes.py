@@ -1,0 +1,59 @@
+"""Names of object classes: which of the classes asked for a name in an annotation means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+# What data sets call the same thing. The left name is read as the right one if only the right one is asked for, so that
+# KITTI and Cityscapes share the four classes of MGUIT's Sec. 4.1, and BDD100K and INIT the three of INIT.
+_SYNONYMS = {
+    "pedestrian": "person",
+    "person sitting": "person",
+    "cyclist": "bicycle",
+    "bike": "bicycle",
+    "motor": "motorcycle",
+    "motorbike": "motorcycle",
+    "traffic sign": "sign",
+    "t sign": "sign",
+}
+
+
+class ClassTable:
+    """Indices of classes by name. Case, and whether words are joined by spaces, ``_`` or ``-``, do not matter.
+
+    Args:
+        classes: the names, in the order of their indices.
+
+    Raises:
+        ValueError: no classes, an empty name, or a name twice.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        if isinstance(classes, str) or not classes or not all(isinstance(name, str) and name for name in classes):
+            raise ValueError(f"classes must be one or more names, got {classes!r}")
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"classes must differ from each other, got {', '.join(classes)}")
+        self.names = tuple(classes)
+        self._exact = {name: index for index, name in enumerate(classes)}
+        self._plain: dict[str, int] = {}
+        for index, name in enumerate(classes):
+            self._plain.setdefault(_plain(name), index)
+        self._unknown: set[str] = set()
+
+    def find(self, name: str) -> int | None:
+        """The index of the class, or None if it is not among them: each such name is in the log once."""
+        if name in self._exact:
+            return self._exact[name]
+        plain = _plain(name)
+        found = self._plain.get(plain, self._plain.get(_plain(_SYNONYMS.get(plain, ""))))
+        if found is None and name not in self._unknown:
+            self._unknown.add(name)
+            logger.warning("boxes of class %r are left out: classes are %s", name, ", ".join(self.names))
+        return found
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
