@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
 from cgcl_fast._generator import find_generator
-from cgcl_fast.data import UnreadableImageError, list_images, read_image_and_alpha, to_image, to_tensor
+from cgcl_fast.data import UnreadableImageError, list_images, read_image, read_image_and_alpha, to_image, to_tensor
 from cgcl_fast.engine import make_accelerator, translate_tiled
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods.base import translate_any_size
+from cgcl_fast.networks import StyledGenerator
+
+MOST_OF_STYLE = 512  # pixels of the longer side of an image that a style is taken from
 
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -43,6 +47,9 @@ class TranslateOptions:
         tile: Translate in tiles of this side, for images that do not fit into memory.
         overlap: Pixels that neighbouring tiles share and blend; an eighth of the tile if not given.
         batch_size: Images of equal size, or tiles, at a time.
+        domain: Name of the domain to translate to, for a generator of several; of two the second if not given.
+        style: Style of the translations, for a generator with styles: an image of that domain to take it from, random
+            (another one for each image), or a number that stands for a random one. The generator's own if not given.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
@@ -53,6 +60,8 @@ class TranslateOptions:
     tile: int | None = None
     overlap: int | None = None
     batch_size: int = 1
+    domain: str | None = None
+    style: str | None = None
     device: str = "auto"
     precision: str = "fp32"
 
@@ -122,23 +131,69 @@ class Translator:
 
     Args:
         generator: maps (B, C, H, W) in [-1, 1] to (B, C', H, W); C and C' are read from its ``config``.
+        domain, style: as of ``TranslateOptions``, for a ``StyledGenerator``.
+
+    Raises:
+        ValueError: the generator knows no such domain or style, or has none at all.
+        UnreadableImageError: the image of the style cannot be read.
     """
 
-    def __init__(self, generator: nn.Module, device: torch.device, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        generator: nn.Module,
+        device: torch.device,
+        precision: str = "fp32",
+        domain: str | None = None,
+        style: str | None = None,
+    ) -> None:
         self.generator = generator.to(device).eval()
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.channels = int(generator.config["input_nc"])  # type: ignore[index]
         if self.channels not in (1, 3):
             raise ValueError(f"checkpoint must take images of 1 or 3 channels, got {self.channels}")
+        self.drawn: torch.Generator | None = None
+        if style == "random":
+            self.drawn = torch.Generator()
+            self.drawn.seed()  # PyTorch's own generator begins with the same seed in every process
+        if isinstance(generator, StyledGenerator):
+            self.domain = generator.domain_index(domain)
+            self.style = None if style is None or self.drawn else self._read_style(generator, style)
+        else:
+            for name, value in (("domain", domain), ("style", style)):
+                if value is not None:
+                    raise ValueError(f"{name}: the checkpoint's {type(generator).__name__} has none, got {value!r}")
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def _read_style(self, generator: StyledGenerator, style: str) -> Tensor:
+        """One row: that of a seed, or of an image, which is shrunk where it is larger than what one trains with."""
+        if style.isdecimal():
+            return generator.random_style(1, torch.Generator().manual_seed(int(style) % 2**64))
+        if not Path(style).is_file():
+            raise ValueError(f"style: expected an image file, random or a number, got {style!r}")
+        image = to_tensor(read_image(style))[None]
+        shrink = MOST_OF_STYLE / max(image.shape[-2:])
+        if shrink < 1:
+            size = [max(1, round(side * shrink)) for side in image.shape[-2:]]
+            image = F.interpolate(image, size, mode="bilinear", antialias=True)
+        return generator.style_of(self._channels(image), self.domain)
+
+    def _channels(self, images: Tensor) -> Tensor:
+        return (images.mean(1, keepdim=True) if self.channels == 1 else images).to(self.device)
+
+    def for_batch(self, size: int) -> Callable[[Tensor], Tensor]:
+        """``translate`` for a batch of ``size`` images, or for the tiles of one, with one style for each image."""
+        generator = self.generator
+        if not isinstance(generator, StyledGenerator):
+            return lambda images: self.translate(images, generator)
+        style = generator.random_style(size, self.drawn) if self.drawn else self.style
+        return lambda images: self.translate(images, lambda x: generator(x, self.domain, style))
+
+    @torch.no_grad()
+    def translate(self, images: Tensor, generate: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, 3, H, W) in [-1, 1], any size, to (B, 3, H, W) on the CPU."""
-        if self.channels == 1:
-            images = images.mean(1, keepdim=True)
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            result = translate_any_size(self.generator, images.to(self.device))
+            result = translate_any_size(generate, self._channels(images))
         return result.float().cpu().expand(-1, 3, -1, -1)
 
 
@@ -174,7 +229,7 @@ def translate(arguments: Sequence[str]) -> int:
         jobs = plan(options, overwrite)
         device = make_accelerator(device=options.device, precision=options.precision).device
         generator, file = find_generator(options.checkpoint)
-        translator = Translator(generator, device, options.precision)
+        translator = Translator(generator, device, options.precision, options.domain, options.style)
         options.output.mkdir(parents=True, exist_ok=True)
 
     bar = tqdm(total=len(jobs), unit="image", mininterval=0.2 if sys.stderr.isatty() else 10, dynamic_ncols=True)
@@ -206,10 +261,12 @@ def translated(
     images = [pixels for _, pixels, _ in batch]
     tile = options.tile
     if tile is None or max(images[0].shape[-2:]) <= tile:
-        return list(translator(torch.stack(images)))
+        return list(translator.for_batch(len(images))(torch.stack(images)))
     overlap = tile // 8 if options.overlap is None else options.overlap
     size = options.batch_size
-    return [translate_tiled(translator, image, tile=tile, overlap=overlap, batch_size=size) for image in images]
+    return [
+        translate_tiled(translator.for_batch(1), image, tile=tile, overlap=overlap, batch_size=size) for image in images
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

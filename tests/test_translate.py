@@ -226,3 +226,102 @@ def test_a_folder_without_images(checkpoint: Path, tmp_path: Path, capsys: pytes
     assert "holds no image" in capsys.readouterr().err
     assert main(["--input", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "checkpoint" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def styled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator of three domains with styles."""
+    torch.manual_seed(0)
+    generator = networks.DisentangledGenerator(("dry", "wet", "dark"), ngf=2, n_blocks=1, style_dim=3, mlp_dim=8)
+    networks.init_weights(generator, "kaiming")
+    path = tmp_path_factory.mktemp("styled") / "generator.safetensors"
+    networks.save_generator(path, generator)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_domain_and_style_are_the_generators(styled: Path, photographs: Path, tmp_path: Path) -> None:
+    generator = networks.load_generator(styled)
+    reference = photographs / "gray.png"
+    Image.open(photographs / "same.png").convert("RGB").resize((32, 24)).save(tmp_path / "a.png")
+    image = torch.from_numpy(pixels(tmp_path / "a.png")).permute(2, 0, 1)[None] / 127.5 - 1
+    of_reference = torch.from_numpy(pixels(reference)).permute(2, 0, 1)[None] / 127.5 - 1
+    seed = torch.Generator().manual_seed
+    with torch.no_grad():
+        for name, more, style in (
+            ("reference", ["--style", str(reference)], generator.style_of(of_reference, 1)),
+            ("seed", ["--style", "7"], generator.random_style(1, seed(7))),
+            ("default", [], generator.random_style(1, seed(0))),
+        ):
+            assert run(styled, tmp_path / "a.png", tmp_path / name, "--domain", "wet", *more) == 0
+            expected = ((generator(image, 1, style)[0].permute(1, 2, 0) + 1) * 127.5).numpy()
+            assert np.abs(pixels(tmp_path / name / "a.png") - expected).max() <= 0.51, name
+    assert run(styled, tmp_path / "a.png", tmp_path / "dark", "--domain", "dark") == 0
+    assert np.abs(pixels(tmp_path / "dark" / "a.png") - pixels(tmp_path / "default" / "a.png")).max() > 2
+
+
+def test_random_styles_differ_between_images_and_not_between_tiles(
+    styled: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "same"
+    folder.mkdir()
+    picture = Image.open(photographs / "same.png").convert("RGB")
+    for name in ("a.png", "b.png"):
+        picture.save(folder / name)
+    for output, more in (("whole", ["--batch-size", "2"]), ("tiles", ["--tile", "32"])):
+        assert run(styled, folder, tmp_path / output, "--domain", "wet", "--style", "random", *more) == 0
+        a, b = (pixels(tmp_path / output / name) for name in ("a.png", "b.png"))
+        assert np.abs(a - b).max() > 2
+    styles: list[torch.Tensor] = []
+    forward = networks.DisentangledGenerator.forward
+
+    def recorded(self: object, image: torch.Tensor, domain: int, style: torch.Tensor) -> torch.Tensor:
+        styles.append(style)
+        return forward(self, image, domain, style)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(networks.DisentangledGenerator, "forward", recorded)
+    assert run(styled, folder / "a.png", tmp_path / "one", "--domain", "wet", "--style", "random", "--tile", "32") == 0
+    assert len(styles) > 2 and all(torch.equal(style, styles[0]) for style in styles)
+
+
+def test_of_two_domains_the_second_is_the_default(photographs: Path, tmp_path: Path) -> None:
+    generator = networks.DisentangledGenerator(("day", "night"), ngf=2, n_blocks=1)
+    networks.save_generator(tmp_path / "g.safetensors", generator)
+    for name, more in (("default", []), ("second", ["--domain", "night"]), ("first", ["--domain", "day"])):
+        assert run(tmp_path / "g.safetensors", photographs / "gray.png", tmp_path / name, *more) == 0
+    default, second, first = (pixels(tmp_path / name / "gray.png") for name in ("default", "second", "first"))
+    assert np.array_equal(default, second) and not np.array_equal(default, first)
+
+
+@pytest.mark.parametrize(
+    ("which", "more", "said"),
+    [
+        ("styled", [], "domain: expected one of dry, wet, dark, got none"),
+        ("styled", ["--domain", "foggy"], "domain: expected one of dry, wet, dark, got 'foggy'"),
+        ("styled", ["--domain", "wet", "--style", "nowhere.png"], "style: expected an image file, random or a number"),
+        ("styled", ["--domain", "wet", "--style", "-3"], "style: expected an image file, random or a number"),
+        ("styled", ["--domain", "wet", "--style", "notes.txt"], "notes.txt"),
+        ("plain", ["--domain", "wet"], "domain: the checkpoint's ResnetGenerator has none, got 'wet'"),
+        ("plain", ["--style", "3"], "style: the checkpoint's ResnetGenerator has none, got '3'"),
+    ],
+)
+def test_wrong_domains_and_styles_are_one_line_and_status_2(
+    checkpoint: Path,
+    styled: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    which: str,
+    more: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no image")
+    assert run(styled if which == "styled" else checkpoint, photographs, tmp_path / "out", *more) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

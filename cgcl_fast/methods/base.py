@@ -142,7 +142,9 @@ class Method(nn.Module):
         return pictures
 
 
-def translate_any_size(generator: nn.Module, image: Tensor, multiple: int = 4, least: int = 8) -> Tensor:
+def translate_any_size(
+    generator: Callable[[Tensor], Tensor], image: Tensor, multiple: int = 4, least: int = 8
+) -> Tensor:
     """Run a generator on images whose sides need not be what it takes: pad by reflection, crop back.
 
     Args:

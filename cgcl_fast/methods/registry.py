@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from cgcl_fast.methods.base import Method
+from cgcl_fast.methods.cgcl import CGCL
+from cgcl_fast.methods.cgl import CGL
 from cgcl_fast.methods.cut import CUT, FastCUT
 from cgcl_fast.methods.cyclegan import CycleGAN
 from cgcl_fast.methods.enco import EnCo
 
-METHODS: dict[str, type[Method]] = {"cut": CUT, "fastcut": FastCUT, "enco": EnCo, "cyclegan": CycleGAN}
+METHODS: dict[str, type[Method]] = {
+    "cut": CUT,
+    "fastcut": FastCUT,
+    "enco": EnCo,
+    "cgl": CGL,
+    "cgcl": CGCL,
+    "cyclegan": CycleGAN,
+}

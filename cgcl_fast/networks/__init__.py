@@ -1,14 +1,23 @@
 """Generators, encoders and discriminators."""
 
+from cgcl_fast.networks.disentangled import AdaINDecoder, ContentEncoder, DisentangledGenerator, StyleEncoder
+from cgcl_fast.networks.domain_discriminator import DomainDiscriminator
 from cgcl_fast.networks.files import generator_bytes, load_generator, save_generator
 from cgcl_fast.networks.init import init_weights
 from cgcl_fast.networks.patchgan import PatchDiscriminator
 from cgcl_fast.networks.resnet import ResnetBlock, ResnetGenerator
+from cgcl_fast.networks.styled import StyledGenerator
 
 __all__ = [
+    "AdaINDecoder",
+    "ContentEncoder",
+    "DisentangledGenerator",
+    "DomainDiscriminator",
     "PatchDiscriminator",
     "ResnetBlock",
     "ResnetGenerator",
+    "StyleEncoder",
+    "StyledGenerator",
     "generator_bytes",
     "init_weights",
     "load_generator",

@@ -12,9 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from cgcl_fast.networks.disentangled import DisentangledGenerator
 from cgcl_fast.networks.resnet import ResnetGenerator
 
-GENERATORS: dict[str, type[nn.Module]] = {"ResnetGenerator": ResnetGenerator}
+GENERATORS: dict[str, type[nn.Module]] = {
+    "ResnetGenerator": ResnetGenerator,
+    "DisentangledGenerator": DisentangledGenerator,
+}
 
 
 def generator_bytes(module: nn.Module) -> bytes:

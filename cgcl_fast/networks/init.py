@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-KINDS = ("xavier", "normal", "kaiming", "orthogonal")
+KINDS = ("xavier", "normal", "kaiming", "kaiming_uniform", "orthogonal")
 
 
 def init_weights(module: nn.Module, kind: str = "xavier", gain: float = 0.02) -> None:
@@ -13,7 +13,7 @@ def init_weights(module: nn.Module, kind: str = "xavier", gain: float = 0.02) ->
     Args:
         module: changed in place.
         kind: "xavier" (normal; CUT's, with gain 0.02), "normal" (standard deviation ``gain``), "kaiming" (normal,
-            fan in; ``gain`` is not used) or "orthogonal".
+            fan in; ``gain`` is not used), "kaiming_uniform" (the same deviation) or "orthogonal".
         gain: scale of the weights.
 
     Raises:
@@ -30,6 +30,8 @@ def init_weights(module: nn.Module, kind: str = "xavier", gain: float = 0.02) ->
             nn.init.normal_(layer.weight, 0.0, gain)
         elif kind == "kaiming":
             nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_in")
+        elif kind == "kaiming_uniform":
+            nn.init.kaiming_uniform_(layer.weight, a=0, mode="fan_in")
         else:
             nn.init.orthogonal_(layer.weight, gain=gain)
         if layer.bias is not None:

@@ -35,4 +35,27 @@ class StyledGenerator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """Translate (B, C, H, W) in [-1, 1] to ``domain``; a style of None is the generator's own default."""
+        """Translate (B, C, H, W) in [-1, 1] to ``domain``; None is the generator's own default style, and a style
+        of one row is that of all images.
+
+        Raises:
+            ValueError: there is no such domain, or the image or style has another shape.
+        """
+
+    def domain_index(self, name: str | None) -> int:
+        """The index of a domain's name; None is the second of two.
+
+        Raises:
+            ValueError: no such domain, or None where there are more than two.
+        """
+        if name is None and len(self.domains) == 2:
+            return 1
+        if name not in self.domains:
+            got = "none" if name is None else repr(name)
+            raise ValueError(f"domain: expected one of {', '.join(self.domains)}, got {got}")
+        return self.domains.index(name)
+
+    def check_domain(self, domain: int) -> None:
+        """Raise a ValueError unless ``domain`` is an index into ``domains``."""
+        if not 0 <= domain < len(self.domains):
+            raise ValueError(f"domain: expected 0 to {len(self.domains) - 1}, got {domain}")

@@ -2,6 +2,7 @@
 
 from cgcl_fast.nn.blur_pool import blur_down, blur_up
 from cgcl_fast.nn.gan import GANLoss
+from cgcl_fast.nn.gradient_penalty import GradientPenalty
 from cgcl_fast.nn.image_pool import ImagePool
 from cgcl_fast.nn.key_queue import KeyQueue, momentum_update
 from cgcl_fast.nn.pad import reflect_pad
@@ -11,6 +12,7 @@ from cgcl_fast.nn.recompute import conv_of
 
 __all__ = [
     "GANLoss",
+    "GradientPenalty",
     "ImagePool",
     "KeyQueue",
     "PatchNCE",

@@ -17,6 +17,13 @@ from engine_checks import assert_same, last_state, log_of  # noqa: E402
 
 TINY = ["--size", "32", "--ngf", "4", "--ndf", "4", "--n-blocks", "5", "--device", "cpu", "--log-every", "1"]
 
+DOMAINS = ["--object-size", "16", "--d-layers", "3", "--style-dim", "3", "--mlp-dim", "8"]
+TINY_OF = {"cgl": DOMAINS, "cgcl": [*DOMAINS, "--nce-dim", "8"]}
+"""Where the method's own sizes are others."""
+
+TO = {"cgl": ["--domain", "night", "--style", "3"], "cgcl": ["--domain", "rainy"]}
+"""What a method of several domains is to be told."""
+
 
 class Killed(BaseException):
     """Nothing in the engine may catch it: as with a kill, nothing is saved."""
@@ -26,7 +33,7 @@ class Killed(BaseException):
 def test_killed_and_resumed_gives_the_same_weights(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = [method, *TINY, "--steps", "20", "--save-every", "8"]
+    run = [method, *TINY, *TINY_OF.get(method, []), "--steps", "20", "--save-every", "8"]
     assert train.main([*run, "--output", str(tmp_path / "whole")]) == 0
 
     step = Trainer.train_step
@@ -49,6 +56,6 @@ def test_killed_and_resumed_gives_the_same_weights(
     Image.new("RGB", (41, 38), (200, 120, 40)).save(photograph)
     out = tmp_path / "translated"
     arguments = ["--checkpoint", str(tmp_path / "killed"), "--input", str(photograph), "--output", str(out)]
-    assert translate.main(arguments) == 0
+    assert translate.main([*arguments, *TO.get(method, [])]) == 0
     with Image.open(out / "photograph.png") as image:
         assert image.size == (41, 38) and image.getextrema() != ((200, 200), (120, 120), (40, 40))

@@ -9,13 +9,26 @@ from cgcl_fast.networks import ResnetGenerator, init_weights
 
 @pytest.mark.parametrize(
     ("kind", "deviation"),
-    [("xavier", 0.02 * (2 / (64 * 9 + 128 * 9)) ** 0.5), ("normal", 0.02), ("kaiming", (2 / (64 * 9)) ** 0.5)],
+    [
+        ("xavier", 0.02 * (2 / (64 * 9 + 128 * 9)) ** 0.5),
+        ("normal", 0.02),
+        ("kaiming", (2 / (64 * 9)) ** 0.5),
+        ("kaiming_uniform", (2 / (64 * 9)) ** 0.5),
+    ],
 )
 def test_weights_have_the_deviation_of_the_scheme_and_biases_are_zero(kind: str, deviation: float) -> None:
     conv = nn.Conv2d(64, 128, 3)
     init_weights(conv, kind)
     assert conv.weight.std().item() == pytest.approx(deviation, rel=0.02)
     assert conv.bias is not None and not conv.bias.any()
+
+
+def test_uniform_weights_are_bounded_by_their_deviation() -> None:
+    conv = nn.Conv2d(64, 128, 3)
+    init_weights(conv, "kaiming_uniform")
+    assert conv.weight.abs().max() <= 3**0.5 * conv.weight.std() * 1.01
+    init_weights(conv, "kaiming")
+    assert conv.weight.abs().max() > 3 * conv.weight.std()
 
 
 def test_orthogonal_rows() -> None:

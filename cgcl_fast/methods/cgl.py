@@ -1,0 +1,380 @@
+"""CGL (Fu et al., "Cross-Granularity Learning for Multi-Domain Image-to-Image Translation", ACM MM 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgcl_fast.methods.base import (
+    Batch,
+    DataNeeds,
+    Method,
+    OptimizerSpec,
+    Phase,
+    Shared,
+    translate_any_size,
+)
+from cgcl_fast.networks import DisentangledGenerator, DomainDiscriminator, init_weights
+from cgcl_fast.nn import GradientPenalty
+
+DOMAINS = ("sunny", "night", "cloudy", "rainy")
+"""The papers' domains of INIT and BDD100K."""
+
+GRANULARITIES = ("g", "o")
+
+
+@dataclass
+class CGLConfig:
+    """Options of CGL; the defaults are the paper's.
+
+    Args:
+        domains: names of the domains N_i; without them those of the data.
+        object_size: side in pixels of the instance crops o.
+        classes: annotated classes whose instances are translated; without them all.
+        ngf: channels of the encoders' first convolution and of the decoders' last one.
+        n_blocks: residual blocks of the content encoders E^c and of the decoders G.
+        style_dim: length of the style codes s.
+        mlp_dim: width of the perceptron M between style and AdaIN.
+        ndf: channels of the discriminators D after their first convolution; doubled by each further one.
+        d_layers: convolutions of stride 2 in D; images need sides of at least 2 to the power of that many pixels.
+        init: initialisation of encoders and decoders, "kaiming" (normal) or "kaiming_uniform".
+        init_gain: standard deviation of the Gaussian initialisation of D.
+        cgc_generator: which generator makes the instance in the global style, the "object" one (as CGCL writes) or the
+            "global" one (as CGL writes).
+        lambda_gan: α, weight of the adversarial loss.
+        lambda_cls: β, weight of the domain classification.
+        lambda_rec: λ_rec, weight of the reconstruction of images and instances and of the cross-cycle consistency.
+        lambda_code: weight of the reconstruction of content and style codes.
+        lambda_cgc: weight of the cross-granularity consistency, λ_rec in the paper; 0 leaves it out.
+        lambda_gp: λ_gp, weight of the gradient penalty at the beginning (Eq. 9).
+        gp_every: steps after which λ_gp adapts to the mean gradient norm; 0 keeps it.
+        gp_upper: mean gradient norm above which λ_gp is doubled.
+        gp_lower: mean gradient norm below which λ_gp is halved.
+        lr: learning rate of Adam.
+        beta1: β₁ of Adam.
+        beta2: β₂ of Adam.
+        halve_every: steps after each of which the learning rates are halved.
+        epochs: epochs of the training, about which the papers say nothing.
+    """
+
+    domains: tuple[str, ...] = ()
+    object_size: int = 128
+    classes: tuple[str, ...] = ()
+    ngf: int = 64
+    n_blocks: int = 4
+    style_dim: int = 8
+    mlp_dim: int = 256
+    ndf: int = 64
+    d_layers: int = 6
+    init: str = "kaiming"
+    init_gain: float = 0.02
+    cgc_generator: str = "object"
+    lambda_gan: float = 1.0
+    lambda_cls: float = 1.0
+    lambda_rec: float = 10.0
+    lambda_code: float = 1.0
+    lambda_cgc: float = 10.0
+    lambda_gp: float = 10.0
+    gp_every: int = 50
+    gp_upper: float = 1.05
+    gp_lower: float = 1.001
+    lr: float = 1e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    halve_every: int = 100_000
+    epochs: int = 20
+
+
+@dataclass
+class Granularity:
+    """What a step computes of the global images, or of the instances. Rows: the n of domain i, then the n of domain j.
+
+    Attributes:
+        real: x or o, (2n, 3, H, W).
+        label, target: z one-hot of its own domain and of the other one of the pair, (2n, number of domains).
+        present, paired: 1 for the images that exist, and for those whose counterpart does too; (2n,).
+        features: outputs of the residual blocks of E^c.
+        content, style: c and s.
+        drawn: s ~ N(0, I).
+        rebuilt: G(c, s, z).
+        swapped: u (or v): the content of ``real`` in the style and the domain of its counterpart.
+        random: its content in the style ``drawn`` and in that domain.
+        swapped_features: as ``features``, of ``swapped``.
+        swapped_style, random_style: style codes of the translations.
+        cycled: the contents of ``swapped`` with the styles swapped back.
+    """
+
+    real: Tensor
+    label: Tensor
+    target: Tensor
+    present: Tensor
+    paired: Tensor
+    features: list[Tensor] = field(default_factory=list)
+    content: Tensor = field(init=False)
+    style: Tensor = field(init=False)
+    drawn: Tensor = field(init=False)
+    rebuilt: Tensor = field(init=False)
+    swapped: Tensor = field(init=False)
+    random: Tensor = field(init=False)
+    swapped_features: list[Tensor] = field(default_factory=list)
+    swapped_style: Tensor = field(init=False)
+    random_style: Tensor = field(init=False)
+    cycled: Tensor = field(init=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.real) // 2
+
+    @property
+    def fakes(self) -> Tensor:
+        """Both translations, (4n, 3, H, W)."""
+        return torch.cat([self.swapped, self.random])
+
+    @property
+    def counted_fakes(self) -> Tensor:
+        """Which of ``fakes`` count, (4n,)."""
+        return torch.cat([self.paired, self.present])
+
+
+def swap(x: Tensor) -> Tensor:
+    """The rows of domain j before those of domain i."""
+    return x.roll(len(x) // 2, 0)
+
+
+def mean_of(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean of (B, ...) over the images whose entry in ``counted`` (B,) is 1; zero if there are none."""
+    return (values.flatten(1).mean(1) * counted).sum() / counted.sum().clamp(min=1)
+
+
+class CGL(Method):
+    """G_g translates images and G_o instances, each an encoder of content E^c, an encoder of style E^s and a decoder;
+    D_g and D_o tell real from generated and domains from each other. One model for all domains.
+
+    L_D = α · (D(fake) - D(real) + λ_gp · (‖∇D(x̂)‖₂ - 1)²) + β · CE(D_cls(real), z)
+
+    L_G = -α · D(fake) + β · CE(D_cls(fake), z) + λ_rec · (|G(c, s, z) - x|₁ + L_cc) + |ĉ - c|₁ + |ŝ - s|₁
+    + λ_cgc · L_cgc
+
+    (Eq. 2-9), each summed over images and instances. |·|₁ is the mean over all values, as everywhere in published code,
+    and D of an image is the mean of its map. L_cc, the cross-cycle consistency, is a sum over the two domains (Eq. 6).
+    Fakes are the translations in the style of the counterpart and in a random one, both in the domain of the
+    counterpart; the gradient penalty looks at one of the two for each image. The gradient is that of the sum of D's
+    map, after StarGAN: that of its mean would let the critic outweigh the reconstruction by more, the larger the map.
+
+    Each of the networks runs twice in a step: once on all that is known at its beginning, once on all that the first
+    pass made. The discriminators take the translations of the first pass. An image without an instance contributes to
+    the global part only; its place in the batch is kept, with a weight of zero.
+    """
+
+    Config = CGLConfig
+    generator_name = "G_g"
+
+    def __init__(self, config: CGLConfig) -> None:
+        super().__init__(config)
+        if config.cgc_generator not in ("object", "global"):
+            raise ValueError(f"cgc_generator: expected 'object' or 'global', got {config.cgc_generator!r}")
+        if config.init not in ("kaiming", "kaiming_uniform"):
+            raise ValueError(f"init: expected 'kaiming' or 'kaiming_uniform', got {config.init!r}")
+        if config.object_size < max(16, 2**config.d_layers) or config.object_size % 4:
+            raise ValueError(
+                f"object_size: expected a multiple of 4, at least {max(16, 2**config.d_layers)} for {config.d_layers} "
+                f"d_layers, got {config.object_size}"
+            )
+        self.domains = tuple(config.domains) or DOMAINS
+        shape = {name: getattr(config, name) for name in ("ngf", "n_blocks", "style_dim", "mlp_dim")}
+        discriminator = {"ndf": config.ndf, "n_layers": config.d_layers}
+        n = len(self.domains)
+        self.G_g = DisentangledGenerator(self.domains, **shape)
+        self.G_o = DisentangledGenerator(self.domains, **shape)
+        self.D_g = DomainDiscriminator(n, **discriminator)
+        self.D_o = DomainDiscriminator(n, **discriminator, map_size=min(4, config.object_size >> config.d_layers))
+        for generator in (self.G_g, self.G_o):
+            init_weights(generator, config.init)
+        for critic in (self.D_g, self.D_o):
+            init_weights(critic, "normal", config.init_gain)
+        bounds = (config.lambda_gp, config.gp_every, config.gp_upper, config.gp_lower)
+        self.penalty_g, self.penalty_o = GradientPenalty(*bounds), GradientPenalty(*bounds)
+
+    @classmethod
+    def needs(cls, config: CGLConfig) -> DataNeeds:
+        return DataNeeds(random_pairs=True, classes=tuple(config.classes) or None, object_size=config.object_size)
+
+    def schedule(self, steps: int) -> Callable[[int], float]:
+        """Halved every ``halve_every`` steps."""
+        return lambda step: 0.5 ** (step // self.config.halve_every)
+
+    def phases(self) -> list[Phase]:
+        config = self.config
+        adam = OptimizerSpec(config.lr, (config.beta1, config.beta2))
+        critics = ("D_g", "D_o")
+        return [
+            Phase("discriminator", critics, self.discriminator_loss, adam, after=self.adapt_penalties),
+            Phase("generator", self.generators(), self.generator_loss, adam, frozen=critics),
+        ]
+
+    def generators(self) -> tuple[str, ...]:
+        """What the generator phase trains."""
+        return "G_g", "G_o"
+
+    # ------------------------------------------------------------------------------------------------- the two passes
+
+    def first_pass(self, batch: Batch, shared: Shared) -> None:
+        """Encode images and instances and decode all that can be decoded of that; once a step."""
+        if "g" in shared:
+            return
+        labels = torch.cat([batch["A_domain"], batch["B_domain"]])
+        real = {"g": torch.cat([batch["A"], batch["B"]]), "o": torch.cat([batch["A_object"], batch["B_object"]])}
+        height, width = batch["A"].shape[2:]
+        if height % 4 or width % 4 or min(height, width) < 16:
+            raise ValueError(f"A: expected sides that are multiples of 4, at least 16, got {height}x{width}")
+        label = F.one_hot(labels, len(self.domains)).to(real["g"].dtype)
+        with_instance = torch.cat([batch["A_has_object"], batch["B_has_object"]]).to(label)
+        everywhere = torch.ones_like(with_instance)
+        counted = {"g": (everywhere, everywhere), "o": (with_instance, with_instance * swap(with_instance))}
+        for name in GRANULARITIES:
+            part = shared[name] = Granularity(real[name], label, swap(label), *counted[name])
+            generator = self.generator_of(name)
+            part.features = generator.content(part.real)
+            part.content, part.style = part.features[-1], generator.style(part.real, label)
+            part.drawn = torch.randn_like(part.style)
+            jobs = [(part.content, part.style, label)]
+            jobs += [(part.content, style, part.target) for style in (swap(part.style), part.drawn)]
+            if name == "o" and self.config.lambda_cgc > 0:
+                # An instance of domain j in the style of an image of domain i, made together with the others.
+                crossed = (part.content[part.n :], shared["g"].style[: part.n], label[: part.n])
+                if self.config.cgc_generator == "object":
+                    jobs.append(crossed)
+                else:
+                    shared["crossed"] = self.G_g.decoder(*crossed)
+            part.rebuilt, part.swapped, part.random, *more = decode(generator, jobs)
+            if more:
+                shared["crossed"] = more[0]
+
+    def second_pass(self, shared: Shared) -> None:
+        """Encode the translations and decode them back."""
+        g, o = shared["g"], shared["o"]
+        n, crossed = o.n, shared.get("crossed")
+        for part, extra in ((o, crossed), (g, None)):
+            generator = self.G_o if part is o else self.G_g
+            images, styled = [part.swapped], [part.swapped, part.random]
+            labels = [part.target, part.target]
+            if extra is not None:
+                images, styled, labels = [*images, extra], [*styled, extra], [*labels, part.label[:n]]
+            features = generator.content(torch.cat(images))
+            part.swapped_features = [feature[: 2 * n] for feature in features]
+            sizes = [len(image) for image in styled]
+            part.swapped_style, part.random_style, *more = generator.style(torch.cat(styled), torch.cat(labels)).split(
+                sizes
+            )
+            jobs = [(part.swapped_features[-1], swap(part.swapped_style), part.label)]
+            if crossed is not None:
+                if part is o:  # its content in the style that the instance had
+                    shared["crossed_style"] = more[0]
+                    jobs.append((features[-1][2 * n :], o.style[n:], o.label[n:]))
+                else:  # its style for the image whose style it was given
+                    jobs.append((g.content[:n], shared["crossed_style"], g.label[:n]))
+            part.cycled, *back = decode(generator, jobs)
+            if back:
+                shared["o_back" if part is o else "g_back"] = back[0]
+
+    def generator_of(self, granularity: str) -> DisentangledGenerator:
+        return self.G_g if granularity == "g" else self.G_o
+
+    # ------------------------------------------------------------------------------------------------------- the losses
+
+    def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L_D of images and instances, each in one pass of its D, and one for the penalty."""
+        self.first_pass(batch, shared)
+        config = self.config
+        losses: dict[str, Tensor] = {}
+        for name in GRANULARITIES:
+            part: Granularity = shared[name]
+            critic, penalty = (self.D_g, self.penalty_g) if name == "g" else (self.D_o, self.penalty_o)
+            n = len(part.real)
+            fakes = part.fakes.detach()
+            src, cls = critic(torch.cat([part.real, fakes]))
+            losses[f"adv_{name}"] = config.lambda_gan * (
+                mean_of(src[n:], part.counted_fakes) - mean_of(src[:n], part.present)
+            )
+            entropy = F.cross_entropy(cls[:n], part.label, reduction="none")
+            losses[f"cls_{name}"] = config.lambda_cls * mean_of(entropy[:, None], part.present)
+            # At each real image one of the two fakes of its domain.
+            chosen = torch.rand_like(part.paired) < 0.5
+            fake = swap(torch.where(chosen[:, None, None, None], fakes[:n], fakes[n:]))
+            norms = penalty.gradient_norms(critic.realness, part.real, fake)
+            deviation = mean_of((norms - 1).square()[:, None], part.paired)
+            losses[f"gp_{name}"] = config.lambda_gan * penalty.weight * deviation
+            shared[f"norms_{name}"] = norms.detach(), part.paired
+        total = torch.stack(list(losses.values())).sum()
+        weights = {"lambda_gp_g": self.penalty_g.weight.clone(), "lambda_gp_o": self.penalty_o.weight.clone()}
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}, **weights}
+
+    def adapt_penalties(self, batch: Batch, shared: Shared) -> None:
+        """Every ``gp_every`` steps, change λ_gp by the gradient norms of D since the last time."""
+        self.penalty_g.update(*shared["norms_g"])
+        self.penalty_o.update(*shared["norms_o"])
+
+    def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L_G."""
+        self.first_pass(batch, shared)
+        self.second_pass(shared)
+        losses = self.generator_losses(shared)
+        total = torch.stack(list(losses.values())).sum()
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def generator_losses(self, shared: Shared) -> dict[str, Tensor]:
+        """The terms of L_G with their weights."""
+        config = self.config
+        losses: dict[str, Tensor] = {}
+        for name in GRANULARITIES:
+            part: Granularity = shared[name]
+            src, cls = (self.D_g if name == "g" else self.D_o)(part.fakes)
+            entropy = F.cross_entropy(cls, torch.cat([part.target, part.target]), reduction="none")
+            content = (part.swapped_features[-1] - part.content).abs()
+            style = mean_of((part.swapped_style - swap(part.style)).abs(), part.paired)
+            style = style + mean_of((part.random_style - part.drawn).abs(), part.present)
+            losses |= {
+                f"adv_{name}": -config.lambda_gan * mean_of(src, part.counted_fakes),
+                f"cls_{name}": config.lambda_cls * mean_of(entropy[:, None], part.counted_fakes),
+                f"rec_{name}": config.lambda_rec * mean_of((part.rebuilt - part.real).abs(), part.present),
+                f"cc_{name}": 2 * config.lambda_rec * mean_of((part.cycled - part.real).abs(), part.paired),
+                f"content_{name}": config.lambda_code * mean_of(content, part.paired),
+                f"style_{name}": config.lambda_code * style,
+            }
+        if config.lambda_cgc > 0:
+            g, o = shared["g"], shared["o"]
+            n, counted = o.n, o.present[o.n :]
+            losses["cgc_g"] = config.lambda_cgc * mean_of((shared["g_back"] - g.real[:n]).abs(), counted)
+            losses["cgc_o"] = config.lambda_cgc * mean_of((shared["o_back"] - o.real[n:]).abs(), counted)
+        return losses
+
+    # -------------------------------------------------------------------------------------------------------- pictures
+
+    @torch.no_grad()
+    def translate(self, image: Tensor, domain: int = 1, style: Tensor | None = None) -> Tensor:
+        """Translate images of any size, (B, 3, H, W), to a domain in a style (None: that of seed 0)."""
+        return translate_any_size(lambda x: self.G_g(x, domain, style), image)
+
+    @torch.no_grad()
+    def samples(self, batch: Batch) -> dict[str, Tensor]:
+        """For each domain a column in the style of a reference, one in a random style, and the truth where known."""
+        source = batch["A"]
+        pictures = {"source": source}
+        drawn = self.G_g.random_style(len(source), torch.Generator().manual_seed(0))
+        for i, name in enumerate(self.domains):
+            style = self.G_g.style_of(batch[f"reference_{name}"], i)
+            pictures[name] = self.translate(source, i, style)
+            pictures[f"{name} random"] = self.translate(source, i, drawn)
+            if f"truth_{name}" in batch:
+                pictures[f"{name} truth"] = batch[f"truth_{name}"]
+        return pictures
+
+
+def decode(generator: DisentangledGenerator, jobs: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+    """The images of several (content, style, label) in one pass of the decoder."""
+    images = generator.decoder(*(torch.cat(parts) for parts in zip(*jobs, strict=True)))
+    return list(images.split([len(content) for content, _, _ in jobs]))

@@ -1,0 +1,255 @@
+"""Content encoder, style encoder and AdaIN decoder of CGL and CGCL (CGL, Sec. 4), and the generator that they make.
+
+The layout is MUNIT's (Huang et al. 2018) with domain labels z as one-hot vectors, so that one network serves all
+domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgcl_fast.networks.resnet import ResnetBlock
+from cgcl_fast.networks.styled import StyledGenerator
+from cgcl_fast.nn import conv_of, reflect_pad
+from cgcl_fast.ops import adain, instance_norm
+
+
+class ContentEncoder(nn.Module):
+    """Convolution 7x7 and two 4x4 of stride 2, then residual blocks; instance norm, ReLU, reflection padding.
+
+    Args:
+        input_nc: channels of the image.
+        ngf: channels after the first convolution; 2 and 4 times as many after the others.
+        n_blocks: residual blocks.
+    """
+
+    def __init__(self, input_nc: int = 3, ngf: int = 64, n_blocks: int = 4) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(input_nc, ngf, 7)
+        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 4, stride=2) for width in (ngf, 2 * ngf))
+        self.blocks = nn.ModuleList(ResnetBlock(4 * ngf) for _ in range(n_blocks))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, input_nc, H, W) to the outputs of the residual blocks, (B, 4 ngf, H/4, W/4) each; the last is the content
+        code c."""
+        x = self.stem(reflect_pad(x.contiguous(memory_format=torch.channels_last), 3))
+        for conv in self.down:
+            x = conv_of(conv, _norm_relu_pad, x)
+        x = instance_norm(x, activation="relu")
+        features = []
+        for block in self.blocks:
+            x = block(x)
+            features.append(x)
+        return features
+
+
+def _norm_relu_pad(x: Tensor) -> Tensor:
+    return reflect_pad(instance_norm(x, activation="relu"), 1)
+
+
+class StyleEncoder(nn.Module):
+    """The domain's label as maps beside the image; convolution 7x7 and four 4x4 of stride 2 with ReLU and without norm;
+    mean over positions; one linear layer.
+
+    Args:
+        input_nc: channels of the image.
+        n_domains: length of the label.
+        ngf: channels after the first convolution; 2, 4, 4 and 4 times as many after the others.
+        style_dim: length of the style code.
+    """
+
+    def __init__(self, input_nc: int = 3, n_domains: int = 4, ngf: int = 64, style_dim: int = 8) -> None:
+        super().__init__()
+        self.input_nc = input_nc
+        self.stem = nn.Conv2d(input_nc + n_domains, ngf, 7)
+        widths = (ngf, 2 * ngf, 4 * ngf, 4 * ngf, 4 * ngf)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.head = nn.Linear(4 * ngf, style_dim)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Images (B, input_nc, H, W), H and W at least 16, and labels (B, n_domains) to styles (B, style_dim)."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        # A map that is the same everywhere stays so under reflection padding, so a convolution makes one number of it.
+        of_image, of_label = self.stem.weight.split([self.input_nc, label.shape[1]], dim=1)
+        shift = label @ of_label.sum((2, 3)).T
+        x = F.conv2d(reflect_pad(x, 3), of_image, self.stem.bias) + shift[:, :, None, None]
+        for conv in self.down:
+            x = conv(reflect_pad(torch.relu(x), 1))
+        return self.head(torch.relu(x).mean((2, 3)))
+
+
+class UpConv(nn.Conv2d):
+    """Nearest-neighbour doubling of the size and a 5x5 convolution with replication padding, computed on the small map.
+
+    The 25 taps of an output pixel fall on 9 pixels of the small map, and which fall together depends only on whether
+    its row and its column are even: four 3x3 convolutions of the small map are a third of the work.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, 2 H, 2 W)."""
+        weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row's parity, taps, column's parity, taps
+        weight = weight.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        bias = self.bias.repeat_interleave(4) if self.bias is not None else None
+        return F.pixel_shuffle(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias), 2)
+
+
+def _fold(weight: Tensor, dim: int) -> Tensor:
+    """Five taps on the doubled map along a dimension to (2, 3) taps on the small one, for even and odd positions."""
+    a, b, c, d, e = weight.unbind(dim)
+    even = torch.stack([a + b, c + d, e], dim)
+    odd = torch.stack([a, b + c, d + e], dim)
+    return torch.stack([even, odd], dim)
+
+
+class AdaINBlock(nn.Module):
+    """A residual block whose two norms take scale and shift from the style.
+
+    Args:
+        channels: width.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3)
+        self.conv2 = nn.Conv2d(channels, channels, 3)
+
+    def forward(self, x: Tensor, affine: Tensor) -> Tensor:
+        """x (B, C, H, W), affine (B, 2, 2, C): scale and shift of the first norm and of the second."""
+        first, second = affine.unbind(1)
+        y = conv_of(self.conv2, partial(_adain_relu_pad, affine=first), self.conv1(reflect_pad(x, 1)))
+        return adain(y, second[:, 0], second[:, 1], residual=x)
+
+
+def _adain_relu_pad(x: Tensor, affine: Tensor) -> Tensor:
+    return reflect_pad(adain(x, affine[:, 0], affine[:, 1], activation="relu"), 1)
+
+
+class AdaINDecoder(nn.Module):
+    """Residual blocks with AdaIN, two doublings (nearest, 5x5 convolution, layer norm over channels and positions,
+    ReLU), convolution 7x7, tanh. A perceptron with two hidden layers makes all scales and shifts of [style, label].
+
+    Args:
+        output_nc: channels of the image.
+        n_domains: length of the label.
+        ngf: channels before the last convolution; the content has four times as many.
+        n_blocks: residual blocks.
+        style_dim: length of the style code.
+        mlp_dim: width of the perceptron M.
+    """
+
+    def __init__(
+        self,
+        output_nc: int = 3,
+        n_domains: int = 4,
+        ngf: int = 64,
+        n_blocks: int = 4,
+        style_dim: int = 8,
+        mlp_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.affine_shape = (n_blocks, 2, 2, 4 * ngf)
+        self.mlp = nn.Sequential(
+            nn.Linear(style_dim + n_domains, mlp_dim),
+            nn.ReLU(),
+            nn.Linear(mlp_dim, mlp_dim),
+            nn.ReLU(),
+            nn.Linear(mlp_dim, n_blocks * 2 * 2 * 4 * ngf),
+        )
+        self.blocks = nn.ModuleList(AdaINBlock(4 * ngf) for _ in range(n_blocks))
+        self.up = nn.ModuleList(UpConv(2 * width, width) for width in (2 * ngf, ngf))
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in (2 * ngf, ngf))
+        self.head = nn.Conv2d(ngf, output_nc, 7)
+
+    def forward(self, content: Tensor, style: Tensor, label: Tensor) -> Tensor:
+        """content (B, 4 ngf, h, w), style (B, style_dim), label (B, n_domains) to images (B, output_nc, 4 h, 4 w)."""
+        affine = self.mlp(torch.cat([style, label], 1)).unflatten(1, self.affine_shape)
+        x = content
+        for i, block in enumerate(self.blocks):
+            x = block(x, affine[:, i])
+        for conv, norm in zip(self.up, self.norms, strict=True):
+            x = torch.relu(norm(conv(x)))
+        return torch.tanh(self.head(reflect_pad(x, 3)))
+
+
+class DisentangledGenerator(StyledGenerator):
+    """The encoders E^c and E^s and the decoder G of one granularity: content of an image, style of another one or a
+    random one, in any of the domains.
+
+    Args:
+        domains: names of the domains.
+        input_nc: channels of the images.
+        ngf: channels at full size.
+        n_blocks: residual blocks of the encoder, and of the decoder.
+        style_dim: length of the style code.
+        mlp_dim: width of the perceptron between style and AdaIN.
+
+    Raises:
+        ValueError: fewer than two domains, or two of one name; a size below 1.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[str],
+        input_nc: int = 3,
+        ngf: int = 64,
+        n_blocks: int = 4,
+        style_dim: int = 8,
+        mlp_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        sizes = {"input_nc": input_nc, "ngf": ngf, "n_blocks": n_blocks, "style_dim": style_dim, "mlp_dim": mlp_dim}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if len(domains) < 2 or len(set(domains)) < len(domains):
+            raise ValueError(f"domains: expected two or more different names, got {', '.join(domains) or 'none'}")
+        self.domains = tuple(domains)
+        self.config: dict[str, Any] = {"domains": list(domains), **sizes}
+        n = len(self.domains)
+        self.content = ContentEncoder(input_nc, ngf, n_blocks)
+        self.style = StyleEncoder(input_nc, n, ngf, style_dim)
+        self.decoder = AdaINDecoder(input_nc, n, ngf, n_blocks, style_dim, mlp_dim)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the three networks, which a training step calls one by one."""
+        for network in (self.content, self.style, self.decoder):
+            network.compile(*args, **kwargs)
+
+    def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        drawn_on = "cpu" if generator is None else generator.device
+        style = torch.randn(batch, self.config["style_dim"], generator=generator, device=drawn_on)
+        return style.to(self.style.head.weight.device)
+
+    def style_of(self, image: Tensor, domain: int) -> Tensor:
+        self.check_domain(domain)
+        bottom, right = (max(0, 16 - side) for side in image.shape[-2:])
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom), mode="replicate")
+        return self.style(image, self._label(image, domain))
+
+    def forward(self, image: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
+        """As ``StyledGenerator``; H and W at least 8 and multiples of 4. The default style is that of seed 0."""
+        self.check_domain(domain)
+        channels, dim = self.config["input_nc"], self.config["style_dim"]
+        if image.dim() != 4 or image.shape[1] != channels or min(image.shape[2:]) < 8:
+            raise ValueError(f"image: expected (B, {channels}, H, W) with H and W at least 8, got {tuple(image.shape)}")
+        if style is None:
+            style = self.random_style(1, torch.Generator().manual_seed(0))
+        if style.dim() != 2 or style.shape[0] not in (1, image.shape[0]) or style.shape[1] != dim:
+            raise ValueError(f"style: expected (1, {dim}) or ({image.shape[0]}, {dim}), got {tuple(style.shape)}")
+        style = style.to(image).expand(image.shape[0], -1)
+        return self.decoder(self.content(image)[-1], style, self._label(image, domain))
+
+    def _label(self, image: Tensor, domain: int) -> Tensor:
+        label = image.new_zeros(image.shape[0], len(self.domains))
+        label[:, domain] = 1
+        return label

@@ -1,0 +1,80 @@
+"""The gradient penalty of WGAN-GP (Gulrajani et al. 2017, Eq. 3) with the adaptive weight that CGL and CGCL use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class GradientPenalty(nn.Module):
+    """λ_gp · E[(‖∇ D(x̂)‖₂ - 1)²] at x̂ drawn on the line between a real and a generated image (CGCL, Eq. 8).
+
+    Every ``every`` steps the mean norm of those steps decides on λ_gp: above ``upper`` it is doubled, below ``lower``
+    halved (Chen et al. 2018, "Deep Photo Enhancer", Sec. 4). A part of the state dict, so that a resumed run goes on
+    with the same weight in the middle of such a period.
+
+    Args:
+        weight: λ_gp at the beginning.
+        every: steps between changes of the weight; 0 keeps it.
+        upper: mean norm above which the weight is doubled.
+        lower: mean norm below which the weight is halved.
+
+    Raises:
+        ValueError: a bound is out of order, or a number negative.
+    """
+
+    weight: Tensor
+    norms: Tensor
+    images: Tensor
+    steps: Tensor
+
+    def __init__(self, weight: float = 10.0, every: int = 50, upper: float = 1.05, lower: float = 1.001) -> None:
+        super().__init__()
+        if weight < 0 or every < 0:
+            raise ValueError(f"weight and every: expected at least 0, got {weight} and {every}")
+        if not 0 <= lower <= upper:
+            raise ValueError(f"lower and upper: expected 0 <= lower <= upper, got {lower} and {upper}")
+        self.every, self.upper, self.lower = every, upper, lower
+        self.register_buffer("weight", torch.tensor(float(weight)))
+        self.register_buffer("norms", torch.zeros(()))
+        self.register_buffer("images", torch.zeros(()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @staticmethod
+    def gradient_norms(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+        """‖∇ D(x̂)‖₂ of each image, which can be differentiated with respect to the critic's weights.
+
+        Args:
+            critic: (B, C, H, W) to outputs of any shape, which are summed for each image (as StarGAN does), without
+                operations that can be differentiated only once.
+            real: (B, C, H, W).
+            fake: the same shape; no gradient flows into either.
+
+        Returns:
+            (B,), float32 or wider.
+        """
+        with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):  # squares of gradients: float32
+            real, fake = (image.detach().to(torch.promote_types(image.dtype, torch.float32)) for image in (real, fake))
+            share = torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device)
+            between = torch.lerp(real, fake, share).requires_grad_()
+            (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+            # The root of zero has no derivative.
+            return (gradient.square().sum((1, 2, 3)) + 1e-12).sqrt()
+
+    @torch.no_grad()
+    def update(self, norms: Tensor, counted: Tensor) -> None:
+        """Called once a step with ``gradient_norms`` (B,) and which images count, (B,) of 0 and 1."""
+        if not self.every:
+            return
+        self.norms += (norms * counted).sum()
+        self.images += counted.sum()
+        self.steps += 1
+        # Selected on the device: reading the number of steps would wait for it.
+        due = self.steps >= self.every
+        mean = self.norms / self.images.clamp(min=1)
+        doubled, halved = mean > self.upper, (mean < self.lower) & (self.images > 0)
+        self.weight *= 1 + (due & doubled).to(self.weight) - 0.5 * (due & halved).to(self.weight)
+        for sum_ in (self.norms, self.images, self.steps):
+            sum_ *= ~due
