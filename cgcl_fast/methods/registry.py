@@ -8,11 +8,13 @@ from cgcl_fast.methods.cgl import CGL
 from cgcl_fast.methods.cut import CUT, FastCUT
 from cgcl_fast.methods.cyclegan import CycleGAN
 from cgcl_fast.methods.enco import EnCo
+from cgcl_fast.methods.mguit import MGUIT
 
 METHODS: dict[str, type[Method]] = {
     "cut": CUT,
     "fastcut": FastCUT,
     "enco": EnCo,
+    "mguit": MGUIT,
     "cgl": CGL,
     "cgcl": CGCL,
     "cyclegan": CycleGAN,

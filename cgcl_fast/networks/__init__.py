@@ -4,19 +4,29 @@ from cgcl_fast.networks.disentangled import AdaINDecoder, ContentEncoder, Disent
 from cgcl_fast.networks.domain_discriminator import DomainDiscriminator
 from cgcl_fast.networks.files import generator_bytes, load_generator, save_generator
 from cgcl_fast.networks.init import init_weights
+from cgcl_fast.networks.mguit import (
+    ContentDiscriminator,
+    MGUITGenerator,
+    MultiScaleDiscriminator,
+    StyleMapEncoder,
+)
 from cgcl_fast.networks.patchgan import PatchDiscriminator
 from cgcl_fast.networks.resnet import ResnetBlock, ResnetGenerator
 from cgcl_fast.networks.styled import StyledGenerator
 
 __all__ = [
     "AdaINDecoder",
+    "ContentDiscriminator",
     "ContentEncoder",
     "DisentangledGenerator",
     "DomainDiscriminator",
+    "MGUITGenerator",
+    "MultiScaleDiscriminator",
     "PatchDiscriminator",
     "ResnetBlock",
     "ResnetGenerator",
     "StyleEncoder",
+    "StyleMapEncoder",
     "StyledGenerator",
     "generator_bytes",
     "init_weights",

@@ -13,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgcl_fast.networks.disentangled import DisentangledGenerator
+from cgcl_fast.networks.mguit import MGUITGenerator
 from cgcl_fast.networks.resnet import ResnetGenerator
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "ResnetGenerator": ResnetGenerator,
     "DisentangledGenerator": DisentangledGenerator,
+    "MGUITGenerator": MGUITGenerator,
 }
 
 

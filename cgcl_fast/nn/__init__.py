@@ -5,12 +5,14 @@ from cgcl_fast.nn.gan import GANLoss
 from cgcl_fast.nn.gradient_penalty import GradientPenalty
 from cgcl_fast.nn.image_pool import ImagePool
 from cgcl_fast.nn.key_queue import KeyQueue, momentum_update
+from cgcl_fast.nn.memory import ClassMemory, class_map
 from cgcl_fast.nn.pad import reflect_pad
 from cgcl_fast.nn.patch_nce import PatchNCE
 from cgcl_fast.nn.projector import Projector
 from cgcl_fast.nn.recompute import conv_of
 
 __all__ = [
+    "ClassMemory",
     "GANLoss",
     "GradientPenalty",
     "ImagePool",
@@ -19,6 +21,7 @@ __all__ = [
     "Projector",
     "blur_down",
     "blur_up",
+    "class_map",
     "conv_of",
     "momentum_update",
     "reflect_pad",

@@ -18,11 +18,12 @@ from engine_checks import assert_same, last_state, log_of  # noqa: E402
 TINY = ["--size", "32", "--ngf", "4", "--ndf", "4", "--n-blocks", "5", "--device", "cpu", "--log-every", "1"]
 
 DOMAINS = ["--object-size", "16", "--d-layers", "3", "--style-dim", "3", "--mlp-dim", "8"]
-TINY_OF = {"cgl": DOMAINS, "cgcl": [*DOMAINS, "--nce-dim", "8"]}
+MGUIT = ["--style-nc", "6", "--d-layers", "3", "--n-scales", "2", "--content-layers", "1", "--init-gain", "0.1"]
+TINY_OF = {"cgl": DOMAINS, "cgcl": [*DOMAINS, "--nce-dim", "8"], "mguit": MGUIT}
 """Where the method's own sizes are others."""
 
-TO = {"cgl": ["--domain", "night", "--style", "3"], "cgcl": ["--domain", "rainy"]}
-"""What a method of several domains is to be told."""
+TO = {"cgl": ["--domain", "night", "--style", "3"], "cgcl": ["--domain", "rainy"], "mguit": ["--style", "5"]}
+"""What a method of several domains or styles is told."""
 
 
 class Killed(BaseException):

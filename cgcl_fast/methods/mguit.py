@@ -1,0 +1,322 @@
+"""MGUIT (Jeong et al., "Memory-guided Unsupervised Image-to-image Translation", CVPR 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
+from cgcl_fast.networks import (
+    ContentDiscriminator,
+    MGUITGenerator,
+    MultiScaleDiscriminator,
+    StyleMapEncoder,
+    init_weights,
+)
+from cgcl_fast.nn import GANLoss, class_map
+from cgcl_fast.nn.memory import LOSSES
+
+MEMORIES = ("class", "single")
+
+
+@dataclass
+class MGUITConfig:
+    """Options of MGUIT; the defaults are the paper's (Sec. 4.1, with DRIT's weights), for images whose short side is
+    360 pixels, cut to 360x360 (preprocess crop, size 360), and batch size 1.
+
+    Args:
+        input_nc: channels of the images.
+        ngf: channels of encoders and generators after their first convolution; the keys have C = 4 ngf.
+        ndf: channels of the domain discriminators after their first convolution.
+        n_blocks: residual blocks of each domain's content encoder, and of its generator.
+        style_nc: channels of the style s and the values v (the authors' code: 128).
+        d_layers: halvings in a scale of the domain discriminators.
+        n_scales: scales of the domain discriminators.
+        content_layers: halvings in the content discriminator.
+        noise: standard deviation of the noise that is added to the content c while training.
+        init_gain: standard deviation of the Gaussian initialisation (the authors' code: 0.02, which suits few steps and
+            narrow networks better).
+        classes: classes of the boxes; what is in none of them is background.
+        items: N_k, memory items of each class.
+        background_items: memory items of the background.
+        memory: "class": pixels use the items of their class (Table 4, "cm"); "single": one memory for all, without
+            boxes ("sm").
+        memory_loss: "contrastive" (Eq. 8; Table 4, "cl") or "triplet" ("tl").
+        update: rule of the memory's update, "paper" (Eq. 5-6) or "published", that of the authors' code.
+        temperature: τ of Eq. 8; the paper prints none.
+        margin: margin of the triplet loss.
+        gan: domain adversarial loss, "nonsaturating", "lsgan" or "wgan".
+        lambda_self: λ^self, weight of the self reconstruction (Eq. 7).
+        lambda_cycle: λ^cyc, weight of the cycle reconstruction (Eq. 7).
+        lambda_content: λ_c^adv, weight of the content adversarial loss.
+        lambda_gan: λ_d^adv, weight of the domain adversarial loss.
+        lambda_kl: λ^KL, weight of the distance of the style from a standard Gaussian.
+        lambda_latent: λ^latent, weight of the latent regression.
+        lambda_key: λ_k^con, weight of the feature contrastive loss of the keys.
+        lambda_value: λ_v^con, weight of that of the values.
+        lr: learning rate of Adam.
+        beta1: β₁ of Adam.
+        beta2: β₂ of Adam.
+        epochs: epochs at the full learning rate.
+        decay_epochs: epochs of linear decay to zero that follow.
+    """
+
+    input_nc: int = 3
+    ngf: int = 64
+    ndf: int = 64
+    n_blocks: int = 3
+    style_nc: int = 256
+    d_layers: int = 4
+    n_scales: int = 3
+    content_layers: int = 3
+    noise: float = 1.0
+    init_gain: float = 0.001
+    classes: tuple[str, ...] = ("car", "person", "sign")
+    items: tuple[int, ...] = (5, 3, 2)
+    background_items: int = 10
+    memory: str = "class"
+    memory_loss: str = "contrastive"
+    update: str = "paper"
+    temperature: float = 0.07
+    margin: float = 1.0
+    gan: str = "nonsaturating"
+    lambda_self: float = 10.0
+    lambda_cycle: float = 10.0
+    lambda_content: float = 1.0
+    lambda_gan: float = 1.0
+    lambda_kl: float = 0.01
+    lambda_latent: float = 10.0
+    lambda_key: float = 1.0
+    lambda_value: float = 0.5
+    lr: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epochs: int = 30
+    decay_epochs: int = 30
+
+
+class MGUIT(Method):
+    """The content c of an image addresses a memory, whose values of the other domain are the style of its translation.
+
+    With I^x and I^y of the domains A and B, ŝ read from the memory (Eq. 2-4), I the image and Î its translation:
+
+    ==========  ====================================================================================================
+    self        \\|G^x(c^x, ŝ^x) - I^x\\|₁, with ŝ^x the values of x read by c^x itself
+    cycle       \\|G^x(ĉ^y, ŝ^x) - I^x\\|₁, with ĉ^y the content of Î^y = G^y(c^x, ŝ^y), which also reads ŝ^x
+    content     D_c shall not know whose content it sees: its target is ½ for both
+    domain      D^y shall take Î^y for real, and G^y(c^x, r), whose style is read from random values
+    KL          mean of s²: the distance of N(s, 1) from N(0, 1), apart from a factor
+    latent      \\|E_s^y(G^y(c^x, r)) - r\\|₁, with r the random style
+    keys        Eq. 8 for the contents, at unit length, and the keys
+    values      Eq. 8 for the styles and the values of their domain
+    ==========  ====================================================================================================
+
+    each for both domains, and summed (Eq. 9). Eq. 8 is a mean over the pixels here, where the paper prints a sum. Keys
+    and values take no gradient: after the step, its contents (at unit length) and styles update them. Values take the
+    styles as they are, since Eq. 8 bounds them; the contents have no such bound.
+
+    While training, each pixel uses the items of its class, from the boxes; a translation has the classes of its source.
+
+    A step runs each content encoder on its image and on the translation into its domain, each generator on what its
+    domain needs (self, translation and random style together, then the cycle), and the style encoder on image and
+    random translation together; what is shared by the domains runs on both at once.
+    """
+
+    Config = MGUITConfig
+
+    def __init__(self, config: MGUITConfig) -> None:
+        super().__init__(config)
+        for name, allowed in (("memory", MEMORIES), ("memory_loss", LOSSES)):
+            if getattr(config, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(config, name)!r}")
+        if not config.temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {config.temperature:g}")
+        if len(config.items) != len(config.classes):
+            raise ValueError(
+                f"items: expected a number for each of the {len(config.classes)} classes, got {len(config.items)}"
+            )
+        self.class_aware = config.memory == "class"
+        self.G = MGUITGenerator(
+            config.input_nc,
+            config.ngf,
+            config.n_blocks,
+            config.style_nc,
+            (*config.items, config.background_items),
+            self.class_aware,
+            config.update,
+            config.noise,
+            self.domains,
+        )
+        self.E_s = nn.ModuleList(StyleMapEncoder(config.input_nc, config.ngf, config.style_nc) for _ in self.domains)
+        self.D = nn.ModuleList(
+            MultiScaleDiscriminator(config.input_nc, config.ndf, config.d_layers, config.n_scales) for _ in self.domains
+        )
+        self.D_c = ContentDiscriminator(4 * config.ngf, config.content_layers)
+        for network in (self.G, self.E_s, self.D, self.D_c):
+            init_weights(network, "normal", config.init_gain)
+        self.gan = GANLoss(config.gan)
+
+    @classmethod
+    def needs(cls, config: MGUITConfig) -> DataNeeds:
+        return DataNeeds(classes=tuple(config.classes)) if config.memory == "class" else DataNeeds()
+
+    def phases(self) -> list[Phase]:
+        adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
+        return [
+            Phase("discriminator", ("D", "D_c"), self.discriminator_loss, adam),
+            Phase("generator", ("G", "E_s"), self.generator_loss, adam, frozen=("D", "D_c"), after=self.update_memory),
+        ]
+
+    # ------------------------------------------------------------------------------------------------------- the losses
+
+    def forward_generator(self, batch: Batch, shared: Shared) -> None:
+        """Put into ``shared`` what both phases need; once a step.
+
+        "classes": (2B, h, w), A before B, or None; "content": (2B, C, h, w), c^x before c^y; for each domain in "self"
+        its image again, in "fake" the translation of the other's image into it, in "random" that in the random style,
+        and in "random_style" that style, (B, V, h, w).
+        """
+        if "content" in shared:
+            return
+        G, n = self.G, len(batch["A"])
+        shared["classes"] = classes = self.class_maps(batch)
+        shared["content"] = content = G.encode([batch["A"], batch["B"]])
+        # One reading gives the style of x, that of y and the random one for every content.
+        values = torch.cat([*G.memory.values, G.memory.random_values(1)[0]], dim=1)
+        styles = G.memory.read(content, values, classes).chunk(3, dim=1)
+        prepared = G.first_decoder_block(content).split(n)
+        shared["self"], shared["fake"], shared["random"], shared["random_style"] = [], [], [], []
+        for d, other in ((0, 1), (1, 0)):
+            own_style, cross_style = (styles[d].split(n)[i] for i in (d, other))
+            random_style = styles[2].split(n)[other]
+            images = G.decoders[d](
+                torch.cat([prepared[d], prepared[other], prepared[other]]),
+                torch.cat([own_style, cross_style, random_style]),
+            )
+            for name, image in zip(("self", "fake", "random"), images.split(n), strict=True):
+                shared[name].append(image)
+            shared["random_style"].append(random_style.detach())
+
+    def class_maps(self, batch: Batch) -> Tensor | None:
+        """The class of each pixel of the contents, (2B, h, w), A before B; None for a single memory.
+
+        Raises:
+            ValueError: the batch has no boxes.
+        """
+        if not self.class_aware:
+            return None
+        maps = []
+        for name in self.domains:
+            if f"{name}_boxes" not in batch:
+                raise ValueError(f"{name}_boxes: the class-aware memory needs boxes; memory 'single' does without")
+            size = batch[name].shape[2:]
+            maps.append(class_map(batch[f"{name}_boxes"], batch[f"{name}_classes"], size, len(self.config.classes)))
+        return torch.cat(maps).to(batch["A"].device)
+
+    def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """Adversarial losses of D^x, D^y and D_c, each with all that it judges in one pass."""
+        self.forward_generator(batch, shared)
+        losses = {}
+        for d, name in enumerate(self.domains):
+            real = batch[name]
+            fakes = torch.cat([shared["fake"][d], shared["random"][d]]).detach()
+            scales = []
+            for logits in self.D[d](torch.cat([real, fakes])):
+                logits_real, logits_fake = logits.split([len(real), len(fakes)])
+                scales.append(self.gan(logits_real, True) + self.gan(logits_fake, False))
+            losses[f"D_{name}"] = torch.stack(scales).sum()
+        logits_x, logits_y = self.D_c(shared["content"].detach()).chunk(2)
+        losses["D_content"] = F.softplus(-logits_x).mean() + F.softplus(logits_y).mean()
+        return _with_total(losses, dict.fromkeys(losses, 1.0))
+
+    def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """Eq. 9 for encoders and generators."""
+        self.forward_generator(batch, shared)
+        config, memory = self.config, self.G.memory
+        images = [batch[name] for name in self.domains]
+        n, classes, content = len(images[0]), shared["classes"], shared["content"]
+        pixel_classes = [None, None] if classes is None else classes.split(n)
+        cycles = self.cycle(shared["fake"], pixel_classes)
+        styles, regressed = self.styles(images, shared["random"])
+        unit = F.normalize(content, dim=1)
+        shared["contents"], shared["styles"] = unit.detach().split(n), [style.detach() for style in styles]
+        shared["pixel_classes"] = None if classes is None else pixel_classes
+
+        def contrast(features: Tensor, items: Tensor, pixel_class: Tensor | None) -> Tensor:
+            return memory.loss(
+                features,
+                items,
+                pixel_class,
+                kind=config.memory_loss,
+                temperature=config.temperature,
+                margin=config.margin,
+            )
+
+        logits_c = self.D_c(content)
+        losses: dict[str, list[Tensor]] = {
+            "self": [F.l1_loss(found, image) for found, image in zip(shared["self"], images, strict=True)],
+            "cycle": [F.l1_loss(found, image) for found, image in zip(cycles, images, strict=True)],
+            # Cross-entropy with the target ½.
+            "content": [(F.softplus(part) - 0.5 * part).mean() for part in logits_c.chunk(2)],
+            "domain": [
+                self.gan.generator(logits)
+                for d in (0, 1)
+                for logits in self.D[d](torch.cat([shared["fake"][d], shared["random"][d]]))
+            ],
+            "KL": [style.square().mean() for style in styles],
+            "latent": [F.l1_loss(found, r) for found, r in zip(regressed, shared["random_style"], strict=True)],
+            "keys": [contrast(c, memory.keys, k) for c, k in zip(unit.split(n), pixel_classes, strict=True)],
+            "values": [contrast(styles[d], memory.values[d], pixel_classes[d]) for d in (0, 1)],
+        }
+        weights = {
+            "self": config.lambda_self,
+            "cycle": config.lambda_cycle,
+            "content": config.lambda_content,
+            "domain": config.lambda_gan,
+            "KL": config.lambda_kl,
+            "latent": config.lambda_latent,
+            "keys": config.lambda_key,
+            "values": config.lambda_value,
+        }
+        return _with_total({name: torch.stack(terms).sum() for name, terms in losses.items()}, weights)
+
+    def cycle(self, fakes: list[Tensor], pixel_classes: Any) -> list[Tensor]:
+        """The translations translated back: images of A and of B (Eq. 7)."""
+        G, n = self.G, len(fakes[0])
+        content = G.encode(fakes)  # that of the translation into A shows the scene of B
+        prepared = G.first_decoder_block(content).split(n)
+        back = []
+        for d, other in ((0, 1), (1, 0)):
+            style = G.memory.read(content.split(n)[other], G.memory.values[d], pixel_classes[d])
+            back.append(G.decoders[d](prepared[other], style))
+        return back
+
+    def styles(self, images: list[Tensor], randoms: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The styles of the images of each domain, and of the translations in random styles into it."""
+        found = [E_s(torch.cat(pair)).chunk(2) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
+        return [own for own, _ in found], [regressed for _, regressed in found]
+
+    def update_memory(self, batch: Batch, shared: Shared) -> None:
+        """Eq. 5-6, or the rule of the authors' code, with the features of this step."""
+        self.G.memory.update(shared["contents"], shared["styles"], shared["pixel_classes"])
+
+    # -------------------------------------------------------------------------------------------------------- pictures
+
+    @torch.no_grad()
+    def samples(self, batch: Batch) -> dict[str, Tensor]:
+        """Beside source, translation and truth: the translation in one random style, always the same."""
+        pictures = super().samples(batch)
+        style = self.G.random_style(1, torch.Generator().manual_seed(0))
+        pictures["random style"] = translate_any_size(lambda image: self.G(image, 1, style), batch["A"])
+        return pictures
+
+
+def _with_total(losses: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:
+    """Each loss times its weight, detached, and their sum as "loss"."""
+    weighted = {name: weights[name] * value for name, value in losses.items()}
+    total = torch.stack(list(weighted.values())).sum()
+    return {"loss": total, **{name: value.detach() for name, value in weighted.items()}}

@@ -1,0 +1,247 @@
+"""The class-aware memory of MGUIT (Jeong et al. 2021, Sec. 3.2): keys of content, values of style, written by use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgcl_fast.ops import memory_contrast, memory_read, memory_update
+
+UPDATES = ("paper", "published")
+LOSSES = ("contrastive", "triplet")
+
+
+class ClassMemory(nn.Module):
+    """Items of a key, shared by the domains, and a value for each domain. Each class has items of its own.
+
+    Keys and values are buffers, a part of the state dict: no gradient moves them, only :meth:`update`. They begin as
+    random unit vectors.
+
+    ``update`` chooses how pixels write into the items of their class:
+
+    - "paper": Eq. 5-6. Each item takes from all pixels, by a softmax over them: key ← unit(key + Σ β c over both
+      domains), value ← unit(value + Σ β s of its domain).
+    - "published": as the authors' code. Only the pixels whose nearest item it is count, with the same β:
+      key ← unit(½ key + ¼ Σ β c of each domain), value ← ½ value + ½ norm(Σ β s), where norm gives mean 0 and variance
+      1 over the channels; and a class that is missing in one domain is not written at all. An item that is no pixel's
+      nearest keeps its value, which the authors' code halves.
+
+    Args:
+        items: number of items of each class; the index is the class.
+        key_dim: C, channels of the content.
+        value_dim: channels of the style.
+        domains: number of domains.
+        class_aware: pixels read and write the items of their class only, where classes are given. False: one memory
+            for all (Table 4, "sm").
+        update: "paper" or "published".
+
+    Raises:
+        ValueError: a class without items, or another ``update``.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(
+        self,
+        items: Sequence[int],
+        key_dim: int,
+        value_dim: int,
+        domains: int = 2,
+        *,
+        class_aware: bool = True,
+        update: str = "paper",
+    ) -> None:
+        super().__init__()
+        if not items or min(items) < 1:
+            raise ValueError(f"items: expected at least one item of each class, got {tuple(items)}")
+        if update not in UPDATES:
+            raise ValueError(f"update: expected one of {', '.join(UPDATES)}, got {update!r}")
+        self.items = tuple(items)
+        self.class_aware = class_aware
+        self.rule = update
+        self.register_buffer("keys", F.normalize(torch.randn(sum(items), key_dim), dim=1))
+        self.register_buffer("values", F.normalize(torch.randn(domains, sum(items), value_dim), dim=2))
+
+    @property
+    def item_class(self) -> Tensor:
+        """(N,) int64: the class of each item."""
+        owners = [k for k, count in enumerate(self.items) for _ in range(count)]
+        return torch.tensor(owners, device=self.keys.device)
+
+    def _classes(self, pixel_class: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The classes of pixels and items, or neither."""
+        return (None, None) if pixel_class is None or not self.class_aware else (pixel_class, self.item_class)
+
+    def read(self, content: Tensor, values: Tensor, pixel_class: Tensor | None = None) -> Tensor:
+        """Eq. 2-4: (B, C, h, w) of content and (N, V) values to (B, V, h, w). Without classes a pixel reads all items,
+        as at test time."""
+        pixel_class, item_class = self._classes(pixel_class)
+        return memory_read(content, self.keys, values, pixel_class=pixel_class, item_class=item_class)
+
+    def loss(
+        self,
+        features: Tensor,
+        items: Tensor,
+        pixel_class: Tensor | None = None,
+        *,
+        kind: str = "contrastive",
+        temperature: float = 0.07,
+        margin: float = 1.0,
+    ) -> Tensor:
+        """Draw each pixel's feature to its nearest item, away from the others of its class: the mean over the pixels of
+        Eq. 8, or of the triplet loss that it is compared with (Table 4, "tl"). Scalar.
+
+        Args:
+            features: (B, C, h, w); the gradient goes to them.
+            items: (N, C): the keys, or the values of a domain.
+            pixel_class: (B, h, w).
+            kind: "contrastive" or "triplet".
+            temperature: τ of Eq. 8.
+            margin: that of the triplet loss.
+        """
+        pixel_class, item_class = self._classes(pixel_class)
+        if kind == "triplet":
+            return memory_triplet(features, items, margin=margin, pixel_class=pixel_class, item_class=item_class)
+        return memory_contrast(features, items, temperature=temperature, pixel_class=pixel_class, item_class=item_class)
+
+    @torch.no_grad()
+    def update(
+        self, contents: Sequence[Tensor], styles: Sequence[Tensor], pixel_classes: Sequence[Tensor] | None = None
+    ) -> None:
+        """Let a batch of each domain write; after the backward pass only.
+
+        Args:
+            contents: a map (B, C, h, w) for each domain.
+            styles: a map (B, V, h, w) for each domain.
+            pixel_classes: (B, h, w) for each domain.
+        """
+        if pixel_classes is None or not self.class_aware:
+            classes, item_class = None, None
+        else:
+            classes, item_class = pixel_classes, self.item_class
+        if self.rule == "paper":
+            keys, values = memory_update(
+                self.keys, self.values, contents, styles, pixel_classes=classes, item_class=item_class
+            )
+        else:
+            keys, values = published_update(self.keys, self.values, contents, styles, classes, item_class)
+        self.keys.copy_(keys)
+        self.values.copy_(values)
+
+    def random_values(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Values in place of the stored ones, for other styles (Fig. 6): (batch, N, V), on the device of the memory.
+
+        Standard normal; of unit length where the update keeps the stored ones so.
+        """
+        device = self.values.device if generator is None else generator.device
+        values = torch.randn(batch, *self.values.shape[1:], generator=generator, device=device).to(self.values)
+        return F.normalize(values, dim=2) if self.rule == "paper" else values
+
+
+def memory_triplet(
+    features: Tensor,
+    items: Tensor,
+    *,
+    margin: float = 1.0,
+    pixel_class: Tensor | None = None,
+    item_class: Tensor | None = None,
+) -> Tensor:
+    """max(‖f - m₊‖₂ - ‖f - m₋‖₂ + margin, 0) of each pixel's feature f, with its nearest item m₊ and second nearest m₋:
+    the feature separateness loss of Park et al., "Learning Memory-guided Normality for Anomaly Detection", CVPR 2020.
+
+    Args:
+        features: (B, C, h, w).
+        items: (N, C).
+        margin: 1 in their code.
+        pixel_class: (B, h, w): only items of the pixel's class count.
+        item_class: (N,).
+
+    Returns:
+        The mean over the pixels that have two items; 0 where none has. Gradients to ``features`` and ``items``.
+    """
+    rows = features.to(items.dtype).flatten(2).transpose(1, 2).flatten(0, 1)
+    if len(items) < 2 or not len(rows):
+        return (rows * 0).sum()
+    with torch.no_grad():
+        distances = torch.cdist(rows, items)
+        if pixel_class is not None and item_class is not None:
+            distances = distances.masked_fill(pixel_class.reshape(-1, 1) != item_class, torch.inf)
+        nearest = distances.topk(2, dim=1, largest=False)
+        counts = nearest.values[:, 1].isfinite()
+    to_first, to_second = (torch.linalg.vector_norm(rows - items[i], dim=1) for i in nearest.indices.unbind(1))
+    losses = torch.where(counts, (to_first - to_second + margin).relu(), 0)
+    return losses.sum() / counts.sum().clamp(min=1)
+
+
+def published_update(
+    keys: Tensor,
+    values: Tensor,
+    contents: Sequence[Tensor],
+    styles: Sequence[Tensor],
+    pixel_classes: Sequence[Tensor] | None = None,
+    item_class: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The update of the authors' code, see :class:`ClassMemory`: new keys (N, C) and values (D, N, V)."""
+    directions = F.normalize(keys, dim=1)
+    present = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
+    new_keys, new_values, written = keys * 0.5, [], []
+    for d, (content, style) in enumerate(zip(contents, styles, strict=True)):
+        c, s = (x.to(keys.dtype).flatten(2).transpose(1, 2).flatten(0, 1) for x in (content, style))  # (P, C), (P, V)
+        cosine = F.normalize(c, dim=1) @ directions.T
+        same = torch.ones_like(cosine, dtype=torch.bool)
+        if pixel_classes is not None and item_class is not None:
+            same = pixel_classes[d].reshape(-1, 1) == item_class
+        weight = cosine.exp() * same
+        weight = weight / weight.sum(dim=0).clamp(min=torch.finfo(weight.dtype).tiny)
+        nearest = F.one_hot(cosine.masked_fill(~same, -torch.inf).argmax(dim=1), len(keys)).bool() & same
+        weight = weight * nearest
+        new_keys = new_keys + weight.T @ c * (0.5 / len(contents))
+        new_values.append((values[d] + F.layer_norm(weight.T @ s, s.shape[1:])) * 0.5)
+        written.append(nearest.any(dim=0))
+        present = present & same.any(dim=0)
+    new_keys = torch.where(present[:, None], F.normalize(new_keys, dim=1), keys)
+    rows = torch.stack(written) & present
+    return new_keys, torch.where(rows[..., None], torch.stack(new_values), values)
+
+
+def class_map(
+    boxes: Sequence[Tensor], classes: Sequence[Tensor], size: tuple[int, int], background: int, stride: int = 4
+) -> Tensor:
+    """The class of each pixel of a feature map, from boxes; of several boxes the smaller one wins.
+
+    A pixel of the map is in a box if its centre is; a box that has no centre takes the pixel that its own centre is in.
+
+    Args:
+        boxes: for each image (N, 4), x1 y1 x2 y2 in pixels of the image.
+        classes: for each image (N,) int64.
+        size: height and width of the images.
+        background: the class of pixels in no box.
+        stride: pixels of the image for one of the map.
+
+    Returns:
+        (B, height // stride, width // stride), int64, on the CPU.
+    """
+    height, width = size[0] // stride, size[1] // stride
+    result = torch.full((len(boxes), height, width), background)
+    for image, (found, labels) in enumerate(zip(boxes, classes, strict=True)):
+        found = found.cpu().float()
+        areas = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
+        for index in areas.argsort(descending=True, stable=True).tolist():
+            left, top, right, bottom = (value / stride for value in found[index].tolist())
+            columns, rows = _span(left, right, width), _span(top, bottom, height)
+            result[image, rows, columns] = labels[index].cpu()
+    return result
+
+
+def _span(low: float, high: float, length: int) -> slice:
+    """The pixels i of ``length`` with low <= i + ½ < high, at least one."""
+    first, last = math.ceil(low - 0.5), math.ceil(high - 0.5)
+    if first >= last:
+        first = int((low + high) / 2)
+        last = first + 1
+    return slice(min(max(first, 0), length - 1), min(max(last, 1), length))

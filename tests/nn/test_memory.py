@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from methods.plain_mguit import labels_of
+
+from cgcl_fast.nn import ClassMemory, class_map
+from cgcl_fast.nn.memory import memory_triplet, published_update
+
+
+def test_items_begin_as_unit_vectors_and_are_in_the_state() -> None:
+    memory, other = ClassMemory((2, 1), 4, 3, 2), ClassMemory((2, 1), 4, 3, 2)
+    assert memory.keys.shape == (3, 4) and memory.values.shape == (2, 3, 3)
+    torch.testing.assert_close(memory.values.norm(dim=2), torch.ones(2, 3))
+    memory.update([torch.randn(1, 4, 3, 3)] * 2, [torch.randn(1, 3, 3, 3)] * 2)
+    assert set(memory.state_dict()) == {"keys", "values"} and not list(memory.parameters())
+    other.load_state_dict(memory.state_dict())
+    assert torch.equal(other.keys, memory.keys) and torch.equal(other.values, memory.values)
+    assert other.item_class.tolist() == [0, 0, 1]
+
+
+def test_pixels_use_their_class_unless_the_memory_is_single() -> None:
+    torch.manual_seed(0)
+    content, classes = torch.randn(1, 4, 1, 2), torch.tensor([[[0, 1]]])
+    memory = ClassMemory((2, 1), 4, 3, 2)
+    read = memory.read(content, memory.values[0], classes)
+    torch.testing.assert_close(read[0, :, 0, 1], memory.values[0, 2])  # the only item of its class
+    assert not torch.allclose(memory.read(content, memory.values[0])[0, :, 0, 1], memory.values[0, 2])
+    losses = [memory.loss(content, memory.keys, classes, kind=kind) for kind in ("contrastive", "triplet")]
+    before = memory.values.clone()
+    memory.update([content] * 2, [torch.randn(1, 3, 1, 2)] * 2, [torch.zeros(1, 1, 2, dtype=torch.int64)] * 2)
+    assert torch.equal(memory.values[:, 2], before[:, 2]) and not torch.equal(memory.values[:, :2], before[:, :2])
+
+    single = ClassMemory((2, 1), 4, 3, 2, class_aware=False)
+    single.load_state_dict({"keys": memory.keys, "values": memory.values})
+    torch.testing.assert_close(single.read(content, single.values[0], classes), memory.read(content, single.values[0]))
+    for kind, loss in zip(("contrastive", "triplet"), losses, strict=True):
+        assert single.loss(content, single.keys, classes, kind=kind) != loss
+        torch.testing.assert_close(
+            single.loss(content, single.keys, classes, kind=kind), memory.loss(content, memory.keys, kind=kind)
+        )
+
+
+def test_triplet() -> None:
+    items = torch.tensor([[0.0, 0], [3, 4], [0, 1], [9, 9]])
+    features = torch.tensor([[0.0, 0.0], [0.0, 3.0]]).T.reshape(1, 2, 1, 2).requires_grad_()
+    # |f - m+| - |f - m-| + 1.5: of (0, 0) with its items 0 and 1, of (0, 3) with its items 2 and 1, and of all.
+    item_class, pixel_class = torch.tensor([0, 0, 1, 1]), torch.tensor([[[0, 1]]])
+    found = memory_triplet(features, items, margin=1.5, pixel_class=pixel_class, item_class=item_class)
+    expected = (max(0.0 - 5 + 1.5, 0) + max(2 - (81 + 36) ** 0.5 + 1.5, 0)) / 2
+    torch.testing.assert_close(found, torch.tensor(expected))
+    found = memory_triplet(features, items, margin=1.5)
+    torch.testing.assert_close(found, torch.tensor(((0 - 1 + 1.5) + (2 - 3 + 1.5)) / 2))
+    found.backward()
+    assert features.grad is not None and features.grad.isfinite().all()
+    # Away from (0, 0) and towards (0, 1); the distance to the feature's own place has no direction.
+    torch.testing.assert_close(features.grad[0, :, 0, 1], torch.tensor([0.0, 0.0]))
+    torch.testing.assert_close(features.grad[0, :, 0, 0], torch.tensor([0.0, 0.5]))
+
+
+def test_triplet_counts_only_pixels_with_two_items() -> None:
+    items, item_class = torch.eye(3), torch.tensor([0, 0, 1])
+    features = torch.randn(1, 3, 2, 2)
+    alone = torch.ones(1, 2, 2, dtype=torch.int64)
+    assert memory_triplet(features, items, pixel_class=alone, item_class=item_class) == 0
+    assert memory_triplet(features, items[:1]) == 0
+    alone[0, 0, 0] = 0
+    first = memory_triplet(features[..., :1, :1], items[:2])
+    torch.testing.assert_close(memory_triplet(features, items, pixel_class=alone, item_class=item_class), first)
+
+
+def test_published_update_keeps_what_no_pixel_is_nearest_to() -> None:
+    keys, values = torch.eye(3), torch.randn(2, 3, 4)
+    content = torch.tensor([0.0, 2, 0]).view(1, 3, 1, 1)
+    style = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1)
+    found_keys, found_values = published_update(keys, values, [content] * 2, [style, -style])
+    torch.testing.assert_close(found_keys, keys)  # ½ (0,1,0) + ½ (0,2,0)
+    unit = F.layer_norm(torch.tensor([1.0, 2, 3, 4]), (4,))
+    # The softmax over one pixel is 1.
+    torch.testing.assert_close(found_values[:, 1], torch.stack([values[0, 1] + unit, values[1, 1] - unit]) / 2)
+    assert torch.equal(found_values[:, [0, 2]], values[:, [0, 2]])
+
+
+@pytest.mark.parametrize("rule", ["paper", "published"])
+def test_update_takes_no_gradient(rule: str) -> None:
+    memory = ClassMemory((2, 2), 4, 3, 2, update=rule)
+    contents = [torch.randn(1, 4, 2, 2, requires_grad=True) for _ in range(2)]
+    memory.update(contents, [torch.randn(1, 3, 2, 2, requires_grad=True) for _ in range(2)])
+    assert not memory.keys.requires_grad and not memory.values.requires_grad
+    read = memory.read(contents[0], memory.values[0])
+    read.sum().backward()
+    assert contents[0].grad is not None and contents[0].grad.any()
+
+
+def test_class_map_is_that_of_the_smallest_box_at_each_centre() -> None:
+    torch.manual_seed(0)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        corner = torch.rand(5, 2) * torch.tensor([40.0, 24.0])
+        boxes = torch.cat([corner, corner + 4 + torch.rand(5, 2) * 20], dim=1)
+        boxes = torch.minimum(boxes, torch.tensor([48.0, 32, 48, 32]))
+        boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= 4).all(dim=1)]  # each has a centre in it
+        classes = torch.randint(3, (len(boxes),))
+        both = [boxes, torch.zeros(0, 4)], [classes, torch.zeros(0, dtype=torch.int64)]
+        found = class_map(*both, (32, 48), 3)
+        assert found.shape == (2, 8, 12) and torch.equal(found, labels_of(*both, (32, 48), 3))
+        assert (found[1] == 3).all()
+
+
+def test_a_box_between_the_centres_keeps_one_pixel() -> None:
+    boxes = [torch.tensor([[2.5, 6.5, 5.0, 8.0], [31.0, 0.0, 32.0, 1.0]])]
+    found = class_map(boxes, [torch.tensor([0, 1])], (16, 32), 2)
+    expected = torch.full((1, 4, 8), 2)
+    expected[0, 1, 0], expected[0, 0, 7] = 0, 1
+    assert torch.equal(found, expected)
+
+
+def test_wrong_memories_are_refused() -> None:
+    with pytest.raises(ValueError, match="items: expected at least one item of each class"):
+        ClassMemory((2, 0), 4, 3)
+    with pytest.raises(ValueError, match="update: expected one of paper, published, got 'x'"):
+        ClassMemory((2, 1), 4, 3, update="x")
