@@ -32,7 +32,8 @@ class CUTConfig:
         num_patches: positions S_l drawn in each layer.
         temperature: τ of Eq. 2.
         sampling: positions drawn at random, or by the discriminator's attention ("dag", EnCo's Algorithm 1).
-        negatives: other positions of the same image ("internal", Eq. 3), of other images ("external", Eq. 4), or both.
+        negatives: other positions of the same image ("internal", Eq. 3), of all images of the batch ("batch"), of
+            other images by a queue ("external", Eq. 4), or of the image and the queue ("both").
         queue_size: keys kept for external negatives, a layer.
         momentum: momentum of the encoder that computes external negatives.
         gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
@@ -122,7 +123,8 @@ class CUT(Method):
             init_weights(network, "xavier", config.init_gain)
         self.gan = GANLoss(config.gan)
         self.nce = PatchNCE(config.num_patches, config.temperature, config.negatives)
-        if config.negatives != "internal":
+        self.external = config.negatives in ("external", "both")
+        if self.external:
             self.momentum_G = copy.deepcopy(self.G).requires_grad_(False)
             self.momentum_H = copy.deepcopy(self.H).requires_grad_(False)
             self.queues = nn.ModuleDict(
@@ -134,14 +136,13 @@ class CUT(Method):
 
     def phases(self) -> list[Phase]:
         adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
-        external = self.config.negatives != "internal"
         generator = Phase(
             "generator",
             ("G", "H"),
             self.generator_loss,
             adam,
             frozen=("D",),
-            after=self.update_queues if external else None,
+            after=self.update_queues if self.external else None,
         )
         if self.config.lambda_gan == 0:
             return [generator]
@@ -210,10 +211,10 @@ class CUT(Method):
             keys = self.H(sources, ids)
         if self.config.negatives == "internal":
             return self.nce(rows, keys)
-        parts = []
-        for i, queues in enumerate(self.queues.values()):
+        parts = []  # x and y have negatives of their own
+        for i, domain in enumerate(("A", "B") if self.identity else ("A",)):
             part = slice(i * n, (i + 1) * n)
-            external = [queue.rows for queue in queues]  # type: ignore[attr-defined]
+            external = [queue.rows for queue in self.queues[domain]] if self.external else None  # type: ignore[attr-defined]
             parts.append(self.nce([q[part] for q in rows], [k[part] for k in keys], external))
         return torch.cat(parts)
 

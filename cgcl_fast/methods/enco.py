@@ -17,6 +17,7 @@ from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
 LOSSES = ("infonce", "decoupled", "cosine")
 SAMPLINGS = ("dag", "random")
+SCALES = (1, 2, 4)
 
 
 @dataclass
@@ -31,6 +32,8 @@ class EnCoConfig:
         n_blocks: residual blocks of G.
         antialias: blur pools in G and D instead of strided convolutions.
         init_gain: gain of the Xavier initialisation of G, D and H.
+        scales: the pairs of layers, by what the image's sides are divided by there: 1, 2 or 4 (Table 3, rows A to C).
+        shared_projector: one H for the features of encoder and decoder; else each has its own (Table 3, row E).
         nce_dim: width of the projected features.
         num_patches: K, positions in each layer.
         temperature: τ of Eq. 1.
@@ -47,7 +50,7 @@ class EnCoConfig:
         lambda_idt: λ_IDT of Eq. 5, in the first half of the training.
         lr_g: learning rate of G.
         lr_d: learning rate of D.
-        lr_h: learning rate of H.
+        lr_h: learning rate of H, and of K where there is one.
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
@@ -61,6 +64,8 @@ class EnCoConfig:
     n_blocks: int = 9
     antialias: bool = True
     init_gain: float = 0.02
+    scales: tuple[int, ...] = (1, 2, 4)
+    shared_projector: bool = True
     nce_dim: int = 256
     num_patches: int = 256
     temperature: float = 0.07
@@ -93,7 +98,8 @@ def layer_pairs(n_blocks: int, antialias: bool = True) -> tuple[tuple[int, ...],
 
 
 class EnCo(Method):
-    """G translates, D judges, H projects the features of encoder and decoder into one space.
+    """G translates, D judges, H projects the features of encoder and decoder into one space. Where H is not shared, it
+    projects those of the decoder, and K those of the encoder.
 
     L = λ_GAN · GAN(G(x)) + λ_NCE · NCE(decoder features of G(x), encoder features of x) + λ_IDT · |G(y) - y|₁
 
@@ -112,15 +118,23 @@ class EnCo(Method):
             raise ValueError(f"n_blocks: expected at least 5, for two layers within them, got {config.n_blocks}")
         if config.sampling == "dag" and config.lambda_gan == 0:
             raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
-        self.encoder_layers, self.decoder_layers = layer_pairs(config.n_blocks, config.antialias)
+        if not config.scales or list(config.scales) != [scale for scale in SCALES if scale in config.scales]:
+            raise ValueError(f"scales: expected some of {', '.join(map(str, SCALES))}, in order, got {config.scales}")
+        pairs = zip(SCALES, *layer_pairs(config.n_blocks, config.antialias), strict=True)
+        chosen = [(down, up) for scale, down, up in pairs if scale in config.scales]
+        self.encoder_layers = tuple(down for down, _ in chosen)
+        self.decoder_layers = tuple(up for _, up in chosen)
         self.G = ResnetGenerator(config.input_nc, config.output_nc, config.ngf, config.n_blocks, config.antialias)
         self.D = PatchDiscriminator(config.output_nc, config.ndf, antialias=config.antialias)
         cosine = config.loss == "cosine"
         self.H = Projector(
             self.G.layer_channels(self.encoder_layers), config.nce_dim, batch_norm=cosine, predictor=cosine
         )
-        for network in (self.G, self.D, self.H):
-            init_weights(network, "xavier", config.init_gain)
+        self.projectors = ("H",) if config.shared_projector else ("H", "K")
+        if not config.shared_projector:
+            self.K = Projector(self.H.channels, config.nce_dim, batch_norm=cosine)
+        for name in ("G", "D", *self.projectors):
+            init_weights(getattr(self, name), "xavier", config.init_gain)
         self.gan = GANLoss(config.gan)
         self.identity = config.lambda_idt > 0
 
@@ -130,8 +144,8 @@ class EnCo(Method):
     def phases(self) -> list[Phase]:
         config = self.config
         betas = (config.beta1, config.beta2)
-        adam = OptimizerSpec(config.lr_g, betas, {"H": config.lr_h})
-        generator = Phase("generator", ("G", "H"), self.generator_loss, adam, frozen=("D",))
+        adam = OptimizerSpec(config.lr_g, betas, dict.fromkeys(self.projectors, config.lr_h))
+        generator = Phase("generator", ("G", *self.projectors), self.generator_loss, adam, frozen=("D",))
         if config.lambda_gan == 0:
             return [generator]
         return [Phase("discriminator", ("D",), self.discriminator_loss, OptimizerSpec(config.lr_d, betas)), generator]
@@ -183,8 +197,11 @@ class EnCo(Method):
         keys, queries = shared.pop("keys"), shared.pop("queries")
         ids = [self.draw(feature, shared) for feature in keys]
         rows = self.H(queries, ids, predict=True)
-        with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
-            targets = self.H(keys, ids)
+        if self.config.shared_projector:
+            with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+                targets = self.H(keys, ids)
+        else:  # K sees nothing but keys, and learns from them
+            targets = self.K(keys, ids)
         return torch.stack(self.distances(rows, targets)).mean()
 
     def draw(self, feature: Tensor, shared: Shared) -> Tensor:

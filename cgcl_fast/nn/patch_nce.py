@@ -16,14 +16,15 @@ class PatchNCE(nn.Module):
     Args:
         num_patches: positions drawn in each layer (P; 256 in the paper). A map with fewer gives all it has.
         temperature: τ of Eq. 2.
-        negatives: "internal" (the other positions of the same image, Eq. 3), "external" (only rows of other images,
-            Eq. 4) or "both".
+        negatives: "internal" (the other positions of the same image, Eq. 3), "batch" (the other positions of all
+            images of the batch, as SinCUT), "external" (only rows of other images, Eq. 4) or "both" ("internal" and
+            "external").
     """
 
     def __init__(self, num_patches: int = 256, temperature: float = 0.07, negatives: str = "internal") -> None:
         super().__init__()
-        if negatives not in ("internal", "external", "both"):
-            raise ValueError(f"negatives: expected 'internal', 'external' or 'both', got {negatives!r}")
+        if negatives not in ("internal", "batch", "external", "both"):
+            raise ValueError(f"negatives: expected 'internal', 'batch', 'external' or 'both', got {negatives!r}")
         self.num_patches = num_patches
         self.temperature = temperature
         self.negatives = negatives
@@ -58,13 +59,13 @@ class PatchNCE(nn.Module):
         Raises:
             ValueError: ``external`` is missing where it is needed, or given where it is not used.
         """
-        if (external is None) != (self.negatives == "internal"):
+        if (external is None) != (self.negatives in ("internal", "batch")):
             raise ValueError(f"external: {'expected rows' if external is None else 'unused'} for {self.negatives!r}")
         losses = patch_nce_layers(
             queries,
             [key.detach() for key in keys],
             temperature=self.temperature,
-            negatives="none" if self.negatives == "external" else "image",
+            negatives={"external": "none", "batch": "batch"}.get(self.negatives, "image"),
             extra_negatives=external,
             normalize=True,
             reduction="none",

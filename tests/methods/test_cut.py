@@ -250,6 +250,24 @@ def test_external_negatives(negatives: str, kind: type[CUT], monkeypatch: pytest
     assert all(not p.requires_grad for p in method.momentum_G.parameters())
 
 
+def test_negatives_of_the_whole_batch() -> None:
+    """With one image they are those of the image, so x and y are kept apart; with two there are more."""
+    found = {}
+    for negatives in ("internal", "batch"):
+        method = CUT(CUTConfig(**SMALL, negatives=negatives)).double()
+        for seed, network in enumerate((method.G, method.D, method.H)):
+            randomise(network, seed)
+        for n in (1, 2):
+            torch.manual_seed(4)
+            found[negatives, n], _ = step(method, batch_of(n), optimizers(method))
+            for seed, network in enumerate((method.G, method.D, method.H)):
+                randomise(network, seed)
+        assert all(phase.after is None for phase in method.phases())
+    for name in ("generator/NCE", "generator/NCE_Y"):
+        torch.testing.assert_close(found["batch", 1][name], found["internal", 1][name])
+        assert found["batch", 2][name] > found["internal", 2][name] + 0.1
+
+
 @pytest.mark.parametrize("kind", [CUT, FastCUT])
 def test_attention_picks_each_images_own_positions(kind: type[CUT], monkeypatch: pytest.MonkeyPatch) -> None:
     method = kind(kind.Config(**SMALL, sampling="dag")).double()

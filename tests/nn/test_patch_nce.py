@@ -40,6 +40,14 @@ def test_loss_of_each_image(negatives: str) -> None:
         assert found[b].item() == pytest.approx(sum(layers) / 2, rel=1e-5)
 
 
+def test_negatives_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    queries, keys = ([torch.randn(3, p, 4, dtype=torch.float64) for p in (5, 1)] for _ in range(2))
+    found = PatchNCE(5, 0.3, "batch")(queries, keys)
+    layers = [slow(q.flatten(0, 1), k.flatten(0, 1), None, True, 0.3) for q, k in zip(queries, keys, strict=True)]
+    assert found.shape == (3,) and found.mean().item() == pytest.approx(sum(layers) / 2, rel=1e-5)
+
+
 def test_positions_are_shared_by_a_batch_or_picked_by_the_score() -> None:
     nce = PatchNCE(6)
     features = [torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 2, 2)]
