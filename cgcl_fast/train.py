@@ -37,6 +37,11 @@ SMALL = {"size": 64, "ngf": 24, "ndf": 24, "n_blocks": 6, "num_patches": 64, "st
 """What differs from the method's defaults without ``--data``, where the method has such a field: small enough to see
 something on a laptop's CPU in minutes."""
 
+SMALL_OF = {
+    "sincut": {"ngf": 4, "ndf": 4, "num_crops": 8, "crop_size": 64, "num_patches": 16, "most_width": 256, "steps": 800},
+}
+"""The same for methods whose widths and sizes mean something else."""
+
 MAY_CHANGE = frozenset(
     ("compile", "data", "device", "epochs", "keep", "log_every", "output", "resume", "save_every", "steps", "workers")
 )
@@ -54,12 +59,12 @@ class RunOptions:
         steps: Length of the training in optimiser steps.
         epochs: Length of the training in epochs, instead of steps; the learning rate decays in the same part of them as
             in the method's paper. The paper's length if neither is given.
-        size: Side of the images in training.
+        size: Side of the images in training (sincut: crop_size instead).
         load_size: Side to which images are resized before a random crop of size; 286/256 of size if not given.
         preprocess: resize_and_crop, crop, scale_width or none.
         flip: Flip half of the images horizontally.
         limit: Use no more than this many images of each domain.
-        batch_size: Images of each domain a step, in each process.
+        batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
         accumulate: Batches whose gradients make one step.
         seed: Of weights, data order and everything else that is random.
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
@@ -179,7 +184,8 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     if given.get("steps") is not None and given.get("epochs") is not None:
         raise UsageError("--steps and --epochs exclude each other")
     known = {field.name for kind in (RunOptions, METHODS[method].Config) for field in fields(kind)}
-    base = saved or ({} if given.get("data") else {name: value for name, value in SMALL.items() if name in known})
+    small = {**SMALL, **SMALL_OF.get(method, {})}
+    base = saved or ({} if given.get("data") else {name: value for name, value in small.items() if name in known})
     if given.get("steps") is not None or given.get("epochs") is not None:
         base = {name: value for name, value in base.items() if name not in ("steps", "epochs")}
     options = parser.parse_object({**base, **given, "output": str(output)})
@@ -244,6 +250,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
+            crops=kind.needs(config).crops,
         )
         on_gpu = accelerator.device.type == "cuda"
         torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
@@ -306,7 +313,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
 def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
     """What is about to happen, on stdout."""
     if options.data is None:
-        chosen = " ".join(f"{name}={options[name]}" for name in SMALL if name in options and options[name] is not None)
+        names = {**SMALL, **SMALL_OF.get(options.method, {})}
+        chosen = " ".join(f"{name}={options[name]}" for name in names if name in options and options[name] is not None)
         print(f"no --data: built-in streets, sunny to night; small preset (any option overrides it): {chosen}")
     parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
     print(

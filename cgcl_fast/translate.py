@@ -24,7 +24,7 @@ from cgcl_fast._generator import find_generator
 from cgcl_fast.data import UnreadableImageError, list_images, read_image, read_image_and_alpha, to_image, to_tensor
 from cgcl_fast.engine import make_accelerator, translate_tiled
 from cgcl_fast.engine.files import write_atomically
-from cgcl_fast.methods.base import translate_any_size
+from cgcl_fast.methods.base import pad_to_multiple, translate_any_size
 from cgcl_fast.networks import StyledGenerator
 
 MOST_OF_STYLE = 512  # pixels of the longer side of an image that a style is taken from
@@ -45,7 +45,8 @@ class TranslateOptions:
         input: An image, or a folder of images with its subfolders.
         output: Folder for the translated images, under their own names.
         tile: Translate in tiles of this side, for images that do not fit into memory.
-        overlap: Pixels that neighbouring tiles share and blend; an eighth of the tile if not given.
+        overlap: Pixels that neighbouring tiles share and blend; if not given, an eighth of the tile, or what makes
+            the tiles give the same as the whole where the generator has no norm (SinCUT).
         batch_size: Images of equal size, or tiles, at a time.
         domain: Name of the domain to translate to, for a generator of several; of two the second if not given.
         style: Style of the translations, for a generator with styles: an image of that domain to take it from, random
@@ -262,11 +263,32 @@ def translated(
     tile = options.tile
     if tile is None or max(images[0].shape[-2:]) <= tile:
         return list(translator.for_batch(len(images))(torch.stack(images)))
-    overlap = tile // 8 if options.overlap is None else options.overlap
-    size = options.batch_size
-    return [
-        translate_tiled(translator.for_batch(1), image, tile=tile, overlap=overlap, batch_size=size) for image in images
-    ]
+    return [translated_in_tiles(image, translator, tile, options.overlap, options.batch_size) for image in images]
+
+
+def translated_in_tiles(
+    image: Tensor, translator: Translator, tile: int, overlap: int | None, batch_size: int
+) -> Tensor:
+    """(3, H, W) translated in tiles.
+
+    They begin at multiples of 4, where the strides of the generators do. A generator that says how far its pixels look
+    around (``margin``) needs overlaps of twice that, and then gives the result of the whole image.
+    """
+    tile -= tile % 4
+    margin = getattr(translator.generator, "margin", 0)
+    if overlap is None:
+        overlap = min(max(tile // 8, 2 * margin), tile // 2)
+    overlap = min(overlap, tile - 4)
+    height, width = image.shape[-2:]
+    return translate_tiled(
+        translator.for_batch(1),
+        pad_to_multiple(image[None])[0],
+        tile=tile,
+        overlap=overlap,
+        batch_size=batch_size,
+        margin=min(margin, overlap // 2),
+        multiple=4,
+    )[:, :height, :width]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

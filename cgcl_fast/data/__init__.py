@@ -22,10 +22,12 @@ from cgcl_fast.data.images import (
 )
 from cgcl_fast.data.layouts import find_domain_names
 from cgcl_fast.data.sampler import ResumableLoader, ResumableSampler, build_loader
+from cgcl_fast.data.single_image import SingleImageDataset, open_single_images
 from cgcl_fast.data.streets import DOMAINS
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import PREPROCESS, Preprocess
 from cgcl_fast.data.unpaired import ItemKey, UnpairedDataset
+from cgcl_fast.methods.base import Crops
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -35,6 +37,7 @@ __all__ = [
     "Preprocess",
     "ResumableLoader",
     "ResumableSampler",
+    "SingleImageDataset",
     "StreetsDataset",
     "UnpairedDataset",
     "UnreadableImageError",
@@ -66,6 +69,7 @@ def open_dataset(
     object_size: int | None = None,
     least_object: int = 16,
     random_pairs: bool = False,
+    crops: Crops | None = None,
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
@@ -87,12 +91,16 @@ def open_dataset(
         least_object: boxes with a side of fewer pixels, in the image's file, are not cropped. In small images few
             objects have 16 pixels: of the streets nearly all of 256 pixels a side have such a one, of 64 hardly any.
         random_pairs: two domains, drawn for each item, in place of all.
+        crops: minibatches of crops of one image a domain instead (:class:`SingleImageDataset`); ``size``,
+            ``load_size``, ``preprocess`` and ``limit`` have no use then.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
+    if crops is not None:
+        return open_single_images(path, crops, domains=domains, seed=seed, flip=flip)
     split = "train" if train else "test"
     transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=multiple)
     if path is None:

@@ -231,6 +231,8 @@ def cut_object(image: Image.Image, boxes: Tensor, size: int, chance: float, *, l
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Items to a batch: images stacked to (B,3,H,W), single numbers to (B,); paths, boxes and classes listed.
 
+    Items that are minibatches, with images (b,3,H,W), follow each other.
+
     Raises:
         ValueError: the images of a domain differ in size.
     """
@@ -246,7 +248,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
                 f"images of one batch must have one size, got {_extent(first)} and {_extent(other)} in domain {name}: "
                 "use batch_size 1, or preprocess resize_and_crop or crop"
             )
-        batch[name] = torch.stack(values)
+        batch[name] = torch.cat(values) if first.dim() == 4 else torch.stack(values)
     return batch
 
 

@@ -8,35 +8,51 @@ import torch
 from torch import Tensor
 
 
-def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin so that they cover ``length``: spread evenly, neighbours sharing at least ``overlap``."""
+def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
+    """Where tiles begin so that they cover ``length``: spread evenly, neighbours sharing at least ``overlap``.
+
+    They begin at multiples of ``multiple``, which ``length`` and ``tile`` are and ``tile - overlap`` is not less than.
+    """
     if length <= tile:
         return [0]
-    steps = -(-(length - tile) // (tile - overlap))
-    return [round(step * (length - tile) / steps) for step in range(steps + 1)]
+    stride = (tile - overlap) // multiple * multiple
+    steps = -(-(length - tile) // stride)
+    return [step * (length - tile) // steps // multiple * multiple for step in range(steps + 1)]
 
 
-def _feather(start: int, starts: list[int], size: int) -> Tensor:
-    """Weights (size,) of a tile along one axis: 1 where it is alone, a ramp where it overlaps a neighbour."""
+def _feather(start: int, starts: list[int], size: int, margin: int) -> Tensor:
+    """Weights (size,) of a tile along one axis: 1 where it is alone, a ramp where it overlaps a neighbour, 0 in the
+    outer ``margin`` of that."""
     weight = torch.ones(size)
     index = starts.index(start)
     if index > 0:
-        shared = starts[index - 1] + size - start
-        weight[:shared] = torch.arange(1, shared + 1) / (shared + 1)
+        weight[: starts[index - 1] + size - start] = _ramp(starts[index - 1] + size - start, margin)
     if index + 1 < len(starts):
         shared = start + size - starts[index + 1]
-        ramp = torch.arange(shared, 0, -1) / (shared + 1)
-        weight[size - shared :] = torch.minimum(weight[size - shared :], ramp)
+        weight[size - shared :] = torch.minimum(weight[size - shared :], _ramp(shared, margin).flip(0))
     return weight
 
 
+def _ramp(shared: int, margin: int) -> Tensor:
+    inner = shared - 2 * margin
+    return ((torch.arange(shared) - margin + 1) / (inner + 1)).clamp(0, 1)
+
+
 def translate_tiled(
-    translate: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: int, batch_size: int = 1
+    translate: Callable[[Tensor], Tensor],
+    image: Tensor,
+    *,
+    tile: int,
+    overlap: int,
+    batch_size: int = 1,
+    margin: int = 0,
+    multiple: int = 1,
 ) -> Tensor:
     """Translate one image tile by tile and blend the overlaps.
 
     Networks with instance norm take their statistics from each tile, so the result differs from that of the whole
-    image; larger tiles are closer to it.
+    image; larger tiles are closer to it. A network whose pixels depend on none further away than ``margin`` gives the
+    result of the whole image, if the tiles begin where its strides do.
 
     Args:
         translate: (B, C, h, w) in [-1, 1] to (B, C', h, w), any h and w.
@@ -44,19 +60,28 @@ def translate_tiled(
         tile: side of the tiles; an axis shorter than that is taken whole.
         overlap: least number of pixels that neighbours share, 0 <= overlap < tile.
         batch_size: tiles at a time.
+        margin: pixels along a tile's inner edges that are not used, at most half of ``overlap``.
+        multiple: tiles begin at multiples of it; the sides of the image and ``tile`` must be multiples of it.
 
     Returns:
         (C', H, W), float32, on the CPU.
 
     Raises:
-        ValueError: ``tile`` or ``overlap`` out of range.
+        ValueError: ``tile``, ``overlap``, ``margin`` or ``multiple`` out of range.
     """
     if tile < 1:
         raise ValueError(f"tile must be at least 1, got {tile}")
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must lie in 0..tile-1={tile - 1}, got {overlap}")
+    if not 0 <= 2 * margin <= overlap:
+        raise ValueError(f"margin must lie in 0..overlap/2={overlap // 2}, got {margin}")
     height, width = image.shape[-2:]
-    tops, lefts = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
+    if any(length % multiple for length in (tile, height, width)) or tile - overlap < multiple:
+        raise ValueError(
+            f"multiple must divide the tile {tile} and the image {height}x{width}, and be at most tile - overlap = "
+            f"{tile - overlap}, got {multiple}"
+        )
+    tops, lefts = (tile_starts(length, tile, overlap, multiple) for length in (height, width))
     tall, wide = min(tile, height), min(tile, width)
     places = [(top, left) for top in tops for left in lefts]
     total = torch.zeros(())
@@ -68,7 +93,7 @@ def translate_tiled(
         if total.dim() == 0:
             total = torch.zeros(results.shape[1], height, width)
         for (top, left), result in zip(group, results, strict=True):
-            weight = _feather(top, tops, tall)[:, None] * _feather(left, lefts, wide)
+            weight = _feather(top, tops, tall, margin)[:, None] * _feather(left, lefts, wide, margin)
             total[:, top : top + tall, left : left + wide] += result * weight
             weights[top : top + tall, left : left + wide] += weight
     return total / weights

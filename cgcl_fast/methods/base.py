@@ -65,6 +65,7 @@ class Crops:
         least_width: least width in pixels to which the image is zoomed, one zoom for a minibatch.
         most_width: greatest width.
         independent: draw the factors of width and height independently of each other.
+        grid: crops are cells, side by side, of a grid with a random offset, without repetition; else they lie anywhere.
     """
 
     count: int
@@ -72,6 +73,7 @@ class Crops:
     least_width: int
     most_width: int
     independent: bool = False
+    grid: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,15 @@ def translate_any_size(
         (B, C', H, W).
     """
     height, width = image.shape[-2:]
+    return generator(pad_to_multiple(image, multiple, least))[..., :height, :width]
+
+
+def pad_to_multiple(image: Tensor, multiple: int = 4, least: int = 8) -> Tensor:
+    """(B, C, H, W) padded at the bottom and on the right, by reflection, to sides that are multiples of ``multiple``
+    and not less than ``least``."""
+    height, width = image.shape[-2:]
     bottom, right = (max(least, -(-side // multiple) * multiple) - side for side in (height, width))
     if bottom or right:
         reflects = bottom < height and right < width  # not where an image is smaller than what it lacks
         image = F.pad(image, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
-    return generator(image)[..., :height, :width]
+    return image

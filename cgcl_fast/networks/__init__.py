@@ -13,6 +13,7 @@ from cgcl_fast.networks.mguit import (
 from cgcl_fast.networks.patchgan import PatchDiscriminator
 from cgcl_fast.networks.resnet import ResnetBlock, ResnetGenerator
 from cgcl_fast.networks.styled import StyledGenerator
+from cgcl_fast.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 __all__ = [
     "AdaINDecoder",
@@ -28,6 +29,8 @@ __all__ = [
     "StyleEncoder",
     "StyleMapEncoder",
     "StyledGenerator",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
     "generator_bytes",
     "init_weights",
     "load_generator",

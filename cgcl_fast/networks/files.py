@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from cgcl_fast.networks.disentangled import DisentangledGenerator
 from cgcl_fast.networks.mguit import MGUITGenerator
 from cgcl_fast.networks.resnet import ResnetGenerator
+from cgcl_fast.networks.stylegan2 import StyleGAN2Generator
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "ResnetGenerator": ResnetGenerator,
     "DisentangledGenerator": DisentangledGenerator,
     "MGUITGenerator": MGUITGenerator,
+    "StyleGAN2Generator": StyleGAN2Generator,
 }
 
 

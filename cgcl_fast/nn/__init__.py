@@ -1,6 +1,6 @@
 """Modules and functions made of ops."""
 
-from cgcl_fast.nn.blur_pool import blur_down, blur_up
+from cgcl_fast.nn.blur_pool import blur, blur_down, blur_up
 from cgcl_fast.nn.gan import GANLoss
 from cgcl_fast.nn.gradient_penalty import GradientPenalty
 from cgcl_fast.nn.image_pool import ImagePool
@@ -19,6 +19,7 @@ __all__ = [
     "KeyQueue",
     "PatchNCE",
     "Projector",
+    "blur",
     "blur_down",
     "blur_up",
     "class_map",

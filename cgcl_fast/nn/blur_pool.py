@@ -113,3 +113,24 @@ def blur_up(x: Tensor) -> Tensor:
         (B, C, 2 H, 2 W).
     """
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def blur(x: Tensor, padding: int, stride: int = 1) -> Tensor:
+    """Blur with [1, 3, 3, 1] / 8 along both axes, of StyleGAN2, with zeros around the map.
+
+    Three means of two neighbours, one after the other, are that filter. Made of operations that can be differentiated
+    twice, which ``blur_down`` cannot.
+
+    Args:
+        x: (B, C, H, W).
+        padding: zeros on each side, 1 or 2.
+        stride: keep every ``stride``-th pixel.
+
+    Returns:
+        (B, C, H', W'), H' = (H + 2 padding - 4) // stride + 1.
+    """
+    if padding not in (1, 2):
+        raise ValueError(f"padding: expected 1 or 2, got {padding}")
+    x = F.avg_pool2d(x, 2, stride=1, padding=1)
+    x = F.avg_pool2d(x, 2, stride=1, padding=padding - 1)
+    return F.avg_pool2d(x, 2, stride=stride)

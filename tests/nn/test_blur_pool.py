@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from methods import plain_cut
 from torch import Tensor
 
-from cgcl_fast.nn import blur_down, blur_up
+from cgcl_fast.nn import blur, blur_down, blur_up
 
 SIZES = [(8, 8), (7, 9), (2, 3), (3, 2), (2, 2), (15, 6)]
 
@@ -68,6 +69,19 @@ def test_nothing_is_kept_for_the_backward_pass() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, keep):
         blur_down(torch.randn(1, 2, 8, 8, requires_grad=True) * 1)
     assert not [tensor for tensor in saved if tensor.numel() > 1]
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blur_is_stylegan2s_and_can_be_differentiated_twice(padding: int, stride: int) -> None:
+    x = torch.randn(2, 3, 6, 9, dtype=torch.float64, requires_grad=True)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
+    kernel = torch.outer(taps, taps).expand(3, 1, 4, 4)
+    expected = F.conv2d(F.pad(x, (padding,) * 4), kernel, stride=stride, groups=3)
+    torch.testing.assert_close(blur(x, padding, stride), expected)
+    assert torch.autograd.gradgradcheck(lambda y: blur(y * y, padding, stride), (x,), fast_mode=True)
+    with pytest.raises(ValueError, match="padding: expected 1 or 2, got 3"):
+        blur(x, 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 4), (2, 4, 4)])

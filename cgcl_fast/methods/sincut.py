@@ -1,0 +1,205 @@
+"""SinCUT: CUT on one image of each domain (Park et al., "Contrastive Learning for Unpaired Image-to-Image
+Translation", ECCV 2020, Sec. 4.3 and Appendix B).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgcl_fast.methods.base import Batch, Crops, DataNeeds, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.networks import StyleGAN2Discriminator, StyleGAN2Generator, init_weights
+from cgcl_fast.nn import GANLoss, PatchNCE, Projector
+
+CROPS = ("paper", "published")
+
+
+@dataclass
+class SinCUTConfig:
+    """Options of SinCUT; the defaults are the paper's, and what it leaves open is as in the authors' code.
+
+    Args:
+        input_nc: channels of the images.
+        ngf: an eighth of G's channels at full size.
+        ndf: a quarter of D's channels at full size.
+        n_blocks: residual blocks of G, the first half of them in the encoder.
+        minibatch_stddev: StyleGAN2's channel in D that lets it see how much the images of a minibatch differ; the
+            authors' code leaves it out.
+        crops: "paper" (one zoom for width and height, 128x128 crops anywhere, split into tiles for D) or "published"
+            (as the authors' code: factors drawn independently for width and height, 64x64 crops side by side in a grid
+            with a random offset, which D sees whole).
+        num_crops: crops of each image a step.
+        crop_size: side of a crop; if not given, 128 ("paper") or 64 ("published").
+        tile_size: side of the tiles that D sees, which bounds its receptive field; if not given, half of a crop
+            ("paper") or all of it ("published"). A power of two.
+        least_width: least width to which the image is scaled; if not given, 3/8 ("paper") or 1/3 ("published") of the
+            greatest.
+        most_width: greatest width.
+        nce_layers: layers l of G whose features are contrasted.
+        nce_dim: width of the projected features z_l.
+        num_patches: positions S_l drawn in each layer of each crop.
+        temperature: τ of Eq. 2.
+        init_gain: gain of the Xavier initialisation of H.
+        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        lambda_nce: λ_X and λ_Y, weight of the PatchNCE of x and G(x) and of that of y and G(y).
+        lambda_idt: weight of |G(y) - y|₁.
+        lambda_r1: weight of the gradient penalty R1 on real tiles.
+        lr: learning rate of Adam.
+        beta1: β₁ of Adam.
+        beta2: β₂ of Adam.
+        epochs: epochs, of 100,000 crops each, at the full learning rate.
+        decay_epochs: epochs of linear decay to zero that follow.
+    """
+
+    input_nc: int = 3
+    ngf: int = 10
+    ndf: int = 8
+    n_blocks: int = 6
+    minibatch_stddev: bool = True
+    crops: str = "paper"
+    num_crops: int = 16
+    crop_size: int | None = None
+    tile_size: int | None = None
+    least_width: int | None = None
+    most_width: int = 1024
+    nce_layers: tuple[int, ...] = (0, 2, 4)
+    nce_dim: int = 256
+    num_patches: int = 1
+    temperature: float = 0.07
+    init_gain: float = 0.02
+    gan: str = "nonsaturating"
+    lambda_nce: float = 4.0
+    lambda_idt: float = 1.0
+    lambda_r1: float = 1.0
+    lr: float = 2e-3
+    beta1: float = 0.0
+    beta2: float = 0.99
+    epochs: int = 8
+    decay_epochs: int = 8
+
+
+def sizes(config: SinCUTConfig) -> tuple[int, int]:
+    """Side of a crop and of a tile.
+
+    Raises:
+        ValueError: the tiles do not fill the crop, or ``crops`` is neither of the two.
+    """
+    if config.crops not in CROPS:
+        raise ValueError(f"crops: expected one of {', '.join(CROPS)}, got {config.crops!r}")
+    paper = config.crops == "paper"
+    crop = config.crop_size or (128 if paper else 64)
+    tile = config.tile_size or (crop // 2 if paper else crop)
+    if crop % tile:
+        raise ValueError(f"tile_size: expected a divisor of crop_size {crop}, got {tile}")
+    return crop, tile
+
+
+def split_into_tiles(images: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) to (B · H/size · W/size, C, size, size): the tiles of an image follow each other, row by row."""
+    tiles = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, rows, columns, size, size)
+    return tiles.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
+class SinCUT(Method):
+    """G translates, D judges tiles, H projects the features that PatchNCE compares.
+
+    L_D = (softplus(D(G(x))) + softplus(-D(y))) / 2 + λ_R1 / 2 · |∇_y D(y)|²
+
+    L_G = softplus(-D(G(x))) + λ_NCE · (NCE(x, G(x)) + NCE(y, G(y))) / 2 + λ_idt · |G(y) - y|₁
+
+    x and y are crops of one image each. The penalty is added in every step. The halves are those of the authors'
+    code, as is λ_NCE of each term. A patch's negatives are the patches of all crops of its image, since with one image
+    there are no others that would be external.
+
+    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together: the keys are the
+    features of G's own pass, which the noise in its decoder does not reach.
+    """
+
+    Config = SinCUTConfig
+
+    def __init__(self, config: SinCUTConfig) -> None:
+        super().__init__(config)
+        self.crop_size, self.tile_size = sizes(config)
+        if not config.nce_layers:
+            raise ValueError("nce_layers: expected at least one layer, got none")
+        self.layers = tuple(config.nce_layers)
+        self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks)
+        self.D = StyleGAN2Discriminator(config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev)
+        self.H = Projector(self.G.layer_channels(self.layers), config.nce_dim)
+        init_weights(self.H, "xavier", config.init_gain)
+        self.gan = GANLoss(config.gan)
+        self.nce = PatchNCE(config.num_patches, config.temperature, "batch")
+
+    @classmethod
+    def needs(cls, config: SinCUTConfig) -> DataNeeds:
+        published = config.crops == "published"
+        least = config.least_width or round(config.most_width / 3 if published else config.most_width * 3 / 8)
+        size, _ = sizes(config)
+        return DataNeeds(
+            crops=Crops(config.num_crops, size, least, config.most_width, independent=published, grid=published)
+        )
+
+    def phases(self) -> list[Phase]:
+        adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
+        return [
+            Phase("discriminator", ("D",), self.discriminator_loss, adam),
+            Phase("generator", ("G", "H"), self.generator_loss, adam, frozen=("D",)),
+        ]
+
+    def forward_generator(self, batch: Batch, shared: Shared) -> None:
+        """Put G(x) and G(y), and the features of x and y, into ``shared``; once a step."""
+        if "output" in shared:
+            return
+        shared["output"], features = self.G(torch.cat([batch["A"], batch["B"]]), self.layers)
+        shared["source_features"] = [feature.detach() for feature in features]
+
+    def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L_D. Translation and real tiles go through D by themselves, since it looks at a minibatch as a whole."""
+        self.forward_generator(batch, shared)
+        fake = shared["output"][: len(batch["A"])].detach()
+        loss_fake = self.gan(self.D(split_into_tiles(fake, self.tile_size)), False)
+        logits, penalty = self.gradient_penalty(split_into_tiles(batch["B"], self.tile_size))
+        loss_real = self.gan(logits, True)
+        losses = {"D_fake": loss_fake, "D_real": loss_real, "R1": self.config.lambda_r1 * 0.5 * penalty}
+        total = (loss_fake + loss_real) * 0.5 + losses["R1"]
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def gradient_penalty(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """D(y), and |∇_y D(y)|², mean over the tiles (Mescheder et al. 2018, Eq. 9).
+
+        In float32, since squares of gradients are small; and by D's plain forward, since what ``torch.compile`` makes
+        of a module cannot be differentiated twice.
+        """
+        with torch.autocast(real.device.type, enabled=False):
+            real = real.detach().requires_grad_()
+            logits = self.D.forward(real)
+            (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+        return logits, gradient.square().sum((1, 2, 3)).mean()
+
+    def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+        """L_G."""
+        self.forward_generator(batch, shared)
+        config = self.config
+        fake, same = shared["output"].chunk(2)
+        losses = {"G_GAN": self.gan.generator(self.D(split_into_tiles(fake, self.tile_size)))}
+        losses["NCE"], losses["NCE_Y"] = (config.lambda_nce * nce for nce in self.contrast(shared))
+        losses["idt"] = config.lambda_idt * F.l1_loss(same, batch["B"])
+        total = losses["G_GAN"] + (losses["NCE"] + losses["NCE_Y"]) * 0.5 + losses["idt"]
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def contrast(self, shared: Shared) -> tuple[Tensor, Tensor]:
+        """PatchNCE of G(x) against x and of G(y) against y; positions are drawn once for x and once for y."""
+        queries = self.G.encode(shared["output"], self.layers)
+        sources = shared.pop("source_features")  # not to be held during the backward pass
+        n = len(queries[0]) // 2
+        draws = zip(self.nce.sample(sources), self.nce.sample(sources), strict=True)
+        ids = [torch.cat([x.expand(n, -1), y.expand(n, -1)]) for x, y in draws]
+        rows = self.H(queries, ids)
+        with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+            keys = self.H(sources, ids)
+        nce_x = self.nce([row[:n] for row in rows], [key[:n] for key in keys]).mean()
+        nce_y = self.nce([row[n:] for row in rows], [key[n:] for key in keys]).mean()
+        return nce_x, nce_y

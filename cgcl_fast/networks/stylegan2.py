@@ -1,0 +1,299 @@
+"""Networks made of the blocks of StyleGAN2 (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN",
+CVPR 2020), as SinCUT uses them (CUT, Appendix B): without a style code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgcl_fast.nn import blur, blur_up, conv_of
+
+MOST_CHANNELS = 512
+
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2, inplace=True)
+
+
+class EqualConv2d(nn.Module):
+    """A convolution with equalised learning rate: weights ~ N(0, 1), scaled by 1/√fan-in when they are used.
+
+    Args:
+        in_channels, out_channels: widths.
+        kernel: side of the kernel, odd.
+        bias: whether there is one; it starts at zero.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.scale = 1 / math.sqrt(in_channels * kernel**2)
+
+    def forward(self, x: Tensor, gain: float = 1.0, stride: int = 1, padding: int = 0) -> Tensor:
+        """(B, C, H, W) to (B, C', H', W'), times ``gain``."""
+        bias = None if self.bias is None else self.bias * gain
+        return F.conv2d(x, self.weight * (self.scale * gain), bias, stride=stride, padding=padding)
+
+
+class EqualLinear(nn.Module):
+    """A linear layer with equalised learning rate."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.scale = 1 / math.sqrt(in_features)
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """(B, features) to (B, features'), times ``gain``."""
+        return F.linear(x, self.weight * (self.scale * gain), self.bias * gain)
+
+
+class ResidualBlock(nn.Module):
+    """(a(conv(a(conv(x)))) + skip(x)) / √2, with a(x) = √2 · LeakyReLU(x) of slope 0.2 and 3x3 convolutions.
+
+    With ``down`` the second convolution and the skip, a 1x1 convolution then, halve the size after a blur. That is the
+    block of StyleGAN2's discriminator. Since LeakyReLU(√2 x) = √2 LeakyReLU(x), the gains are applied to the weights.
+
+    Args:
+        in_channels, out_channels: widths; they are equal without ``down``.
+        down: halve the size.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, down: bool) -> None:
+        super().__init__()
+        self.down = down
+        self.conv1 = EqualConv2d(in_channels, in_channels, 3)
+        self.conv2 = EqualConv2d(in_channels, out_channels, 3)
+        self.skip = EqualConv2d(in_channels, out_channels, 1, bias=False) if down else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H, W), or with ``down`` to (B, C', H/2, W/2)."""
+        y = _activate(self.conv1(x, math.sqrt(2), padding=1))
+        if self.skip is None:
+            return torch.add(_activate(self.conv2(y, padding=1)), x, alpha=math.sqrt(0.5))
+        return _activate(self.conv2(blur(y, 2), stride=2)) + self.skip(blur(x, 1, stride=2), math.sqrt(0.5))
+
+
+class UpConv(nn.Module):
+    """The styled convolution of StyleGAN2 for a style of ones: twice the size, noise, bias, √2 · LeakyReLU.
+
+    The kernel of each output channel is divided by its length, the "demodulation", which for inputs of unit variance
+    keeps that of the output; with a style of ones nothing else is left of the modulation. StyleGAN2 blurs after its
+    transposed convolution. Here the blur comes first, which is the same but at the border, both being convolutions.
+
+    Args:
+        in_channels, out_channels: widths.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', 2 H, 2 W). The noise is drawn in training only: see ``StyleGAN2Generator``."""
+        length = self.weight.square().sum((1, 2, 3), keepdim=True)
+        weight = self.weight * (length + 1e-8).rsqrt() * math.sqrt(2)
+        y = conv_of(lambda z: F.conv2d(z, weight, self.bias * math.sqrt(2), padding=1), blur_up, x)
+        if self.training:
+            noise = torch.randn(len(y), 1, *y.shape[2:], dtype=y.dtype, device=y.device)
+            y = y + self.noise_strength * math.sqrt(2) * noise
+        return _activate(y)
+
+
+class StyleGAN2Generator(nn.Module):
+    """One downsampling block of StyleGAN2's discriminator, residual blocks, one upsampling layer of its generator.
+
+    Feature layers, at the side s of the image:
+
+    ==================  ====================================  ===================
+    0                   the image itself                      input_nc, s
+    1                   1x1 convolution                       8 ngf, s
+    2                   downsampling block                    16 ngf, s/2
+    3 to 2 + n_blocks   residual blocks                       16 ngf, s/2
+    3 + n_blocks        upsampling convolution                8 ngf, s
+    4 + n_blocks        1x1 convolution, linear: the image    output_nc, s
+    ==================  ====================================  ===================
+
+    The encoder is all up to the middle residual block. There is no norm and no tanh: a pixel depends on those no
+    further than ``margin`` away and on nothing else, so a large image can be translated in tiles that overlap by twice
+    that with the result of the whole. For that the noise is left out of evaluation, where its mean, zero, takes its
+    place.
+
+    Args:
+        input_nc: channels of the input image.
+        output_nc: channels of the output image.
+        ngf: an eighth of the channels at full size; 32 gives the 256 that StyleGAN2 (config E) has at 64x64.
+        n_blocks: residual blocks.
+    """
+
+    def __init__(self, input_nc: int = 3, output_nc: int = 3, ngf: int = 10, n_blocks: int = 6) -> None:
+        super().__init__()
+        for name, value in (("input_nc", input_nc), ("output_nc", output_nc), ("ngf", ngf)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if n_blocks < 0:
+            raise ValueError(f"n_blocks: expected at least 0, got {n_blocks}")
+        self.config: dict[str, Any] = {
+            "input_nc": input_nc,
+            "output_nc": output_nc,
+            "ngf": ngf,
+            "n_blocks": n_blocks,
+        }
+        full, half = min(8 * ngf, MOST_CHANNELS), min(16 * ngf, MOST_CHANNELS)
+        self.stem = EqualConv2d(input_nc, full, 1)
+        self.down = ResidualBlock(full, half, down=True)
+        self.blocks = nn.ModuleList(ResidualBlock(half, half, down=False) for _ in range(n_blocks))
+        self.up = UpConv(half, full)
+        self.head = EqualConv2d(full, output_nc, 1)
+        self.margin = 4 * n_blocks + 8
+        """No pixel of the result depends on one that is further away than this, rounded up to a multiple of 4."""
+
+    @property
+    def last_layer(self) -> int:
+        """Number of the last feature layer, which is the image."""
+        return len(self.blocks) + 4
+
+    def layer_channels(self, feature_layers: Sequence[int]) -> tuple[int, ...]:
+        """Number of channels of each of the named feature layers (what a ``Projector`` is built from).
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        self._check_layers(feature_layers)
+        full, half = self.stem.weight.shape[0], self.up.weight.shape[1]
+        ends = [self.config["input_nc"], full, half, *[half] * len(self.blocks), full, self.config["output_nc"]]
+        return tuple(ends[number] for number in feature_layers)
+
+    def _check_layers(self, feature_layers: Sequence[int]) -> None:
+        if any(not 0 <= number <= self.last_layer for number in feature_layers):
+            raise ValueError(
+                f"feature_layers: expected numbers from 0 to {self.last_layer}, got {list(feature_layers)}"
+            )
+        if any(a >= b for a, b in zip(feature_layers, feature_layers[1:], strict=False)):
+            raise ValueError(f"feature_layers: expected layers in ascending order, got {list(feature_layers)}")
+
+    def _run(self, x: Tensor, feature_layers: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        channels = self.config["input_nc"]
+        if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % 2 or x.shape[3] % 2 or min(x.shape[2:]) < 2:
+            raise ValueError(f"x: expected (B, {channels}, H, W) with even H and W, got {tuple(x.shape)}")
+        self._check_layers(feature_layers)
+        layers = [nn.Identity(), self._stem, self.down, *self.blocks, self.up, self.head]
+        features = []
+        x = x.contiguous(memory_format=torch.channels_last)
+        for number, layer in enumerate(layers[: last + 1]):
+            x = layer(x)
+            if number in feature_layers:
+                features.append(x)
+        return x, features
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return _activate(self.stem(x, math.sqrt(2)))
+
+    def forward(self, x: Tensor, feature_layers: Sequence[int] = ()) -> Any:
+        """Translate images.
+
+        Args:
+            x: (B, input_nc, H, W), values in [-1, 1], H and W even.
+            feature_layers: numbers of layers, ascending.
+
+        Returns:
+            The images (B, output_nc, H, W), not bounded; with ``feature_layers`` a pair of them and the list of
+            features.
+
+        Raises:
+            ValueError: ``x`` has another shape, or ``feature_layers`` names what is not there.
+        """
+        image, features = self._run(x, feature_layers, self.last_layer)
+        return (image, features) if feature_layers else image
+
+    def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:
+        """The features at the named layers, computing nothing beyond the last one. Arguments as ``forward``."""
+        if not feature_layers:
+            raise ValueError("feature_layers: expected at least one layer, got none")
+        return self._run(x, feature_layers, feature_layers[-1])[1]
+
+
+class StyleGAN2Discriminator(nn.Module):
+    """The residual discriminator of StyleGAN2, for images of one size.
+
+    1x1 convolution, blocks that halve the size down to 4x4, the standard deviation over the minibatch as one more
+    channel, a 3x3 convolution and two linear layers. It can be differentiated twice, as the gradient penalty needs.
+
+    Args:
+        input_nc: channels of the image.
+        ndf: a quarter of the channels at full size, which double at each halving, up to 512; 64 gives the 256 that
+            StyleGAN2 (config E) has at 64x64.
+        size: side of the images, a power of two and at least 8.
+        minibatch_stddev: the channel that lets D see how much the images of a minibatch differ. CUT's published
+            discriminator has none.
+    """
+
+    def __init__(self, input_nc: int = 3, ndf: int = 8, size: int = 64, minibatch_stddev: bool = True) -> None:
+        super().__init__()
+        for name, value in (("input_nc", input_nc), ("ndf", ndf)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if size < 8 or size & (size - 1):
+            raise ValueError(f"size: expected a power of two and at least 8, got {size}")
+        self.config: dict[str, Any] = {
+            "input_nc": input_nc,
+            "ndf": ndf,
+            "size": size,
+            "minibatch_stddev": minibatch_stddev,
+        }
+        halvings = int(math.log2(size)) - 2
+        widths = [min(4 * ndf * 2**i, MOST_CHANNELS) for i in range(halvings + 1)]
+        self.stem = EqualConv2d(input_nc, widths[0], 1)
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, down=True) for a, b in zip(widths, widths[1:], strict=False))
+        self.minibatch_stddev = minibatch_stddev
+        self.conv = EqualConv2d(widths[-1] + minibatch_stddev, widths[-1], 3)
+        self.linear = EqualLinear(widths[-1] * 16, widths[-1])
+        self.head = EqualLinear(widths[-1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw outputs, large for real.
+
+        Args:
+            x: (B, input_nc, size, size), values in [-1, 1].
+
+        Returns:
+            (B, 1).
+
+        Raises:
+            ValueError: ``x`` has another shape.
+        """
+        shape = (self.config["input_nc"], self.config["size"], self.config["size"])
+        if x.shape[1:] != shape:
+            raise ValueError(f"x: expected (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+        x = x.contiguous(memory_format=torch.channels_last)
+        gain = math.sqrt(2)
+        x = _activate(self.stem(x, gain))
+        for block in self.blocks:
+            x = block(x)
+        if self.minibatch_stddev:
+            x = torch.cat([x, _spread(x)], dim=1)
+        x = _activate(self.conv(x, gain, padding=1))
+        return self.head(_activate(self.linear(x.flatten(1), gain)))
+
+
+def _spread(x: Tensor, group: int = 4) -> Tensor:
+    """(B, 1, H, W): standard deviation over groups of images, mean over channels and positions.
+
+    A group is made of images that lie B/group apart, as in the published StyleGAN2; where B is no multiple of 4 there
+    is one group.
+    """
+    batch, _, height, width = x.shape
+    group = group if batch % group == 0 else max(batch, 1)
+    y = x.reshape(group, -1, *x.shape[1:])
+    y = (y - y.mean(0)).square().mean(0)
+    return (y + 1e-8).sqrt().mean((1, 2, 3)).repeat(group).view(batch, 1, 1, 1).expand(-1, -1, height, width)
