@@ -25,7 +25,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from torch import Tensor
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
-from cgcl_fast.data import build_loader, open_dataset
+from cgcl_fast.data import build_loader, find_domains, open_dataset
 from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
@@ -233,7 +233,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
     kind, output = METHODS[options.method], options.output
     with as_usage_error():
         run_options = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})
+        if "domains" in options and not options.domains:
+            options.domains = find_domains(options.data)
         config = kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+        needs = kind.needs(config)
         accelerator = make_accelerator(
             device=options.device, precision=options.precision, accumulate=options.accumulate
         )
@@ -243,14 +246,17 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
         dataset = open_dataset(
             options.data,
-            domains=kind.domains,
+            domains=getattr(config, "domains", kind.domains),
+            classes=needs.classes,
+            object_size=needs.object_size,
+            random_pairs=needs.random_pairs,
             size=options.size,
             load_size=options.load_size,
             preprocess=options.preprocess,
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
-            crops=kind.needs(config).crops,
+            crops=needs.crops,
         )
         on_gpu = accelerator.device.type == "cuda"
         torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
@@ -294,7 +300,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             accumulate=options.accumulate,
             compile=options.compile,
         ),
-        schedule=linear_decay(steps, round(steps * decay / (constant + decay))),
+        schedule=method.schedule(steps) or linear_decay(steps, round(steps * decay / (constant + decay))),
         sample_batch=sample_batch,
         config={"method": options.method, "config": asdict(config)},
         generator_file=generator_bytes,
@@ -315,7 +321,8 @@ def describe(options: Namespace, method: Method, images: int, steps: int, device
     if options.data is None:
         names = {**SMALL, **SMALL_OF.get(options.method, {})}
         chosen = " ".join(f"{name}={options[name]}" for name in names if name in options and options[name] is not None)
-        print(f"no --data: built-in streets, sunny to night; small preset (any option overrides it): {chosen}")
+        domains = ", ".join(options.domains) if "domains" in options else "sunny to night"
+        print(f"no --data: built-in streets, {domains}; small preset (any option overrides it): {chosen}")
     parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
     print(
         f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} images an epoch, {steps} steps on {device}, "
