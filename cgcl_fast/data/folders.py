@@ -94,6 +94,9 @@ class FolderDataset(UnpairedDataset):
         for domain, place in places.items():
             index = place.annotations(self.root)
             index.read(paths[domain])
+            if self._table is not None:
+                for name in sorted(index.names()):  # says now, and not in every worker, which are left out
+                    self._table.find(name)
             found[domain] = index
         return found
 

@@ -17,7 +17,7 @@ Where there is no ``test``, ``testing``, ``val``, ``valid`` or ``validation`` is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -45,16 +45,14 @@ class Place:
     Attributes:
         folder: they are in it and its subfolders.
         keep: which of them; None: all.
-        mine: words in the names of annotation files that mean these images.
-        others: words that mean other images.
+        words: in the names of annotation files; see :class:`AnnotationIndex`.
         excluded: folders of other domains, where no annotations are looked for.
         index: the annotations, if they had to be read to find the images.
     """
 
     folder: Path
     keep: Callable[[Path], bool] | None = None
-    mine: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    words: tuple[tuple[frozenset[str], frozenset[str]], ...] = ()
     excluded: tuple[Path, ...] = ()
     index: AnnotationIndex | None = None
 
@@ -65,8 +63,7 @@ class Place:
                 self.folder,
                 root,
                 list_images(self.folder),
-                mine=self.mine,
-                others=self.others,
+                words=self.words,
                 excluded=self.excluded,
             )
         return self.index
@@ -163,19 +160,24 @@ def _inner(folder: Path) -> Place:
 
 def _places(found: dict[str, Place], split: str, folders: dict[str, Path]) -> dict[str, Place]:
     """Tell each place what are its names and what those of others."""
-    # "trainA" and "A" name a domain, "test" a split, "testA" both.
-    words = {domain: {domain, folders[domain].name} if domain in folders else {domain} for domain in found}
-    everything = {word for names in words.values() for word in names}
-    names = {
-        name: {*SPLITS[name], *(f"{start}{word}" for start in SPLITS[name] for word in everything)} for name in SPLITS
-    }
+    names = {domain: {domain, folders[domain].name} if domain in folders else {domain} for domain in found}
+    everything = set().union(*names.values())
+    of_split = {name: _words(SPLITS[name], everything, SPLITS[name]) for name in SPLITS}
+    any_split = [alias for aliases in SPLITS.values() for alias in aliases]
+    of_domain = {domain: _words(any_split, names[domain], names[domain]) for domain in found}
     for domain, place in found.items():
-        place.mine = (*SPLITS[split], *words[domain], *(f"{name}{domain}" for name in SPLITS[split]))
-        mine = {word.lower() for word in place.mine}
-        others = everything.union(*names.values())
-        place.others = tuple(sorted(word for word in others if word.lower() not in mine))
+        place.words = (
+            (of_split[split], frozenset().union(*of_split.values()) - of_split[split]),
+            (of_domain[domain], frozenset().union(*of_domain.values()) - of_domain[domain]),
+        )
         place.excluded = tuple(folder for other, folder in folders.items() if other != domain)
     return found
+
+
+def _words(splits: Iterable[str], domains: Iterable[str], alone: Iterable[str]) -> frozenset[str]:
+    """Words that mean one of these splits or domains: by itself, and both in one word ("trainA")."""
+    joined = (f"{split}{domain}" for split in splits for domain in domains)
+    return frozenset(word.lower() for word in (*alone, *joined))
 
 
 def _nested_names(root: Path, split: str) -> tuple[str, ...]:
@@ -202,7 +204,6 @@ def _bdd_groups(root: Path, split: str) -> dict[str, Place]:
             if not folder.is_dir():
                 continue
             place = _places({"": _inner(folder)}, split, {})[""]
-            place.mine = (*place.mine, name)
             index, images = place.annotations(root), list_images(place.folder)
             groups: dict[str, set[Path]] = {}
             for path in images:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cgcl_fast.data import FolderDataset, Preprocess, open_dataset
+from cgcl_fast.data import FolderDataset, Preprocess, build_loader, open_dataset
 from cgcl_fast.data import images as images_module
+from cgcl_fast.data.streets.__main__ import main as write_streets
 
 
 def fill(folder, count, shade=0, size=(24, 20), suffix="png"):
@@ -190,3 +191,133 @@ def test_a_folder_for_each_domain(tmp_path, caplog):
 def test_unknown_split(root):
     with pytest.raises(ValueError, match="split must be train or test, got 'val'"):
         FolderDataset(root, split="val", preprocess=Preprocess())
+
+
+# ---- boxes
+
+
+def voc(*boxes, size=""):
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox>"
+        + "".join(f"<{side}>{value}</{side}>" for side, value in zip(sides, box, strict=True))
+        + "</bndbox></object>"
+        for name, *box in boxes
+    )
+    return f"<annotation>{size}{objects}</annotation>"
+
+
+def marked(path, box, size=(80, 60), orientation=1):
+    """Two domains, of one image each that is white in a box."""
+    values = np.zeros((size[1], size[0], 3), np.uint8)
+    values[box[1] : box[3], box[0] : box[2]] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for domain in "AB":
+        (path / f"train{domain}").mkdir()
+        Image.fromarray(values).save(path / f"train{domain}" / "0.jpg", quality=95, exif=exif)
+        (path / f"train{domain}" / "0.xml").write_text(voc(("car", *box)))
+
+
+def seen(image):
+    """The white box of an image."""
+    ys, xs = (image[0] > 0).nonzero(as_tuple=True)
+    return [xs.min().item(), ys.min().item(), xs.max().item() + 1, ys.max().item() + 1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["resize_and_crop", "none"])
+def test_boxes_are_turned_with_the_image(tmp_path, orientation, mode):
+    marked(tmp_path, (8, 20, 40, 32), orientation=orientation)
+    data = open_dataset(tmp_path, size=64, preprocess=mode, classes=("car",), train=True)
+    for epoch in range(4):
+        item = data[epoch, 0]
+        np.testing.assert_allclose(item["A_boxes"][0].numpy(), seen(item["A"]), atol=1.6)
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_an_annotation_that_states_the_size_of_the_upright_image(tmp_path, orientation):
+    marked(tmp_path, (8, 20, 40, 32), orientation=orientation)
+    size = "<size><width>60</width><height>80</height></size>"
+    (tmp_path / "trainA" / "0.xml").write_text(voc(("car", 1, 2, 30, 40), size=size))
+    data = open_dataset(tmp_path, preprocess="none", classes=("car",), flip=False)
+    assert data[0]["A_boxes"].tolist() == [[1, 2, 30, 40]]
+    assert data[0]["A"].shape == (3, 80, 60)
+
+
+def test_boxes_of_large_photographs_that_are_decoded_small(tmp_path):
+    marked(tmp_path, (300, 100, 900, 700), size=(1600, 1200), orientation=6)
+    item = open_dataset(tmp_path, size=64, classes=("car",))[0]
+    np.testing.assert_allclose(item["A_boxes"][0].numpy(), seen(item["A"]), atol=1.5)
+
+
+def test_objects_keep_the_detail_of_the_file(tmp_path):
+    marked(tmp_path, (600, 400, 760, 560), size=(1600, 1200))
+    stripes = np.zeros((1200, 1600, 3), np.uint8)
+    stripes[:, ::4] = stripes[:, 1::4] = 255
+    Image.fromarray(stripes).save(tmp_path / "trainA" / "0.jpg", quality=95)
+    item = open_dataset(tmp_path, size=32, object_size=160, flip=False)[0]
+    assert item["A_has_object"] and item["A"].std() < 0.2 and item["A_object"].std() > 0.9
+
+
+def test_relative_boxes(tmp_path):
+    for domain in "AB":
+        fill(tmp_path / f"train{domain}", 1, size=(80, 60))
+        (tmp_path / f"train{domain}" / "0.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    (tmp_path / "classes.txt").write_text("car\nbus\n")
+    item = open_dataset(tmp_path, preprocess="none", classes=("car", "bus"), flip=False)[0]
+    assert item["A_boxes"].tolist() == [[30, 15, 50, 45]] and item["A_classes"].tolist() == [1]
+
+
+def test_odd_annotations_never_stop_a_loader(root, caplog):
+    contents = [
+        voc(("car", 2, 2, 20, 18), ("car", -1e300, -5, 1e300, 9), ("car", 30, 30, 40, 40), ("car", 9, 9, 3, 3)),
+        voc(("car", "nan", 2, 20, 18), ("unicorn", 1, 1, 9, 9)),
+        "<annotation>",
+        "",
+        b"\x00\xff\xfe",
+        "<html/>",
+    ]
+    for number, content in enumerate(contents):
+        data = content if isinstance(content, bytes) else content.encode("latin-1")
+        (root / "trainA" / f"{number}.xml").write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        data = open_dataset(root, preprocess="none", classes=("car",), object_size=8, flip=False)
+        found = [data[index]["A_boxes"] for index in range(6)]
+        list(build_loader(data, num_workers=2))
+    assert found[0].tolist() == [[2, 2, 20, 18], [0, 0, 24, 9], [3, 3, 9, 9]]
+    assert [len(boxes) for boxes in found[1:]] == [0] * 5
+    assert data[0]["A_has_object"] and not data[1]["A_has_object"]
+    for word in ("unicorn", "1.xml", "2.xml", "4.xml", "5.xml", "3.png"):
+        assert sum(word in record.getMessage() for record in caplog.records) == 1, word
+
+
+def test_boxes_of_a_replaced_image_are_its_own(root, monkeypatch):
+    monkeypatch.setattr(images_module, "FULL_CHECK_BYTES", 0)
+    for number in range(6):
+        (root / "trainA" / f"{number}.xml").write_text(voc(("car", number, 0, 20, 20)))
+    path = root / "trainA" / "2.png"
+    path.write_bytes(path.read_bytes()[:-400])
+    item = open_dataset(root, preprocess="none", classes=("car",), flip=False)[2]
+    assert item["A_paths"].endswith("3.png") and item["A_boxes"].tolist() == [[3, 0, 20, 20]]
+
+
+def test_annotations_are_not_read_unless_asked_for(root, caplog):
+    (root / "trainA" / "0.xml").write_text("<annotation>")
+    with caplog.at_level(logging.INFO):
+        assert "A_boxes" not in open_dataset(root, size=16)[0]
+    assert not caplog.records
+
+
+def test_written_streets_are_read_with_their_boxes(tmp_path):
+    assert write_streets(["--output", str(tmp_path), "--size", "48", "--count", "3", "--test-count", "2"]) == 0
+    options = {"size": 48, "classes": ("car", "person", "sign"), "object_size": 16}
+    built_in = open_dataset(None, **options)
+    read = open_dataset(tmp_path, flip=False, preprocess="none", **options)
+    for index in range(3):
+        for domain in "AB":
+            one, two = built_in.picture(domain, index), read.picture(domain, index)
+            assert one.labels == two.labels
+            np.testing.assert_allclose(one.boxes.numpy(), two.boxes.numpy(), atol=0.006)
+    batch, expected = read.sample_batch(2), built_in.sample_batch(2)
+    assert all(torch.equal(a, b) for a, b in zip(batch["A_classes"], expected["A_classes"], strict=True))

@@ -23,6 +23,7 @@ from cgcl_fast.data import (
     to_tensor,
 )
 from cgcl_fast.data import images as images_module
+from cgcl_fast.data.images import read_stored
 
 LOSSLESS = ("png", "bmp", "tiff", "webp")
 
@@ -266,3 +267,24 @@ def test_tensor_and_back():
     assert np.asarray(to_image(tensor * 9)).max() == 255
     with pytest.raises(ValueError, match=r"tensor must be \(3,H,W\), got \(1, 4, 4\)"):
         to_image(torch.zeros(1, 4, 4))
+
+
+def test_how_an_image_is_stored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    large = np.kron(pattern(), np.ones((40, 40, 1), dtype=np.uint8))
+    save(tmp_path / "a.jpg", large, exif=exif)
+    stored = read_stored(tmp_path / "a.jpg", at_least=(100, 100))
+    assert stored.image.size == (200, 280) and stored.size == (1120, 800) and stored.orientation == 8
+    exif[0x0112] = 77
+    save(tmp_path / "b.jpg", pattern(), exif=exif)
+    assert read_stored(tmp_path / "b.jpg")[1:] == ((28, 20), 1)
+
+
+def test_find_images_looks_only_at_those_to_keep(tmp_path):
+    for number in range(4):
+        save(tmp_path / f"{number}.png", pattern())
+    (tmp_path / "2.png").write_bytes(b"no image")
+    found = find_images(tmp_path, keep=lambda path: path.stem in "013", limit=2)
+    assert [path.stem for path in found] == ["0", "1"]
+    assert [path.stem for path in find_images(tmp_path, keep=lambda path: path.stem in "13")] == ["1", "3"]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cgcl_fast.data import StreetsDataset, build_loader, open_dataset
+from cgcl_fast.data import StreetsDataset, build_loader, find_domains, open_dataset
 from cgcl_fast.data.streets import CLASSES, DOMAINS, generate_scene, render, scene_boxes
 from cgcl_fast.data.streets.__main__ import main
 from cgcl_fast.data.streets.drawing import draw
@@ -287,3 +287,66 @@ def test_command_runs_as_a_module(tmp_path):
         [*command, str(tmp_path / "out"), "--size", "32", "--count", "1"], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- boxes and pairs
+
+
+def test_boxes_classes_and_objects():
+    data = open_dataset(size=96, limit=12, classes=("sign", "car"), object_size=24)
+    objects = 0
+    for index in range(12):
+        item = data[index]
+        known = [box for box in data.boxes("A", index) if box.name != "person"]
+        assert item["A_boxes"].tolist() == [pytest.approx(box[1:]) for box in known]
+        assert item["A_classes"].tolist() == [("sign", "car").index(box.name) for box in known]
+        large = [box for box in known if min(box.x1 - box.x0, box.y1 - box.y0) >= 16]
+        assert bool(item["A_has_object"]) == bool(large)
+        assert item["A_object"].shape == (3, 24, 24) and bool(item["A_object"].any()) == bool(large)
+        objects += bool(large)
+    assert 0 < objects < 12
+
+
+def test_unknown_classes_are_named_when_the_data_is_opened(caplog):
+    data = open_dataset(size=32, limit=2, classes=("car", "tram"))
+    assert [record.getMessage()[:25] for record in caplog.records] == [
+        "boxes of class 'person' a",
+        "boxes of class 'sign' are",
+    ]
+    data[0]
+    assert len(caplog.records) == 2
+
+
+def test_domains():
+    assert find_domains() == DOMAINS == ("sunny", "night", "cloudy", "rainy")
+
+
+def test_pairs_travel_to_workers():
+    data = open_dataset(size=32, domains=DOMAINS, limit=8, random_pairs=True, classes=CLASSES, object_size=16)
+    for one, two in zip(build_loader(data, batch_size=4, num_workers=2), build_loader(data, batch_size=4), strict=True):
+        assert one["A_paths"] == two["A_paths"] and torch.equal(one["B"], two["B"])
+        assert all(torch.equal(a, b) for a, b in zip(one["A_boxes"], two["A_boxes"], strict=True))
+        assert torch.equal(one["A_domain"], two["A_domain"]) and torch.equal(one["B_object"], two["B_object"])
+
+
+def test_sample_batch_of_pairs():
+    data = open_dataset(size=48, domains=DOMAINS, limit=3, random_pairs=True)
+    batch = data.sample_batch(6)
+    assert batch["A_domain"].tolist() == [0, 1, 2, 3, 0, 1]
+    for row, source in enumerate(batch["A_domain"].tolist()):
+        scene = data.scene(DOMAINS[source], row, split="test")
+        assert f"test/{DOMAINS[source]}/{row:05d}" in batch["A_paths"][row]
+        for domain in DOMAINS:
+            expected = torch.from_numpy(render(scene, domain, 48)).permute(2, 0, 1) / 127.5 - 1
+            assert torch.equal(batch[f"truth_{domain}"][row], expected)
+            assert not torch.equal(batch[f"reference_{domain}"][row], batch[f"truth_{domain}"][row])
+        assert torch.equal(batch["A"][row], batch[f"truth_{DOMAINS[source]}"][row])
+    few = open_dataset(size=48, domains=DOMAINS, limit=3, random_pairs=True, train=False).sample_batch(6)
+    assert torch.equal(few["A"], batch["A"][:3])
+
+
+def test_sample_batch_with_boxes():
+    data = open_dataset(size=64, limit=3, classes=CLASSES, object_size=16)
+    batch = data.sample_batch(2)
+    assert len(batch["A_boxes"][0]) == len(scene_boxes(data.scene("A", 0, split="test"), 64))
+    assert batch["A_object"].shape == (2, 3, 16, 16) and "truth" in batch

@@ -124,3 +124,84 @@ def test_wrong_arguments(options, message):
 def test_training_needs_a_source_of_randomness():
     with pytest.raises(ValueError, match="rng must be given"):
         Preprocess()(picture(8, 8))
+
+
+# ---- boxes
+
+
+def marked(width, height, box):
+    """A black image that is white in a box."""
+    values = np.zeros((height, width, 3), np.uint8)
+    x0, y0, x1, y1 = box
+    values[y0:y1, x0:x1] = 255
+    return Image.fromarray(values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    mode=st.sampled_from(PREPROCESS),
+    width=st.integers(40, 120),
+    height=st.integers(40, 120),
+    left=st.integers(0, 25),
+    top=st.integers(0, 25),
+    train=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_boxes_go_where_their_objects_go(mode, width, height, left, top, train, seed):
+    box = (left, top, left + 14, top + 11)
+    transform = Preprocess(mode, size=32, load_size=44, train=train, multiple=4)
+    image = marked(width, height, box)
+    done = transform.apply(image, torch.tensor([box], dtype=torch.float32), random.Random(seed))
+    assert torch.equal(done.image, transform(image, random.Random(seed)))
+    rows, columns = done.image.shape[1:]
+    white = done.image[0] > 0
+    if len(done.boxes) == 0:
+        assert white[1:-1, 1:-1].sum() == 0 or not (white.any(0).sum() > 2 and white.any(1).sum() > 2)
+        return
+    x0, y0, x1, y1 = done.boxes[0].tolist()
+    assert 0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows and done.kept.tolist() == [0]
+    ys, xs = white.nonzero(as_tuple=True)
+    if len(ys):  # less than half of a pixel is blended to black
+        found = (xs.min().item(), ys.min().item(), xs.max().item() + 1, ys.max().item() + 1)
+        assert max(abs(a - b) for a, b in zip(found, (x0, y0, x1, y1), strict=True)) <= 1.0
+
+
+def test_boxes_against_their_own_arithmetic():
+    # 60x40 to 36x36, then a window of 32, then perhaps mirrored: each window and side in turn.
+    image, box = picture(60, 40), torch.tensor([[10.0, 20, 50, 30]])
+    resized = torch.from_numpy(np.array(image.resize((36, 36), Image.Resampling.BICUBIC))).permute(2, 0, 1) / 127.5 - 1
+    transform = Preprocess("resize_and_crop", size=32, load_size=36)
+    seen = set()
+    for seed in range(40):
+        done = transform.apply(image, box, random.Random(seed))
+        plain = done.image.flip(-1) if done.flipped else done.image
+        ((left, top),) = [
+            (x, y) for x in range(5) for y in range(5) if torch.equal(plain, resized[:, y : y + 32, x : x + 32])
+        ]
+        x0, y0, x1, y1 = 10 * 0.6 - left, 20 * 0.9 - top, 50 * 0.6 - left, 30 * 0.9 - top
+        expected = [32 - x1, y0, 32 - x0, y1] if done.flipped else [x0, y0, x1, y1]
+        np.testing.assert_allclose(done.boxes[0].numpy(), expected, atol=1e-4)
+        seen.add(done.flipped)
+    assert seen == {True, False}
+
+
+def test_boxes_are_cut_at_the_border_and_dropped_beyond_it():
+    boxes = torch.tensor(
+        [
+            [-50.0, -50, 10, 10],
+            [30, 30, 1e30, 1e30],
+            [-1e30, -1e30, 1e30, 1e30],
+            [-9, 5, 0.5, 9],  # half a pixel is left
+            [40, 5, 50, 9],
+            [5, 5, 5, 9],
+            [5, 5, 6, 6],
+        ]
+    )
+    done = Preprocess("none", train=False).apply(picture(40, 40), boxes)
+    assert done.kept.tolist() == [0, 1, 2, 6]
+    assert done.boxes.tolist() == [[0, 0, 10, 10], [30, 30, 40, 40], [0, 0, 40, 40], [5, 5, 6, 6]]
+
+
+def test_no_boxes():
+    done = Preprocess("resize_and_crop", size=16).apply(picture(40, 30), torch.zeros(0, 4), random.Random(0))
+    assert done.boxes.shape == (0, 4) and done.kept.shape == (0,)

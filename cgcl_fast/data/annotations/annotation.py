@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,18 @@ def corners_of(x: Any, y: Any, width: Any, height: Any) -> tuple[Any, Any, Any, 
     except (TypeError, ValueError, OverflowError):
         return (None, None, None, None)
     return x, y, x + width, y + height
+
+
+def bytes_of(path: Path) -> bytes:
+    """Content of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file; opening a pipe would wait for ever.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
+    return path.read_bytes()
 
 
 def text_of(data: bytes) -> str:

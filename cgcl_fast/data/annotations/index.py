@@ -6,9 +6,10 @@ images. Annotation files are looked for
 * beside the images and in the folders below;
 * in folders whose names begin with one of ``FOLDER_NAMES``, beside any folder on the way from the data folder to the
   images: for ``images/train`` in ``labels/train``, else ``labels``; for ``trainA`` in ``annotations/trainA``, else
-  ``annotations``; for ``leftImg8bit/train`` in ``gtFine/train``;
-* files about many images (COCO, BDD100K) also in every folder on that way, unless they are named after another split or
-  domain (``instances_val.json``).
+  ``annotations``, and ``trainA_labels``; for ``leftImg8bit/train`` in ``gtFine/train``;
+* files about many images (COCO, BDD100K) also in every folder on that way.
+
+Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cgcl_fast.data.annotations.annotation import EMPTY, Annotation, text_of
+from cgcl_fast.data.annotations.annotation import EMPTY, Annotation, bytes_of, text_of
 from cgcl_fast.data.annotations.reading import SUFFIXES, image_key, read_file, read_set
 from cgcl_fast.data.annotations.text_files import guess, read_names
 from cgcl_fast.data.images import printable
@@ -36,6 +37,8 @@ FOLDER_NAMES = (
 FULL_READ_BYTES = 64 * 2**20
 """Up to this many bytes of annotation files are read when a folder is opened; beyond it each is read when its image
 is."""
+
+_NAMED = 200  # no more images than this are named in one line of the log
 
 _SET_FILES = 64  # more JSON files than this that belong to no image are files of other images, not about many
 
@@ -57,8 +60,8 @@ class AnnotationIndex:
         folder: the images, with those in its subfolders.
         root: the data folder: nothing outside it is looked at.
         images: all images in ``folder``.
-        mine: words in the names of files and folders that mean these images ("train", the domain).
-        others: words that mean other images ("test", other domains).
+        words: pairs of words, in lower case, in the names of files and folders: those that mean these images ("train"),
+            and those that mean others ("test") unless one of the first is there too.
         excluded: folders with the images of other domains.
     """
 
@@ -68,14 +71,12 @@ class AnnotationIndex:
         root: Path,
         images: Sequence[Path],
         *,
-        mine: Iterable[str] = (),
-        others: Iterable[str] = (),
+        words: Sequence[tuple[frozenset[str], frozenset[str]]] = (),
         excluded: Iterable[Path] = (),
     ) -> None:
         self.folder = folder
         self._root = root
-        self._mine = {word.lower() for word in mine}
-        self._others = {word.lower() for word in others} - self._mine
+        self._words = tuple(words)
         self._excluded = {path.resolve() for path in excluded}
         self._candidates: dict[str, list[_Candidate]] = {image_key(path.name): [] for path in images}
         self._known: dict[Path, Annotation] = {}
@@ -90,24 +91,32 @@ class AnnotationIndex:
 
     def read(self, images: Sequence[Path]) -> None:
         """Read the annotations of these images now, unless they are too large, and say what is wrong with them."""
-        missing = [path for path in images if path not in self._files and path not in self._entries]
-        if len(missing) == len(images):
-            logger.warning("no annotations of the images in %s: none has boxes", printable(self.folder))
-        elif missing:
-            logger.warning(
-                "%d of %d images in %s have no annotation and count as without boxes: %s",
-                len(missing),
-                len(images),
-                printable(self.folder),
-                ", ".join(printable(path.name) for path in missing[:8]) + (" ..." if len(missing) > 8 else ""),
-            )
         files = [self._files[path] for path in images if path in self._files]
         if sum(_size(path) for path in files) <= FULL_READ_BYTES:
             for path in files:
-                self._known[path] = self._read(path)
+                self._known[path] = self._read(path, quiet=True)
+        missing, empty = [], []
         for path in images:
+            file, found = self._files.get(path), self._entries.get(path)
+            if file is None and found is None:
+                missing.append(path)
+                continue
+            found = found or self._known.get(file)  # type: ignore[arg-type]
             if path in self._entries:
                 self._say_if_wrong(path, self._entries[path])
+            if found is not None and not found.names and not found.broken and file not in self._said:
+                empty.append(path)
+        where = printable(self.folder)
+        if len(missing) == len(images):
+            logger.warning("no annotations of the images in %s: none has boxes", where)
+        elif missing:
+            logger.warning("%s: %d images have no annotation and count as without boxes: %s", where, *_named(missing))
+        if empty:
+            logger.warning("%s: annotations of %d images hold no boxes: %s", where, *_named(empty))
+
+    def names(self) -> set[str]:
+        """Classes of all the boxes that have been read."""
+        return {name for found in (*self._known.values(), *self._entries.values()) for name in found.names}
 
     def __getitem__(self, image: Path) -> Annotation:
         """The annotation of an image, without boxes if it has none that can be read."""
@@ -120,14 +129,15 @@ class AnnotationIndex:
 
     # ---- reading
 
-    def _read(self, path: Path) -> Annotation:
+    def _read(self, path: Path, *, quiet: bool = False) -> Annotation:
         try:
             found = read_file(path, self._format, self._names)
         except Exception as error:  # damaged files make parsers raise nearly anything, RecursionError included
             self._say(path, f"{_reason(error)}: its image counts as without boxes")
             return EMPTY
         if found is None:
-            self._say(path, "it is empty: its image counts as without boxes")
+            if not quiet:
+                self._say(path, "it is empty: its image counts as without boxes")
             return EMPTY
         self._say_if_wrong(path, found)
         return found
@@ -146,8 +156,8 @@ class AnnotationIndex:
         votes: Counter[str] = Counter()
         for path in (path for path in self._files.values() if path.suffix.lower() == ".txt"):
             try:
-                vote = guess(text_of(path.read_bytes()[: 2**16]))
-            except OSError:
+                vote = guess(text_of(bytes_of(path)[: 2**16]))
+            except (OSError, ValueError):
                 vote = None
             if vote is not None:
                 votes[vote] += 1
@@ -221,8 +231,10 @@ class AnnotationIndex:
             rest = self.folder.relative_to(above).parts
             yield above, False
             for sibling in sorted(above.iterdir()):
-                known = sibling.name.lower().startswith(FOLDER_NAMES)
-                if not known or sibling == below or not sibling.is_dir() or sibling.resolve() in self._excluded:
+                name = sibling.name.lower().removeprefix(below.name.lower()).lstrip("_- ")
+                if not name.startswith(FOLDER_NAMES) or sibling == below or self._is_other(sibling.name):
+                    continue
+                if not sibling.is_dir() or sibling.resolve() in self._excluded:
                     continue
                 mirrored = [sibling.joinpath(*parts) for parts in (rest[1:], rest) if parts]
                 own = next((place for place in mirrored if place.is_dir()), None)
@@ -235,8 +247,9 @@ class AnnotationIndex:
 
     def _is_other(self, *names: str) -> bool:
         """Whether the names of a file and its folders say that it is about images of another split or domain."""
-        words = {word for name in names for word in (name.lower(), *re.findall("[a-z]+", name.lower()))}
-        return bool(words & self._others) and not words & self._mine
+        found = {word.lower() for name in names for word in (name, *re.findall("[A-Z]?[a-z]+|[A-Z]+", name))}
+        found |= {word for name in names for word in re.findall("[a-z]+", name.lower())}
+        return any(found & others and not found & mine for mine, others in self._words)
 
 
 def _up(folder: Path, root: Path) -> list[Path]:
@@ -247,7 +260,13 @@ def _up(folder: Path, root: Path) -> list[Path]:
 
 def _files(place: Path, *, deep: bool, skip: Callable[..., bool]) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Files that may be annotations, each with the folders between ``place`` and it."""
-    for here, folders, names in os.walk(place):
+    seen = set()
+    for here, folders, names in os.walk(place, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # a link back to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
         parts = Path(here).relative_to(place).parts
         folders[:] = sorted(name for name in folders if deep and not name.startswith(".") and not skip(name))
         for name in sorted(names):
@@ -268,6 +287,12 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
             break
         count += 1
     return count
+
+
+def _named(paths: Sequence[Path]) -> tuple[int, str]:
+    """How many, and which."""
+    names = ", ".join(printable(path.name) for path in paths[:_NAMED])
+    return len(paths), names + (" ..." if len(paths) > _NAMED else "")
 
 
 def _size(path: Path) -> int:

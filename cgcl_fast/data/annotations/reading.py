@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cgcl_fast.data.annotations import bdd, cityscapes, coco, streets, text_files
-from cgcl_fast.data.annotations.annotation import Annotation, json_of, text_of
+from cgcl_fast.data.annotations.annotation import Annotation, bytes_of, json_of, text_of
 from cgcl_fast.data.annotations.voc import parse_voc
 from cgcl_fast.data.images import IMAGE_SUFFIXES
 
@@ -58,7 +58,7 @@ def read_set(path: Path) -> dict[str, Annotation] | None:
     Raises:
         OSError, ValueError: it cannot be read.
     """
-    content = json_of(path.read_bytes())
+    content = json_of(bytes_of(path))
     for form in SET_FORMATS.values():
         if form.recognise(content):
             found: dict[str, Annotation] = form.parse(content)
@@ -77,7 +77,7 @@ def read_file(path: Path, text_format: str | None, names: dict[int, str]) -> Ann
     Raises:
         OSError, ValueError: it cannot be read, or is in none of the formats.
     """
-    data = path.read_bytes()
+    data = bytes_of(path)
     if not data.strip():
         return None
     suffix = path.suffix.lower()

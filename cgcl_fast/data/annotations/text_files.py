@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from cgcl_fast.data.annotations.annotation import Annotation, annotation, text_of
+from cgcl_fast.data.annotations.annotation import Annotation, annotation, bytes_of, text_of
 from cgcl_fast.data.images import IMAGE_SUFFIXES
 
 NAME_FILES = ("classes.txt", "obj.names", "classes.names", "data.names", "_classes.txt", "_darknet.labels")
@@ -117,8 +117,8 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
                 return names
         for path in [folder / name for name in NAME_FILES]:
             try:
-                lines = [line.strip() for line in text_of(path.read_bytes()).splitlines()]
-            except OSError:
+                lines = [line.strip() for line in text_of(bytes_of(path)).splitlines()]
+            except (OSError, ValueError):
                 continue
             if any(lines):
                 return {number: line for number, line in enumerate(lines) if line}
@@ -127,7 +127,7 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
 
 def _yaml_names(path: Path) -> dict[int, str]:
     try:
-        content = yaml.safe_load(text_of(path.read_bytes()))
+        content = yaml.safe_load(text_of(bytes_of(path)))
         names = content.get("names") if isinstance(content, dict) else None
         if isinstance(names, str):  # "names: [a, b]" in quotes, or one name
             names = [name for name in re.split(r"[\s,\[\]'\"]+", names) if name]

@@ -1,0 +1,242 @@
+"""Which annotation belongs to which image."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgcl_fast.data import open_dataset
+from cgcl_fast.data.annotations import AnnotationIndex
+from cgcl_fast.data.annotations import index as index_module
+from cgcl_fast.data.images import list_images
+
+
+def image(path, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def voc(name, x=10):
+    box = f"<bndbox><xmin>{x}</xmin><ymin>2</ymin><xmax>{x + 9}</xmax><ymax>20</ymax></bndbox>"
+    return f"<annotation><object><name>{name}</name>{box}</object></annotation>"
+
+
+def coco(**names):
+    return {
+        "images": [{"id": number, "file_name": f"{stem}.png"} for number, stem in enumerate(names)],
+        "annotations": [{"image_id": n, "category_id": n, "bbox": [10, 2, 9, 18]} for n in range(len(names))],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names.values())],
+    }
+
+
+def index_of(root, folder="", **more):
+    where = root / folder
+    return AnnotationIndex(where, root, list_images(where), **more)
+
+
+def names(root, **more):
+    """Classes of each image of both domains."""
+    data = open_dataset(root, size=32, classes=("car", "bus", "person"), flip=False, **more)
+    return {domain: [data.picture(domain, i).labels for i in range(data.count(domain))] for domain in data.domains}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "train{0}/{1}.xml",
+        "train{0}/labels/{1}.xml",
+        "labels/train{0}/{1}.xml",
+        "annotations/train{0}/{1}.xml",
+        "train{0}_annotations/{1}.xml",
+        "labels_train{0}/{1}.xml",
+        "labels{0}/{1}.xml",
+        "train{0}/{1}.png.xml",
+    ],
+)
+def test_a_file_an_image_of_two_domains(tmp_path, pattern):
+    for domain, name in zip("AB", ("car", "bus"), strict=True):
+        for stem in ("0", "1"):
+            image(tmp_path / f"train{domain}" / f"{stem}.png")
+            write(tmp_path / pattern.format(domain, stem), voc(name))
+    assert names(tmp_path) == {"A": [("car",)] * 2, "B": [("bus",)] * 2}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{0}/train/{1}.xml",
+        "{0}/labels/train/{1}.xml",
+        "{0}/annotations/{1}.xml",
+        "{0}/train_labels/{1}.xml",
+        "annotations/{0}/train/{1}.xml",
+    ],
+)
+def test_a_file_an_image_of_a_folder_for_each_domain(tmp_path, pattern):
+    for domain, name in (("day", "car"), ("night", "bus")):
+        image(tmp_path / domain / "train" / "0.png")
+        write(tmp_path / pattern.format(domain, "0"), voc(name))
+    assert names(tmp_path, domains=("night", "day")) == {"night": [("bus",)], "day": [("car",)]}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["train{0}/boxes.json", "train{0}.json", "annotations/train{0}.json", "annotations/{0}_train.json", "{0}.json"],
+)
+def test_a_file_about_many_images(tmp_path, pattern):
+    for domain, name in zip("AB", ("car", "bus"), strict=True):
+        for split in ("train", "test"):
+            image(tmp_path / f"{split}{domain}" / "0.png")
+            if split in pattern or split == "train":
+                content = coco(**{"0": name if split == "train" else "person"})
+                write(tmp_path / pattern.format(domain).replace("train", split), content)
+    assert names(tmp_path) == {"A": [("car",)], "B": [("bus",)]}
+
+
+def test_one_file_about_all_images_names_their_folders(tmp_path):
+    for name in ("trainA", "trainB"):
+        image(tmp_path / name / "0.png")
+    content = coco(a="car", b="bus")
+    content["images"] = [{"id": 0, "file_name": "trainA/0.png"}, {"id": 1, "file_name": "trainB/0.png"}]
+    write(tmp_path / "all.json", content)
+    assert names(tmp_path) == {"A": [("car",)], "B": [("bus",)]}
+
+
+def test_the_same_name_in_subfolders(tmp_path):
+    for city, name in (("aachen", "car"), ("bonn", "bus")):
+        image(tmp_path / "leftImg8bit" / "train" / city / "0_leftImg8bit.png")
+        polygon = {"label": name, "polygon": [[1, 2], [3, 4]]}
+        write(tmp_path / "gtFine" / "train" / city / "0_gtFine_polygons.json", {"objects": [polygon]})
+        write(tmp_path / "gtBbox3d" / "train" / city / "0_gtBbox3d.json", {"objects": []})
+    image(tmp_path / "leftImg8bit" / "train" / "ulm" / "0_leftImg8bit.png")
+    data = open_dataset(tmp_path, domains=("city",), size=32, classes=("car", "bus"))
+    assert [data.picture("city", i).labels for i in range(3)] == [("car",), ("bus",), ()]
+
+
+def test_other_splits_of_a_data_set_are_left_alone(tmp_path):
+    image(tmp_path / "training" / "image_2" / "000000.png")
+    image(tmp_path / "testing" / "image_2" / "000000.png")
+    write(tmp_path / "training" / "label_2" / "000000.txt", "Car 0 0 0 1 2 30 20 1 1 1 1 1 1 1\n")
+    for train, expected in ((True, ("Car",)), (False, ())):
+        data = open_dataset(tmp_path, domains=("kitti",), size=32, classes=("car",), train=train)
+        assert data.picture("kitti", 0).labels == expected
+
+
+def test_formats_with_names_come_first(tmp_path):
+    image(tmp_path / "images" / "train" / "0.png")
+    write(tmp_path / "yolo" / "train" / "0.txt", "0 0.5 0.5 0.1 0.1")
+    write(tmp_path / "voc" / "train" / "0.xml", voc("car"))
+    index = index_of(tmp_path, "images/train")
+    assert index[tmp_path / "images" / "train" / "0.png"].names == ("car",)
+
+
+def test_yolo_names_are_found_above_the_files(tmp_path):
+    image(tmp_path / "images" / "train" / "0.png")
+    write(tmp_path / "labels" / "train" / "0.txt", "1 0.5 0.5 0.1 0.1")
+    write(tmp_path / "data.yaml", "names: [car, bus]")
+    index = index_of(tmp_path, "images/train")
+    assert index[tmp_path / "images" / "train" / "0.png"].names == ("bus",)
+
+
+def test_yolo_without_names(tmp_path, caplog):
+    image(tmp_path / "0.png")
+    write(tmp_path / "0.txt", "1 0.5 0.5 0.1 0.1")
+    with caplog.at_level(logging.WARNING):
+        assert index_of(tmp_path)[tmp_path / "0.png"].names == ("1",)
+    assert "no names of the YOLO classes" in caplog.text
+
+
+def test_text_that_is_broken_does_not_decide_the_format(tmp_path):
+    for number, content in enumerate(["", "no boxes", "\x00\x01", "0 0.5 0.5 0.5 0.5\n", "path.png\nx\ny 1 2 3 4"]):
+        image(tmp_path / f"{number}.png")
+        write(tmp_path / f"{number}.txt", content)
+    for number in range(5, 7):
+        image(tmp_path / f"{number}.png")
+        write(tmp_path / f"{number}.txt", "a.png\n1\ncar 1 2 3 4\n")
+    index = index_of(tmp_path)
+    found = [index[tmp_path / f"{number}.png"].names for number in range(7)]
+    assert found == [(), (), (), (), ("y",), ("car",), ("car",)]
+
+
+@pytest.mark.parametrize("limit", [0, 2**20])
+def test_what_is_wrong_is_in_the_log_once(tmp_path, caplog, monkeypatch, limit):
+    monkeypatch.setattr(index_module, "FULL_READ_BYTES", limit)
+    contents = {
+        "good": voc("car"),
+        "broken": "<annotation><object>",
+        "binary": b"\xff\xfe\x00",
+        "empty": "",
+        "none": "<annotation></annotation>",
+        "nan": voc("car").replace("10", "nan"),
+    }
+    for stem, content in contents.items():
+        image(tmp_path / f"{stem}.png")
+        write(tmp_path / f"{stem}.xml", content)
+    image(tmp_path / "lonely.png")
+    paths = list_images(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        index = index_of(tmp_path)
+        index.read(paths)
+        for _ in range(2):
+            found = {path.stem: index[path].names for path in paths}
+    assert found == {**dict.fromkeys([*contents, "lonely"], ()), "good": ("car",)}
+    lines = [record.getMessage() for record in caplog.records]
+    for stem in ("broken", "binary", "empty", "nan", "lonely"):
+        assert sum(stem in line for line in lines) == 1, (stem, lines)
+    assert not any("good" in line for line in lines)
+    assert "1 of 1 boxes are no boxes" in caplog.text
+
+
+def test_no_annotations_at_all_is_one_line(tmp_path, caplog):
+    for number in range(3):
+        image(tmp_path / f"{number}.png")
+    index = index_of(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        index.read(list_images(tmp_path))
+    assert len(caplog.records) == 1 and "none has boxes" in caplog.text
+
+
+def test_a_broken_file_about_many_images(tmp_path, caplog):
+    image(tmp_path / "0.png")
+    write(tmp_path / "instances.json", '{"images": [')
+    with caplog.at_level(logging.WARNING):
+        assert index_of(tmp_path)[tmp_path / "0.png"].names == ()
+    assert "instances.json" in caplog.text
+
+
+def test_deep_json_is_an_error_like_any_other(tmp_path, caplog):
+    image(tmp_path / "0.png")
+    write(tmp_path / "0.json", "[" * 200_000)
+    index = index_of(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        index.read(list_images(tmp_path))
+    assert index[tmp_path / "0.png"].names == () and "0.json" in caplog.text
+
+
+def test_links_in_circles(tmp_path):
+    image(tmp_path / "images" / "0.png")
+    write(tmp_path / "labels" / "0.xml", voc("car"))
+    (tmp_path / "labels" / "again").symlink_to(tmp_path / "labels")
+    (tmp_path / "labels" / "0.txt").symlink_to(tmp_path / "nowhere")
+    assert index_of(tmp_path, "images")[tmp_path / "images" / "0.png"].names == ("car",)
+
+
+def test_every_box_of_a_large_set_is_kept(tmp_path):
+    stems = [f"{number:03d}" for number in range(50)]
+    for stem in stems:
+        image(tmp_path / f"{stem}.png")
+    write(tmp_path / "all.json", coco(**dict.fromkeys(stems, "car")))
+    index = index_of(tmp_path)
+    boxes = np.stack([index[tmp_path / f"{stem}.png"].boxes for stem in stems])
+    assert boxes.shape == (50, 1, 4) and (boxes == [10, 2, 19, 20]).all()

@@ -1,0 +1,44 @@
+"""Names of object classes."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from cgcl_fast.data.classes import ClassTable
+
+
+def test_indices():
+    table = ClassTable(["car", "person", "Traffic Light"])
+    assert [table.find(name) for name in ("person", "Car", "traffic_light", "traffic-light")] == [1, 0, 2, 2]
+
+
+def test_the_exact_name_comes_first():
+    table = ClassTable(["car", "Car"])
+    assert table.find("car") == 0 and table.find("Car") == 1 and table.find("CAR") == 0
+
+
+def test_other_names_of_a_class_are_taken_only_where_they_are_not_asked_for():
+    assert ClassTable(["person"]).find("Pedestrian") == 0
+    assert ClassTable(["person", "pedestrian"]).find("Pedestrian") == 1
+    assert ClassTable(["person", "bicycle"]).find("Cyclist") == 1
+    assert ClassTable(["sign"]).find("traffic sign") == 0
+    assert ClassTable(["pedestrian"]).find("person") is None
+
+
+def test_unknown_classes_are_named_once_each(caplog):
+    table = ClassTable(["car"])
+    with caplog.at_level(logging.WARNING):
+        assert [table.find(name) for name in ("tram", "van", "tram", "", "")] == [None] * 5
+    assert [record.getMessage().split(" are")[0] for record in caplog.records] == [
+        "boxes of class 'tram'",
+        "boxes of class 'van'",
+        "boxes of class ''",
+    ]
+
+
+@pytest.mark.parametrize("classes", [[], "car", [""], [1], ["car", "car"]])
+def test_wrong_classes(classes):
+    with pytest.raises(ValueError, match="classes must"):
+        ClassTable(classes)
