@@ -84,12 +84,14 @@ class DataNeeds:
         random_pairs: "A" and "B" of an item are two different domains drawn at random; the method has any number.
         classes: names of the classes whose boxes come with the images.
         object_size: side in pixels of the instance crops that come with the images.
+        least_object: boxes with a side of fewer pixels are not cropped.
         crops: images come as crops of a single one a domain.
     """
 
     random_pairs: bool = False
     classes: tuple[str, ...] | None = None
     object_size: int | None = None
+    least_object: int = 16
     crops: Crops | None = None
 
 

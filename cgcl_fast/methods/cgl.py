@@ -34,6 +34,7 @@ class CGLConfig:
     Args:
         domains: names of the domains N_i; without them those of the data.
         object_size: side in pixels of the instance crops o.
+        least_object: boxes with a side of fewer pixels are no instances.
         classes: annotated classes whose instances are translated; without them all.
         ngf: channels of the encoders' first convolution and of the decoders' last one.
         n_blocks: residual blocks of the content encoders E^c and of the decoders G.
@@ -63,6 +64,7 @@ class CGLConfig:
 
     domains: tuple[str, ...] = ()
     object_size: int = 128
+    least_object: int = 16
     classes: tuple[str, ...] = ()
     ngf: int = 64
     n_blocks: int = 4
@@ -201,7 +203,12 @@ class CGL(Method):
 
     @classmethod
     def needs(cls, config: CGLConfig) -> DataNeeds:
-        return DataNeeds(random_pairs=True, classes=tuple(config.classes) or None, object_size=config.object_size)
+        return DataNeeds(
+            random_pairs=True,
+            classes=tuple(config.classes) or None,
+            object_size=config.object_size,
+            least_object=config.least_object,
+        )
 
     def schedule(self, steps: int) -> Callable[[int], float]:
         """Halved every ``halve_every`` steps."""
