@@ -324,8 +324,9 @@ def describe(options: Namespace, method: Method, images: int, steps: int, device
         domains = ", ".join(options.domains) if "domains" in options else "sunny to night"
         print(f"no --data: built-in streets, {domains}; small preset (any option overrides it): {chosen}")
     parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
-        f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} images an epoch, {steps} steps on {device}, "
+        f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
         f"{options.precision}; run folder {options.output}",
         flush=True,
     )
