@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
-from cgcl_fast.nn import ClassMemory, reflect_pad
+from cgcl_fast.nn import ClassMemory, conv_of, reflect_pad
 from cgcl_fast.ops import instance_norm
 
 
@@ -23,6 +23,10 @@ def _leaky(x: Tensor) -> Tensor:
 
 def _spread(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return reflect_pad(F.interpolate(x, scale_factor=2), 1)
 
 
 class DomainContentEncoder(nn.Module):
@@ -77,7 +81,8 @@ class StyleMapDecoder(nn.Module):
 
     As in DRIT every stage sees the style anew, beside the features, and the norms outside of the residual blocks are
     layer norms, which leave it there. A convolution of the two concatenated is the sum of a convolution of each; that
-    of the style is 1x1 and comes before its enlargement, so it costs next to nothing.
+    of the style is 1x1 and comes before its enlargement, so it costs next to nothing. Features are enlarged by
+    repeating pixels, where DRIT has transposed convolutions: these leave a checkerboard.
 
     Args:
         output_nc: channels of the image.
@@ -91,12 +96,9 @@ class StyleMapDecoder(nn.Module):
         widths = (4 * ngf, 2 * ngf, ngf)
         self.content = nn.Conv2d(4 * ngf, 4 * ngf, 3)
         self.blocks = nn.Sequential(*(ResnetBlock(4 * ngf) for _ in range(n_blocks)))
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1)
-            for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths[1:])
-        self.head = nn.Conv2d(ngf, output_nc, 1)
+        self.head = nn.Conv2d(ngf, output_nc, 7)
         self.styles = nn.ModuleList(nn.Conv2d(style_nc, width, 1, bias=False) for width in (*widths, output_nc))
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
@@ -104,9 +106,9 @@ class StyleMapDecoder(nn.Module):
         first, *others, last = self.styles
         x = self.blocks(self.content(reflect_pad(content, 1)) + first(style))
         for up, norm, mix in zip(self.up, self.norms, others, strict=True):
-            x = up(x)
+            x = conv_of(up, _doubled, x)
             x = F.relu(norm(x + _spread(mix(style), x)))
-        x = self.head(x)
+        x = self.head(reflect_pad(x, 3))
         return torch.tanh(x + _spread(last(style), x))
 
 

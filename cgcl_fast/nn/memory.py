@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from cgcl_fast.ops import memory_contrast, memory_read, memory_update
 
@@ -113,7 +113,8 @@ class ClassMemory(nn.Module):
     def update(
         self, contents: Sequence[Tensor], styles: Sequence[Tensor], pixel_classes: Sequence[Tensor] | None = None
     ) -> None:
-        """Let a batch of each domain write; after the backward pass only.
+        """Let a batch of each domain write; after the backward pass only. Several processes write each with its own
+        batch, and all go on with the average.
 
         Args:
             contents: a map (B, C, h, w) for each domain.
@@ -130,6 +131,12 @@ class ClassMemory(nn.Module):
             )
         else:
             keys, values = published_update(self.keys, self.values, contents, styles, classes, item_class)
+        if distributed.is_available() and distributed.is_initialized():
+            for items in (keys, values):
+                distributed.all_reduce(items)
+                items /= distributed.get_world_size()
+            keys = F.normalize(keys, dim=1)
+            values = F.normalize(values, dim=2) if self.rule == "paper" else values
         self.keys.copy_(keys)
         self.values.copy_(values)
 
@@ -227,7 +234,7 @@ def class_map(
         (B, height // stride, width // stride), int64, on the CPU.
     """
     height, width = size[0] // stride, size[1] // stride
-    result = torch.full((len(boxes), height, width), background)
+    result = torch.full((len(boxes), height, width), background, device="cpu")
     for image, (found, labels) in enumerate(zip(boxes, classes, strict=True)):
         found = found.cpu().float()
         areas = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])

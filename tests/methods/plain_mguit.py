@@ -72,16 +72,16 @@ class PlainMGUIT:
         for i in range(self.config.n_blocks):
             x = self.block(f"{name}.blocks.{i}", x)
         for i in (0, 1):
-            up, bias = self.w[f"{name}.up.{i}.weight"], self.w[f"{name}.up.{i}.bias"]
-            x = F.conv_transpose2d(x, up, bias, stride=2, padding=1, output_padding=1)
+            x = self.conv(f"{name}.up.{i}", pad(x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3), 1))
             wide = F.interpolate(style, scale_factor=2 ** (i + 1), mode="bilinear")
             x = x + self.conv(f"{name}.styles.{i + 1}", wide)
             mean, var = x.mean((1, 2, 3), keepdim=True), x.var((1, 2, 3), keepdim=True, unbiased=False)
             scale, shift = (self.w[f"{name}.norms.{i}.{part}"].view(-1, 1, 1) for part in ("weight", "bias"))
             x = ((x - mean) / (var + 1e-5).sqrt() * scale + shift).relu()
+        of_style = F.pad(self.w[f"{name}.styles.3.weight"], (3, 3, 3, 3))
+        kernel = torch.cat([self.w[f"{name}.head.weight"], of_style], dim=1)
         both = torch.cat([x, F.interpolate(style, scale_factor=4, mode="bilinear")], dim=1)
-        kernel = torch.cat([self.w[f"{name}.head.weight"], self.w[f"{name}.styles.3.weight"]], dim=1)
-        return F.conv2d(both, kernel, self.w[f"{name}.head.bias"]).tanh()
+        return F.conv2d(pad(both, 3), kernel, self.w[f"{name}.head.bias"]).tanh()
 
     def judge(self, d: int, image: Tensor) -> list[Tensor]:
         outputs = []
@@ -233,7 +233,7 @@ class PlainMGUIT:
 
 def labels_of(boxes: list[Tensor], classes: list[Tensor], size: tuple[int, int], background: int) -> Tensor:
     """The class of each pixel of a map at quarter size: that of the smallest box that its centre is in."""
-    result = torch.full((len(boxes), size[0] // 4, size[1] // 4), background)
+    result = torch.full((len(boxes), size[0] // 4, size[1] // 4), background, device="cpu")
     for b, i, j in torch.cartesian_prod(*(torch.arange(n) for n in result.shape)).tolist():
         x, y = 4 * j + 2, 4 * i + 2
         inside = [

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -93,6 +97,38 @@ def test_update_takes_no_gradient(rule: str) -> None:
     assert contents[0].grad is not None and contents[0].grad.any()
 
 
+def test_processes_go_on_with_the_average(tmp_path: Path) -> None:
+    program = tmp_path / "two.py"
+    program.write_text(
+        """
+import sys, torch
+from cgcl_fast.nn import ClassMemory
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+torch.manual_seed(0)
+memory = ClassMemory((2, 1), 4, 3)
+maps = torch.randn(2, 2, 1, 7, 2, 2)
+memory.update([m[:, :4] for m in maps[rank]], [m[:, 4:] for m in maps[rank]])
+torch.save(memory.state_dict(), f"{sys.argv[1]}/{rank}.pt")
+"""
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, program, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, other = (torch.load(tmp_path / f"{rank}.pt", map_location="cpu") for rank in (0, 1))
+    torch.manual_seed(0)
+    memory = ClassMemory((2, 1), 4, 3).cpu()
+    maps = torch.randn(2, 2, 1, 7, 2, 2, device="cpu")
+    begin, after = {k: v.clone() for k, v in memory.state_dict().items()}, []
+    for rank in (0, 1):
+        memory.load_state_dict(begin)
+        memory.update([m[:, :4] for m in maps[rank]], [m[:, 4:] for m in maps[rank]])
+        after.append({k: v.clone() for k, v in memory.state_dict().items()})
+    for name in ("keys", "values"):
+        assert torch.equal(found[name], other[name])
+        torch.testing.assert_close(found[name], F.normalize(after[0][name] + after[1][name], dim=-1))
+
+
 def test_class_map_is_that_of_the_smallest_box_at_each_centre() -> None:
     torch.manual_seed(0)
     for seed in range(20):
@@ -111,7 +147,7 @@ def test_class_map_is_that_of_the_smallest_box_at_each_centre() -> None:
 def test_a_box_between_the_centres_keeps_one_pixel() -> None:
     boxes = [torch.tensor([[2.5, 6.5, 5.0, 8.0], [31.0, 0.0, 32.0, 1.0]])]
     found = class_map(boxes, [torch.tensor([0, 1])], (16, 32), 2)
-    expected = torch.full((1, 4, 8), 2)
+    expected = torch.full((1, 4, 8), 2, device="cpu")
     expected[0, 1, 0], expected[0, 0, 7] = 0, 1
     assert torch.equal(found, expected)
 
