@@ -112,8 +112,12 @@ def _decode(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> t
                 # longer side goes both ways, since the image may yet be turned by its orientation.
                 longest = 2 * max(at_least)
                 image.draft(None, (longest, longest))
+            stated = _orientation(image) if image.format == "TIFF" else 1
             image.load()
             upright, orientation = _upright(image)
+            if image.format == "TIFF" and orientation == 1:  # Pillow has turned it as it loaded it
+                orientation = stated
+                size = size[::-1] if stated >= 5 and size == upright.size else size
             rgb, alpha = _split_alpha(upright)
             return StoredImage(rgb, size, orientation), alpha
     except UnreadableImageError:
@@ -143,10 +147,18 @@ def _reason(error: Exception) -> str:
     return lines[0] if lines and lines[0] else type(error).__name__
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF's tag Orientation, 1 (upright) where there is none that means anything."""
+    try:
+        stated = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return stated if stated in range(2, 9) else 1
+    except Exception:  # damaged EXIF data
+        return 1
+
+
 def _upright(image: Image.Image) -> tuple[Image.Image, int]:
     try:
-        stored = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return ImageOps.exif_transpose(image), stored if stored in range(2, 9) else 1
+        return ImageOps.exif_transpose(image), _orientation(image)
     except Exception as error:  # damaged EXIF data does not make the picture unreadable
         logger.debug("ignoring the EXIF data of %s: %s", getattr(image, "filename", "an image"), error)
         return image, 1

@@ -43,22 +43,23 @@ class Preprocessed(NamedTuple):
 
 
 class _View(NamedTuple):
-    """An image on its way, and its boxes, which may reach beyond it."""
+    """An image on its way, and its boxes, which may reach beyond it; None for none, to save most of a millisecond."""
 
     image: Image.Image
-    boxes: tv_tensors.BoundingBoxes
+    boxes: tv_tensors.BoundingBoxes | None
 
     def resize(self, height: int, width: int) -> _View:
         if self.image.size == (width, height):
             return self
         image = F.resize(self.image, [height, width], interpolation=_BICUBIC, antialias=True)
-        return _View(image, F.resize(self.boxes, [height, width]))
+        return _View(image, None if self.boxes is None else F.resize(self.boxes, [height, width]))
 
     def crop(self, top: int, left: int, height: int, width: int) -> _View:
-        return _View(F.crop(self.image, top, left, height, width), F.crop(self.boxes, top, left, height, width))
+        window = (top, left, height, width)
+        return _View(F.crop(self.image, *window), None if self.boxes is None else F.crop(self.boxes, *window))
 
     def flip(self) -> _View:
-        return _View(F.horizontal_flip(self.image), F.horizontal_flip(self.boxes))
+        return _View(F.horizontal_flip(self.image), None if self.boxes is None else F.horizontal_flip(self.boxes))
 
 
 def round_to_multiple(length: float, multiple: int) -> int:
@@ -160,10 +161,10 @@ class Preprocess:
         """
         if self.train and rng is None:
             raise ValueError("rng must be given in training: the random crop and flip are drawn from it")
-        corners = tv_tensors.BoundingBoxes(
-            boxes.to(torch.float32).reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width)
-        )
-        view = _View(image, corners)
+        view = _View(image, None)
+        if len(boxes):
+            size = (image.height, image.width)
+            view = _View(image, tv_tensors.BoundingBoxes(boxes.to(torch.float32), format="XYXY", canvas_size=size))
         if self.mode == "resize_and_crop":
             view = self._resize_and_crop(view, rng, self.load_size if load_size is None else load_size)
         elif self.mode == "crop":
@@ -173,6 +174,8 @@ class Preprocess:
         flipped = self.train and self.flip and rng is not None and rng.random() < 0.5
         if flipped:
             view = view.flip()
+        if view.boxes is None:
+            return Preprocessed(to_tensor(view.image), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), flipped)
         inside = F.clamp_bounding_boxes(view.boxes).as_subclass(Tensor)
         kept = ((inside[:, 2:] - inside[:, :2]) >= LEAST_BOX).all(dim=1).nonzero().flatten()
         return Preprocessed(to_tensor(view.image), inside[kept], kept, flipped)

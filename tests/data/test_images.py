@@ -276,6 +276,11 @@ def test_how_an_image_is_stored(tmp_path):
     save(tmp_path / "a.jpg", large, exif=exif)
     stored = read_stored(tmp_path / "a.jpg", at_least=(100, 100))
     assert stored.image.size == (200, 280) and stored.size == (1120, 800) and stored.orientation == 8
+    for suffix in ("png", "tiff", "webp"):
+        for number in TURNS:
+            exif[0x0112] = number
+            save(tmp_path / f"c.{suffix}", pattern(), exif=exif)
+            assert read_stored(tmp_path / f"c.{suffix}")[1:] == ((28, 20), number)
     exif[0x0112] = 77
     save(tmp_path / "b.jpg", pattern(), exif=exif)
     assert read_stored(tmp_path / "b.jpg")[1:] == ((28, 20), 1)
