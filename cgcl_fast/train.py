@@ -249,6 +249,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             domains=getattr(config, "domains", kind.domains),
             classes=needs.classes,
             object_size=needs.object_size,
+            least_object=needs.least_object,
             random_pairs=needs.random_pairs,
             size=options.size,
             load_size=options.load_size,

@@ -65,7 +65,7 @@ class CGCL(CGL):
     def __init__(self, config: CGCLConfig) -> None:
         super().__init__(config)
         if config.lambda_mdc > 0:
-            channels = [4 * config.ngf] * config.n_blocks
+            channels = [config.ngf * 2**config.n_down] * config.n_blocks
             self.H_g, self.H_o = Projector(channels, config.nce_dim), Projector(channels, config.nce_dim)
             for projector in (self.H_g, self.H_o):
                 init_weights(projector, config.init)

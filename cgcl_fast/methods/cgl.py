@@ -37,6 +37,7 @@ class CGLConfig:
         least_object: boxes with a side of fewer pixels are no instances.
         classes: annotated classes whose instances are translated; without them all.
         ngf: channels of the encoders' first convolution and of the decoders' last one.
+        n_down: halvings of the size in E^c, 1 or 2; as many doublings in G.
         n_blocks: residual blocks of the content encoders E^c and of the decoders G.
         style_dim: length of the style codes s.
         mlp_dim: width of the perceptron M between style and AdaIN.
@@ -67,6 +68,7 @@ class CGLConfig:
     least_object: int = 16
     classes: tuple[str, ...] = ()
     ngf: int = 64
+    n_down: int = 2
     n_blocks: int = 4
     style_dim: int = 8
     mlp_dim: int = 256
@@ -187,7 +189,7 @@ class CGL(Method):
                 f"d_layers, got {config.object_size}"
             )
         self.domains = tuple(config.domains) or DOMAINS
-        shape = {name: getattr(config, name) for name in ("ngf", "n_blocks", "style_dim", "mlp_dim")}
+        shape = {name: getattr(config, name) for name in ("ngf", "n_down", "n_blocks", "style_dim", "mlp_dim")}
         discriminator = {"ndf": config.ndf, "n_layers": config.d_layers}
         n = len(self.domains)
         self.G_g = DisentangledGenerator(self.domains, **shape)

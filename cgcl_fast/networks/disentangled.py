@@ -25,19 +25,21 @@ class ContentEncoder(nn.Module):
 
     Args:
         input_nc: channels of the image.
-        ngf: channels after the first convolution; 2 and 4 times as many after the others.
+        ngf: channels after the first convolution, doubled by each halving of the size.
         n_blocks: residual blocks.
+        n_down: halvings.
     """
 
-    def __init__(self, input_nc: int = 3, ngf: int = 64, n_blocks: int = 4) -> None:
+    def __init__(self, input_nc: int = 3, ngf: int = 64, n_blocks: int = 4, n_down: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(input_nc, ngf, 7)
-        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 4, stride=2) for width in (ngf, 2 * ngf))
-        self.blocks = nn.ModuleList(ResnetBlock(4 * ngf) for _ in range(n_blocks))
+        widths = [ngf * 2**i for i in range(n_down)]
+        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 4, stride=2) for width in widths)
+        self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down) for _ in range(n_blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, input_nc, H, W) to the outputs of the residual blocks, (B, 4 ngf, H/4, W/4) each; the last is the content
-        code c."""
+        """(B, input_nc, H, W) to the outputs of the residual blocks, (B, 4 ngf, H/4, W/4) each with two halvings; the
+        last is the content code c."""
         x = self.stem(reflect_pad(x.contiguous(memory_format=torch.channels_last), 3))
         for conv in self.down:
             x = conv_of(conv, _norm_relu_pad, x)
@@ -140,10 +142,11 @@ class AdaINDecoder(nn.Module):
     Args:
         output_nc: channels of the image.
         n_domains: length of the label.
-        ngf: channels before the last convolution; the content has four times as many.
+        ngf: channels before the last convolution; the content has twice as many for each doubling of the size.
         n_blocks: residual blocks.
         style_dim: length of the style code.
         mlp_dim: width of the perceptron M.
+        n_up: doublings.
     """
 
     def __init__(
@@ -154,23 +157,27 @@ class AdaINDecoder(nn.Module):
         n_blocks: int = 4,
         style_dim: int = 8,
         mlp_dim: int = 256,
+        n_up: int = 2,
     ) -> None:
         super().__init__()
-        self.affine_shape = (n_blocks, 2, 2, 4 * ngf)
+        width = ngf * 2**n_up
+        self.affine_shape = (n_blocks, 2, 2, width)
         self.mlp = nn.Sequential(
             nn.Linear(style_dim + n_domains, mlp_dim),
             nn.ReLU(),
             nn.Linear(mlp_dim, mlp_dim),
             nn.ReLU(),
-            nn.Linear(mlp_dim, n_blocks * 2 * 2 * 4 * ngf),
+            nn.Linear(mlp_dim, n_blocks * 2 * 2 * width),
         )
-        self.blocks = nn.ModuleList(AdaINBlock(4 * ngf) for _ in range(n_blocks))
-        self.up = nn.ModuleList(UpConv(2 * width, width) for width in (2 * ngf, ngf))
-        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in (2 * ngf, ngf))
+        self.blocks = nn.ModuleList(AdaINBlock(width) for _ in range(n_blocks))
+        widths = [width // 2**i for i in range(n_up + 1)]
+        self.up = nn.ModuleList(UpConv(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.norms = nn.ModuleList(nn.GroupNorm(1, b) for b in widths[1:])
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
     def forward(self, content: Tensor, style: Tensor, label: Tensor) -> Tensor:
-        """content (B, 4 ngf, h, w), style (B, style_dim), label (B, n_domains) to images (B, output_nc, 4 h, 4 w)."""
+        """content (B, 4 ngf, h, w), style (B, style_dim), label (B, n_domains) to images (B, output_nc, 4 h, 4 w); so
+        with two doublings."""
         affine = self.mlp(torch.cat([style, label], 1)).unflatten(1, self.affine_shape)
         x = content
         for i, block in enumerate(self.blocks):
@@ -191,6 +198,7 @@ class DisentangledGenerator(StyledGenerator):
         n_blocks: residual blocks of the encoder, and of the decoder.
         style_dim: length of the style code.
         mlp_dim: width of the perceptron between style and AdaIN.
+        n_down: halvings of the size in the encoder of content, and doublings in the decoder; 1 or 2.
 
     Raises:
         ValueError: fewer than two domains, or two of one name; a size below 1.
@@ -204,20 +212,23 @@ class DisentangledGenerator(StyledGenerator):
         n_blocks: int = 4,
         style_dim: int = 8,
         mlp_dim: int = 256,
+        n_down: int = 2,
     ) -> None:
         super().__init__()
         sizes = {"input_nc": input_nc, "ngf": ngf, "n_blocks": n_blocks, "style_dim": style_dim, "mlp_dim": mlp_dim}
+        if n_down not in (1, 2):
+            raise ValueError(f"n_down: expected 1 or 2, got {n_down}")
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if len(domains) < 2 or len(set(domains)) < len(domains):
             raise ValueError(f"domains: expected two or more different names, got {', '.join(domains) or 'none'}")
         self.domains = tuple(domains)
-        self.config: dict[str, Any] = {"domains": list(domains), **sizes}
+        self.config: dict[str, Any] = {"domains": list(domains), **sizes, "n_down": n_down}
         n = len(self.domains)
-        self.content = ContentEncoder(input_nc, ngf, n_blocks)
+        self.content = ContentEncoder(input_nc, ngf, n_blocks, n_down)
         self.style = StyleEncoder(input_nc, n, ngf, style_dim)
-        self.decoder = AdaINDecoder(input_nc, n, ngf, n_blocks, style_dim, mlp_dim)
+        self.decoder = AdaINDecoder(input_nc, n, ngf, n_blocks, style_dim, mlp_dim, n_down)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the three networks, which a training step calls one by one."""

@@ -36,7 +36,7 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
 
 def content(w: Weights, x: Tensor, n_blocks: int) -> list[Tensor]:
     x = F.relu(instance_norm(conv(w, "content.stem", x, 1, 3)))
-    for i in range(2):
+    for i in range(sum(name.startswith("content.down.") for name in w) // 2):
         x = F.relu(instance_norm(conv(w, f"content.down.{i}", x, 2, 1)))
     features = []
     for i in range(n_blocks):
@@ -66,7 +66,7 @@ def decoder(w: Weights, c: Tensor, s: Tensor, domain: int, n_domains: int, n_blo
     for i in range(n_blocks):
         h = F.relu(instance_norm(conv(w, f"decoder.blocks.{i}.conv1", x, 1, 1), next(rows), next(rows)))
         x = x + instance_norm(conv(w, f"decoder.blocks.{i}.conv2", h, 1, 1), next(rows), next(rows))
-    for i in range(2):
+    for i in range(sum(name.startswith("decoder.up.") for name in w) // 2):
         x = conv(w, f"decoder.up.{i}", F.interpolate(x, scale_factor=2), 1, 2, "replicate")
         x = (x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt()
         gain, bias = (w[f"decoder.norms.{i}.{kind}"][None, :, None, None] for kind in ("weight", "bias"))

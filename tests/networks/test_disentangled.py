@@ -51,9 +51,9 @@ def test_sizes_of_the_papers_layout() -> None:
     assert count(DisentangledGenerator(("a", "b", "c", "d"))) == 15_039_755
 
 
-@pytest.mark.parametrize("size", [(16, 20), (32, 24)])
-def test_networks_are_the_plain_ones(size: tuple[int, int]) -> None:
-    generator = generator_of().double()
+@pytest.mark.parametrize(("size", "n_down"), [((16, 20), 2), ((32, 24), 2), ((16, 18), 1)])
+def test_networks_are_the_plain_ones(size: tuple[int, int], n_down: int) -> None:
+    generator = generator_of(n_down=n_down).double()
     w = plain.weights_of(generator)
     x = torch.rand(2, 3, *size, dtype=torch.float64) * 2 - 1
     label = F.one_hot(torch.tensor([2, 0]), 3).double()
@@ -152,6 +152,7 @@ def test_a_file_holds_domains_and_weights(tmp_path: Path, load: object) -> None:
         (lambda g: g.domain_index(None), "domain: expected one of dry, wet, dark, got none"),
         (lambda g: DisentangledGenerator(("a",)), "domains: expected two or more different names, got a"),
         (lambda g: DisentangledGenerator(("a", "b"), ngf=0), "ngf: expected at least 1, got 0"),
+        (lambda g: DisentangledGenerator(("a", "b"), n_down=3), "n_down: expected 1 or 2, got 3"),
     ],
 )
 def test_wrong_arguments_are_named(call: object, message: str) -> None:
