@@ -9,15 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgcl_fast.methods.base import (
-    Batch,
-    DataNeeds,
-    Method,
-    OptimizerSpec,
-    Phase,
-    Shared,
-    translate_any_size,
-)
+from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
 from cgcl_fast.networks import DisentangledGenerator, DomainDiscriminator, init_weights
 from cgcl_fast.nn import GradientPenalty
 
@@ -267,28 +259,16 @@ class CGL(Method):
         """Encode the translations and decode them back."""
         g, o = shared["g"], shared["o"]
         n, crossed = o.n, shared.get("crossed")
-        for part, extra in ((o, crossed), (g, None)):
-            generator = self.G_o if part is o else self.G_g
-            images, styled = [part.swapped], [part.swapped, part.random]
-            labels = [part.target, part.target]
-            if extra is not None:
-                images, styled, labels = [*images, extra], [*styled, extra], [*labels, part.label[:n]]
-            features = generator.content(torch.cat(images))
-            part.swapped_features = [feature[: 2 * n] for feature in features]
-            sizes = [len(image) for image in styled]
-            part.swapped_style, part.random_style, *more = generator.style(torch.cat(styled), torch.cat(labels)).split(
-                sizes
-            )
-            jobs = [(part.swapped_features[-1], swap(part.swapped_style), part.label)]
-            if crossed is not None:
-                if part is o:  # its content in the style that the instance had
-                    shared["crossed_style"] = more[0]
-                    jobs.append((features[-1][2 * n :], o.style[n:], o.label[n:]))
-                else:  # its style for the image whose style it was given
-                    jobs.append((g.content[:n], shared["crossed_style"], g.label[:n]))
-            part.cycled, *back = decode(generator, jobs)
-            if back:
-                shared["o_back" if part is o else "g_back"] = back[0]
+        encode_translations(self.G_g, g)
+        crossed_content, crossed_style = encode_translations(self.G_o, o, crossed)
+        images, instances = ([(x.swapped_features[-1], swap(x.swapped_style), x.label)] for x in (g, o))
+        if crossed is not None:
+            images.append((g.content[:n], crossed_style, g.label[:n]))
+            instances.append((crossed_content, o.style[n:], o.label[n:]))
+        g.cycled, *g_back = decode(self.G_g, images)
+        o.cycled, *o_back = decode(self.G_o, instances)
+        if crossed is not None:
+            shared["g_back"], shared["o_back"] = g_back[0], o_back[0]
 
     def generator_of(self, granularity: str) -> DisentangledGenerator:
         return self.G_g if granularity == "g" else self.G_o
@@ -381,6 +361,21 @@ class CGL(Method):
             if f"truth_{name}" in batch:
                 pictures[f"{name} truth"] = batch[f"truth_{name}"]
         return pictures
+
+
+def encode_translations(
+    generator: DisentangledGenerator, part: Granularity, crossed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Put features and styles of the translations into ``part``; the content and the style of ``crossed``, n instances
+    translated to domain i, of which there may be none."""
+    extra = [] if crossed is None else [crossed]
+    labels = [part.target, part.target, *(part.label[: part.n] for _ in extra)]
+    features = generator.content(torch.cat([part.swapped, *extra]))
+    styles = generator.style(torch.cat([part.swapped, part.random, *extra]), torch.cat(labels))
+    rows = len(part.swapped)
+    part.swapped_features = [feature[:rows] for feature in features]
+    part.swapped_style, part.random_style = styles[:rows], styles[rows : 2 * rows]
+    return features[-1][rows:], styles[2 * rows :]
 
 
 def decode(generator: DisentangledGenerator, jobs: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 
 class GradientPenalty(nn.Module):
@@ -65,11 +65,15 @@ class GradientPenalty(nn.Module):
 
     @torch.no_grad()
     def update(self, norms: Tensor, counted: Tensor) -> None:
-        """Called once a step with ``gradient_norms`` (B,) and which images count, (B,) of 0 and 1."""
+        """Called once a step with ``gradient_norms`` (B,) and which images count, (B,) of 0 and 1; of several processes
+        by all, which go on with the same weight."""
         if not self.every:
             return
-        self.norms += (norms * counted).sum()
-        self.images += counted.sum()
+        sums = torch.stack([(norms * counted).sum(), counted.sum()]).to(self.norms)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(sums)
+        self.norms += sums[0]
+        self.images += sums[1]
         self.steps += 1
         # Selected on the device: reading the number of steps would wait for it.
         due = self.steps >= self.every

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -53,6 +57,29 @@ def test_the_weight_follows_the_mean_norm_of_a_period(norm: float, weights: list
         penalty.update(torch.tensor([norm + 0.3, norm - 0.3, 99.0]), torch.tensor([1.0, 1.0, 0.0]))
         found.append(float(penalty.weight))
     assert found == weights
+
+
+def test_processes_go_on_with_the_same_weight(tmp_path: Path) -> None:
+    """Mean norms of 1.5 and 0.6 in two processes of one step: 1.05 in all of them is above 1.04 and below 1.06."""
+    program = tmp_path / "two.py"
+    program.write_text(
+        """
+import sys, torch
+from cgcl_fast.nn import GradientPenalty
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+found = []
+for upper in (1.04, 1.06):
+    penalty = GradientPenalty(10.0, every=1, upper=upper, lower=0.8)
+    penalty.update(torch.tensor([1.5 if rank else 0.6]), torch.tensor([1.0]))
+    found.append(float(penalty.weight))
+open(f"{sys.argv[1]}/{rank}", "w").write(str(found))
+"""
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, program, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(tmp_path / str(rank)).read_text() for rank in (0, 1)] == ["[20.0, 10.0]"] * 2
 
 
 def test_between_the_bounds_and_without_images_the_weight_stays() -> None:
