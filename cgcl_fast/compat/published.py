@@ -118,11 +118,11 @@ def _layout(module: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, boo
 
 
 def _generator_layout(
-    ngf: int, n_blocks: int, antialias: bool, antialias_up: bool, dropout: bool, **_: Any
+    ngf: int, n_blocks: int, antialias: bool, antialias_up: bool, dropout: bool, n_down: int, **_: Any
 ) -> tuple[dict[str, str], dict[str, tuple[int, bool]]]:
     modules, blurs = {"stem": "model.1"}, {}
     index = 4  # 0-3: padding, convolution, norm, ReLU
-    for i in range(2):
+    for i in range(n_down):
         modules[f"down.{i}"] = f"model.{index}"
         index += 3
         if antialias:
@@ -133,9 +133,9 @@ def _generator_layout(
         modules[f"blocks.{i}.conv1"] = f"model.{index}.conv_block.1"
         modules[f"blocks.{i}.conv2"] = f"model.{index}.conv_block.{second}"
         index += 1
-    for i in range(2):
+    for i in range(n_down):
         if antialias_up:
-            blurs[f"model.{index}.filt"] = (ngf * 4 // 2**i, True)
+            blurs[f"model.{index}.filt"] = (ngf * 2 ** (n_down - i), True)
             index += 1
         modules[f"up.{i}"] = f"model.{index}"
         index += 3

@@ -23,7 +23,9 @@ class CUTConfig:
         output_nc: channels of the images of domain B.
         ngf: channels of G after its first convolution.
         ndf: channels of D after its first convolution.
+        d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
         n_blocks: residual blocks of G.
+        n_down: halvings in G, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools in G and D instead of strided convolutions.
         dropout: dropout in the residual blocks of G.
         init_gain: gain of the Xavier initialisation of G, D and H.
@@ -52,7 +54,9 @@ class CUTConfig:
     output_nc: int = 3
     ngf: int = 64
     ndf: int = 64
+    d_layers: int = 3
     n_blocks: int = 9
+    n_down: int = 2
     antialias: bool = True
     dropout: bool = False
     init_gain: float = 0.02
@@ -115,9 +119,15 @@ class CUT(Method):
         self.layers = tuple(config.nce_layers)
         self.identity = config.lambda_y > 0
         self.G = ResnetGenerator(
-            config.input_nc, config.output_nc, config.ngf, config.n_blocks, config.antialias, config.dropout
+            config.input_nc,
+            config.output_nc,
+            config.ngf,
+            config.n_blocks,
+            config.antialias,
+            config.dropout,
+            n_down=config.n_down,
         )
-        self.D = PatchDiscriminator(config.output_nc, config.ndf, antialias=config.antialias)
+        self.D = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
         self.H = Projector(self.G.layer_channels(self.layers), config.nce_dim)
         for network in (self.G, self.D, self.H):
             init_weights(network, "xavier", config.init_gain)

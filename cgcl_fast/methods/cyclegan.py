@@ -24,7 +24,9 @@ class CycleGANConfig:
         output_nc: channels of the images of domain B.
         ngf: channels of the generators after their first convolution.
         ndf: channels of the discriminators after their first convolution.
+        d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
         n_blocks: residual blocks of the generators.
+        n_down: halvings in the generators, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools instead of strided convolutions.
         dropout: dropout in the residual blocks.
         init_gain: standard deviation of the Gaussian initialisation.
@@ -43,7 +45,9 @@ class CycleGANConfig:
     output_nc: int = 3
     ngf: int = 64
     ndf: int = 64
+    d_layers: int = 3
     n_blocks: int = 9
+    n_down: int = 2
     antialias: bool = False
     dropout: bool = False
     init_gain: float = 0.02
@@ -76,10 +80,10 @@ class CycleGAN(Method):
                 f"{config.output_nc}"
             )
         shape = (config.ngf, config.n_blocks, config.antialias, config.dropout)
-        self.G = ResnetGenerator(config.input_nc, config.output_nc, *shape)
-        self.F = ResnetGenerator(config.output_nc, config.input_nc, *shape)
-        self.D_X = PatchDiscriminator(config.input_nc, config.ndf, antialias=config.antialias)
-        self.D_Y = PatchDiscriminator(config.output_nc, config.ndf, antialias=config.antialias)
+        self.G = ResnetGenerator(config.input_nc, config.output_nc, *shape, n_down=config.n_down)
+        self.F = ResnetGenerator(config.output_nc, config.input_nc, *shape, n_down=config.n_down)
+        self.D_X = PatchDiscriminator(config.input_nc, config.ndf, config.d_layers, config.antialias)
+        self.D_Y = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
         for network in (self.G, self.F, self.D_X, self.D_Y):
             init_weights(network, "normal", config.init_gain)
         self.gan = GANLoss(config.gan)

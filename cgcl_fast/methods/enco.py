@@ -17,7 +17,6 @@ from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
 LOSSES = ("infonce", "decoupled", "cosine")
 SAMPLINGS = ("dag", "random")
-SCALES = (1, 2, 4)
 
 
 @dataclass
@@ -29,7 +28,9 @@ class EnCoConfig:
         output_nc: channels of the images of domain B.
         ngf: channels of G after its first convolution.
         ndf: channels of D after its first convolution.
+        d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
         n_blocks: residual blocks of G.
+        n_down: halvings in G, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools in G and D instead of strided convolutions.
         init_gain: gain of the Xavier initialisation of G, D and H.
         scales: the pairs of layers, by what the image's sides are divided by there: 1, 2 or 4 (Table 3, rows A to C).
@@ -61,7 +62,9 @@ class EnCoConfig:
     output_nc: int = 3
     ngf: int = 64
     ndf: int = 64
+    d_layers: int = 3
     n_blocks: int = 9
+    n_down: int = 2
     antialias: bool = True
     init_gain: float = 0.02
     scales: tuple[int, ...] = (1, 2, 4)
@@ -87,14 +90,15 @@ class EnCoConfig:
     decay_epochs: int = 100
 
 
-def layer_pairs(n_blocks: int, antialias: bool = True) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Layers of the encoder and those of the decoder at the same scales (Table 5): full size, half, a quarter.
+def layer_pairs(n_blocks: int, antialias: bool = True, n_down: int = 2) -> dict[int, tuple[int, int]]:
+    """What the sides are divided by -> the layer of the encoder and that of the decoder there (Table 5).
 
-    With nine blocks and anti-aliasing these are the pairs (3, 28), (7, 24), (13, 18) of the paper.
+    With nine blocks and anti-aliasing these are the pairs (3, 28), (7, 24), (13, 18) of the paper at 1, 2 and 4.
     """
-    if antialias:
-        return (3, 7, 13), (19 + n_blocks, 15 + n_blocks, 9 + n_blocks)
-    return (3, 6, 11), (15 + n_blocks, 12 + n_blocks, 7 + n_blocks)
+    stage = 4 if antialias else 3  # layers of a halving or a doubling: with or without its blur
+    blocks = 4 + stage * n_down  # the number of the first block; norm and activation of the stem end at 3
+    pairs = {2**i: (3 + stage * i, blocks + n_blocks - 1 + stage * (n_down - i)) for i in range(n_down)}
+    return {**pairs, 2**n_down: (blocks + 1, blocks + n_blocks - 3)}
 
 
 class EnCo(Method):
@@ -118,14 +122,15 @@ class EnCo(Method):
             raise ValueError(f"n_blocks: expected at least 5, for two layers within them, got {config.n_blocks}")
         if config.sampling == "dag" and config.lambda_gan == 0:
             raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
-        if not config.scales or list(config.scales) != [scale for scale in SCALES if scale in config.scales]:
-            raise ValueError(f"scales: expected some of {', '.join(map(str, SCALES))}, in order, got {config.scales}")
-        pairs = zip(SCALES, *layer_pairs(config.n_blocks, config.antialias), strict=True)
-        chosen = [(down, up) for scale, down, up in pairs if scale in config.scales]
-        self.encoder_layers = tuple(down for down, _ in chosen)
-        self.decoder_layers = tuple(up for _, up in chosen)
-        self.G = ResnetGenerator(config.input_nc, config.output_nc, config.ngf, config.n_blocks, config.antialias)
-        self.D = PatchDiscriminator(config.output_nc, config.ndf, antialias=config.antialias)
+        pairs = layer_pairs(config.n_blocks, config.antialias, config.n_down)
+        if not config.scales or list(config.scales) != [scale for scale in pairs if scale in config.scales]:
+            raise ValueError(f"scales: expected some of {', '.join(map(str, pairs))}, in order, got {config.scales}")
+        self.encoder_layers = tuple(pairs[scale][0] for scale in config.scales)
+        self.decoder_layers = tuple(pairs[scale][1] for scale in config.scales)
+        self.G = ResnetGenerator(
+            config.input_nc, config.output_nc, config.ngf, config.n_blocks, config.antialias, n_down=config.n_down
+        )
+        self.D = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
         cosine = config.loss == "cosine"
         self.H = Projector(
             self.G.layer_channels(self.encoder_layers), config.nce_dim, batch_norm=cosine, predictor=cosine

@@ -19,8 +19,9 @@ _pad = partial(reflect_pad, size=3)
 
 
 def _is_cheap(layer: Layer) -> bool:
-    """Whether to compute the layer again rather than keep its result. Not ``blur_down``: its result is a quarter."""
-    return layer in (_norm_relu, _pad, blur_up)
+    """Whether to compute the layer again rather than keep its result. Not the blurs: the result of one is a quarter of
+    its input, and the other takes longer to compute than its memory is worth."""
+    return layer in (_norm_relu, _pad)
 
 
 def _chain(layers: Sequence[Layer], x: Tensor) -> Tensor:
@@ -45,19 +46,15 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        y = self.conv1(reflect_pad(x, 1))
-        if isinstance(self.dropout, nn.Dropout):
-            y = self.conv2(reflect_pad(self.dropout(_norm_relu(y)), 1))
-        else:
-            y = conv_of(self.conv2, lambda z: reflect_pad(_norm_relu(z), 1), y)
-        return instance_norm(y, residual=x)
+        y = self.dropout(_norm_relu(self.conv1(reflect_pad(x, 1))))
+        return instance_norm(self.conv2(reflect_pad(y, 1)), residual=x)
 
 
 class ResnetGenerator(nn.Module):
-    """Encoder (two halvings), residual blocks, decoder (two doublings); instance norm without affine, tanh at the end.
+    """Encoder (two halvings, or one), residual blocks, decoder (as many doublings), tanh; instance norm without affine.
 
     Feature layers carry the numbers that they have in the published networks, where every convolution, norm,
-    activation, padding and resampling counts as one. With anti-aliasing and nine blocks:
+    activation, padding and resampling counts as one. With anti-aliasing, two halvings and nine blocks:
 
     ======  =======================================  ======  ===========================
     0       input, padded by 3                       12-20   residual blocks
@@ -82,6 +79,7 @@ class ResnetGenerator(nn.Module):
         antialias: blur when the size is halved, instead of strided convolutions.
         dropout: dropout inside the residual blocks.
         antialias_up: blur when the size is doubled, instead of transposed convolutions; None: as ``antialias``.
+        n_down: halvings, 2 as published, or 1, which keeps the structure of images of 64x64 pixels.
     """
 
     def __init__(
@@ -93,6 +91,7 @@ class ResnetGenerator(nn.Module):
         antialias: bool = True,
         dropout: bool = False,
         antialias_up: bool | None = None,
+        n_down: int = 2,
     ) -> None:
         super().__init__()
         for name, value in (("input_nc", input_nc), ("output_nc", output_nc), ("ngf", ngf)):
@@ -100,6 +99,8 @@ class ResnetGenerator(nn.Module):
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if n_blocks < 0:
             raise ValueError(f"n_blocks: expected at least 0, got {n_blocks}")
+        if n_down not in (1, 2):
+            raise ValueError(f"n_down: expected 1 or 2, got {n_down}")
         antialias_up = antialias if antialias_up is None else antialias_up
         self.config: dict[str, Any] = {
             "input_nc": input_nc,
@@ -109,18 +110,20 @@ class ResnetGenerator(nn.Module):
             "antialias": antialias,
             "dropout": dropout,
             "antialias_up": antialias_up,
+            "n_down": n_down,
         }
         self.antialias = antialias
         self.antialias_up = antialias_up
         stride = 1 if antialias else 2
+        widths = [ngf * 2**i for i in range(n_down)]
         self.stem = nn.Conv2d(input_nc, ngf, 7)
-        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1) for width in (ngf, 2 * ngf))
-        self.blocks = nn.ModuleList(ResnetBlock(4 * ngf, dropout) for _ in range(n_blocks))
+        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1) for width in widths)
+        self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down, dropout) for _ in range(n_blocks))
         self.up = nn.ModuleList(
             nn.Conv2d(width, width // 2, 3, padding=1)
             if antialias_up
             else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1)
-            for width in (4 * ngf, 2 * ngf)
+            for width in (2 * width for width in reversed(widths))
         )
         self.head = nn.Conv2d(ngf, output_nc, 7)
 

@@ -58,17 +58,19 @@ class Generator(nn.Module):
         antialias: bool = True,
         dropout: bool = False,
         antialias_up: bool | None = None,
+        n_down: int = 2,
     ) -> None:
         super().__init__()
         up_blur = antialias if antialias_up is None else antialias_up
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, ngf, 7)]
         layers += [nn.InstanceNorm2d(ngf), nn.ReLU(True)]
-        for c in (ngf, 2 * ngf):
+        widths = [ngf, 2 * ngf][:n_down]
+        for c in widths:
             layers += [nn.Conv2d(c, 2 * c, 3, stride=1 if antialias else 2, padding=1)]
             layers += [nn.InstanceNorm2d(2 * c), nn.ReLU(True)]
             layers += [Blur(2 * c, up=False)] if antialias else []
-        layers += [Block(4 * ngf, dropout) for _ in range(n_blocks)]
-        for c in (4 * ngf, 2 * ngf):
+        layers += [Block(2 * widths[-1], dropout) for _ in range(n_blocks)]
+        for c in [2 * width for width in widths[::-1]]:
             if up_blur:
                 layers += [Blur(c, up=True), nn.Conv2d(c, c // 2, 3, padding=1)]
             else:

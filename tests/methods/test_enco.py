@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_losses_equal_the_plain_computation(loss: str, antialias: bool, monkeypa
         )
         torch.testing.assert_close(losses["G_GAN"], (logits - 1).square().mean())
         torch.testing.assert_close(losses["idt"], 10 * (same - batch["B"]).abs().mean())
-        encoder, decoder = layer_pairs(6, antialias)
+        encoder, decoder = zip(*layer_pairs(6, antialias).values(), strict=True)
         features = dict(
             zip((*encoder, *decoder[::-1]), plain_g.encode(batch["A"], (*encoder, *decoder[::-1])), strict=True)
         )
@@ -94,14 +95,15 @@ def test_losses_equal_the_plain_computation(loss: str, antialias: bool, monkeypa
 
 
 def test_pairs_of_the_paper_have_the_same_scale() -> None:
-    assert layer_pairs(9) == ((3, 7, 13), (28, 24, 18))
-    for n_blocks in (5, 6, 9):
-        for antialias in (True, False):
-            generator = plain_cut.Generator(ngf=4, n_blocks=n_blocks, antialias=antialias)
-            encoder, decoder = layer_pairs(n_blocks, antialias)
-            features = generator.encode(torch.zeros(1, 3, 16, 16), (*encoder, *decoder[::-1]))
-            shapes = [tuple(f.shape[1:]) for f in features]
-            assert shapes[:3] == shapes[:2:-1] == [(4, 16, 16), (8, 8, 8), (16, 4, 4)]
+    assert layer_pairs(9) == {1: (3, 28), 2: (7, 24), 4: (13, 18)}
+    for n_blocks, antialias, n_down in itertools.product((5, 6, 9), (True, False), (2, 1)):
+        generator = plain_cut.Generator(ngf=4, n_blocks=n_blocks, antialias=antialias, n_down=n_down)
+        pairs = layer_pairs(n_blocks, antialias, n_down)
+        encoder, decoder = zip(*pairs.values(), strict=True)
+        features = generator.encode(torch.zeros(1, 3, 16, 16), (*encoder, *decoder[::-1]))
+        shapes = [tuple(f.shape[1:]) for f in features]
+        assert shapes[: len(pairs)] == shapes[: len(pairs) - 1 : -1]
+        assert shapes[: len(pairs)] == [(4 * scale, 16 // scale, 16 // scale) for scale in pairs]
 
 
 @pytest.mark.parametrize("loss", ["infonce", "decoupled", "cosine"])

@@ -22,7 +22,12 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
 def generators(**config: object) -> tuple[plain_cut.Generator, networks.ResnetGenerator]:
     plain = plain_cut.Generator(**config)  # type: ignore[arg-type]
     randomise(plain)
-    return plain, compat.load_generator(plain.state_dict())
+    if "n_down" not in config:
+        return plain, compat.load_generator(plain.state_dict())
+    ours = networks.ResnetGenerator(**config)  # type: ignore[arg-type]  # no file of such a shape was published
+    randomise(ours)
+    plain.load_state_dict(compat.published_state_dict(ours))
+    return plain, ours
 
 
 def discriminators(**config: object) -> tuple[plain_cut.Discriminator, networks.PatchDiscriminator]:

@@ -16,6 +16,8 @@ LAYOUTS = [
     {"ngf": 3, "n_blocks": 2, "antialias": True, "antialias_up": False},
     {"ngf": 3, "n_blocks": 1, "antialias": False, "antialias_up": True, "input_nc": 1, "output_nc": 4},
     {"ngf": 2, "n_blocks": 0},
+    {"ngf": 4, "n_blocks": 3, "n_down": 1},
+    {"ngf": 3, "n_blocks": 1, "antialias": False, "n_down": 1},
 ]
 
 
