@@ -13,7 +13,7 @@ import logging
 import logging.handlers
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
-from torch import Tensor
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast.data import build_loader, find_domains, open_dataset
 from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
+from cgcl_fast.metrics import evaluation_of, table
 from cgcl_fast.networks.files import generator_bytes
 
 DEFAULT_METHOD = "cut"
@@ -69,6 +69,8 @@ class RunOptions:
         seed: Of weights, data order and everything else that is random.
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.
+        eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
+            none.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
         workers: Processes that load data; 0 on a CPU, 4 beside a GPU if not given.
         device: auto, cpu or cuda.
@@ -89,6 +91,7 @@ class RunOptions:
     seed: int = 0
     save_every: int | None = None
     log_every: int = 10
+    eval_images: int = 16
     keep: int = 3
     workers: int | None = None
     device: str = "auto"
@@ -99,8 +102,10 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers must be at least 0, got {self.workers}")
+        for name in ("workers", "eval_images"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0..2**32-1, got {self.seed}")
 
@@ -197,14 +202,6 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     return options
 
 
-def psnr(images: Mapping[str, Tensor]) -> float | None:
-    """Peak signal-to-noise ratio in dB of the translated sample images, None where the truth is not known."""
-    if "truth" not in images or "translated" not in images:
-        return None
-    error = (images["translated"].float().clamp(-1, 1) - images["truth"].float()).square().mean().item()
-    return 10 * float(np.log10(4 / max(error, 1e-10)))
-
-
 def save_config(options: Namespace, folder: Path) -> None:
     """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
     values = {name: value for name, value in options.as_dict().items() if name not in ("config", "resume")}
@@ -271,6 +268,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             replicas=world,
         )
         sample_batch = dataset.sample_batch()
+        measures = options.eval_images > 0 and accelerator.is_main_process
+        evaluation = evaluation_of(dataset, options.eval_images) if measures else None
         seed_everything(options.seed)  # the same weights in every process
         method = kind(config)
         seed_everything(options.seed + rank)
@@ -305,7 +304,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         sample_batch=sample_batch,
         config={"method": options.method, "config": asdict(config)},
         generator_file=generator_bytes,
-        metric=("psnr", psnr),
+        evaluate=evaluation,
+        best="psnr/after",
         accelerator=accelerator,
     )
     try:
@@ -314,6 +314,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         raise UsageError(f"--resume: {error}; start without --resume") from error
     if accelerator.is_main_process:
         report(outcome, steps, output)
+        if outcome.figures and evaluation is not None:
+            print(table(outcome.figures, evaluation.scenes))
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

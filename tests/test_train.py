@@ -82,7 +82,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_log_grids_and_checkpoints(finished: Path) -> None:
     names = {path.relative_to(finished).parts[0] for path in finished.iterdir()}
-    assert names == {"config.yaml", "log.jsonl", "train.log", "checkpoints", "samples", "tensorboard"}
+    assert names == {"config.yaml", "log.jsonl", "metrics.jsonl", "train.log", "checkpoints", "samples", "tensorboard"}
     config = yaml.safe_load((finished / "config.yaml").read_text())
     assert config["method"] == "cut" and config["ngf"] == 4 and config["steps"] == 12 and config["temperature"] == 0.07
     assert [line["step"] for line in log_of(finished) if "generator/loss" in line] == list(range(1, 13))
@@ -92,7 +92,7 @@ def test_a_run_leaves_config_log_grids_and_checkpoints(finished: Path) -> None:
         assert first.size == last.size == (3 * 34 + 2, 4 * 34 + 2)  # source, translated, truth
         assert first.tobytes() != last.tobytes()
     best = json.loads((finished / "checkpoints" / "best.json").read_text())
-    assert best["metric"] == "psnr" and (finished / "checkpoints" / f"step_{best['step']:08d}.pt").exists()
+    assert best["metric"] == "psnr/after" and (finished / "checkpoints" / f"step_{best['step']:08d}.pt").exists()
 
 
 def test_killed_at_a_random_step_and_resumed_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells: ``log.jsonl``, TensorBoard, PNG grids in ``samples/`` and a progress bar."""
+"""What a run tells: ``log.jsonl``, ``metrics.jsonl``, TensorBoard, PNG grids in ``samples/`` and a progress bar."""
 
 from __future__ import annotations
 
@@ -46,12 +46,11 @@ class RunLog:
     def __init__(self, folder: Path, *, start: int | None, total: int) -> None:
         self.samples = folder / "samples"
         self.samples.mkdir(parents=True, exist_ok=True)
-        path = folder / "log.jsonl"
-        if path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)
-            kept = b"".join(line for line in lines if start is not None and _step_of(line) <= start)
-            write_atomically(path, lambda file: file.write(kept))
-        self.lines = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed in close()
+        self.metrics = folder / "metrics.jsonl"  # not there where nothing is measured
+        for path in (folder / "log.jsonl", self.metrics):
+            if path.exists():
+                _keep_until(path, start)
+        self.lines = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115  closed in close()
         self.board = SummaryWriter(folder / "tensorboard", purge_step=None if start is None else start + 1)
         interval = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file need not hold every step
         self.bar = tqdm(total=total, initial=start or 0, unit="step", mininterval=interval, dynamic_ncols=True)
@@ -65,6 +64,15 @@ class RunLog:
         except OSError as error:
             error.filename = self.lines.name
             raise
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def figures(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of ``metrics.jsonl`` and one point a value in TensorBoard."""
+        if not values:
+            return
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
@@ -91,6 +99,13 @@ class RunLog:
         for file in (self.lines, self.board):
             with suppress(OSError):
                 file.close()
+
+
+def _keep_until(path: Path, step: int | None) -> None:
+    """Drop the lines of a log that are of later steps; None: all of them."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = b"".join(line for line in lines if step is not None and _step_of(line) <= step)
+    write_atomically(path, lambda file: file.write(kept))
 
 
 def _step_of(line: bytes) -> float:

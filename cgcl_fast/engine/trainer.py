@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cgcl_fast.methods.base import Method, Phase
 
 Batch = dict[str, Any]
-Metric = Callable[[Mapping[str, Tensor]], "float | None"]
+Evaluate = Callable[["Method"], Mapping[str, float]]
 
 
 class Loader(Protocol):
@@ -114,12 +114,14 @@ class Outcome:
         step: the step reached.
         signal: what ended it early; None: the work is done.
         checkpoint, grid: the last files (None where nothing was written, and in processes that are not the main one).
+        figures: of the last evaluation; empty where there was none.
     """
 
     step: int
     signal: int | None
     checkpoint: Path | None
     grid: Path | None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -166,13 +168,15 @@ class Trainer:
     Args:
         method: its phases are run in order in each step.
         loader: the batches of this process; one an accumulated part of a step.
-        folder: the run folder; gets ``log.jsonl``, ``checkpoints/``, ``samples/``, ``tensorboard/``.
+        folder: the run folder; gets ``log.jsonl``, ``metrics.jsonl``, ``checkpoints/``, ``samples/``, ``tensorboard/``.
         options: see :class:`Options`.
         schedule: factor of the learning rates at a step.
         sample_batch: the images of the sample grids.
         config: plain containers that say how to build the method again; saved with each checkpoint.
         generator_file: content of the safetensors file with the generator alone.
-        metric: a figure of the sample images, higher is better; decides which checkpoint is the best.
+        evaluate: figures of the method in its present state, for ``metrics.jsonl``: called at every save, in evaluation
+            mode and without gradients; what it draws does not change the training.
+        best: name of the figure, higher is better, that decides which checkpoint is the best.
         accelerator: from :func:`make_accelerator`; made with the options' precision where it is not given.
     """
 
@@ -187,7 +191,8 @@ class Trainer:
         sample_batch: Batch,
         config: Mapping[str, Any],
         generator_file: Callable[[nn.Module], bytes],
-        metric: tuple[str, Metric] | None = None,
+        evaluate: Evaluate | None = None,
+        best: str | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.options = options
@@ -199,7 +204,8 @@ class Trainer:
         self.sample_batch = self._to_device(sample_batch)
         self.config = dict(config)
         self.generator_file = generator_file
-        self.metric = metric
+        self.evaluate = evaluate
+        self.best = best
         self.checkpoints = Checkpoints(folder / "checkpoints", options.keep)
         self.phases = [self._prepare(phase) for phase in method.phases()]
         if options.compile:
@@ -207,6 +213,7 @@ class Trainer:
                 getattr(method, name).compile()
         self.step = 0
         self.saved: Path | None = None
+        self.figures: dict[str, float] = {}
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
     def _prepare(self, phase: Phase) -> _RunningPhase:
@@ -276,7 +283,7 @@ class Trainer:
                         since += time.perf_counter() - pause
                     if stopping and not last:
                         number = stop.received or signal.SIGTERM  # the latter where another process was asked
-                        return Outcome(self.step, number, self.saved, log.last_grid if log else None)
+                        return Outcome(self.step, number, self.saved, log.last_grid if log else None, self.figures)
             except OSError as error:  # a full disk, mostly
                 what = f"{error.filename or self.folder}: {error.strerror or error}"
                 raise CheckpointError(f"step {self.step}: {what}; {self._last_good()}") from error
@@ -284,7 +291,7 @@ class Trainer:
                 self.loader.close()
                 if log is not None:
                     log.close()
-        return Outcome(self.step, None, self.saved, log.last_grid if log else None)
+        return Outcome(self.step, None, self.saved, log.last_grid if log else None, self.figures)
 
     def _endless(self) -> Iterator[Batch]:
         while True:
@@ -342,19 +349,17 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------------- samples and state
 
-    def _samples(self, log: RunLog) -> float | None:
+    def _evaluate(self, log: RunLog) -> None:
+        """Sample grid and figures of the current step."""
         self.method.eval()
         with preserved_rng(), torch.no_grad(), self.accelerator.autocast():
             images = self.method.samples(self.sample_batch)
-        self.method.train()
         log.images(self.step, images)
-        if self.metric is None:
-            return None
-        name, measure = self.metric
-        value = measure(images)
-        if value is not None:
-            log.scalars(self.step, {name: value})
-        return value
+        if self.evaluate is not None:
+            with preserved_rng(), torch.no_grad(), self.accelerator.autocast():
+                self.figures = dict(self.evaluate(self.method))
+            log.figures(self.step, self.figures)
+        self.method.train()
 
     def _save(self, log: RunLog | None) -> None:
         """Checkpoint and sample grid of the current step; every process takes part."""
@@ -365,7 +370,8 @@ class Trainer:
                     continue
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                     raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
-            value = self._samples(log)
+            self._evaluate(log)
+            best = self.figures.get(self.best) if self.best is not None else None
             scaler = self.accelerator.scaler
             state = {
                 "config": self.config,
@@ -381,7 +387,7 @@ class Trainer:
                 state,
                 step=self.step,
                 generator=self.generator_file(getattr(self.method, self.method.generator_name)),
-                metric=(self.metric[0], value) if self.metric is not None and value is not None else None,
+                metric=(self.best, best) if self.best is not None and best is not None else None,
             )
         self.accelerator.wait_for_everyone()
 

@@ -1,0 +1,131 @@
+"""How far a method's translations of fixed test scenes are from the truth, beside the untouched scenes and a classical
+colour transfer: what a run notes at every save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgcl_fast.data import UnpairedDataset, to_tensor
+from cgcl_fast.metrics.colour_transfer import ColourStatistics, colour_statistics, colour_transfer
+from cgcl_fast.metrics.distances import DISTANCES
+
+BEFORE, TRANSFER, AFTER = "before", "colour_transfer", "after"
+"""What is compared with the truth: the source, the source in the target domain's colours, its translation."""
+
+CHUNK = 4
+"""Scenes translated at once."""
+
+STATISTICS_IMAGES = 200
+"""Training images that a domain's colours are the mean of, spread evenly over the domain: enough for six numbers."""
+
+STATISTICS_SIDE = 256
+"""Longest side in pixels at which their colours are counted."""
+
+Batch = Mapping[str, Any]
+
+
+class Evaluation:
+    """Called with a method, gives its figures: "DISTANCE/before", "DISTANCE/colour_transfer" and "DISTANCE/after" for
+    every distance of ``DISTANCES``, means over the scenes and the target domains.
+
+    A scene that is its own truth (translated to the domain that it is from) does not count.
+
+    Args:
+        batch: test scenes as ``sample_batch`` gives them, with the truth. The method's ``samples`` of it have a column
+            "truth" for the column "translated", or "NAME truth" for the column NAME.
+        statistics: the colours of the domain that a column shows, by the name of the column; without them the colour
+            transfer is left out.
+
+    Random styles are the same in each call: it sets torch's seed. Call it where the generators are put back.
+    """
+
+    def __init__(self, batch: Batch, statistics: Mapping[str, ColourStatistics] | None = None) -> None:
+        self.batch = batch
+        self.scenes = len(batch["A"])
+        self.statistics = dict(statistics or {})
+
+    @torch.no_grad()
+    def __call__(self, method: Any) -> dict[str, float]:
+        """The figures of ``method`` in its present state; none where its samples have no truth."""
+        torch.manual_seed(0)
+        device = next(method.parameters()).device
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for chunk in self._chunks(device):
+            images = {name: column.float().cpu() for name, column in method.samples(chunk).items()}
+            for column, truth in pairs(images):
+                compared = {BEFORE: images["source"], AFTER: images[column]}
+                if column in self.statistics:
+                    compared[TRANSFER] = colour_transfer(images["source"], self.statistics[column])
+                with torch.autocast("cpu", enabled=False):
+                    self._add(compared, images[truth], sums, counts)
+        return {name: sums[name] / counts[name] for name in sums}
+
+    @staticmethod
+    def _add(compared: Mapping[str, Tensor], truth: Tensor, sums: dict[str, float], counts: dict[str, int]) -> None:
+        translated = (compared[BEFORE] != truth).flatten(1).any(1)
+        for name, distance in DISTANCES.items():
+            for what in (BEFORE, TRANSFER, AFTER):
+                if what in compared and translated.any():
+                    key = f"{name}/{what}"
+                    values = distance.measure(compared[what][translated], truth[translated])
+                    sums[key] = sums.get(key, 0.0) + float(values.double().sum())
+                    counts[key] = counts.get(key, 0) + len(values)
+
+    def _chunks(self, device: torch.device) -> Iterator[dict[str, Any]]:
+        for start in range(0, self.scenes, CHUNK):
+            part = {name: values[start : start + CHUNK] for name, values in self.batch.items()}
+            yield {name: v.to(device) if isinstance(v, Tensor) else v for name, v in part.items()}
+
+
+def pairs(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The columns of a sample grid whose truth is among them, each with the name of its truth."""
+    found = [(name, f"{name} truth") for name in columns if f"{name} truth" in columns]
+    return [("translated", "truth"), *found] if {"translated", "truth"} <= columns.keys() else found
+
+
+def evaluation_of(dataset: UnpairedDataset, scenes: int) -> Evaluation | None:
+    """The evaluation on a data set's test scenes; None where the truth is not known.
+
+    Args:
+        scenes: number of test scenes; fewer where there are fewer.
+    """
+    batch = dataset.sample_batch(scenes)
+    targets = {name: name for name in dataset.domains if f"truth_{name}" in batch}
+    if "truth" in batch:
+        targets["translated"] = dataset.domains[1]
+    if not targets:
+        return None
+    statistics = {column: colour_statistics(_training_images(dataset, domain)) for column, domain in targets.items()}
+    return Evaluation(batch, statistics)
+
+
+def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
+    """Images of a domain as (1, 3, H, W), made smaller where they are large."""
+    count = dataset.count(domain)
+    taken = min(count, STATISTICS_IMAGES)
+    for number in range(taken):
+        image = dataset.image(domain, number * count // taken)[0].copy()
+        image.thumbnail((STATISTICS_SIDE, STATISTICS_SIDE))
+        yield to_tensor(image)[None]
+
+
+def table(figures: Mapping[str, float], scenes: int) -> str:
+    """The figures for a terminal: a row a distance, columns before, colour transfer and after."""
+    columns = (BEFORE, TRANSFER, AFTER)
+    rows = [[f"distance to the truth, {scenes} test scenes", *(column.replace("_", " ") for column in columns)]]
+    for name, distance in DISTANCES.items():
+        numbers = [figures.get(f"{name}/{column}") for column in columns]
+        if any(number is not None for number in numbers):
+            title = f"{distance.title} ({'higher' if distance.higher_is_better else 'lower'} is closer)"
+            rows.append([title, *("-" if n is None else f"{n:.{distance.digits}f}" for n in numbers)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    )
