@@ -23,6 +23,7 @@ import torch
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
+from cgcl_fast import configs
 from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast.data import build_loader, find_domains, open_dataset
 from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
@@ -32,15 +33,6 @@ from cgcl_fast.metrics import evaluation_of, table
 from cgcl_fast.networks.files import generator_bytes
 
 DEFAULT_METHOD = "cut"
-
-SMALL = {"size": 64, "ngf": 24, "ndf": 24, "n_blocks": 6, "num_patches": 64, "steps": 1500}
-"""What differs from the method's defaults without ``--data``, where the method has such a field: small enough to see
-something on a laptop's CPU in minutes."""
-
-SMALL_OF = {
-    "sincut": {"ngf": 4, "ndf": 4, "num_crops": 8, "crop_size": 64, "num_patches": 16, "most_width": 256, "steps": 800},
-}
-"""The same for methods whose widths and sizes mean something else."""
 
 MAY_CHANGE = frozenset(
     ("compile", "data", "device", "epochs", "keep", "log_every", "output", "resume", "save_every", "steps", "workers")
@@ -54,7 +46,7 @@ class RunOptions:
 
     Attributes:
         data: Folder with trainA, trainB, testA, testB (or one folder a domain with train and test in it). Without it:
-            the built-in streets, sunny to night, and a small preset that is printed at the start.
+            the built-in streets, sunny to night.
         output: Folder of the run, new; runs/METHOD if not given.
         steps: Length of the training in optimiser steps.
         epochs: Length of the training in epochs, instead of steps; the learning rate decays in the same part of them as
@@ -111,7 +103,8 @@ class RunOptions:
 
 
 def make_parser(method: str) -> Parser:
-    """The options of a method: those of the run, and every field of its config under the field's name."""
+    """The options of a method: those of the run, and every field of its config under the field's name. Their defaults
+    are the paper's."""
     parser = Parser(
         prog="python -m cgcl_fast.train",
         usage=f"python -m cgcl_fast.train [{{{','.join(METHODS)}}}] [--data DIR] [--output DIR] [options]",
@@ -119,11 +112,18 @@ def make_parser(method: str) -> Parser:
         "Names may be spelled with - or _.",
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file of options, as a run's config.yaml.")
+    parser.add_argument(
+        "--preset",
+        choices=configs.PRESETS,
+        help="Options that others override: the paper's full setting, or one small enough to show something on a "
+        "laptop's CPU in minutes. Without it: paper with --data, small on the built-in streets.",
+    )
     parser.add_argument("--resume", action="store_true", help="Go on with the run in --output, at its last checkpoint.")
     parser.add_argument("--compile", action="store_true", help="Compile the networks with torch.compile.")
     parser.add_argument("--method", default=method, choices=sorted(METHODS), help="As METHOD; for config files.")
     parser.add_class_arguments(RunOptions, None, fail_untyped=False)
     parser.add_class_arguments(METHODS[method].Config, None, skip={"epochs"}, fail_untyped=False)
+    parser.set_defaults(configs.read(method, "paper"))
     return parser
 
 
@@ -151,7 +151,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def resolve(arguments: Sequence[str]) -> Namespace:
-    """All options: given ones over the config file over those of the resumed run or the preset over defaults.
+    """All options: given ones over the config file over those of the resumed run or the preset over the paper's.
 
     Raises:
         UsageError: a wrong option, or with ``--resume`` one that the run was not started with.
@@ -188,9 +188,11 @@ def resolve(arguments: Sequence[str]) -> Namespace:
         raise UsageError(f"the config file is for {given['method']}, not for {method}")
     if given.get("steps") is not None and given.get("epochs") is not None:
         raise UsageError("--steps and --epochs exclude each other")
-    known = {field.name for kind in (RunOptions, METHODS[method].Config) for field in fields(kind)}
-    small = {**SMALL, **SMALL_OF.get(method, {})}
-    base = saved or ({} if given.get("data") else {name: value for name, value in small.items() if name in known})
+    if saved and "preset" in given:
+        raise UsageError(f"--resume: the run in {output} goes on with its own options, not with a preset's")
+    if not saved:
+        given.setdefault("preset", "paper" if given.get("data") else "small")
+    base = saved or configs.read(method, given["preset"])
     if given.get("steps") is not None or given.get("epochs") is not None:
         base = {name: value for name, value in base.items() if name not in ("steps", "epochs")}
     options = parser.parse_object({**base, **given, "output": str(output)})
@@ -204,7 +206,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
 
 def save_config(options: Namespace, folder: Path) -> None:
     """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
-    values = {name: value for name, value in options.as_dict().items() if name not in ("config", "resume")}
+    values = {name: value for name, value in options.as_dict().items() if name not in ("config", "preset", "resume")}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     text = yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
     write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
@@ -322,10 +324,12 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
 def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
     """What is about to happen, on stdout."""
     if options.data is None:
-        names = {**SMALL, **SMALL_OF.get(options.method, {})}
-        chosen = " ".join(f"{name}={options[name]}" for name in names if name in options and options[name] is not None)
         domains = ", ".join(options.domains) if "domains" in options else "sunny to night"
-        print(f"no --data: built-in streets, {domains}; small preset (any option overrides it): {chosen}")
+        print(f"no --data: built-in streets, {domains}")
+    if options.preset == "small":
+        small = configs.read(options.method, "small")
+        chosen = " ".join(f"{name}={options[name]}" for name in small if options[name] is not None)
+        print(f"small preset (any option overrides it; --preset paper is the full setting): {chosen}")
     parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
