@@ -2,6 +2,7 @@
 # make test    install into .venv with the test extras and run everything that CI runs
 # make gpu     build, test, sanitize and time on a GPU, with what a PyTorch image has; DRY_RUN=1 needs no GPU
 # make bench   time the ops and a training step beside eager PyTorch and torch.compile
+# make cost    time a training step of every method, in one run, and measure its peak memory
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -10,7 +11,7 @@ BUILD_NEEDS = "setuptools>=77" "torch>=2.11" ninja "pybind11>=2.13" numpy
 NATIVE = setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 DEMO = runs/demo
 
-.PHONY: demo test lint pytest gpu bench bench-smoke sanitize wheel-test clean
+.PHONY: demo test lint pytest gpu bench cost bench-smoke sanitize wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
@@ -35,6 +36,10 @@ bench-smoke: $(VENV)/.tested
 bench: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.run --output build/bench.json
 	$(BIN)/python -m benchmarks.report build/bench.json
+
+cost: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.run --select "step and 256 and cgcl_fast" --repeats 2 --output build/cost.json
+	$(BIN)/python -m benchmarks.report build/cost.json
 
 # Installs nothing and makes no environment: PYTHON is one with PyTorch, Triton, pytest and a CUDA compiler beside it.
 gpu:

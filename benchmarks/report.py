@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cgcl_fast.info import method_parameters
+
 from . import targets
+from .case import BOTH
 from .targets import TARGETS, Target
 
 BEGIN, END = "<!-- python -m benchmarks.report: begin -->", "<!-- python -m benchmarks.report: end -->"
@@ -29,6 +32,15 @@ Number = float | None
 EXTRA_MEMORY = ("peak_extra_bytes",)
 RESIDENT_MEMORY = ("peak_rss_bytes",)
 OWN_MEMORY = ("peak_rss_bytes", "start_rss_bytes")
+CUT_STEP: Key = ("cut step", "(1, 3, 256, 256)", BOTH)
+#: sec/iter on one GPU of CUT's and EnCo's Tables 1; EnCo's is of a whole training.
+PAPER_SECONDS = {
+    ("cyclegan", ""): "0.40",
+    ("cut", ""): "0.24",
+    ("fastcut", ""): "0.15",
+    ("enco", "first half"): "0.14",
+    ("enco", "second half"): "0.14",
+}
 MEMORY_ROWS = {
     EXTRA_MEMORY: "peak extra",
     RESIDENT_MEMORY: "peak resident",
@@ -213,7 +225,53 @@ def target_table(machine: dict[str, Any], results: list[Result], only_missed: bo
 
 def value_of(target: Target, known: dict[Key, Result], machine: dict[str, Any]) -> Number:
     result = known.get((target.op, target.shape, target.direction))
-    return None if result is None else result.value(target.quantity, machine)
+    if result is None:
+        return None
+    if target.quantity == targets.CUT_TIME:
+        return relative(result, known.get(CUT_STEP))
+    return result.value(target.quantity, machine)
+
+
+def steps_in(result: Result) -> int:
+    return 2 if result.shape.endswith("two steps, one flipped") else 1
+
+
+def relative(result: Result, base: Result | None) -> Number:
+    """Time of a step over that of the base's step: median over the repeats of the ratio within a repeat."""
+    ours = result.medians.get("cgcl_fast")
+    theirs = base.medians.get("cgcl_fast") if base is not None else None
+    if not ours or not theirs:
+        return None
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=False)) / steps_in(result)
+
+
+def cost_table(results: list[Result]) -> str:
+    """A row for the training step of each method at 256x256; empty if fewer than two were measured."""
+    steps = [r for r in results if r.op.endswith(" step") and r.shape.startswith("(1, 3, 256, 256)")]
+    steps = [result for result in steps if result.seconds("cgcl_fast") is not None]
+    if len(steps) < 2:
+        return ""
+    parameters = method_parameters()
+    cut = next((result for result in steps if result.key == CUT_STEP), None)
+    rows = []
+    for result in steps:
+        method = result.op.removesuffix(" step")
+        note = result.shape.removeprefix("(1, 3, 256, 256)").removesuffix("two steps, one flipped").strip()
+        seconds = result.seconds("cgcl_fast")
+        total = parameters[method]["total"] if method in parameters else None
+        rows.append(
+            [
+                f"`{method}`{f', {note}' if note else ''}",
+                "" if total is None else f"{total / 1e6:.3f}",
+                "" if seconds is None else f"{seconds / steps_in(result):.2f}",
+                times(relative(result, cut)),
+                mebibytes(result.memory(RESIDENT_MEMORY, "cgcl_fast")),
+                mebibytes(result.memory(OWN_MEMORY, "cgcl_fast")),
+                PAPER_SECONDS.get((method, note), ""),
+            ]
+        )
+    header = ["method", "parameters, M", "s/step", "of CUT's", "peak MiB", "beyond start MiB", "papers' GPU, s"]
+    return table(header, rows)
 
 
 def suite(machine: dict[str, Any]) -> str:
@@ -264,6 +322,13 @@ resident memory that of a process after two calls; both are the operating system
 allocates too."""
 
 
+COST_NOTES = """\
+A training step of each method with its paper's networks, 256×256, batch 1 (SinCUT: 16 crops of 128×128; CGL and CGCL:
+two images and two instances), all measured in one run. Peak MiB is the resident memory of the process; *beyond start*
+leaves out what libraries, networks and images took before the first step. The last column is what CUT's and EnCo's
+Tables 1 print, of one GPU."""
+
+
 CUDA_NOTES = """\
 Times are medians between CUDA events: of single calls after the L2 cache was overwritten where the op is bound by
 memory, of many calls in a row otherwise. The floor of an op is the larger of its bytes (each input read once, each
@@ -277,6 +342,8 @@ def report(machine: dict[str, Any], results: list[Result]) -> str:
     parts += ["## Time", time_table(machine, results)]
     if any("peak_extra_bytes" in info or "peak_rss_bytes" in info for r in results for info in r.info.values()):
         parts += ["## Memory", memory_table(results)]
+    if cost := cost_table(results):
+        parts += ["## Cost of the methods", COST_NOTES, cost]
     parts += ["## Targets", target_table(machine, results)]
     return "\n\n".join(parts) + "\n"
 
@@ -284,7 +351,8 @@ def report(machine: dict[str, Any], results: list[Result]) -> str:
 def headline(results: list[Result]) -> list[Result]:
     """The cases that a target speaks of, in the order of the targets, those of an op together."""
     known = {result.key: result for result in results}
-    keys = list(dict.fromkeys((target.op, target.shape, target.direction) for target in TARGETS))
+    of_ops = [target for target in TARGETS if target.quantity != targets.CUT_TIME]  # those are in the cost table
+    keys = list(dict.fromkeys((target.op, target.shape, target.direction) for target in of_ops))
     ops = list(dict.fromkeys(op for op, _, _ in keys))
     return [known[key] for key in sorted(keys, key=lambda key: ops.index(key[0])) if key in known]
 
@@ -312,6 +380,7 @@ def readme_section(
     if plot:
         parts.append(f"![Speed-up of each op over eager PyTorch and over torch.compile]({plot})")
     parts += [table(header, rows), memory_table(headline(results)), NOTES]
+    parts += [COST_NOTES, cost] if (cost := cost_table(results)) else []
     missed = target_table(machine, results, only_missed=True)
     parts.append(
         "What misses its target:\n\n" + missed if missed else "All targets of `benchmarks/targets.py` are met."

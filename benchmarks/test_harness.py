@@ -223,3 +223,48 @@ def test_memory_of_an_earlier_result_is_taken_and_times_are_not():
     result = {"benchmarks": [{"fullname": "a", "extra_info": {"op": "x"}}, {"fullname": "b", "extra_info": {}}]}
     run.take_memory(result, {"benchmarks": [old]})
     assert [entry["extra_info"] for entry in result["benchmarks"]] == [{"op": "x", "peak_extra_bytes": 7}, {}]
+
+
+def step_results(folder: Path) -> tuple[dict[str, Any], list[report.Result]]:
+    """Two repeats of three methods; the machine is twice slower in the second."""
+    cases = {
+        ("cut step", "(1, 3, 256, 256)"): 8.0,
+        ("fastcut step", "(1, 3, 256, 256) two steps, one flipped"): 10.0,
+        ("enco step", "(1, 3, 256, 256) first half"): 5.0,
+        ("enco step", "(1, 3, 256, 256) second half"): 4.4,
+        ("enco step", "(1, 3, 128, 128)"): 1.0,
+    }
+    runs = []
+    for slow in (1, 2):
+        entries = [
+            {
+                "fullname": f"{op}{shape}",
+                "extra_info": {"op": op, "shape": shape, "pass": BOTH, "impl": "cgcl_fast", **MEMORY},
+                "stats": {"median": slow * seconds, "min": slow * seconds, "rounds": 2},
+            }
+            for (op, shape), seconds in cases.items()
+        ]
+        runs.append({"machine_info": dict(MACHINE), "benchmarks": entries})
+    return report.read(results_file(folder, *runs))
+
+
+MEMORY = {"peak_rss_bytes": 3 << 30, "start_rss_bytes": 1 << 30}
+
+
+def test_cost_table_is_by_step_and_relative_to_cut(tmp_path: Path) -> None:
+    machine, results = step_results(tmp_path)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.cost_table(results).splitlines()[2:]]
+    assert [row[0] for row in rows] == ["`cut`", "`fastcut`", "`enco`, first half", "`enco`, second half"]
+    assert [row[1] for row in rows] == ["14.703", "14.703", "14.456", "14.456"]
+    assert [row[2] for row in rows] == ["12.00", "7.50", "7.50", "6.60"]  # medians of the two repeats
+    assert [row[3] for row in rows] == ["1.00×", "0.62×", "0.62×", "0.55×"]
+    assert all(row[4:6] == ["3072.0", "2048.0"] for row in rows)
+    assert "## Cost of the methods" in report.report(machine, results)
+
+
+def test_enco_is_judged_by_the_step_of_cut(tmp_path: Path) -> None:
+    machine, results = step_results(tmp_path)
+    lines = [line for line in report.target_table(machine, results).splitlines() if "enco step" in line]
+    assert ["| met |" in line for line in lines] == [True, False]
+    assert "at most 75%" in lines[0] and "62%" in lines[0] and "at most 50%" in lines[1] and "55%" in lines[1]
+    assert not any(result.op == "enco step" for result in report.headline(results))
