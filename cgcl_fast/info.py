@@ -190,12 +190,18 @@ def describe(info: dict[str, Any]) -> str:
     return "\n".join([*_rows(lines), "", *_rows([("op", "device", "backend", "why"), *table])])
 
 
+def megabytes(counts: dict[str, int]) -> float:
+    """Size of a method's float32 parameters in 10⁶ bytes without its discriminators, the networks whose names begin
+    with D, as CGL and CGCL print it."""
+    return sum(4 * count for part, count in counts.items() if part != "total" and not part.startswith("D")) / 1e6
+
+
 def describe_methods(table: dict[str, dict[str, int]]) -> str:
-    """`method_parameters()` as text, totals in millions as the papers print them."""
-    rows = [("method", "parameters", "networks")]
+    """`method_parameters()` as text: totals in millions, as the papers of the CUT family print them, and megabytes."""
+    rows = [("method", "parameters", "float32 without D", "networks")]
     for name, counts in table.items():
         parts = ", ".join(f"{part} {count:,}" for part, count in counts.items() if part != "total")
-        rows.append((name, f"{counts['total'] / 1e6:.3f} M", parts))
+        rows.append((name, f"{counts['total'] / 1e6:.3f} M", f"{megabytes(counts):.1f} MB", parts))
     return "\n".join(_rows(rows))
 
 

@@ -12,6 +12,7 @@ import torch
 
 import cgcl_fast
 from cgcl_fast import _backend, _library, info, ops
+from cgcl_fast.methods import METHODS
 
 
 def test_text_names_versions_and_every_op(capsys):
@@ -133,7 +134,15 @@ def test_native_module_that_does_not_load_is_named(tmp_path):
 def test_methods_have_the_papers_sizes(capsys):
     assert info.main(["--methods", "--json"]) == 0
     sizes = json.loads(capsys.readouterr().out)
+    assert list(sizes) == list(METHODS)
     published = {"G": 11_378_179, "D": 2_764_737, "H": 560_384, "total": 14_703_300}
     assert sizes["cut"] == published and sizes["fastcut"] == published
     assert info.main(["--methods"]) == 0
-    assert "14.703 M" in capsys.readouterr().out
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for method, millions in (("cut", "14.703 M"), ("enco", "14.456 M"), ("cyclegan", "28.286 M")):
+        assert millions in shown[method]
+    assert "47.8 MB" in shown["cut"]  # 4 bytes for each parameter of G and H
+
+
+def test_size_leaves_all_discriminators_out():
+    assert info.megabytes({"G_g": 10**6, "H": 5 * 10**5, "D_g": 7 * 10**6, "D_o": 10**6, "total": 95 * 10**5}) == 6.0

@@ -92,6 +92,7 @@ def test_source_distribution_carries_all_sources(source):
 def test_wheel_carries_the_native_files(wheel):
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert {"cgcl_fast/_C.so", f"cgcl_fast/_native{suffix}", "cgcl_fast/py.typed"} <= names(wheel)
+    assert {f"cgcl_fast/configs/{name}.yaml" for name in ("cut", "cut-small")} <= names(wheel)
     assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in names(wheel))
     if shutil.which("nvcc") is not None:
         assert "cgcl_fast/_C_cuda.so" in names(wheel)
