@@ -77,6 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert "small preset" in out and str(folder / "samples" / "step_00000012.png") in out
+    assert "16 test scenes" in out and "colour transfer" in out and "SSIM" in out
     return folder
 
 
@@ -91,6 +92,12 @@ def test_a_run_leaves_config_log_grids_and_checkpoints(finished: Path) -> None:
     with Image.open(grids[0]) as first, Image.open(grids[-1]) as last:
         assert first.size == last.size == (3 * 34 + 2, 4 * 34 + 2)  # source, translated, truth
         assert first.tobytes() != last.tobytes()
+    figures = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in figures] == [0, 4, 8, 12]
+    for distance in ("psnr", "ssim", "delta_e", "gradient"):
+        values = {what: [line[f"{distance}/{what}"] for line in figures] for what in ("before", "after")}
+        assert len(set(values["before"])) == 1 and len(set(values["after"])) == 4
+    assert figures[0]["delta_e/colour_transfer"] < figures[0]["delta_e/before"]
     best = json.loads((finished / "checkpoints" / "best.json").read_text())
     assert best["metric"] == "psnr/after" and (finished / "checkpoints" / f"step_{best['step']:08d}.pt").exists()
 
@@ -107,6 +114,7 @@ def test_killed_at_a_random_step_and_resumed_gives_the_same_weights(finished: Pa
     assert process.returncode == 0, err
     assert_same(last_state(tmp_path), last_state(finished), f"killed near step {step}")
     assert log_of(tmp_path) == log_of(finished)
+    assert (tmp_path / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -126,6 +134,7 @@ def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys:
     run = [*TINY, "--data", str(photographs), "--output", str(tmp_path / "run")]
     assert main(["fastcut", *run, "--epochs", "1"]) == 0
     assert last_state(tmp_path / "run")["step"] == 3
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # nobody knows the truth
     assert "broken.jpg" in (tmp_path / "run" / "train.log").read_text()
     assert main(["--resume", "--output", str(tmp_path / "run"), "--steps", "5"]) == 0
     assert last_state(tmp_path / "run")["step"] == 5
@@ -151,6 +160,7 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("--foo 3", "nrecognized arguments: --foo"),
         ("nope", "METHOD must be one of cut, fastcut"),
         ("--ngf x", "--ngf"),
+        ("--eval-images -1", "eval_images must be at least 0, got -1"),
         ("--steps 0", "steps must be at least 1, got 0"),
         ("--steps 3 --epochs 2", "exclude each other"),
         ("--resume", "holds no run to resume"),

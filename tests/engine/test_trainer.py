@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from engine_checks import assert_same, last_state, log_of
@@ -192,3 +195,32 @@ def test_each_network_has_its_learning_rate(tmp_path: Path) -> None:
     generator, projector = trainer.phases[1].optimizer.param_groups
     assert (discriminator["lr"], generator["lr"], projector["lr"]) == (1e-4, 5e-4, 2e-3)
     assert {id(p) for p in projector["params"]} == {id(p) for p in method.H.parameters()}
+
+
+def test_figures_are_noted_at_every_save_and_change_nothing_else(tmp_path: Path, whole: Path) -> None:
+    """Drawing while they are measured, and going on in the middle, leave the training as it is without them."""
+
+    def evaluate(method: torch.nn.Module) -> dict[str, float]:
+        assert not method.training and not torch.is_grad_enabled()
+        torch.manual_seed(99), random.random(), np.random.rand()
+        return {"weight": float(method.G[0].weight.sum()), "score": -abs(int(method.calls) - 6)}
+
+    def figures(folder: Path) -> list[dict]:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    outcome = make_trainer(tmp_path / "a", 10, evaluate=evaluate, best="score").fit()
+    assert_same(last_state(tmp_path / "a"), last_state(whole))
+    scores = {line["step"]: line["score"] for line in figures(tmp_path / "a")}
+    assert scores == {0: -6, 3: -3, 6: 0, 9: -3, 10: -4}
+    assert outcome.figures == {name: figures(tmp_path / "a")[-1][name] for name in ("weight", "score")}
+    assert json.loads((tmp_path / "a" / "checkpoints" / "best.json").read_text()) == {
+        "step": 6, "metric": "score", "value": 0,
+    }  # fmt: skip
+    assert log_of(tmp_path / "a") == log_of(whole) and not (whole / "metrics.jsonl").exists()
+
+    make_trainer(tmp_path / "b", 6, evaluate=evaluate, best="score").fit()
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "weight": 1')  # of a run that was killed while it wrote
+    make_trainer(tmp_path / "b", 10, evaluate=evaluate, best="score").fit(resume=True)
+    assert figures(tmp_path / "b")[-2:] == figures(tmp_path / "a")[-2:]
+    assert [line["step"] for line in figures(tmp_path / "b")] == [0, 3, 6, 9, 10]
