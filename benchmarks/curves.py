@@ -36,7 +36,7 @@ def read(folder: Path) -> dict[str, Any]:
         config = yaml.safe_load((folder / "config.yaml").read_text())
     except OSError as error:
         raise ValueError(f"{folder}: expected a run with the truth known, but {error.filename} is missing") from error
-    curve = [json.loads(line) for line in lines]
+    curve = [json.loads(line) for line in lines if line]
     if not curve:
         raise ValueError(f"{folder}: metrics.jsonl holds no figures yet")
     best = {}

@@ -110,7 +110,7 @@ def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
     count = dataset.count(domain)
     taken = min(count, STATISTICS_IMAGES)
     for number in range(taken):
-        image = dataset.image(domain, number * count // taken)[0].copy()
+        image = dataset.picture(domain, number * count // taken).image.copy()
         image.thumbnail((STATISTICS_SIDE, STATISTICS_SIDE))
         yield to_tensor(image)[None]
 

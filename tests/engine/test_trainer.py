@@ -218,7 +218,7 @@ def test_figures_are_noted_at_every_save_and_change_nothing_else(tmp_path: Path,
     }  # fmt: skip
     assert log_of(tmp_path / "a") == log_of(whole) and not (whole / "metrics.jsonl").exists()
 
-    make_trainer(tmp_path / "b", 6, evaluate=evaluate, best="score").fit()
+    make_trainer(tmp_path / "b", 10, trouble=("term", 6), evaluate=evaluate, best="score").fit()
     with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "weight": 1')  # of a run that was killed while it wrote
     make_trainer(tmp_path / "b", 10, evaluate=evaluate, best="score").fit(resume=True)

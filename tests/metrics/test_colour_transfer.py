@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cgcl_fast.metrics import ColourStatistics, colour_statistics, colour_transfer
 
-# As printed: RGB to LMS (Eq. 4), and LMS to RGB (Eq. 9), which is its inverse to four digits.
+# As printed: RGB to LMS (Eq. 4), and LMS to RGB (Eq. 9), which is its inverse to one percent.
 TO_LMS = [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
 TO_RGB = [[4.4679, -3.5873, 0.1193], [-1.2186, 2.3809, -0.1624], [0.0497, -0.2439, 1.2045]]
 
@@ -65,7 +65,7 @@ def test_is_the_slow_computation_with_the_printed_matrices() -> None:
         lab = [(v - ms) * st / ss + mt for v, (ms, ss), (mt, st) in zip(slow_lab(pixel), source, wanted, strict=True)]
         expected.append(slow_rgb(lab))
     result = colour_transfer(image[None], colour_statistics([target[None]]))[0]
-    torch.testing.assert_close((result + 1) / 2, torch.tensor(expected).double().T.view_as(image), rtol=0, atol=2e-3)
+    torch.testing.assert_close((result + 1) / 2, torch.tensor(expected).double().T.view_as(image), rtol=0.01, atol=0)
 
 
 def test_the_result_has_the_statistics_of_the_target() -> None:
@@ -88,8 +88,8 @@ def test_black_and_flat_images_stay_finite() -> None:
     for value in (-1.0, 0.0, 1.0):
         result = colour_transfer(torch.full((1, 3, 8, 8), value), target)
         assert result.dtype == torch.float32 and bool(result.isfinite().all())
-        expected = torch.tensor(slow_rgb(target.mean.tolist())).mul(2).sub(1).clamp(-1, 1)
-        torch.testing.assert_close(result[0, :, 0, 0], expected, rtol=0, atol=2e-3)
+        expected = torch.tensor(slow_rgb(target.mean.tolist()))
+        torch.testing.assert_close((result[0, :, 0, 0] + 1) / 2, expected, rtol=0.01, atol=0)
 
 
 def test_colours_that_cannot_be_shown_are_clipped() -> None:

@@ -91,7 +91,7 @@ def test_streets_are_compared_with_their_colour_transfer() -> None:
     evaluation = evaluation_of(dataset, 5)
     assert evaluation is not None and evaluation.scenes == 5
     colours = evaluation.statistics["translated"]
-    night = colour_statistics([to_tensor(dataset.image("B", index)[0])[None] for index in range(3)])
+    night = colour_statistics([to_tensor(dataset.picture("B", index).image)[None] for index in range(3)])
     torch.testing.assert_close((colours.mean, colours.std), (night.mean, night.std))
     figures = evaluation(Brighter(0.0))
     assert figures["delta_e/colour_transfer"] < figures["delta_e/before"] == pytest.approx(figures["delta_e/after"])
