@@ -20,7 +20,7 @@ BEFORE, TRANSFER, AFTER = "before", "colour_transfer", "after"
 CHUNK = 4
 """Scenes translated at once."""
 
-STATISTICS_IMAGES = 200
+STATISTICS_IMAGES = 64
 """Training images that a domain's colours are the mean of, spread evenly over the domain: enough for six numbers."""
 
 STATISTICS_SIDE = 256
@@ -48,6 +48,7 @@ class Evaluation:
         self.batch = batch
         self.scenes = len(batch["A"])
         self.statistics = dict(statistics or {})
+        self._without_method: dict[str, float] = {}
 
     @torch.no_grad()
     def __call__(self, method: Any) -> dict[str, float]:
@@ -59,23 +60,30 @@ class Evaluation:
         for chunk in self._chunks(device):
             images = {name: column.float().cpu() for name, column in method.samples(chunk).items()}
             for column, truth in pairs(images):
-                compared = {BEFORE: images["source"], AFTER: images[column]}
-                if column in self.statistics:
-                    compared[TRANSFER] = colour_transfer(images["source"], self.statistics[column])
+                compared = {AFTER: images[column]}
+                if not self._without_method:  # the same in every call
+                    compared[BEFORE] = images["source"]
+                    if column in self.statistics:
+                        compared[TRANSFER] = colour_transfer(images["source"], self.statistics[column])
                 with torch.autocast("cpu", enabled=False):
-                    self._add(compared, images[truth], sums, counts)
-        return {name: sums[name] / counts[name] for name in sums}
+                    self._add(compared, images["source"], images[truth], sums, counts)
+        figures = {name: sums[name] / counts[name] for name in sums}
+        self._without_method.update((n, value) for n, value in figures.items() if not n.endswith(f"/{AFTER}"))
+        return {**self._without_method, **figures}
 
     @staticmethod
-    def _add(compared: Mapping[str, Tensor], truth: Tensor, sums: dict[str, float], counts: dict[str, int]) -> None:
-        translated = (compared[BEFORE] != truth).flatten(1).any(1)
+    def _add(
+        compared: Mapping[str, Tensor], source: Tensor, truth: Tensor, sums: dict[str, float], counts: dict[str, int]
+    ) -> None:
+        counted = (source != truth).flatten(1).any(1)
+        if not counted.any():
+            return
         for name, distance in DISTANCES.items():
-            for what in (BEFORE, TRANSFER, AFTER):
-                if what in compared and translated.any():
-                    key = f"{name}/{what}"
-                    values = distance.measure(compared[what][translated], truth[translated])
-                    sums[key] = sums.get(key, 0.0) + float(values.double().sum())
-                    counts[key] = counts.get(key, 0) + len(values)
+            for what, images in compared.items():
+                key = f"{name}/{what}"
+                values = distance.measure(images[counted], truth[counted])
+                sums[key] = sums.get(key, 0.0) + float(values.double().sum())
+                counts[key] = counts.get(key, 0) + len(values)
 
     def _chunks(self, device: torch.device) -> Iterator[dict[str, Any]]:
         for start in range(0, self.scenes, CHUNK):

@@ -49,9 +49,13 @@ def test_figures_are_means_over_all_scenes_of_each_comparison() -> None:
     a = scenes(6)
     truth = (a + 0.2) * torch.tensor([1.0, 0.9, 0.8]).view(1, 3, 1, 1)
     colours = colour_statistics([truth])
+    evaluation = Evaluation({"A": a, "A_paths": list("abcdef"), "truth": truth}, {"translated": colours})
     method = Brighter(0.1)
-    figures = Evaluation({"A": a, "A_paths": list("abcdef"), "truth": truth}, {"translated": colours})(method)
+    figures = evaluation(method)
     assert method.sizes == [4, 2]
+    later = evaluation(Brighter(0.2))
+    assert later.keys() == figures.keys() and later["psnr/after"] != figures["psnr/after"]
+    assert all(later[name] == figures[name] for name in figures if not name.endswith("/after"))
     assert figures.keys() == {f"{name}/{what}" for name in DISTANCES for what in ("before", "colour_transfer", "after")}
     for name, distance in DISTANCES.items():
         for what, image in (("before", a), ("colour_transfer", colour_transfer(a, colours)), ("after", a + 0.1)):
