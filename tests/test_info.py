@@ -141,6 +141,9 @@ def test_methods_have_the_papers_sizes(capsys):
     shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     for method, millions in (("cut", "14.703 M"), ("enco", "14.456 M"), ("cyclegan", "28.286 M")):
         assert millions in shown[method]
+    for method, megabytes in (("cgl", 119), ("cgcl", 125)):
+        assert abs(info.megabytes(sizes[method]) - megabytes) <= 0.02 * megabytes
+        assert f"{info.megabytes(sizes[method]):.1f} MB" in shown[method]
     assert "47.8 MB" in shown["cut"]  # 4 bytes for each parameter of G and H
 
 

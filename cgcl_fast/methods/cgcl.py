@@ -34,7 +34,7 @@ class CGCLConfig(CGLConfig):
         num_negatives_g: M for images (Sec. 4.1), negatives of each position at the same random offsets; "all" takes the
             S - 1 others of Eq. 6.
         num_negatives_o: M for instances.
-        temperature: τ.
+        temperature: τ of Eq. 6.
         nce_dim: width of H.
     """
     )
