@@ -126,7 +126,8 @@ def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
 def table(figures: Mapping[str, float], scenes: int) -> str:
     """The figures for a terminal: a row a distance, columns before, colour transfer and after."""
     columns = (BEFORE, TRANSFER, AFTER)
-    rows = [[f"distance to the truth, {scenes} test scenes", *(column.replace("_", " ") for column in columns)]]
+    title = f"distance to the truth, {scenes} test scene{'' if scenes == 1 else 's'}"
+    rows = [[title, *(column.replace("_", " ") for column in columns)]]
     for name, distance in DISTANCES.items():
         numbers = [figures.get(f"{name}/{column}") for column in columns]
         if any(number is not None for number in numbers):
