@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ class MGUITConfig:
         memory: "class": pixels use the items of their class (Table 4, "cm"); "single": one memory for all, without
             boxes ("sm").
         memory_loss: "contrastive" (Eq. 8; Table 4, "cl") or "triplet" ("tl").
-        update: rule of the memory's update, "paper" (Eq. 5-6) or "published", that of the authors' code.
+        update: rule of the memory's update, "paper" (Eq. 5-6), with which the items of a class become alike, or
+            "published", that of the authors' code, which keeps them apart.
         temperature: τ of Eq. 8; the paper prints none.
         margin: margin of the triplet loss.
         gan: domain adversarial loss, "nonsaturating", "lsgan" or "wgan".
@@ -59,6 +60,7 @@ class MGUITConfig:
         lambda_key: λ_k^con, weight of the feature contrastive loss of the keys.
         lambda_value: λ_v^con, weight of that of the values.
         lr: learning rate of Adam.
+        lr_content: that of the content discriminator; DRIT's, which keeps it from winning.
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
@@ -93,6 +95,7 @@ class MGUITConfig:
     lambda_key: float = 1.0
     lambda_value: float = 0.5
     lr: float = 1e-4
+    lr_content: float = 4e-5
     beta1: float = 0.9
     beta2: float = 0.999
     epochs: int = 30
@@ -166,8 +169,9 @@ class MGUIT(Method):
 
     def phases(self) -> list[Phase]:
         adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
+        judges = replace(adam, lrs={"D_c": self.config.lr_content})
         return [
-            Phase("discriminator", ("D", "D_c"), self.discriminator_loss, adam),
+            Phase("discriminator", ("D", "D_c"), self.discriminator_loss, judges),
             Phase("generator", ("G", "E_s"), self.generator_loss, adam, frozen=("D", "D_c"), after=self.update_memory),
         ]
 

@@ -24,7 +24,8 @@ class ClassMemory(nn.Module):
     ``update`` chooses how pixels write into the items of their class:
 
     - "paper": Eq. 5-6. Each item takes from all pixels, by a softmax over them: key ← unit(key + Σ β c over both
-      domains), value ← unit(value + Σ β s of its domain).
+      domains), value ← unit(value + Σ β s of its domain). The cosine in that softmax has no temperature, so all pixels
+      weigh nearly the same, and the items of a class come to be one and the same within some hundred updates.
     - "published": as the authors' code. Only the pixels whose nearest item it is count, with the same β:
       key ← unit(½ key + ¼ Σ β c of each domain), value ← ½ value + ½ norm(Σ β s), where norm gives mean 0 and variance
       1 over the channels; and a class that is missing in one domain is not written at all. An item that is no pixel's

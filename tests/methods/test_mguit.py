@@ -164,6 +164,8 @@ def test_each_phase_trains_its_own_networks() -> None:
     method, batch, shared = method_of(), batch_of(), {}
     discriminator, generator = method.phases()
     assert (discriminator.networks, generator.networks) == (("D", "D_c"), ("G", "E_s"))
+    assert (discriminator.optimizer.lr_of("D"), discriminator.optimizer.lr_of("D_c")) == (1e-4, 4e-5)
+    assert {generator.optimizer.lr_of(name) for name in generator.networks} == {1e-4}
     assert generator.frozen == ("D", "D_c") and generator.after is not None and discriminator.after is None
     discriminator.loss(batch, shared)["loss"].backward()
     assert all(p.grad is None for network in (method.G, method.E_s) for p in network.parameters())

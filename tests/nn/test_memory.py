@@ -87,6 +87,20 @@ def test_published_update_keeps_what_no_pixel_is_nearest_to() -> None:
 
 
 @pytest.mark.parametrize("rule", ["paper", "published"])
+def test_only_the_published_update_keeps_items_apart(rule: str) -> None:
+    """Features around two directions, and an item for each of them."""
+    torch.manual_seed(0)
+    memory = ClassMemory((2,), 8, 4, update=rule)
+    centres = F.normalize(torch.randn(2, 8), dim=1)
+    for _ in range(100):
+        rows = centres[torch.randint(2, (30,))] + 0.1 * torch.randn(30, 8)
+        content = F.normalize(rows, dim=1).T.reshape(1, 8, 5, 6)
+        memory.update([content] * 2, [torch.randn(1, 4, 5, 6)] * 2)
+    alike = memory.keys[0] @ memory.keys[1]
+    assert alike > 0.999 if rule == "paper" else alike < centres[0] @ centres[1] + 0.1
+
+
+@pytest.mark.parametrize("rule", ["paper", "published"])
 def test_update_takes_no_gradient(rule: str) -> None:
     memory = ClassMemory((2, 2), 4, 3, 2, update=rule)
     contents = [torch.randn(1, 4, 2, 2, requires_grad=True) for _ in range(2)]
