@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import cuda, cuda_cases, floors, peak_memory, report, run, targets
+from benchmarks import bench_step, cuda, cuda_cases, floors, peak_memory, report, run, targets
 from benchmarks.case import BOTH, Case, op_case
+from cgcl_fast.methods import METHODS
 
 MACHINE = {
     "device": "cpu",
@@ -268,3 +269,21 @@ def test_enco_is_judged_by_the_step_of_cut(tmp_path: Path) -> None:
     assert ["| met |" in line for line in lines] == [True, False]
     assert "at most 75%" in lines[0] and "62%" in lines[0] and "at most 50%" in lines[1] and "55%" in lines[1]
     assert not any(result.op == "enco step" for result in report.headline(results))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batch_of_a_step_has_what_the_method_asks_for(method: str) -> None:
+    batch = bench_step.batch_of(method, 256, "cpu")
+    needs = METHODS[method].needs(METHODS[method].Config())
+    count, side = (needs.crops.count, needs.crops.size) if needs.crops else (1, 256)
+    assert batch["A"].shape == batch["B"].shape == (count, 3, side, side)
+    assert ("A_classes" in batch) == (needs.classes is not None)
+    if needs.random_pairs:
+        assert batch["A_domain"] != batch["B_domain"]
+    if needs.object_size:
+        assert bool(batch["A_has_object"]) and bool(batch["B_has_object"])
+
+
+def test_every_method_has_a_step_in_the_cost_table() -> None:
+    steps = {case.op for case in bench_step.CASES if case.shape.startswith("(1, 3, 256, 256)")}
+    assert steps == {f"{method} step" for method in METHODS}
