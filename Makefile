@@ -1,4 +1,4 @@
-# make demo    install into .venv and train CUT on the built-in street scenes, on the CPU
+# make demo    install into .venv and train CGCL on the built-in street scenes, on the CPU
 # make test    install into .venv with the test extras and run everything that CI runs
 # make gpu     build, test, sanitize and time on a GPU, with what a PyTorch image has; DRY_RUN=1 needs no GPU
 # make bench   time the ops and a training step beside eager PyTorch and torch.compile
@@ -16,8 +16,9 @@ DEMO = runs/demo
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
 	rm -rf $(DEMO)
-	$(BIN)/python -m cgcl_fast.train cut --output $(DEMO)
-	@echo "Sample grid, each row a sunny street, its translation to night and the truth: $$(ls $(CURDIR)/$(DEMO)/samples/*.png | tail -n 1)"
+	$(BIN)/python -m cgcl_fast.train --output $(DEMO)
+	@echo "Sample grid, a street a row, and for each domain a translation by a reference, by a random style, and the truth:"
+	@ls $(CURDIR)/$(DEMO)/samples/*.png | tail -n 1
 
 test: lint pytest bench-smoke sanitize
 

@@ -32,7 +32,7 @@ from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.metrics import evaluation_of, table
 from cgcl_fast.networks.files import generator_bytes
 
-DEFAULT_METHOD = "cut"
+DEFAULT_METHOD = "cgcl"
 
 MAY_CHANGE = frozenset(
     ("compile", "data", "device", "epochs", "keep", "log_every", "output", "resume", "save_every", "steps", "workers")
