@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cgcl_fast import train, translate
+from cgcl_fast.data.streets.__main__ import main as write_streets
 from cgcl_fast.engine import Trainer
 from cgcl_fast.methods import METHODS
 
@@ -23,6 +24,9 @@ CROPS = ["--ngf", "1", "--ndf", "1", "--num-crops", "2", "--crop-size", "16", "-
 TINY_OF = {"cgl": DOMAINS, "cgcl": [*DOMAINS, "--nce-dim", "8"], "mguit": MGUIT, "sincut": CROPS}
 """Where the method's own sizes are others."""
 
+DOMAINS_OF = ("cgl", "cgcl")
+"""Methods of any number of domains."""
+
 TO = {"cgl": ["--domain", "night", "--style", "3"], "cgcl": ["--domain", "rainy"], "mguit": ["--style", "5"]}
 """What a method of several domains or styles is told."""
 
@@ -31,17 +35,31 @@ class Killed(BaseException):
     """Nothing in the engine may catch it: as with a kill, nothing is saved."""
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Image files with boxes: of two domains, and of one folder for each domain."""
+    root = tmp_path_factory.mktemp("images")
+    for layout in ("two-domain", "domains"):
+        write = ["--output", str(root / layout), "--layout", layout, "--size", "48", "--count", "3"]
+        assert write_streets([*write, "--test-count", "2"]) == 0
+    return {method: root / ("domains" if method in DOMAINS_OF else "two-domain") for method in METHODS}
+
+
+@pytest.mark.parametrize("source", ["streets", "files"])
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_and_resumed_gives_the_same_weights(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, source: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = [method, *TINY, *TINY_OF.get(method, []), "--steps", "20", "--save-every", "8"]
+    steps, every, last = (20, 8, 11) if source == "streets" else (6, 2, 3)
+    run = [method, *TINY, *TINY_OF.get(method, []), "--steps", str(steps), "--save-every", str(every)]
+    if source == "files":
+        run += ["--data", str(folders[method])]
     assert train.main([*run, "--output", str(tmp_path / "whole")]) == 0
 
     step = Trainer.train_step
 
     def killed(trainer: Trainer, parts: list) -> dict:
-        if trainer.step == 11:
+        if trainer.step == last:
             raise Killed
         return step(trainer, parts)
 
@@ -49,7 +67,7 @@ def test_killed_and_resumed_gives_the_same_weights(
     with pytest.raises(Killed):
         train.main([*run, "--output", str(tmp_path / "killed")])
     monkeypatch.undo()
-    assert last_state(tmp_path / "killed")["step"] == 8
+    assert last_state(tmp_path / "killed")["step"] == every
     assert train.main(["--resume", "--output", str(tmp_path / "killed")]) == 0
     assert_same(last_state(tmp_path / "killed"), last_state(tmp_path / "whole"), method)
     assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
