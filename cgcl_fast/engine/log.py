@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
@@ -31,6 +32,19 @@ def image_grid(images: Mapping[str, Tensor], rows: int = 8) -> Tensor:
     columns = [column.expand(-1, 3, -1, -1) if column.shape[1] == 1 else column for column in columns]
     interleaved = torch.stack(columns, dim=1).flatten(0, 1)
     return make_grid(interleaved, nrow=len(columns), normalize=True, value_range=(-1, 1), padding=2)
+
+
+def with_captions(grid: Image.Image, names: Sequence[str]) -> Image.Image:
+    """The grid with the name of each column above it, a word a line, since columns may be narrow."""
+    font = ImageFont.load_default(10)
+    lines = max(name.count(" ") + 1 for name in names)
+    captioned = Image.new("RGB", (grid.width, grid.height + 12 * lines + 2))
+    captioned.paste(grid, (0, captioned.height - grid.height))
+    draw = ImageDraw.Draw(captioned)
+    for column, name in enumerate(names):
+        centre = (column + 0.5) * (grid.width - 2) / len(names) + 1
+        draw.multiline_text((centre, 0), name.replace(" ", "\n"), font=font, anchor="ma", align="center", spacing=2)
+    return captioned
 
 
 class RunLog:
@@ -84,12 +98,12 @@ class RunLog:
 
     def images(self, step: int, images: Mapping[str, Tensor]) -> Path:
         """Write the sample grid of ``step`` as PNG and into TensorBoard."""
-        from torchvision.transforms.functional import to_pil_image
+        from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-        grid = image_grid(images)
+        picture = with_captions(to_pil_image(image_grid(images)), list(images))
         path = self.samples / f"step_{step:08d}.png"
-        write_atomically(path, lambda file: to_pil_image(grid).save(file, format="PNG"))
-        self.board.add_image("samples", grid, step)
+        write_atomically(path, lambda file: picture.save(file, format="PNG"))
+        self.board.add_image("samples", pil_to_tensor(picture), step)
         self.last_grid = path
         return path
 

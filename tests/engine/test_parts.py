@@ -8,9 +8,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cgcl_fast.engine import linear_decay, preserved_rng, rng_state, set_rng_state
-from cgcl_fast.engine.log import image_grid
+from cgcl_fast.engine.log import image_grid, with_captions
 
 
 def draw() -> list[float]:
@@ -48,3 +49,14 @@ def test_image_grid_has_one_column_a_name_and_one_row_an_image() -> None:
     grid = image_grid({"a": torch.full((3, 3, 4, 4), -1.0), "b": torch.ones(3, 1, 4, 4)}, rows=2)
     assert grid.shape == (3, 2 * 6 + 2, 2 * 6 + 2)
     assert grid[:, 2:6, 2:6].max() == 0 and grid[:, 2:6, 8:12].min() == 1
+
+
+def test_captions_stand_above_their_columns() -> None:
+    grid = Image.new("RGB", (2 * 62 + 2, 64), (9, 9, 9))
+    picture = with_captions(grid, ["source", "night truth"])
+    above = picture.height - grid.height
+    assert picture.crop((0, above, *picture.size)).tobytes() == grid.tobytes()
+    for left, right, low in ((0, 63, 12), (63, 126, 24)):  # the second name has two lines
+        box = picture.crop((left, 0, right, above)).convert("L").point(lambda value: 255 * (value > 60)).getbbox()
+        assert box is not None and box[0] > 0 and box[2] < 63 and low - 12 <= box[3] <= low + 2
+
