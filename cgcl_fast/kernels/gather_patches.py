@@ -25,7 +25,7 @@ from ._map import offsets
 
 # Elements of a program: few, since what the kernels wait for is memory and not its bandwidth.
 TILE, TILE_BACKWARD = 512, 256
-BLOCK_IDS = 64  # ids that are compared at a time
+BLOCK_IDS = 128  # ids that are compared at a time
 
 
 @triton.jit
