@@ -90,7 +90,7 @@ def test_a_run_leaves_config_log_grids_and_checkpoints(finished: Path) -> None:
     grids = sorted((finished / "samples").iterdir())
     assert [grid.stem for grid in grids] == [f"step_{n:08d}" for n in (0, 4, 8, 12)]
     with Image.open(grids[0]) as first, Image.open(grids[-1]) as last:
-        assert first.size == last.size == (3 * 34 + 2, 4 * 34 + 2)  # source, translated, truth
+        assert first.size == last.size == (3 * 34 + 2, 14 + 4 * 34 + 2)  # captions over source, translated, truth
         assert first.tobytes() != last.tobytes()
     figures = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in figures] == [0, 4, 8, 12]
@@ -197,7 +197,7 @@ def test_options_come_from_the_command_line_the_file_the_preset_and_the_method(t
     file.write_text("method: fastcut\nngf: 12\nbatch_size: 2\n")
     options = resolve(["--batch-size=3", "--config", str(file)])
     assert (options.method, options.ngf, options.batch_size) == ("fastcut", 12, 3)
-    assert options.lambda_x == 10 and options.size < 256 and options.steps is not None
+    assert options.lambda_y == 0 and options.size < 256 and options.steps is not None
     assert options.output == Path("runs/fastcut")
     options = resolve(["--data", "somewhere", "cut", "--epochs", "7"])
     assert (options.method, options.ngf, options.size, options.steps, options.epochs) == ("cut", 64, 256, None, 7)
