@@ -2,8 +2,8 @@
 
     python -m benchmarks.pictures RUN... --output OUT.png [--size 64] [--scenes 3] [--zoom 2]
 
-A RUN is a run's folder (its newest checkpoint is taken) of a method from sunny to night, or of several domains, of which
-night is taken in the style of a night scene. The first column is the source, the last one the truth.
+A RUN is a run's folder (its newest checkpoint is taken) of a method from sunny to night, or of several domains, of
+which night is taken in the style of a night scene. The first column is the source, the last one the truth.
 """
 
 from __future__ import annotations
