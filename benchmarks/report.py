@@ -265,8 +265,8 @@ def cost_table(results: list[Result]) -> str:
                 "" if total is None else f"{total / 1e6:.3f}",
                 "" if seconds is None else f"{seconds / steps_in(result):.2f}",
                 times(relative(result, cut)),
-                mebibytes(result.memory(RESIDENT_MEMORY, "cgcl_fast")),
-                mebibytes(result.memory(OWN_MEMORY, "cgcl_fast")),
+                mebibytes(result.memory(RESIDENT_MEMORY, "cgcl_fast")) or "not measured",
+                mebibytes(result.memory(OWN_MEMORY, "cgcl_fast")) or "not measured",
                 PAPER_SECONDS.get((method, note), ""),
             ]
         )
