@@ -49,7 +49,7 @@ PAPERS = {
                "ndf": 8, "n_blocks": 6, "nce_layers": (0, 2, 4), "num_patches": 1, "temperature": 0.07,
                "gan": "nonsaturating", "lambda_nce": 4.0, "lambda_idt": 1.0, "lambda_r1": 1.0, "lr": 2e-3,
                "beta1": 0.0, "beta2": 0.99, "epochs at full rate": 8, "decay_epochs": 8},
-    "mguit": {"size": 360, "preprocess": "crop", "batch_size": 1, "ngf": 64, "init_gain": 0.001,
+    "mguit": {"size": 360, "preprocess": "scale_shortside_and_crop", "batch_size": 1, "ngf": 64, "init_gain": 0.001,
               "classes": ("car", "person", "sign"), "items": (5, 3, 2), "background_items": 10, "memory": "class",
               "memory_loss": "contrastive", "update": "paper", "lambda_self": 10.0, "lambda_cycle": 10.0,
               "lambda_content": 1.0, "lambda_gan": 1.0, "lambda_kl": 0.01, "lambda_latent": 10.0, "lambda_key": 1.0,

@@ -18,7 +18,8 @@ from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.images import to_tensor
 
-PREPROCESS = ("resize_and_crop", "crop", "scale_width", "none")
+_RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop")
+PREPROCESS = (*_RESIZE_AND_CROP, "crop", "scale_width", "none")
 
 LEAST_BOX = 1.0
 """A box of which less than this many pixels a side is left in the image is dropped."""
@@ -70,25 +71,26 @@ def round_to_multiple(length: float, multiple: int) -> int:
 class Preprocess:
     """One of the ``preprocess`` modes of CUT and CycleGAN, for training (random) or for testing (the same every time).
 
-    =================  ==========================================  ==========================================
-    mode               training                                    testing
-    =================  ==========================================  ==========================================
-    resize_and_crop    resize to load_size x load_size (aspect     resize to size x size
-                       not kept), random crop of size x size
-    crop               random crop of size x size at native        centre crop of size x size
-                       resolution
-    scale_width        resize to width load_size, aspect kept      the same
-    none               native size                                 the same
-    =================  ==========================================  ==========================================
+    ========================  ===============================================  ==========================
+    mode                      training                                         testing
+    ========================  ===============================================  ==========================
+    resize_and_crop           resize to load_size x load_size (aspect not      resize to size x size
+                              kept), random crop of size x size
+    scale_shortside_and_crop  resize the short side to load_size, aspect       resize the short side
+                              kept, random crop of size x size                 to size, centre crop
+    crop                      random crop of size x size at native resolution  centre crop of size x size
+    scale_width               resize to width load_size, aspect kept           the same
+    none                      native size                                      the same
+    ========================  ===============================================  ==========================
 
     In training a horizontal flip with probability 1/2 follows if ``flip``. Sides are rounded to the nearest multiple of
     ``multiple``, which the networks need. An image smaller than the crop is enlarged first, keeping its aspect.
 
     Args:
         mode: see the table.
-        size: side of what ``resize_and_crop`` and ``crop`` give.
-        load_size: see the table; None: 286/256 of ``size`` for ``resize_and_crop`` (the published 286 for 256) and
-            ``size`` for ``scale_width``.
+        size: side of the crops.
+        load_size: see the table; None: 286/256 of ``size`` for ``resize_and_crop`` (the published 286 for 256), else
+            ``size``.
         train: random crops and flips.
         flip: flip half of the images in training.
         multiple: what sides are rounded to.
@@ -119,20 +121,20 @@ class Preprocess:
         self.size = round_to_multiple(size, multiple)
         if load_size is None:
             load_size = round(self.size * 286 / 256) if mode == "resize_and_crop" else self.size
-        elif mode == "resize_and_crop" and train and load_size < size:
+        elif mode in _RESIZE_AND_CROP and train and load_size < size:
             raise ValueError(f"load_size must be at least size {size}, got {load_size}")
         # Never below the rounded size: a crop must fit.
-        self.load_size = max(load_size, self.size) if mode == "resize_and_crop" else load_size
+        self.load_size = load_size if mode == "scale_width" else max(load_size, self.size)
 
     @property
     def fixed_size(self) -> bool:
         """Whether every image comes out with the same size, so that images can be stacked to a batch."""
-        return self.mode in ("resize_and_crop", "crop")
+        return self.mode not in ("scale_width", "none")
 
     @property
     def reads_at_least(self) -> tuple[int, int] | None:
         """(height, width) that is enough to decode (``at_least`` of :func:`cgcl_fast.data.read_image`); None: all."""
-        return (self.load_size, self.load_size) if self.mode == "resize_and_crop" else None
+        return (self.load_size, self.load_size) if self.mode in _RESIZE_AND_CROP else None
 
     def __call__(self, image: Image.Image, rng: random.Random | None = None, *, load_size: int | None = None) -> Tensor:
         """PIL RGB image -> float32 (3,H,W) in [-1,1].
@@ -167,7 +169,7 @@ class Preprocess:
             view = _View(image, tv_tensors.BoundingBoxes(boxes.to(torch.float32), format="XYXY", canvas_size=size))
         if self.mode == "resize_and_crop":
             view = self._resize_and_crop(view, rng, self.load_size if load_size is None else load_size)
-        elif self.mode == "crop":
+        elif self.fixed_size:
             view = self._crop(view, rng)
         else:
             view = self._whole(view)
@@ -189,9 +191,13 @@ class Preprocess:
         return view.crop(top, left, self.size, self.size)
 
     def _crop(self, view: _View, rng: random.Random | None) -> _View:
-        # The window is cut before it is enlarged: enlarging all of a long thin image could take gigabytes.
+        # The window is cut before it is resized: enlarging all of a long thin image could take gigabytes.
         width, height = view.image.size
-        window = min(self.size, width, height)
+        short = min(width, height)
+        if self.mode == "crop":
+            window = min(self.size, short)
+        else:
+            window = max(1, round(short * self.size / self.load_size)) if self.train else short
         rng = rng if self.train else None
         left, top = _offset(width - window, rng), _offset(height - window, rng)
         return view.crop(top, left, window, window).resize(self.size, self.size)

@@ -246,7 +246,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         if other is not None:
             raise ValueError(
                 f"images of one batch must have one size, got {_extent(first)} and {_extent(other)} in domain {name}: "
-                "use batch_size 1, or preprocess resize_and_crop or crop"
+                "use batch_size 1, or a preprocess mode that crops"
             )
         batch[name] = torch.cat(values) if first.dim() == 4 else torch.stack(values)
     return batch

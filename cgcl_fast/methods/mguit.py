@@ -25,8 +25,8 @@ MEMORIES = ("class", "single")
 
 @dataclass
 class MGUITConfig:
-    """Options of MGUIT; the defaults are the paper's (Sec. 4.1, with DRIT's weights), for images whose short side is
-    360 pixels, cut to 360x360 (preprocess crop, size 360), and batch size 1.
+    """Options of MGUIT; the defaults are the paper's (Sec. 4.1, with DRIT's weights), for images scaled to a
+    short side of 360 pixels and cut to 360x360 (preprocess scale_shortside_and_crop, size 360), and batch size 1.
 
     Args:
         input_nc: channels of the images.

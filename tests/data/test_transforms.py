@@ -58,6 +58,22 @@ def test_resize_and_crop_takes_a_window_of_the_resized_image():
     assert sum(torch.equal(crop, window) for window in windows) == 1
 
 
+def test_scale_shortside_keeps_the_aspect():
+    mode = "scale_shortside_and_crop"
+    image = picture(80, 40)
+    centre = image.crop((20, 0, 60, 40)).resize((16, 16), Image.Resampling.BICUBIC)
+    expected = torch.from_numpy(np.array(centre)).permute(2, 0, 1) / 127.5 - 1
+    assert torch.equal(Preprocess(mode, size=16, load_size=20, train=False)(image), expected)
+    squares = [image.crop((x, 0, x + 40, 40)).resize((16, 16), Image.Resampling.BICUBIC) for x in range(41)]
+    known = [torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1 for square in squares]
+    train = Preprocess(mode, size=16, flip=False)
+    assert all(any(torch.equal(train(image, random.Random(s)), one) for one in known) for s in range(10))
+    part = Preprocess(mode, size=16, load_size=20, flip=False)  # a window of 32 of the 40 rows
+    boxes = torch.tensor([[0.0, 0.0, 80.0, 40.0]])
+    assert part.apply(image, boxes, random.Random(0)).boxes.tolist() == [[0, 0, 16, 16]]
+    assert part.reads_at_least == (20, 20)
+
+
 def test_every_offset_and_both_flips_occur():
     transform = Preprocess("crop", size=4, train=True)
     image = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6)[..., None].repeat(3, axis=2))
@@ -102,17 +118,21 @@ def test_default_load_size_is_the_published_ratio():
 
 
 def test_a_thin_image_is_cropped_without_being_enlarged_whole():
-    tensor = Preprocess("crop", size=64)(picture(1, 30000), random.Random(0))
-    assert tensor.shape == (3, 64, 64)
+    for mode in ("crop", "scale_shortside_and_crop"):
+        assert Preprocess(mode, size=64)(picture(1, 30000), random.Random(0)).shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "zoom"}, "preprocess must be one of resize_and_crop, crop, scale_width, none, got 'zoom'"),
+        ({"mode": "zoom"}, f"preprocess must be one of {', '.join(PREPROCESS)}, got 'zoom'"),
         ({"size": 0}, "size must be a positive integer, got 0"),
         ({"size": 64.0}, "size must be a positive integer, got 64.0"),
         ({"size": 64, "load_size": 32}, "load_size must be at least size 64, got 32"),
+        (
+            {"mode": "scale_shortside_and_crop", "size": 64, "load_size": 32},
+            "load_size must be at least size 64, got 32",
+        ),
         ({"multiple": -4}, "multiple must be a positive integer, got -4"),
     ],
 )

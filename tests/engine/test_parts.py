@@ -59,4 +59,3 @@ def test_captions_stand_above_their_columns() -> None:
     for left, right, low in ((0, 63, 12), (63, 126, 24)):  # the second name has two lines
         box = picture.crop((left, 0, right, above)).convert("L").point(lambda value: 255 * (value > 60)).getbbox()
         assert box is not None and box[0] > 0 and box[2] < 63 and low - 12 <= box[3] <= low + 2
-
