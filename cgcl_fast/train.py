@@ -320,6 +320,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         report(outcome, steps, output)
         if outcome.figures and evaluation is not None:
             print(table(outcome.figures, evaluation.scenes))
+    accelerator.end_training()  # leaves the group of processes
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

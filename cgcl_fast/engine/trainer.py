@@ -153,8 +153,11 @@ def make_accelerator(*, device: str = "auto", precision: str = "fp32", accumulat
         raise ValueError("device is cuda, but this PyTorch finds no CUDA device here")
     if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
         raise ValueError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    # Told of the CPU only where that is meant, Accelerate would take processes on a machine without accelerators for
+    # strangers, each with the whole data and the same files.
+    on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     return Accelerator(
-        cpu=device == "cpu",
+        cpu=on_cpu,
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulate,
         # A phase may leave parameters out in some steps (a loss that is off, a layer that is not sampled).

@@ -13,16 +13,10 @@ from cgcl_fast.data.streets.__main__ import main as write_streets
 from cgcl_fast.engine import Trainer
 from cgcl_fast.methods import METHODS
 
+from .tiny import TINY, TINY_OF
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
-
-TINY = ["--size", "32", "--ngf", "4", "--ndf", "4", "--n-blocks", "5", "--device", "cpu", "--log-every", "1"]
-
-DOMAINS = ["--n-blocks", "1", "--object-size", "16", "--d-layers", "3", "--style-dim", "3", "--mlp-dim", "8"]
-MGUIT = ["--style-nc", "6", "--d-layers", "3", "--n-scales", "2", "--content-layers", "1", "--init-gain", "0.1"]
-CROPS = ["--ngf", "1", "--ndf", "1", "--num-crops", "2", "--crop-size", "16", "--most-width", "48"]
-TINY_OF = {"cgl": DOMAINS, "cgcl": [*DOMAINS, "--nce-dim", "8"], "mguit": MGUIT, "sincut": CROPS}
-"""Where the method's own sizes are others."""
 
 DOMAINS_OF = ("cgl", "cgcl")
 """Methods of any number of domains."""
