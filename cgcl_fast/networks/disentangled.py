@@ -101,7 +101,16 @@ class UpConv(nn.Conv2d):
         weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row's parity, taps, column's parity, taps
         weight = weight.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
         bias = self.bias.repeat_interleave(4) if self.bias is not None else None
-        return F.pixel_shuffle(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, bias), 2)
+        return F.pixel_shuffle(F.conv2d(_replicate_pad(x), weight, bias), 2)
+
+
+def _replicate_pad(x: Tensor) -> Tensor:
+    """A replication padding of 1. Compiled code of F.pad's gradient stops with an assertion where x is channels_last:
+    PyTorch 2.15's inductor takes the gradient for contiguous."""
+    if torch.compiler.is_compiling():
+        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+        return torch.cat([x[..., :1], x, x[..., -1:]], 3)
+    return F.pad(x, (1, 1, 1, 1), mode="replicate")
 
 
 def _fold(weight: Tensor, dim: int) -> Tensor:

@@ -187,3 +187,16 @@ def test_compile_reaches_the_networks_that_a_step_calls() -> None:
     generator.compile(backend="aot_eager")
     compiled = [network._compiled_call_impl for network in (generator.content, generator.style, generator.decoder)]
     assert None not in compiled
+
+
+def test_compiled_doubling_has_its_gradient_for_maps_in_channels_last_order() -> None:
+    torch._dynamo.reset()
+    conv = UpConv(4, 4)
+    maps = torch.randn(2, 4, 6, 5).contiguous(memory_format=torch.channels_last)
+
+    def gradient(run: object) -> torch.Tensor:
+        x = maps.clone().requires_grad_()
+        run(torch.relu(x)).square().sum().backward()  # type: ignore[operator]
+        return x.grad
+
+    torch.testing.assert_close(gradient(torch.compile(conv, fullgraph=True)), gradient(conv))
