@@ -27,7 +27,7 @@ def to_night(generator: nn.Module, source: Tensor, reference: Tensor) -> Tensor:
     """(B, 3, H, W) translated; ``reference`` gives the style where the generator takes one."""
     if not isinstance(generator, StyledGenerator):
         return translate_any_size(generator, source)
-    domain = 1 if len(generator.domains) == 2 else generator.domain_index("night")
+    domain = generator.domain_index(None if len(generator.domains) == 2 else "night")
     try:
         style = generator.style_of(reference, domain)
     except ValueError:  # it has no styles of images, but one of its own
