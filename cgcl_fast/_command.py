@@ -27,6 +27,12 @@ class UsageError(Exception):
 class Parser(ArgumentParser):
     """Raises :class:`UsageError` instead of printing the usage and leaving."""
 
+    def parse_args(self, *arguments: Any, **more: Any) -> Any:
+        try:
+            return super().parse_args(*arguments, **more)
+        except RecursionError as error:
+            raise UsageError("a value is nested too deeply (see --help)") from error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = re.sub(r'Parser key "([^"]+)":', r"--\1:", str(message))
         message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
@@ -51,19 +57,12 @@ def as_usage_error() -> Iterator[None]:
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
-    """``--batch-size`` and ``--batch_size`` are the same option; and ``--config FILE`` comes first, so that what stands
-    on the command line wins over the file."""
-    spelled = [
+    """``--batch-size`` and ``--batch_size`` are the same option."""
+    return [
         "--" + name.replace("-", "_") + equals + value if argument.startswith("--") else argument
         for argument in arguments
         for name, equals, value in [argument[2:].partition("=")]
     ]
-    for index, argument in enumerate(spelled):
-        if argument.startswith("--config="):
-            return [spelled.pop(index), *spelled]
-        if argument == "--config" and index + 1 < len(spelled):
-            return [spelled.pop(index), spelled.pop(index), *spelled]
-    return spelled
 
 
 def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:

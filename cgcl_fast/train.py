@@ -11,24 +11,26 @@ import argparse
 import json
 import logging
 import logging.handlers
+import os
 import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import Namespace
 
 from cgcl_fast import configs
 from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
 from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
+from cgcl_fast.methods.options import Config, Count, CountOrZero, Side, Within, check
 from cgcl_fast.metrics import evaluation_of, table
 from cgcl_fast.networks.files import generator_bytes
 
@@ -73,35 +75,26 @@ class RunOptions:
 
     data: Path | None = None
     output: Path | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    size: int = 256
-    load_size: int | None = None
+    steps: Count | None = None
+    epochs: Count | None = None
+    size: Side = 256
+    load_size: Side | None = None
     preprocess: str = "resize_and_crop"
     flip: bool = True
-    limit: int | None = None
-    batch_size: int = 1
-    accumulate: int = 1
-    seed: int = 0
-    save_every: int | None = None
-    log_every: int = 10
-    eval_images: int = 16
-    keep: int = 3
-    workers: int | None = None
+    limit: Count | None = None
+    batch_size: Count = 1
+    accumulate: Count = 1
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
+    save_every: Count | None = None
+    log_every: Count = 10
+    eval_images: CountOrZero = 16
+    keep: Count = 3
+    workers: Annotated[int, Within(0, 1024)] | None = None
     device: str = "auto"
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "size", "batch_size", "accumulate", "save_every", "log_every", "keep"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("workers", "eval_images"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie in 0..2**32-1, got {self.seed}")
+        check(self)
 
 
 def make_parser(method: str) -> Parser:
@@ -113,7 +106,7 @@ def make_parser(method: str) -> Parser:
         description=f"Options of {method}{' (the default)' if method == DEFAULT_METHOD else ''}. "
         "Names may be spelled with - or _.",
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of options, as a run's config.yaml.")
+    parser.add_argument("--config", type=Path, help="YAML file of options, as a run's config.yaml.")
     parser.add_argument(
         "--preset",
         choices=configs.PRESETS,
@@ -142,13 +135,21 @@ def split_method(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, rest
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_options(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read ({one_line(getattr(error, 'strerror', None) or error)})") from error
-    if not isinstance(found, dict):
+        found = read_yaml(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UsageError(one_line(error)) from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise UsageError(f"{path}: must hold options as 'name: value', got {type(found).__name__}")
+    for name in ("method", "output"):
+        if not isinstance(found.get(name, ""), str):
+            raise UsageError(f"{path}: {name} must be a name, got {type(found[name]).__name__}")
+    for name in ("config", "resume"):
+        if name in found:
+            raise UsageError(f"{path}: {name} is for the command line only")
     return found
 
 
@@ -165,8 +166,9 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     look.add_argument("--output", type=Path)
     look.add_argument("--resume", action="store_true")
     first, _ = look.parse_known_args(rest)
+    from_file: dict[str, Any] = {}
     if first.config is not None:
-        from_file = read_yaml(first.config)
+        from_file = read_options(first.config)
         method = method or from_file.get("method")
         first.output = first.output or from_file.get("output")
     output = Path(first.output or Path("runs") / (method or DEFAULT_METHOD))
@@ -175,7 +177,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     if first.resume:
         if not (output / "config.yaml").is_file():
             raise UsageError(f"--resume: {output} holds no run to resume (no config.yaml)")
-        saved = read_yaml(output / "config.yaml")
+        saved = read_options(output / "config.yaml")
         if method is not None and saved.get("method") != method:
             raise UsageError(f"--resume: {output} holds a run of {saved.get('method')}, not of {method}")
         method = saved.get("method")
@@ -184,7 +186,10 @@ def resolve(arguments: Sequence[str]) -> Namespace:
         raise UsageError(f"METHOD must be one of {', '.join(METHODS)}, got {method!r}")
 
     parser = make_parser(method)
-    given = parser.parse_args(rest, defaults=False).as_dict()
+    given = {
+        **parser.parse_object(from_file, defaults=False).as_dict(),
+        **parser.parse_args(rest, defaults=False).as_dict(),
+    }
     given.pop("config", None)
     if given.get("method", method) != method:
         raise UsageError(f"the config file is for {given['method']}, not for {method}")
@@ -210,7 +215,7 @@ def save_config(options: Namespace, folder: Path) -> None:
     """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
     values = {name: value for name, value in options.as_dict().items() if name not in ("config", "preset", "resume")}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    text = yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
+    text = yaml_text(json.loads(json.dumps(plain)))
     write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
 
 
@@ -237,6 +242,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         if "domains" in options and not options.domains:
             options.domains = find_domains(options.data)
         config = kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+        check_networks(kind, config)
         needs = kind.needs(config)
         accelerator = make_accelerator(
             device=options.device, precision=options.precision, accumulate=options.accumulate
@@ -260,6 +266,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             seed=options.seed,
             crops=needs.crops,
         )
+        check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"
         torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
         loader = build_loader(
@@ -322,6 +329,41 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             print(table(outcome.figures, evaluation.scenes))
     accelerator.end_training()  # leaves the group of processes
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def check_networks(kind: type[Method], config: Config) -> None:
+    """Whether there can be such networks here, without the memory for them.
+
+    Raises:
+        ValueError: an option does not fit the others, or they need more memory than this machine has.
+    """
+    with torch.device("meta"):
+        method = kind(config)
+    # Weights in float32, and of those that learn the gradient and Adam's two averages.
+    needed = sum(p.numel() * (16 if p.requires_grad else 4) for p in (*method.parameters(), *method.buffers()))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(
+            f"networks of this size take {needed / 2**30:.1f} GiB to train, and this machine has {there / 2**30:.1f}: "
+            "choose fewer or narrower layers"
+        )
+
+
+def check_image(image: torch.Tensor, config: Any) -> None:
+    """Whether the networks take such images (or crops) as a step gets, (..., C, H, W).
+
+    Raises:
+        ValueError: they have other numbers of channels, or too few pixels.
+    """
+    channels, height, width = image.shape[-3:]
+    for name in ("input_nc", "output_nc"):
+        if getattr(config, name, channels) != channels:
+            raise ValueError(f"{name}: images are read with {channels} channels, got {getattr(config, name)}")
+    least = config.least_size()
+    if min(height, width) < least:
+        raise ValueError(
+            f"size: networks with these options need images of at least {least}x{least} pixels, got {width}x{height}"
+        )
 
 
 def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from cgcl_fast.data import UnreadableImageError, list_images, read_image, read_i
 from cgcl_fast.engine import make_accelerator, translate_tiled
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods.base import pad_to_multiple, translate_any_size
+from cgcl_fast.methods.options import Count, CountOrZero, Within, check
 from cgcl_fast.networks import StyledGenerator
 
 MOST_OF_STYLE = 512  # pixels of the longer side of an image that a style is taken from
@@ -58,21 +59,18 @@ class TranslateOptions:
     checkpoint: Path
     input: Path
     output: Path
-    tile: int | None = None
-    overlap: int | None = None
-    batch_size: int = 1
+    tile: Annotated[int, Within(16, 10**9)] | None = None
+    overlap: CountOrZero | None = None
+    batch_size: Count = 1
     domain: str | None = None
     style: str | None = None
     device: str = "auto"
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.tile is not None and self.tile < 16:
-            raise ValueError(f"tile must be at least 16, got {self.tile}")
-        if self.overlap is not None and (self.tile is None or not 0 <= self.overlap < self.tile):
-            raise ValueError(f"overlap must be at least 0 and less than tile {self.tile}, got {self.overlap}")
+        check(self)
+        if self.overlap is not None and (self.tile is None or self.overlap >= self.tile):
+            raise ValueError(f"overlap: expected less than tile {self.tile}, got {self.overlap}")
 
 
 @dataclass(frozen=True)

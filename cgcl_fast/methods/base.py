@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -144,6 +144,16 @@ class Method(nn.Module):
         if "truth" in batch:
             pictures["truth"] = batch["truth"]
         return pictures
+
+
+def widths_of(network: Any, **layers: Sequence[int]) -> tuple[int, ...]:
+    """``network.layer_channels`` of the option ``layers``, whose name stands in the error where there is no such layer:
+    ``widths_of(self.G, nce_layers=config.nce_layers)``."""
+    ((name, numbers),) = layers.items()
+    try:
+        return network.layer_channels(numbers)
+    except ValueError as error:
+        raise ValueError(f"{name}: {str(error).removeprefix('feature_layers: ')}") from error
 
 
 def translate_any_size(

@@ -45,6 +45,11 @@ class DomainDiscriminator(nn.Module):
         self.src = nn.Conv2d(widths[-1], 1, 1)
         self.cls = nn.Conv2d(widths[-1], n_domains, map_size)
 
+    @staticmethod
+    def least_size(n_layers: int) -> int:
+        """The least side in pixels of an image."""
+        return 2**n_layers
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """D_src and D_cls.
 
@@ -57,7 +62,7 @@ class DomainDiscriminator(nn.Module):
         Raises:
             ValueError: ``x`` has another shape.
         """
-        channels, least = self.config["input_nc"], 2 ** len(self.convs)
+        channels, least = self.config["input_nc"], self.least_size(len(self.convs))
         if x.dim() != 4 or x.shape[1] != channels or min(x.shape[2:]) < least:
             raise ValueError(
                 f"x: expected (B, {channels}, H, W) with H and W at least {least} for {len(self.convs)} halvings, "

@@ -254,7 +254,7 @@ class MultiScaleDiscriminator(nn.Module):
         for name, value in (("ndf", ndf), ("n_layers", n_layers), ("n_scales", n_scales)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        self.least = 2 ** (n_layers + n_scales - 1)
+        self.least = self.least_size(n_layers, n_scales)
         widths = [input_nc, *(ndf * min(2**i, 8) for i in range(n_layers))]
         self.scales = nn.ModuleList()
         for _ in range(n_scales):
@@ -262,6 +262,11 @@ class MultiScaleDiscriminator(nn.Module):
             for a, b in zip(widths, widths[1:], strict=False):
                 layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
             self.scales.append(nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1)))
+
+    @staticmethod
+    def least_size(n_layers: int, n_scales: int) -> int:
+        """The least side in pixels of an image."""
+        return 2 ** (n_layers + n_scales - 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Raw outputs of each scale, large for real.

@@ -44,6 +44,12 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(a, b, 4, stride=s, padding=1) for a, b, s in zip(widths, widths[1:], strides, strict=False)
         )
 
+    @staticmethod
+    def least_size(n_layers: int) -> int:
+        """The least side in pixels of an image of which something is left: the last two convolutions take one pixel
+        each."""
+        return 3 * 2**n_layers
+
     def forward(self, x: Tensor) -> Tensor:
         """Raw outputs, large for real.
 

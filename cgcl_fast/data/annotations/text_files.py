@@ -13,14 +13,16 @@ and counted.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from cgcl_fast._yaml import read_yaml
 from cgcl_fast.data.annotations.annotation import Annotation, annotation, bytes_of, text_of
-from cgcl_fast.data.images import IMAGE_SUFFIXES
+from cgcl_fast.data.images import IMAGE_SUFFIXES, printable
+
+logger = logging.getLogger(__name__)
 
 NAME_FILES = ("classes.txt", "obj.names", "classes.names", "data.names", "_classes.txt", "_darknet.labels")
 """Files with the name of a YOLO class on each line."""
@@ -108,7 +110,7 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
     """Names of the YOLO classes by number, from the first of the folders that has some.
 
     They are in a ``data.yaml`` (any YAML file with ``names``: a list, or numbers to names), or in one of
-    ``NAME_FILES``, a name on each line.
+    ``NAME_FILES``, a name on each line. A YAML file that cannot be read is named in the log.
     """
     for folder in folders:
         for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
@@ -127,12 +129,16 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
 
 def _yaml_names(path: Path) -> dict[int, str]:
     try:
-        content = yaml.safe_load(text_of(bytes_of(path)))
-        names = content.get("names") if isinstance(content, dict) else None
-        if isinstance(names, str):  # "names: [a, b]" in quotes, or one name
-            names = [name for name in re.split(r"[\s,\[\]'\"]+", names) if name]
-        if isinstance(names, list):
-            names = dict(enumerate(names))
+        content = read_yaml(path, text_of)
+    except (OSError, ValueError) as error:
+        logger.warning("no names of classes: %s", printable(" ".join(str(error).split())))
+        return {}
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, str):  # "names: [a, b]" in quotes, or one name
+        names = [name for name in re.split(r"[\s,\[\]'\"]+", names) if name]
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    try:
         return {int(number): str(name) for number, name in names.items()} if isinstance(names, dict) else {}
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+    except (ValueError, TypeError, OverflowError):  # the key is no number
         return {}
