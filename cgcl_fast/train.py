@@ -249,6 +249,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         )
         rank, world = accelerator.process_index, accelerator.num_processes
         checkpoints = output / "checkpoints"
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"--output: {output} is no folder")
         if not options.resume and any(checkpoints.glob("step_*.pt")):
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
         dataset = open_dataset(
