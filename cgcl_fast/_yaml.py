@@ -38,7 +38,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             if isinstance(key, yaml.ScalarNode):
                 name = self.construct_object(key)
                 if name in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{name!r} stands there twice", problem_mark=key.start_mark)
+                    raise _refused(f"{name!r} stands there twice", key.start_mark)
                 seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -62,15 +62,17 @@ def yaml_of(text: str) -> Any:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
-                raise yaml.MarkedYAMLError(problem="aliases and tags are not read", problem_mark=event.start_mark)
+                raise _refused("aliases and tags are not read", event.start_mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} deep", problem_mark=event.start_mark)
+                raise _refused(f"nested more than {DEEPEST} deep", event.start_mark)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(" ".join(f"{getattr(error, 'problem', None) or error}{where}".split())) from error
+        raise _refused(getattr(error, "problem", None) or error, getattr(error, "problem_mark", None)) from error
+
+
+def _refused(reason: object, mark: Any) -> ValueError:
+    return ValueError(" ".join(f"{reason}{f', line {mark.line + 1}' if mark else ''}".split()))
 
 
 def read_yaml(path: Path, decode: Callable[[bytes], str] = bytes.decode) -> Any:
