@@ -107,6 +107,8 @@ class EnCoConfig(Config):
         super().__post_init__()
         if self.sampling == "dag" and self.lambda_gan == 0:
             raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
+        if self.loss == "cosine" and self.num_patches < 2:
+            raise ValueError(f"num_patches: the norms of 'cosine' need at least 2, got {self.num_patches}")
         if self.lambda_idt > 0 and self.input_nc != self.output_nc:
             raise ValueError(
                 f"lambda_idt: the identity term needs as many input as output channels, got {self.input_nc} and "

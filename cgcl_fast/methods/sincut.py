@@ -76,8 +76,8 @@ class SinCUTConfig(Config):
     minibatch_stddev: bool = True
     crops: Literal["paper", "published"] = "paper"
     num_crops: Annotated[int, Within(1, 4096)] = 16
-    crop_size: Side | None = None
-    tile_size: Side | None = None
+    crop_size: Annotated[int, Within(8, 4096)] | None = None
+    tile_size: Annotated[int, Within(8, 4096)] | None = None
     least_width: Side | None = None
     most_width: Side = 1024
     nce_layers: Layers = (0, 2, 4)

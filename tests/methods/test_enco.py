@@ -181,6 +181,7 @@ def test_learning_rates_of_the_paper() -> None:
         ({"sampling": "grid"}, "sampling: expected 'dag' or 'random', got 'grid'"),
         ({"sampling": "dag", "lambda_gan": 0.0}, "needs a discriminator"),
         ({"loss": "l2"}, "loss: expected 'infonce', 'decoupled' or 'cosine', got 'l2'"),
+        ({"loss": "cosine", "num_patches": 1}, "num_patches: the norms of 'cosine' need at least 2, got 1"),
         ({"n_blocks": 4}, "n_blocks: expected an integer from 5 to 256, got 4"),
     ],
 )
