@@ -201,10 +201,10 @@ def test_what_is_no_generator_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--tile", "4"], "tile must be at least 16"),
-        (["--overlap", "4"], "overlap must be"),
-        (["--tile", "32", "--overlap", "32"], "overlap must be"),
-        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--tile", "4"], "tile: expected an integer from 16 to"),
+        (["--overlap", "4"], "overlap: expected less than tile"),
+        (["--tile", "32", "--overlap", "32"], "overlap: expected less than tile"),
+        (["--batch-size", "0"], "batch_size: expected an integer from 1"),
         (["--precision", "fp16"], "fp16 needs a GPU"),
         (["--colour", "red"], "nrecognized arguments"),
         (["--input", "nowhere"], "nowhere does not exist"),
