@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 from jsonargparse import ArgumentParser
 
+from cgcl_fast import _openmp
 from cgcl_fast.engine import CheckpointError, NonFiniteError
 
 
@@ -72,6 +73,9 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
     # TensorBoard writes in a thread; that the disk is full is said once, by whoever writes next in the main thread.
     threading.excepthook = lambda thread: None if thread.exc_type is OSError else except_hook(thread)
+    if _openmp.waiting.busy:
+        setting, reason, _ = _openmp.waiting
+        print(f"{reason}: OpenMP's threads sleep while they wait ({setting})", file=sys.stderr)
     try:
         return command(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:

@@ -66,7 +66,7 @@ class RunOptions:
         eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
             none.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
-        workers: Processes that load data; 0 on a CPU, 4 beside a GPU if not given.
+        workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
@@ -266,7 +266,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             dataset,
             batch_size=options.batch_size,
             seed=options.seed,
-            num_workers=(4 if on_gpu else 0) if options.workers is None else options.workers,
+            num_workers=default_workers(on_gpu) if options.workers is None else options.workers,
             pin_memory=on_gpu,
             rank=rank,
             replicas=world,
@@ -322,6 +322,12 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             print(table(outcome.figures, evaluation.scenes))
     accelerator.end_training()  # leaves the group of processes
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def default_workers(on_gpu: bool) -> int:
+    """Beside a GPU, enough to keep it fed; on a CPU one, since what prepares a batch is Python on one thread, for which
+    the others would wait; none where there is but one thread to share."""
+    return 4 if on_gpu else int(torch.get_num_threads() > 1)
 
 
 def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
