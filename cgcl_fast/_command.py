@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -18,7 +19,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from cgcl_fast import _openmp
-from cgcl_fast.engine import CheckpointError, NonFiniteError
+from cgcl_fast.data.images import printable
+from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError
 
 
 class UsageError(Exception):
@@ -39,7 +41,14 @@ class Parser(ArgumentParser):
 
 
 def one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+class LineFormatter(logging.Formatter):
+    """Each message of a log on one line, whatever it quotes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 @contextmanager
@@ -80,7 +89,7 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
         return command(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
         return _fail(error, 2)
-    except (CheckpointError, NonFiniteError, torch.OutOfMemoryError) as error:
+    except (CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
         return _fail(error, 1)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, 1)

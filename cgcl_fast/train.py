@@ -1,8 +1,8 @@
 """``python -m cgcl_fast.train [METHOD] [options]``: train a method on photographs or on the built-in streets.
 
 ``METHOD --help`` explains every option. Exit status: 0 when the training is done; 1 when it could not go on (a loss
-that is not finite, a full disk); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM ended it, after saving:
-``--resume`` goes on.
+that is not finite, a full disk, images that are gone); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM
+ended it, after saving: ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
 from cgcl_fast import configs
-from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast.data import build_loader, find_domains, open_dataset
-from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
+from cgcl_fast.data.images import printable
+from cgcl_fast.engine import LoaderError, Options, Outcome, Trainer, linear_decay, make_accelerator
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.metrics import evaluation_of, table
@@ -220,7 +221,9 @@ def train(arguments: Sequence[str]) -> int:
     # What the data layer says of unreadable files goes to stderr and, once there is a run folder, into train.log.
     early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
     logger.addHandler(early)
-    logger.addHandler(logging.StreamHandler())
+    on_stderr = logging.StreamHandler()
+    on_stderr.setFormatter(LineFormatter())
+    logger.addHandler(on_stderr)
     try:
         options = resolve(arguments)
         return _train(options, early)
@@ -284,6 +287,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         output.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         file = logging.FileHandler(output / "train.log", encoding="utf-8")
+        file.setFormatter(LineFormatter())
         logging.getLogger("cgcl_fast").addHandler(file)
         early.setTarget(file)
         early.flush()
@@ -316,6 +320,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         outcome = trainer.fit(resume=options.resume)
     except FileNotFoundError as error:
         raise UsageError(f"--resume: {error}; start without --resume") from error
+    except LoaderError as error:
+        raise LoaderError(f"{error}; --resume goes on from it") from error
     if accelerator.is_main_process:
         report(outcome, steps, output)
         if outcome.figures and evaluation is not None:
@@ -343,20 +349,21 @@ def describe(options: Namespace, method: Method, images: int, steps: int, device
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
         f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
-        f"{options.precision}; run folder {options.output}",
+        f"{options.precision}; run folder {printable(options.output)}",
         flush=True,
     )
 
 
 def report(outcome: Outcome, steps: int, output: Path) -> None:
     """Where the results are, on stdout."""
+    folder = printable(output)
     if outcome.signal is not None:
-        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {output} goes on")
+        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {folder} goes on")
     elif outcome.grid is None:
         print(f"nothing to do: this run is at step {outcome.step}; --steps N with more steps goes on")
     if outcome.grid is not None:
-        print(f"sample grid: {outcome.grid}")
-    print(f"checkpoint: {outcome.checkpoint}")
+        print(f"sample grid: {printable(outcome.grid)}")
+    print(f"checkpoint: {printable(str(outcome.checkpoint))}")
 
 
 def seed_everything(seed: int) -> None:
