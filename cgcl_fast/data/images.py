@@ -248,7 +248,7 @@ def list_images(folder: str | os.PathLike[str], *, unreadable: Unreadable | None
 
     found = sorted(walk_images(root, unreadable or named), key=lambda path: path.relative_to(root).as_posix())
     if left_out:
-        logger.warning("skipped %d folders in %s: unreadable", left_out, printable(root))
+        logger.warning("skipped %d of the folders in %s: unreadable", left_out, printable(root))
     return found
 
 

@@ -327,7 +327,7 @@ def test_folders_that_cannot_be_listed_are_named_and_counted(tmp_path, caplog, h
     assert [record.getMessage() for record in caplog.records] == [
         f"skipped folder {tmp_path}/hidden: Permission denied",
         f"skipped folder {tmp_path}/z/also hidden: Permission denied",
-        f"skipped 2 folders in {tmp_path}: unreadable",
+        f"skipped 2 of the folders in {tmp_path}: unreadable",
     ]
     told = []
     list_images(tmp_path, unreadable=lambda place, error: told.append((place.name, error.strerror)))
