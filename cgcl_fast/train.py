@@ -1,8 +1,8 @@
 """``python -m cgcl_fast.train [METHOD] [options]``: train a method on photographs or on the built-in streets.
 
 ``METHOD --help`` explains every option. Exit status: 0 when the training is done; 1 when it could not go on (a loss
-that is not finite, a full disk); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM ended it, after saving:
-``--resume`` goes on.
+that is not finite, a full disk, images that are gone); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM
+ended it, after saving: ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import logging.handlers
-import os
 import random
 import sys
 from collections.abc import Sequence
@@ -24,13 +23,15 @@ import torch
 from jsonargparse import Namespace
 
 from cgcl_fast import configs
-from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
-from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
+from cgcl_fast.data.images import printable
+from cgcl_fast.engine import LoaderError, Options, Outcome, Trainer, linear_decay, make_accelerator
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
-from cgcl_fast.methods.options import Config, Count, CountOrZero, Side, Within, check
+from cgcl_fast.methods.base import check_image, check_networks
+from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
 from cgcl_fast.metrics import evaluation_of, table
 from cgcl_fast.networks.files import generator_bytes
 
@@ -68,7 +69,7 @@ class RunOptions:
         eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
             none.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
-        workers: Processes that load data; 0 on a CPU, 4 beside a GPU if not given.
+        workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
@@ -225,7 +226,9 @@ def train(arguments: Sequence[str]) -> int:
     # What the data layer says of unreadable files goes to stderr and, once there is a run folder, into train.log.
     early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
     logger.addHandler(early)
-    logger.addHandler(logging.StreamHandler())
+    on_stderr = logging.StreamHandler()
+    on_stderr.setFormatter(LineFormatter())
+    logger.addHandler(on_stderr)
     try:
         options = resolve(arguments)
         return _train(options, early)
@@ -275,7 +278,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             dataset,
             batch_size=options.batch_size,
             seed=options.seed,
-            num_workers=(4 if on_gpu else 0) if options.workers is None else options.workers,
+            num_workers=default_workers(on_gpu) if options.workers is None else options.workers,
             pin_memory=on_gpu,
             rank=rank,
             replicas=world,
@@ -293,6 +296,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         output.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         file = logging.FileHandler(output / "train.log", encoding="utf-8")
+        file.setFormatter(LineFormatter())
         logging.getLogger("cgcl_fast").addHandler(file)
         early.setTarget(file)
         early.flush()
@@ -325,6 +329,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         outcome = trainer.fit(resume=options.resume)
     except FileNotFoundError as error:
         raise UsageError(f"--resume: {error}; start without --resume") from error
+    except LoaderError as error:
+        raise LoaderError(f"{error}; --resume goes on from it") from error
     if accelerator.is_main_process:
         report(outcome, steps, output)
         if outcome.figures and evaluation is not None:
@@ -333,39 +339,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 
-def check_networks(kind: type[Method], config: Config) -> None:
-    """Whether there can be such networks here, without the memory for them.
-
-    Raises:
-        ValueError: an option does not fit the others, or they need more memory than this machine has.
-    """
-    with torch.device("meta"):
-        method = kind(config)
-    # Weights in float32, and of those that learn the gradient and Adam's two averages.
-    needed = sum(p.numel() * (16 if p.requires_grad else 4) for p in (*method.parameters(), *method.buffers()))
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise ValueError(
-            f"networks of this size take {needed / 2**30:.1f} GiB to train, and this machine has {there / 2**30:.1f}: "
-            "choose fewer or narrower layers"
-        )
-
-
-def check_image(image: torch.Tensor, config: Any) -> None:
-    """Whether the networks take such images (or crops) as a step gets, (..., C, H, W).
-
-    Raises:
-        ValueError: they have other numbers of channels, or too few pixels.
-    """
-    channels, height, width = image.shape[-3:]
-    for name in ("input_nc", "output_nc"):
-        if getattr(config, name, channels) != channels:
-            raise ValueError(f"{name}: images are read with {channels} channels, got {getattr(config, name)}")
-    least = config.least_size()
-    if min(height, width) < least:
-        raise ValueError(
-            f"size: networks with these options need images of at least {least}x{least} pixels, got {width}x{height}"
-        )
+def default_workers(on_gpu: bool) -> int:
+    """Beside a GPU, enough to keep it fed; on a CPU one, since what prepares a batch is Python on one thread, for which
+    the others would wait; none where there is but one thread to share."""
+    return 4 if on_gpu else int(torch.get_num_threads() > 1)
 
 
 def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
@@ -381,20 +358,21 @@ def describe(options: Namespace, method: Method, images: int, steps: int, device
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
         f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
-        f"{options.precision}; run folder {options.output}",
+        f"{options.precision}; run folder {printable(options.output)}",
         flush=True,
     )
 
 
 def report(outcome: Outcome, steps: int, output: Path) -> None:
     """Where the results are, on stdout."""
+    folder = printable(output)
     if outcome.signal is not None:
-        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {output} goes on")
+        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {folder} goes on")
     elif outcome.grid is None:
         print(f"nothing to do: this run is at step {outcome.step}; --steps N with more steps goes on")
     if outcome.grid is not None:
-        print(f"sample grid: {outcome.grid}")
-    print(f"checkpoint: {outcome.checkpoint}")
+        print(f"sample grid: {printable(outcome.grid)}")
+    print(f"checkpoint: {printable(str(outcome.checkpoint))}")
 
 
 def seed_everything(seed: int) -> None:

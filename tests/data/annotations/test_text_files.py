@@ -107,3 +107,14 @@ def test_names_of_a_few_bytes_that_would_take_all_memory_are_left_out(tmp_path, 
     (tmp_path / "data.yaml").write_text("a: &a [x, x]\n" + "\n".join(lines) + "\nnames: [*i, *i]\n")
     assert read_names([tmp_path]) == {}
     assert "data.yaml: cannot be read (aliases and tags are not read, line 2)" in caplog.text
+
+
+def test_a_polygon_with_a_point_that_is_none_has_no_box():
+    """Wherever it stands: what is least of numbers and NaN depends on their order."""
+    found = parse_yolo("0 nan 1 2 3 4 5\n0 2 3 nan 1 4 5\n0 2 3 4 1e400 4 5\n0 2 3 4 5 1 1\n", {})
+    assert found.broken == 3 and found.boxes.tolist() == [[1, 1, 4, 5]]
+
+
+def test_a_file_of_names_without_end_is_not_read(tmp_path):
+    (tmp_path / "classes.txt").write_text("x\n" * 2**20)
+    assert read_names([tmp_path]) == {}
