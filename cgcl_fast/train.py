@@ -162,11 +162,14 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     """
     method, rest = split_method(underscored(arguments))
     # A first look, for the options that decide what the others are and what their defaults are.
-    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     look.add_argument("--config", type=Path)
     look.add_argument("--output", type=Path)
     look.add_argument("--resume", action="store_true")
-    first, _ = look.parse_known_args(rest)
+    try:
+        first, _ = look.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise UsageError(one_line(error)) from error
     from_file: dict[str, Any] = {}
     if first.config is not None:
         from_file = read_options(first.config)

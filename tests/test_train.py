@@ -222,9 +222,11 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("--eval-images -1", "eval_images: expected an integer from 0 to 1000000000, got -1"),
         ("--steps 0", "steps: expected an integer from 1 to 1000000000 or none, got 0"),
         ("--steps 1000000000000000000000000000000", "steps: expected"),
-        ("--steps 1e30", "--steps"),
+        ("--steps 1e30", "--steps: expected one of int, NoneType, got 1e30"),
+        ("--config", "argument --config: expected one argument"),
         ("--keep 0", "keep: expected"),
         ("--limit -1", "limit: expected"),
+        ("cut --size 8 --d-layers 1 --data {}/truth", "size: comparing with the truth needs images of at least 11x11"),
         ("--seed 4294967296", "seed: expected"),
         ("--size 4", "size of the built-in streets must be 32 to 1024, got 4"),
         ("cut --size 4 --data {}/photographs", "images of at least 24x24 pixels, got 4x4"),
@@ -296,10 +298,13 @@ def test_wrong_options_and_data_are_one_line_and_status_2(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("here already")
     (tmp_path / "photographs").symlink_to(photographs)
+    (tmp_path / "truth").mkdir()
+    for name in ("trainA", "trainB", "testA", "testB", "truth"):
+        (tmp_path / "truth" / name).symlink_to(photographs / name.replace("truth", "testB"))
     assert main(arguments.format(tmp_path).split()) == 2
     err = capsys.readouterr().err
     assert said in err and len(err.splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "photographs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "photographs", "truth"]
 
 
 @pytest.mark.parametrize(
