@@ -39,10 +39,8 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = re.sub(r'Parser key "([^"]+)":', r"--\1:", str(message))
         message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-        several = (
-            r"Does not validate against any of the Union subtypes\s+Subtypes: [\[(](.*)[\])]\s+Errors:.*Given value: "
-        )
-        message = re.sub(several, r"expected one of \1, got ", message, flags=re.DOTALL)
+        several = r"Does not validate .* Union subtypes\s+Subtypes: [\[(](.*)[\])]\s+Errors:.*Given value: "
+        message = re.sub(several, r"expected one of \1, got ", message, flags=re.DOTALL).replace("NoneType", "none")
         message = message.replace("Expected a ", "expected ").replace(". Got value:", ", got")
         raise UsageError(f"{one_line(message)} (see --help)")
 

@@ -222,7 +222,7 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("--eval-images -1", "eval_images: expected an integer from 0 to 1000000000, got -1"),
         ("--steps 0", "steps: expected an integer from 1 to 1000000000 or none, got 0"),
         ("--steps 1000000000000000000000000000000", "steps: expected"),
-        ("--steps 1e30", "--steps: expected one of int, NoneType, got 1e30"),
+        ("--steps 1e30", "--steps: expected one of int, none, got 1e30"),
         ("--config", "argument --config: expected one argument"),
         ("--keep 0", "keep: expected"),
         ("--limit -1", "limit: expected"),

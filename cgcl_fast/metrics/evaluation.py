@@ -115,8 +115,8 @@ def evaluation_of(dataset: UnpairedDataset, scenes: int) -> Evaluation | None:
     height, width = batch["A"].shape[-2:]
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(
-            f"size: comparing with the truth needs images of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels (eval_images 0 "
-            f"does without), got {width}x{height}"
+            f"size: comparing with the truth needs images of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels, got "
+            f"{width}x{height}; eval_images 0 does without"
         )
     statistics = {column: colour_statistics(_training_images(dataset, domain)) for column, domain in targets.items()}
     return Evaluation(batch, statistics)
