@@ -28,7 +28,7 @@ def memory_contrast_reference(
 ) -> tuple[Tensor, Tensor]:
     """The equation above in plain PyTorch, in float32 or wider: the losses (B, H, W), and how many pixels count."""
     dtype = torch.promote_types(features.dtype, torch.float32)
-    logits = torch.einsum("bchw,nc->bnhw", features.to(dtype), items.to(dtype)) / temperature
+    logits = _autocast.einsum("bchw,nc->bnhw", features.to(dtype), items.to(dtype)) / temperature
     counts = torch.ones_like(logits[:, 0], dtype=torch.bool)
     if pixel_class is not None and item_class is not None:
         same = _memory.same_class(pixel_class, item_class)

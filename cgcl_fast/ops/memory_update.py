@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _memory, _registry
+from . import _autocast, _check, _memory, _registry
 
 
 def memory_update_reference(
@@ -35,7 +35,7 @@ def memory_update_reference(
     new_key, new_values, addressed_by_any = k, [], torch.zeros(len(keys), 1, dtype=torch.bool, device=keys.device)
     for i, (content, style) in enumerate(zip(contents, styles, strict=True)):
         c, s = content.to(dtype), style.to(dtype)
-        d = torch.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
+        d = _autocast.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
         if pixel_classes is not None and item_class is not None:
             same = _memory.same_class(pixel_classes[i], item_class)
         else:
@@ -44,8 +44,8 @@ def memory_update_reference(
         total = e.sum(dim=(0, 2, 3), keepdim=True)
         beta = e / torch.where(total > 0, total, 1)
         addressed = same.any(dim=3).any(dim=2).any(dim=0)[:, None]
-        new_key = new_key + torch.einsum("bnhw,bchw->nc", beta, c)
-        new_value = _memory.unit(v[i] + torch.einsum("bnhw,bvhw->nv", beta, s), dim=1)
+        new_key = new_key + _autocast.einsum("bnhw,bchw->nc", beta, c)
+        new_value = _memory.unit(v[i] + _autocast.einsum("bnhw,bvhw->nv", beta, s), dim=1)
         new_values.append(torch.where(addressed, new_value, v[i]))
         addressed_by_any = addressed_by_any | addressed
     new_key = torch.where(addressed_by_any, _memory.unit(new_key, dim=1), k)

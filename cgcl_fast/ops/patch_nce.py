@@ -47,13 +47,13 @@ def patch_nce_reference(
     if normalize:
         query, key, extra = normalize_rows(query), normalize_rows(key), normalize_rows(extra)
     P = query.shape[1]
-    logits = query @ key.transpose(1, 2) / temperature
+    logits = _autocast.einsum("bsc,btc->bst", query, key) / temperature
     positive = logits.diagonal(dim1=1, dim2=2)
     counted = _counted_keys(P, offsets, negatives, query.device)
     if not decoupled:
         counted = counted | torch.eye(P, dtype=torch.bool, device=query.device)
     logits = logits.masked_fill(~counted, float("-inf"))
-    logits = torch.cat([logits, query @ extra.T / temperature], dim=2)
+    logits = torch.cat([logits, _autocast.einsum("bsc,mc->bsm", query, extra) / temperature], dim=2)
     if decoupled:  # a row without negatives has nothing to be told from: its loss is zero
         contrasted = counted.any(dim=1) | (extra.shape[0] > 0)
         logits = torch.where(contrasted[:, None], logits, 0.0)
