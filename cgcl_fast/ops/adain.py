@@ -168,7 +168,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 _registry.fake("_adain", _fake_forward)
 _registry.fake("_adain_backward", _fake_backward)
 _registry.gradient("_adain", _backward, _setup_context)
-_registry.once_differentiable("_adain_backward", "adain")
+_registry.once_differentiable("_adain_backward")
 _registry.native_on_cpu("adain")
 _registry.native_on_cpu("instance_norm")
 _registry.native_on_cuda("adain")

@@ -139,7 +139,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 _registry.fake("_memory_contrast", _fake_forward)
 _registry.fake("_memory_contrast_backward", _fake_backward)
 _registry.gradient("_memory_contrast", _backward, _setup_context)
-_registry.once_differentiable("_memory_contrast_backward", "memory_contrast")
+_registry.once_differentiable("_memory_contrast_backward")
 _registry.native_on_cpu("memory_contrast")
 _registry.triton(
     ("memory_contrast",), "memory_contrast", _memory_contrast="forward", _memory_contrast_backward="backward"

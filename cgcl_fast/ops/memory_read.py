@@ -140,7 +140,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 _registry.fake("_memory_read", _fake_forward)
 _registry.fake("_memory_read_backward", _fake_backward)
 _registry.gradient("_memory_read", _backward, _setup_context)
-_registry.once_differentiable("_memory_read_backward", "memory_read")
+_registry.once_differentiable("_memory_read_backward")
 _registry.native_on_cpu("memory_read")
 _registry.native_on_cuda("memory_read")
 _registry.triton(("memory_read",), "memory_read", _memory_read="forward", _memory_read_backward="backward")

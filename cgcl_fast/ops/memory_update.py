@@ -94,18 +94,12 @@ def memory_update(
     contents, styles, pixel_classes, item_class = _checked(
         op, keys, values, contents, styles, pixel_classes, item_class
     )
-    with torch.no_grad():
-        exact = torch.float64 in (keys.dtype, values.dtype)
-        if exact or choose(op, *contents, *styles) == "reference":
-            return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
-        return torch.ops.cgcl_fast._memory_update(
-            keys.detach(),
-            values.detach(),
-            [c.detach() for c in contents],
-            [s.detach() for s in styles],
-            pixel_classes,
-            item_class,
-        )
+    keys, values = keys.detach(), values.detach()
+    contents, styles = [c.detach() for c in contents], [s.detach() for s in styles]
+    exact = torch.float64 in (keys.dtype, values.dtype)
+    if exact or choose(op, *contents, *styles) == "reference":
+        return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
+    return torch.ops.cgcl_fast._memory_update(keys, values, contents, styles, pixel_classes, item_class)
 
 
 def _checked(

@@ -512,13 +512,13 @@ def _layers_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
 _registry.fake("_patch_nce", _fake_forward)
 _registry.fake("_patch_nce_backward", _fake_backward)
 _registry.gradient("_patch_nce", _backward, _setup_context)
-_registry.once_differentiable("_patch_nce_backward", "patch_nce")
+_registry.once_differentiable("_patch_nce_backward")
 _registry.native_on_cpu("patch_nce")
 _registry.native_on_cpu("patch_nce_layers")
 _registry.fake("_patch_nce_layers", _fake_layers)
 _registry.fake("_patch_nce_layers_backward", _fake_layers_backward)
 _registry.gradient("_patch_nce_layers", _layers_backward, _setup_layers_context)
-_registry.once_differentiable("_patch_nce_layers_backward", "patch_nce_layers")
+_registry.once_differentiable("_patch_nce_layers_backward")
 _registry.triton(
     ("patch_nce", "patch_nce_layers"),
     "patch_nce",
