@@ -78,8 +78,7 @@ def memory_contrast(
     _memory.items(op, "items", items, features.shape[1], "features", "(N, C)")
     _check.same_device(op, "items", items, "features", features)
     _check.choice(op, "reduction", reduction, REDUCTIONS)
-    if not temperature > 0:
-        raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
+    temperature = _check.positive(op, "temperature", temperature)
     pixel_class, item_class = _memory.classes(op, pixel_class, item_class, "features", features, items.shape[0])
     if choose(op, features) == "reference":
         loss, counted = memory_contrast_reference(features, items, temperature, pixel_class, item_class)

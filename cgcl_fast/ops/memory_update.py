@@ -127,8 +127,7 @@ def _checked(
         if maps is None and name == "pixel_classes":
             lists.append([])
             continue
-        if not isinstance(maps, (list, tuple)):
-            raise TypeError(f"{op}: expected {name} to be a list of Tensors, one per domain, got {type(maps).__name__}")
+        maps = _check.sequence(op, name, maps, "Tensors, one per domain")
         if len(maps) != D:
             raise ValueError(f"{op}: expected {name} of values' {D} domains, got {len(maps)}")
         lists.append(list(maps))
