@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
+from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
 from cgcl_fast.data import UnreadableImageError, list_images, read_image, read_image_and_alpha, to_image, to_tensor
 from cgcl_fast.engine import make_accelerator, translate_tiled
@@ -100,6 +101,7 @@ def plan(options: TranslateOptions, overwrite: bool) -> list[Job]:
             raise UsageError(f"--input: {options.input} has no suffix of an image type")
         jobs = [Job(options.input, options.output / options.input.name)]
     else:
+        check_regular(options.input, missing_ok=True)
         raise UsageError(f"--input: {options.input} does not exist")
     if options.output.exists() and not options.output.is_dir():
         raise UsageError(f"--output: {options.output} is not a folder")
@@ -114,6 +116,7 @@ def plan(options: TranslateOptions, overwrite: bool) -> list[Job]:
 
 def header_size(path: Path) -> tuple[int, int]:
     try:
+        check_regular(path)
         with Image.open(path) as image:
             return image.size
     except Exception:  # whatever is wrong is said when the image is read

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from cgcl_fast._files import check_regular
+
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
@@ -101,11 +103,9 @@ def bytes_of(path: Path) -> bytes:
     """Content of a file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no file; opening a pipe would wait for ever.
+        OSError: it cannot be read, or is no regular file.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("not a regular file")
+    check_regular(path)
     return path.read_bytes()
 
 
