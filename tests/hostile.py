@@ -78,9 +78,9 @@ def text(word: str) -> bytes:
 
 def doubling_lists(levels: int = 100, name: str = "format") -> bytes:
     """A pickle of a kilobyte: ``{name: list}``, each list holding the one before it twice."""
-    lists = b"]q\x00" + b"".join(
-        b"]q%c(h%ch%ce" % (level, level - 1, level - 1) for level in range(1, levels)  # fmt: skip
-    )
+    lists = b"]q\x00"
+    for level in range(1, levels):
+        lists += b"]q%c(h%ch%ce" % (level, level - 1, level - 1)
     return b"\x80\x02" + lists + b"}" + text(name) + b"h%cs." % (levels - 1)
 
 

@@ -54,25 +54,33 @@ def check_adam(name: str, found: Any, optimizer: Any, *, complete: bool) -> None
         complete: every parameter must have an entry, if only an empty one, as ``full_state`` writes them.
     """
     own = optimizer.state_dict()
-    groups = found["param_groups"]
+    _check_names(name, found, own)
+    groups, states = found["param_groups"], found["state"]
+    _check_named(f"{name}: state", states)
     if not isinstance(groups, list) or len(groups) != len(own["param_groups"]):
         raise ValueError(f"{name}: expected {len(own['param_groups'])} groups of parameters")
     for group, like in zip(groups, own["param_groups"], strict=True):
-        for key in like.keys() & {*group.keys(), "params", *_NEEDED} - {"lr"}:  # lr is set in each step
+        _check_named(name, group)
+        for key in ("params", *_NEEDED, *(key for key in like if key in group)):
+            if key not in group:
+                raise ValueError(f"{name}: lacks {key}")
+            if key == "lr":  # set anew in each step
+                continue
             if type(group[key]) is not type(like[key]) or group[key] != like[key]:
                 raise ValueError(f"{name}: {key}: expected {like[key]}, got {str(group[key])[:50]}")
         if not isinstance(group["lr"], (int, float)) or not math.isfinite(group["lr"]):
             raise ValueError(f"{name}: lr: expected a number, got {str(group['lr'])[:50]}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    states = found["state"]
     unknown = [key for key in states if type(key) is not int or not 0 <= key < len(parameters)]
     if unknown:
         raise ValueError(f"{name}: has a state of {str(unknown[0])[:50]}, which is no parameter")
     for index, parameter in enumerate(parameters):
         if complete and index not in states:
             raise ValueError(f"{name}: lacks the state of parameter {index}")
-        if states.get(index):
-            _check_adam_parameter(f"{name}, parameter {index}", states[index], parameter)
+        state = states.get(index, {})
+        _check_named(f"{name}, parameter {index}", state)
+        if state:
+            _check_adam_parameter(f"{name}, parameter {index}", state, parameter)
 
 
 def _check_adam_parameter(name: str, found: Any, parameter: Tensor) -> None:
@@ -100,9 +108,13 @@ def check_numbers(name: str, found: Any, like: Mapping[str, float]) -> None:
             raise ValueError(f"{name} {key}: expected a {type(number).__name__}, got {str(found[key])[:50]}")
 
 
-def _check_names(name: str, found: Any, like: Mapping[str, Any]) -> None:
+def _check_named(name: str, found: Any) -> None:
     if not isinstance(found, Mapping):
         raise ValueError(f"{name}: expected named values, got {type(found).__name__}")
+
+
+def _check_names(name: str, found: Any, like: Mapping[str, Any]) -> None:
+    _check_named(name, found)
     for problem, names in (("lacks", like.keys() - found.keys()), ("has the unknown", found.keys() - like.keys())):
         if names:
             raise ValueError(f"{name}: {problem} {sorted(map(str, names))[0][:100]}")

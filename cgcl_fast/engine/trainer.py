@@ -422,6 +422,9 @@ class Trainer:
         """Raise an error, a ValueError mostly, unless all of a checkpoint fits this run; changes nothing."""
         if state["step"] > self.options.steps:
             raise ValueError(f"it is of step {state['step']}, and this run ends at {self.options.steps}")
+        for name, kind in (("optimizers", dict), ("scaler", dict), ("rng", list)):
+            if not isinstance(state[name], kind):
+                raise ValueError(f"{name}: expected a {kind.__name__}, got {type(state[name]).__name__}")
         check_module(state["method"], self.method)
         for running in self.phases:
             name = running.phase.name
