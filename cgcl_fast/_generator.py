@@ -63,7 +63,7 @@ def read_generator(path: Path) -> nn.Module:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # foreign files fail in many ways: missing keys, other shapes, wrong types
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(reason if str(path) in reason else f"{path}: not a generator ({reason})") from error
 
 

@@ -73,6 +73,12 @@ def read_torch_file(path: Path) -> Any:
         ) from error
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether none of the numbers is NaN or infinite."""
+    # A sum reads the tensor once and writes nothing. Where it is not finite, large numbers may be to blame.
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
 def _look_through(path: Path, size: int) -> int:
     """Look at what a file is made of, without building any of it; gives the bytes that are not tensors."""
     with open(path, "rb") as file:

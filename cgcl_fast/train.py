@@ -175,7 +175,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
 
     saved: dict[str, Any] = {}
     if first.resume:
-        if not (output / "config.yaml").is_file():
+        if not (output / "config.yaml").exists():
             raise UsageError(f"--resume: {output} holds no run to resume (no config.yaml)")
         saved = read_yaml(output / "config.yaml")
         if method is not None and saved.get("method") != method:

@@ -13,7 +13,7 @@ import torch
 from hostile import calling, damaged, doubling_lists, no_waiting, rezipped, saved, text, with_pickle
 from torch import nn
 
-from cgcl_fast._weights import MOST_PICKLE, read_torch_file
+from cgcl_fast._weights import MOST_PICKLE, is_finite, read_torch_file
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same  # noqa: E402
@@ -144,3 +144,11 @@ def test_every_flipped_bit_and_every_cut_is_noticed_or_harmless(tmp_path: Path) 
         else:
             assert_same(found, thing)
     assert refused > 20
+
+
+def test_finite_numbers_are_told_from_others() -> None:
+    largest = torch.full((3, 2), torch.finfo(torch.float32).max)
+    assert is_finite(largest) and is_finite(largest[:0]) and is_finite(torch.tensor(1.0))
+    for value in ("nan", "inf", "-inf"):
+        assert not is_finite(torch.tensor([[1.0, float(value)], [2.0, 3.0]]).t())
+    assert not is_finite(torch.tensor([float("inf"), -float("inf")]))

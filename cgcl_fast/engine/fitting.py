@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast._weights import is_finite
+
 _NEEDED = ("lr", "betas", "eps", "weight_decay")
 """What every version of Adam reads of a group of parameters; others it fills in."""
 
@@ -26,7 +28,7 @@ def check_tensor(name: str, found: Any, like: Tensor) -> None:
         raise ValueError(
             f"{name}: expected {tuple(like.shape)} of {like.dtype}, got {tuple(found.shape)} of {found.dtype}"
         )
-    if found.is_floating_point() and not bool(found.isfinite().all()):
+    if found.is_floating_point() and not is_finite(found):
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
 
 

@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
+from cgcl_fast._weights import is_finite
+
 from .checkpoint import CheckpointError, Checkpoints
 from .fitting import check_adam, check_module, check_numbers, full_state
 from .log import RunLog
@@ -372,7 +374,7 @@ class Trainer:
             for name, tensor in self.method.state_dict().items():
                 if not isinstance(tensor, Tensor):  # the extra state of a module
                     continue
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                if tensor.is_floating_point() and not is_finite(tensor):
                     raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
             self._evaluate(log)
             best = self.figures.get(self.best) if self.best is not None else None
