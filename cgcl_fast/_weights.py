@@ -68,9 +68,7 @@ def read_torch_file(path: Path) -> Any:
     except _RefusedError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # whatever zipfile and the unpickler make of a hostile or foreign file
-        raise ValueError(
-            f"{path}: not a file of weights, truncated, or it would run code ({type(error).__name__})"
-        ) from error
+        raise ValueError(f"{path}: truncated, damaged, or no file of weights ({type(error).__name__})") from error
 
 
 def is_finite(tensor: Tensor) -> bool:

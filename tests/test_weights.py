@@ -74,8 +74,11 @@ HOSTILE = {
     "names that are no text": (lambda: saved({(1, 2): 3}), "names are not all text"),
     "a tensor of strides 0": (lambda: saved({"x": torch.zeros(1).expand(10**6, 10**6)}), VALUES),
     "a tensor under many names": (lambda: saved(dict.fromkeys(map(str, range(50)), torch.zeros(10**5))), VALUES),
-    "more values than are there": (lambda: larger(saved({"x": torch.zeros(1000)})), "RuntimeError"),
-    "more values than are in an old file": (lambda: larger(saved({"x": torch.zeros(1000)}, **OLD)), "RuntimeError"),
+    "more values than are there": (lambda: larger(saved({"x": torch.zeros(1000)})), f"(RuntimeError|{VALUES})"),
+    "more values than are in an old file": (
+        lambda: larger(saved({"x": torch.zeros(1000)}, **OLD)),
+        f"(RuntimeError|{VALUES})",
+    ),
     "a dictionary with attributes": (
         lambda: with_pickle(b"\x80\x02ccollections\nOrderedDict\n)R}" + text("items") + b"K\x01sb."),
         "attributes of a dictionary",
