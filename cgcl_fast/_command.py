@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -17,7 +18,9 @@ from typing import Any, NoReturn
 import torch
 from jsonargparse import ArgumentParser
 
-from cgcl_fast.engine import CheckpointError, NonFiniteError
+from cgcl_fast import _openmp
+from cgcl_fast.data.images import printable
+from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError
 
 
 class UsageError(Exception):
@@ -40,7 +43,14 @@ class Parser(ArgumentParser):
 def one_line(error: object) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         error = f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+class LineFormatter(logging.Formatter):
+    """Each message of a log on one line, whatever it quotes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 @contextmanager
@@ -74,11 +84,14 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
     # TensorBoard writes in a thread; that the disk is full is said once, by whoever writes next in the main thread.
     threading.excepthook = lambda thread: None if thread.exc_type is OSError else except_hook(thread)
+    if _openmp.waiting.busy:
+        setting, reason, _ = _openmp.waiting
+        print(f"{reason}: OpenMP's threads sleep while they wait ({setting})", file=sys.stderr)
     try:
         return command(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
         return _fail(error, 2)
-    except (CheckpointError, NonFiniteError, torch.OutOfMemoryError) as error:
+    except (CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
         return _fail(error, 1)
     except OSError as error:
         return _fail(error, 1)

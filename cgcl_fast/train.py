@@ -1,8 +1,8 @@
 """``python -m cgcl_fast.train [METHOD] [options]``: train a method on photographs or on the built-in streets.
 
 ``METHOD --help`` explains every option. Exit status: 0 when the training is done; 1 when it could not go on (a loss
-that is not finite, a full disk); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM ended it, after saving:
-``--resume`` goes on.
+that is not finite, a full disk, images that are gone); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM
+ended it, after saving: ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
 from cgcl_fast import configs
-from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast.data import build_loader, find_domains, open_dataset
-from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
+from cgcl_fast.data.images import printable
+from cgcl_fast.engine import LoaderError, Options, Outcome, Trainer, linear_decay, make_accelerator
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.metrics import evaluation_of, table
@@ -67,7 +68,7 @@ class RunOptions:
         eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
             none.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
-        workers: Processes that load data; 0 on a CPU, 4 beside a GPU if not given.
+        workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
@@ -222,7 +223,9 @@ def train(arguments: Sequence[str]) -> int:
     # What the data layer says of unreadable files goes to stderr and, once there is a run folder, into train.log.
     early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
     logger.addHandler(early)
-    logger.addHandler(logging.StreamHandler())
+    on_stderr = logging.StreamHandler()
+    on_stderr.setFormatter(LineFormatter())
+    logger.addHandler(on_stderr)
     try:
         options = resolve(arguments)
         return _train(options, early)
@@ -268,7 +271,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             dataset,
             batch_size=options.batch_size,
             seed=options.seed,
-            num_workers=(4 if on_gpu else 0) if options.workers is None else options.workers,
+            num_workers=default_workers(on_gpu) if options.workers is None else options.workers,
             pin_memory=on_gpu,
             rank=rank,
             replicas=world,
@@ -287,6 +290,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         check_regular(output / "train.log", missing_ok=True)
     if accelerator.is_main_process:
         file = logging.FileHandler(output / "train.log", encoding="utf-8")
+        file.setFormatter(LineFormatter())
         logging.getLogger("cgcl_fast").addHandler(file)
         early.setTarget(file)
         early.flush()
@@ -319,12 +323,20 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         outcome = trainer.fit(resume=options.resume)
     except FileNotFoundError as error:
         raise UsageError(f"--resume: {error}; start without --resume") from error
+    except LoaderError as error:
+        raise LoaderError(f"{error}; --resume goes on from it") from error
     if accelerator.is_main_process:
         report(outcome, steps, output)
         if outcome.figures and evaluation is not None:
             print(table(outcome.figures, evaluation.scenes))
     accelerator.end_training()  # leaves the group of processes
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def default_workers(on_gpu: bool) -> int:
+    """Beside a GPU, enough to keep it fed; on a CPU one, since what prepares a batch is Python on one thread, for which
+    the others would wait; none where there is but one thread to share."""
+    return 4 if on_gpu else int(torch.get_num_threads() > 1)
 
 
 def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
@@ -340,20 +352,21 @@ def describe(options: Namespace, method: Method, images: int, steps: int, device
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
         f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
-        f"{options.precision}; run folder {options.output}",
+        f"{options.precision}; run folder {printable(options.output)}",
         flush=True,
     )
 
 
 def report(outcome: Outcome, steps: int, output: Path) -> None:
     """Where the results are, on stdout."""
+    folder = printable(output)
     if outcome.signal is not None:
-        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {output} goes on")
+        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {folder} goes on")
     elif outcome.grid is None:
         print(f"nothing to do: this run is at step {outcome.step}; --steps N with more steps goes on")
     if outcome.grid is not None:
-        print(f"sample grid: {outcome.grid}")
-    print(f"checkpoint: {outcome.checkpoint}")
+        print(f"sample grid: {printable(outcome.grid)}")
+    print(f"checkpoint: {printable(str(outcome.checkpoint))}")
 
 
 def seed_everything(seed: int) -> None:

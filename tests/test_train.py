@@ -19,6 +19,7 @@ import yaml
 from hostile import NO_FILES, no_waiting
 from PIL import Image
 
+from cgcl_fast.engine import Trainer
 from cgcl_fast.train import main, resolve
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
@@ -168,6 +169,57 @@ def test_a_config_that_is_no_file_is_not_waited_for(tmp_path: Path, capsys: pyte
         with no_waiting():
             assert main([*option, "--output", str(tmp_path / "run")]) == 2
         assert f"some.yaml: cannot be read ({kind}, not a regular file)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_that_vanish_are_one_line_after_saving_and_resume_goes_on(
+    photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    shutil.copytree(photographs, data)
+    run = ["cut", *TINY, "--data", str(data), "--steps", "30", "--save-every", "20", "--workers", str(workers)]
+    assert main([*run, "--output", str(tmp_path / "whole")]) == 0
+    train_step = Trainer.train_step
+
+    def vanishing(self: Trainer, parts: list) -> dict:
+        if self.step == 2:
+            data.rename(away)
+        return train_step(self, parts)
+
+    monkeypatch.setattr(Trainer, "train_step", vanishing)
+    capfd.readouterr()
+    assert main([*run, "--output", str(tmp_path / "run")]) == 1
+    err = capfd.readouterr().err
+    step = last_state(tmp_path / "run")["step"]
+    assert 3 <= step < 20 and (workers or step == 3)
+    last = err.splitlines()[-1]
+    assert last.startswith(f"error: step {step}: the data have come to an end: none of the 3 image files in {data}")
+    assert f"step_{step:08d}.pt; --resume goes on" in last and "No such file" in last and "Traceback" not in err
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    away.rename(data)
+    assert main(["--resume", "--output", str(tmp_path / "run")]) == 0
+    assert_same(last_state(tmp_path / "run"), last_state(tmp_path / "whole"))
+
+
+def test_names_of_files_forge_no_line_of_the_log(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Line breaks, escape sequences and bytes that are no Unicode, in the names of images and folders."""
+    shutil.copytree(photographs, tmp_path / "data\n\x1b[2J")
+    bad = os.fsdecode(b"bad\nerror: forged\r\x1b[31m\xff.png")
+    (tmp_path / "data\n\x1b[2J" / "trainA" / bad).write_bytes(b"no image")
+    output = tmp_path / "run\nerror: forged\x1b[2J"
+    where = ["--data", str(tmp_path / "data\n\x1b[2J"), "--output", str(output)]
+    assert main(["cut", *TINY, *where, "--steps", "1"]) == 0
+    out, err = capsys.readouterr()
+    log = (output / "train.log").read_text(encoding="utf-8")
+    for text in (out, err, log):
+        assert "\x1b" not in text and not any(line.startswith("error") for line in text.splitlines())
+        assert text.isascii() or text == err  # the bar
+    assert r"bad\nerror: forged\r\x1b[31m\udcff.png: not a JPEG" in log and r"run\nerror: forged\x1b[2J" in out
+    assert main(["cut", *TINY, *where, "--steps", "1"]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "\x1b" not in err and "already holds a run" in err
 
 
 def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixture) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -37,7 +37,8 @@ class Loader(Protocol):
     """Batches whose position can be saved: :class:`cgcl_fast.data.ResumableLoader`.
 
     Each pass over it gives what is left of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]. The state
-    taken while a batch is in use counts that batch as done.
+    taken while a batch is in use counts that batch as done. An exception in place of a batch ends the training, after
+    what has been trained is saved.
     """
 
     @property
@@ -54,6 +55,10 @@ class Loader(Protocol):
 
 class NonFiniteError(RuntimeError):
     """A loss or a weight became NaN or infinite."""
+
+
+class LoaderError(RuntimeError):
+    """The loader gives no more batches. The last step that was finished is saved, if this is the only process."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +224,7 @@ class Trainer:
                 getattr(method, name).compile()
         self.step = 0
         self.saved: Path | None = None
+        self._saved_step: int | None = None
         self.figures: dict[str, float] = {}
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
@@ -244,6 +250,7 @@ class Trainer:
         Raises:
             FileNotFoundError: nothing to resume.
             CheckpointError: a checkpoint could not be read or written.
+            LoaderError: the loader gives no more batches.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing of that step is saved.
         """
         options, main = self.options, self.accelerator.is_main_process
@@ -258,8 +265,13 @@ class Trainer:
                 if not resume:
                     self._save(log)
                 while self.step < options.steps:
+                    done = self.loader.state_dict()
+                    try:
+                        fetched = [next(batches) for _ in range(options.accumulate)]
+                    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+                        self._data_ended(error, done, log)
                     self.method.begin(self.step / options.steps)
-                    parts = [self._to_device(next(batches)) for _ in range(options.accumulate)]
+                    parts = [self._to_device(batch) for batch in fetched]
                     losses = self.train_step(parts)
                     self.step += 1
                     self._pending.append((self.step, losses))
@@ -298,6 +310,20 @@ class Trainer:
                 if log is not None:
                     log.close()
         return Outcome(self.step, None, self.saved, log.last_grid if log else None, self.figures)
+
+    def _data_ended(self, error: Exception, done: dict[str, int], log: RunLog | None) -> NoReturn:
+        """Save the last finished step, of which the loader's state was ``done``, and say what became of the data."""
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = f"step {self.step}: the data have come to an end: {reason}"
+        # Other processes are in the middle of their next step, and have nothing that would be worth saving.
+        if self.accelerator.num_processes == 1 and self._saved_step != self.step:
+            try:
+                if self._pending:
+                    self._read_losses(False)
+                self._save(log, done)
+            except (CheckpointError, NonFiniteError, OSError) as second:
+                raise LoaderError(f"{said}; {second}") from error
+        raise LoaderError(f"{said}; {self._last_good()}") from error
 
     def _endless(self) -> Iterator[Batch]:
         while True:
@@ -367,8 +393,12 @@ class Trainer:
             log.figures(self.step, self.figures)
         self.method.train()
 
-    def _save(self, log: RunLog | None) -> None:
-        """Checkpoint and sample grid of the current step; every process takes part."""
+    def _save(self, log: RunLog | None, loader: dict[str, int] | None = None) -> None:
+        """Checkpoint and sample grid of the current step; every process takes part.
+
+        Args:
+            loader: state of the loader, if it has gone on since the step.
+        """
         generators = gather_object([rng_state()])
         if log is not None:
             for name, tensor in self.method.state_dict().items():
@@ -387,7 +417,7 @@ class Trainer:
                 "optimizers": {running.phase.name: full_state(running.optimizer) for running in self.phases},
                 "complete": True,  # an entry in "optimizers" for every parameter
                 "scaler": scaler.state_dict() if scaler is not None else {},
-                "loader": self.loader.state_dict(),
+                "loader": self.loader.state_dict() if loader is None else loader,
                 "rng": generators,
             }
             self.saved = self.checkpoints.save(
@@ -396,6 +426,7 @@ class Trainer:
                 generator=self.generator_file(getattr(self.method, self.method.generator_name)),
                 metric=(self.best, best) if self.best is not None and best is not None else None,
             )
+        self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
@@ -418,7 +449,7 @@ class Trainer:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
             raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
-        self.saved = path
+        self.saved, self._saved_step = path, self.step
 
     def _check(self, state: Mapping[str, Any]) -> None:
         """Raise an error, a ValueError mostly, unless all of a checkpoint fits this run; changes nothing."""

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import yaml
 
-from cgcl_fast.data.annotations.annotation import Annotation, annotation, bytes_of, text_of
+from cgcl_fast.data.annotations.annotation import Annotation, annotation, bytes_of, corners_around, text_of
 from cgcl_fast.data.images import IMAGE_SUFFIXES
 
 NAME_FILES = ("classes.txt", "obj.names", "classes.names", "data.names", "_classes.txt", "_darknet.labels")
 """Files with the name of a YOLO class on each line."""
+
+_MOST_OF_NAMES = 2**20  # bytes of a file of names
 
 _IGNORED = ("dontcare", "ignore")  # KITTI's regions that were not looked at
 
@@ -92,7 +94,7 @@ def _yolo_corners(values: Sequence[str]) -> tuple[float, ...]:
         x, y, width, height = numbers[:4]
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
     if len(numbers) >= 6 and len(numbers) % 2 == 0:
-        return min(numbers[0::2]), min(numbers[1::2]), max(numbers[0::2]), max(numbers[1::2])
+        return corners_around(zip(numbers[0::2], numbers[1::2], strict=True))
     return ()
 
 
@@ -117,7 +119,7 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
                 return names
         for path in [folder / name for name in NAME_FILES]:
             try:
-                lines = [line.strip() for line in text_of(bytes_of(path)).splitlines()]
+                lines = [line.strip() for line in text_of(bytes_of(path, _MOST_OF_NAMES)).splitlines()]
             except (OSError, ValueError):
                 continue
             if any(lines):

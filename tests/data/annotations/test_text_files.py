@@ -95,3 +95,14 @@ def test_broken_names(tmp_path):
     assert read_names([tmp_path]) == {}
     (tmp_path / "classes.txt").write_bytes("motorrad\ngrün\n".encode("latin-1"))
     assert read_names([tmp_path]) == {0: "motorrad", 1: "grün"}
+
+
+def test_a_polygon_with_a_point_that_is_none_has_no_box():
+    """Wherever it stands: what is least of numbers and NaN depends on their order."""
+    found = parse_yolo("0 nan 1 2 3 4 5\n0 2 3 nan 1 4 5\n0 2 3 4 1e400 4 5\n0 2 3 4 5 1 1\n", {})
+    assert found.broken == 3 and found.boxes.tolist() == [[1, 1, 4, 5]]
+
+
+def test_a_file_of_names_without_end_is_not_read(tmp_path):
+    (tmp_path / "classes.txt").write_text("x\n" * 2**20)
+    assert read_names([tmp_path]) == {}
