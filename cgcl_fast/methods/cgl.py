@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
 from cgcl_fast.networks import DisentangledGenerator, DomainDiscriminator, init_weights
+from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.nn import GradientPenalty
 
 DOMAINS = ("sunny", "night", "cloudy", "rainy")
@@ -175,6 +176,7 @@ class CGL(Method):
             raise ValueError(f"cgc_generator: expected 'object' or 'global', got {config.cgc_generator!r}")
         if config.init not in ("kaiming", "kaiming_uniform"):
             raise ValueError(f"init: expected 'kaiming' or 'kaiming_uniform', got {config.init!r}")
+        check_halvings("d_layers", config.d_layers)
         if config.object_size < max(16, 2**config.d_layers) or config.object_size % 4:
             raise ValueError(
                 f"object_size: expected a multiple of 4, at least {max(16, 2**config.d_layers)} for {config.d_layers} "
