@@ -49,6 +49,8 @@ class Parser(ArgumentParser):
 
 
 def one_line(error: object) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        error = f"{error.filename}: {error.strerror}"
     return printable(" ".join(str(error).split())) or type(error).__name__
 
 
@@ -93,7 +95,7 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     except (CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
         return _fail(error, 1)
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, 1)
+        return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     finally:

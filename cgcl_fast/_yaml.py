@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from cgcl_fast._files import check_regular
+
 MOST_BYTES = 2**20
 DEEPEST = 32
 """Mappings and lists within each other."""
@@ -83,13 +85,11 @@ def read_yaml(path: Path, decode: Callable[[bytes], str] = bytes.decode) -> Any:
         decode: its text from its bytes.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no file (opening a pipe would wait for ever), is too large, or as :func:`yaml_of`; one line
-            that names it.
+        OSError: it cannot be read, or is no file.
+        ValueError: it is too large, or as :func:`yaml_of`; one line that names it.
     """
+    check_regular(path)
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("not a regular file")
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:

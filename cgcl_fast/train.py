@@ -24,6 +24,7 @@ from jsonargparse import Namespace
 
 from cgcl_fast import configs
 from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._files import check_regular
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
 from cgcl_fast.data.images import printable
@@ -179,7 +180,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
 
     saved: dict[str, Any] = {}
     if first.resume:
-        if not (output / "config.yaml").is_file():
+        if not (output / "config.yaml").exists():
             raise UsageError(f"--resume: {output} holds no run to resume (no config.yaml)")
         saved = read_options(output / "config.yaml")
         if method is not None and saved.get("method") != method:
@@ -297,6 +298,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         epochs = run_options.epochs or constant + decay
         steps = options.steps or max(1, epochs * len(loader) // options.accumulate)
         output.mkdir(parents=True, exist_ok=True)
+        check_regular(output / "train.log", missing_ok=True)
     if accelerator.is_main_process:
         file = logging.FileHandler(output / "train.log", encoding="utf-8")
         file.setFormatter(LineFormatter())

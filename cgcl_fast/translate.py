@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
+from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
 from cgcl_fast.data import UnreadableImageError, list_images, read_image, read_image_and_alpha, to_image, to_tensor
 from cgcl_fast.data.images import printable, reason_of
@@ -137,6 +138,7 @@ def plan(options: TranslateOptions, overwrite: bool, failures: Failures) -> list
             raise UsageError(f"--input: {source} has no suffix of an image type")
         jobs = [Job(options.input, options.output / options.input.name)]
     else:
+        check_regular(options.input, missing_ok=True)
         raise UsageError(f"--input: {source} does not exist")
     if os.path.exists(options.output) and not os.path.isdir(options.output):
         raise UsageError(f"--output: {output} is not a folder")
@@ -151,6 +153,7 @@ def plan(options: TranslateOptions, overwrite: bool, failures: Failures) -> list
 
 def header_size(path: Path) -> tuple[int, int]:
     try:
+        check_regular(path)
         with Image.open(path) as image:
             return image.size
     except Exception:  # whatever is wrong is said when the image is read

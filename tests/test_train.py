@@ -19,6 +19,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 import yaml
+from hostile import NO_FILES, no_waiting
 from PIL import Image
 
 from cgcl_fast._command import UsageError
@@ -149,6 +150,31 @@ def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys:
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["steps"] == 5
     assert main(["--resume", "--output", str(tmp_path / "run")]) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("log.jsonl", 1), ("metrics.jsonl", 1), ("train.log", 2), ("config.yaml", 2)]
+)
+def test_a_pipe_in_a_run_is_not_waited_for(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str, status: int
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with no_waiting():
+        assert main(["--resume", "--output", str(folder), "--steps", "13"]) == status
+    err = capsys.readouterr().err.replace("cannot be read (", "")
+    assert f"{name}: a named pipe, not a regular file" in err and "Traceback" not in err
+    assert last_state(folder)["step"] == 12
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_a_config_that_is_no_file_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture, kind: str) -> None:
+    NO_FILES[kind](tmp_path / "some.yaml")
+    for option in (["--config", str(tmp_path / "some.yaml")], [f"--config={tmp_path / 'some.yaml'}"]):
+        with no_waiting():
+            assert main([*option, "--output", str(tmp_path / "run")]) == 2
+        assert f"some.yaml: cannot be read ({kind}, not a regular file)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [0, 2])

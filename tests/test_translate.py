@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile import NO_FILES, no_waiting
 from PIL import Image
 
 from cgcl_fast import compat, networks
@@ -331,6 +333,80 @@ def test_runs_and_their_files(photographs: Path, tmp_path: Path, capsys: pytest.
         with pytest.warns(UserWarning, match=f"{path.name}.*{used} is used instead"):
             assert run(folder, photographs / "gray.png", tmp_path / used) == 0
         assert used in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step of CGL, which has nearly every option of a network."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    small = ["--size", "32", "--ngf", "2", "--ndf", "2", "--object-size", "16", "--d-layers", "3", "--eval-images", "0"]
+    assert train(["cgl", *small, "--n-blocks", "1", "--device", "cpu", "--steps", "1", "--output", str(folder)]) == 0
+    return folder
+
+
+def test_a_generator_with_a_flipped_bit_is_not_preferred_over_the_checkpoint_beside_it(
+    tiny_run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    path = folder / "checkpoints" / "step_00000001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 64
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"step_00000001\.safetensors: damaged .*step_00000001\.pt is used instead"):
+        assert run(folder, photographs / "gray.png", tmp_path / "out", "--domain", "night") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((("config", name), 10**18) for name in ("n_blocks", "d_layers", "ngf", "ndf", "style_dim")),
+        *((("config", "d_layers"), value) for value in (10**8, -1, 2.5, "3")),
+        *((("config", "domains"), value) for value in (3, list("ab") * 5000, list(range(5000)), [["a"], ["b"]])),
+        *(((name,), value) for name in ("method", "config") for value in (3, [], {}, "nothing", None)),
+    ],
+)
+def test_a_checkpoint_whose_config_is_none_is_one_line_and_status_2(
+    tiny_run: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    name: tuple[str, ...],
+    value: object,
+) -> None:
+    """Numbers as large as they may be written must not be built, nor make anything else that takes long."""
+    state = torch.load(tiny_run / "checkpoints" / "step_00000001.pt", weights_only=True)
+    place = state["config"]
+    for part in name[:-1]:
+        place = place[part]
+    place[name[-1]] = value
+    path = tmp_path / "x.pt"
+    torch.save(state, path)
+    with no_waiting():
+        assert run(path, photographs, tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert str(path) in err and len(err.splitlines()) == 1 and len(err) < 1000
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_not_waited_for(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, kind: str
+) -> None:
+    for name in ("x.pt", "x.safetensors"):
+        NO_FILES[kind](tmp_path / name)
+        with no_waiting():
+            assert run(tmp_path / name, photographs, tmp_path / "out") == 2
+        err = capsys.readouterr().err
+        assert f"{name}: cannot be read ({kind}, not a regular file)" in err and len(err.splitlines()) == 1
+    NO_FILES[kind](tmp_path / "x.png")
+    with no_waiting():
+        assert run(checkpoint, tmp_path / "x.png", tmp_path / "out") == 2
+    assert f"x.png: {kind}, not a regular file" in capsys.readouterr().err
+    NO_FILES[kind](photographs / "pipe.png")
+    with no_waiting():
+        assert run(checkpoint, photographs, tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert f"pipe.png: cannot be read: {kind}, not a regular file" in err and "1 failed" in out
+    assert names(tmp_path / "out") == names(photographs) - {"pipe.png"}
 
 
 class Hostile:

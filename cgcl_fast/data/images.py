@@ -19,6 +19,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from cgcl_fast._files import check_regular
+
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -144,8 +146,7 @@ def _decode(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> t
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise UnreadableImageError(path, "not a regular file")
+    check_regular(path)
     image = Image.open(path, formats=_FORMATS)
     if min(image.size) < 1:
         image.close()

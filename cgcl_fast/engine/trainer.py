@@ -17,9 +17,12 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
+from cgcl_fast._weights import is_finite
+
 from .checkpoint import CheckpointError, Checkpoints
+from .fitting import check_adam, check_module, check_numbers, full_state
 from .log import RunLog
-from .rng import preserved_rng, rng_state, set_rng_state
+from .rng import check_rng_state, preserved_rng, rng_state, set_rng_state
 from .schedule import Schedule
 from .signals import StopSignals
 
@@ -401,7 +404,7 @@ class Trainer:
             for name, tensor in self.method.state_dict().items():
                 if not isinstance(tensor, Tensor):  # the extra state of a module
                     continue
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                if tensor.is_floating_point() and not is_finite(tensor):
                     raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
             self._evaluate(log)
             best = self.figures.get(self.best) if self.best is not None else None
@@ -411,7 +414,8 @@ class Trainer:
                 "step": self.step,
                 "processes": self.accelerator.num_processes,
                 "method": self.method.state_dict(),
-                "optimizers": {running.phase.name: running.optimizer.state_dict() for running in self.phases},
+                "optimizers": {running.phase.name: full_state(running.optimizer) for running in self.phases},
+                "complete": True,  # an entry in "optimizers" for every parameter
                 "scaler": scaler.state_dict() if scaler is not None else {},
                 "loader": self.loader.state_dict() if loader is None else loader,
                 "rng": generators,
@@ -427,19 +431,47 @@ class Trainer:
 
     def _resume(self) -> None:
         path, state = self.checkpoints.newest()
+        self.checkpoints.best()  # a note that cannot be read is said now, not after hours
         try:
+            self._check(state)
+            self.loader.load_state_dict(state["loader"])  # first, since it looks before it changes anything
             self.method.load_state_dict(state["method"])
             for running in self.phases:
                 running.optimizer.load_state_dict(state["optimizers"][running.phase.name])
             if self.accelerator.scaler is not None and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-            self.loader.load_state_dict(state["loader"])
-            self.step = int(state["step"])
+            self.step = state["step"]
             if len(state["rng"]) == self.accelerator.num_processes:
                 set_rng_state(state["rng"][self.accelerator.process_index])
             else:
                 warnings.warn(f"{path}: saved by {len(state['rng'])} processes; goes on, not bit for bit", stacklevel=2)
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
             raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
         self.saved, self._saved_step = path, self.step
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Raise an error, a ValueError mostly, unless all of a checkpoint fits this run; changes nothing."""
+        if state["step"] > self.options.steps:
+            raise ValueError(f"it is of step {state['step']}, and this run ends at {self.options.steps}")
+        for name, kind in (("optimizers", dict), ("scaler", dict), ("rng", list)):
+            if not isinstance(state[name], kind):
+                raise ValueError(f"{name}: expected a {kind.__name__}, got {type(state[name]).__name__}")
+        check_module(state["method"], self.method)
+        for running in self.phases:
+            name = running.phase.name
+            check_adam(
+                f"optimizer {name}",
+                state["optimizers"][name],
+                running.optimizer,
+                complete=bool(state.get("complete")),
+            )
+        if self.accelerator.scaler is not None and state["scaler"]:
+            check_numbers("scaler", state["scaler"], self.accelerator.scaler.state_dict())
+        check_numbers("loader", state["loader"], self.loader.state_dict())
+        for process, generators in enumerate(state["rng"]):
+            try:
+                check_rng_state(generators)
+            except Exception as error:
+                raise ValueError(f"random numbers of process {process}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,6 @@ from cgcl_fast.methods.options import (
     Scale,
     Temperature,
     Weight,
-    Within,
 )
 from cgcl_fast.networks import (
     ContentDiscriminator,
@@ -89,7 +88,7 @@ class MGUITConfig(Config):
     style_nc: Channels = 256
     d_layers: Depth = 4
     n_scales: Depth = 3
-    content_layers: Annotated[int, Within(0, 16)] = 3
+    content_layers: Depth = 3
     noise: Scale = 1.0
     init_gain: Positive = 0.001
     classes: Names = ("car", "person", "sign")

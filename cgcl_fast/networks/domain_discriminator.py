@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.halvings import check_halvings
+
 
 class DomainDiscriminator(nn.Module):
     """4x4 convolutions of stride 2 with LeakyReLU 0.2 and without norm, then two heads: D_src, a map of real or fake
@@ -38,6 +40,7 @@ class DomainDiscriminator(nn.Module):
         for name, value in self.config.items():
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_halvings("n_layers", n_layers)
         widths = [input_nc, *(ndf * 2**i for i in range(n_layers))]
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.nn import blur_down
 from cgcl_fast.ops import instance_norm
 
@@ -27,9 +28,10 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True) -> None:
         super().__init__()
-        for name, value in (("input_nc", input_nc), ("ndf", ndf), ("n_layers", n_layers)):
+        for name, value in (("input_nc", input_nc), ("ndf", ndf)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_halvings("n_layers", n_layers)
         self.config: dict[str, Any] = {
             "input_nc": input_nc,
             "ndf": ndf,

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from cgcl_fast._files import check_regular
+
 MOST_BYTES = 16 * 2**20
 """Of a file about one image. What is read from it takes up to some thirty times as much memory."""
 
@@ -123,11 +125,10 @@ def bytes_of(path: Path, most: int | None = MOST_BYTES) -> bytes:
     """Content of a file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it has more than ``most`` bytes, or is no file; opening a pipe would wait for ever.
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it has more than ``most`` bytes.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("not a regular file")
+    check_regular(path)
     with open(path, "rb") as file:
         if most is not None and os.fstat(file.fileno()).st_size > most:
             raise ValueError(f"it is larger than {most / 2**20:g} MiB")

@@ -72,7 +72,7 @@ def test_empty_files(tmp_path):
 
 def test_pipes_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(ValueError, match="not a regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read_file(tmp_path / "a.txt", "yolo", {})
 
 
