@@ -17,5 +17,5 @@ from cgcl_fast.networks.mguit import ContentDiscriminator, MultiScaleDiscriminat
 def test_absurd_numbers_of_layers_are_refused(build: type, layers: int) -> None:
     with no_waiting(), pytest.raises(ValueError, match=f"n_layers: expected at most 16, got {layers}"):
         build(n_layers=layers)
-    with no_waiting(), pytest.raises(ValueError, match=f"d_layers: expected at most 16, got {layers}"):
+    with no_waiting(), pytest.raises(ValueError, match=f"d_layers: expected an integer from 1 to 16, got {layers}"):
         CGL(CGLConfig(d_layers=layers))
