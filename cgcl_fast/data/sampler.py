@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
@@ -15,6 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cgcl_fast.data.images import DataError
 from cgcl_fast.data.unpaired import ItemKey, collate
+
+try:
+    import resource
+except ImportError:  # not a POSIX system
+    resource = None  # type: ignore[assignment]
 
 
 def epoch_order(length: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -80,7 +87,17 @@ class ResumableSampler(Sampler):
     @property
     def batches_per_epoch(self) -> int:
         """Batches of a whole epoch, for each replica."""
-        step = self.batch_size * self.replicas
+        return self.batches_for(self.replicas)
+
+    def batches_for(self, replicas: int) -> int:
+        """Batches of a whole epoch for each of so many replicas.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if replicas < 1:
+            raise ValueError(f"replicas must be at least 1, got {replicas}")
+        step = self.batch_size * replicas
         return self.length // step if self.drop_last else -(-self.length // step)
 
     def __len__(self) -> int:
@@ -135,12 +152,34 @@ class ResumableLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.sampler.position >= len(self):  # saved with the last batch of an epoch in use
             self._next_epoch()
-        for batch in self._loader:
+        for batch in self._batches():
             if isinstance(batch, DataError):
                 raise batch
             self.sampler.position += 1
             yield batch
         self._next_epoch()
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        """What the ``DataLoader`` gives. A worker that is gone is an ``OSError`` where its batch is missing, and not,
+        by torch's handler of SIGCHLD, an error in the middle of a training step."""
+        changes = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGCHLD) if changes else None
+        iterator: Any = None
+        try:
+            iterator = iter(self._loader)
+            if handler is not None:
+                signal.signal(signal.SIGCHLD, handler)
+            yield from iterator
+        except (RuntimeError, OSError, EOFError) as error:
+            if "open files" in str(error) or "ancdata" in str(error):
+                what = "too many open files for the processes that load data (fewer --workers, or more by ulimit -n)"
+                raise OSError(what) from error
+            workers = {worker.sentinel: worker.pid for worker in getattr(iterator, "_workers", ())}
+            gone = wait(list(workers), timeout=1)  # its last batch may end before it does
+            if not gone:
+                raise
+            what = f"process {workers[gone[0]]} that loads data was killed"  # type: ignore[index]
+            raise OSError(f"{what}, maybe for want of memory (fewer --workers)") from error
 
     def _next_epoch(self) -> None:
         self.sampler.epoch += 1
@@ -161,19 +200,22 @@ class ResumableLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where ``state`` was taken. Takes effect with the next iteration.
 
+        With another number of processes, go on at the same place of the epoch, or up to so many batches before it.
+
         Raises:
-            ValueError: the state was taken with other data, batch size, seed or number of processes, where the same
-                position would mean other images.
+            ValueError: the state was taken with other data, batch size or seed, where the same position would mean
+                other images.
         """
         mine = self.state_dict()
-        for name in ("seed", "length", "batch_size", "replicas"):
+        for name in ("seed", "length", "batch_size"):
             if state[name] != mine[name]:
-                what = {"length": "number of images", "replicas": "number of processes"}.get(name, name)
+                what = {"length": "number of images"}.get(name, name)
                 raise ValueError(f"{what} must be {state[name]} as when the position was saved, got {mine[name]}")
-        if state["epoch"] < 0 or not 0 <= state["position"] <= len(self):
-            raise ValueError(f"position must be from 0 to {len(self)} in an epoch from 0, got {state}")
+        replicas, most = state["replicas"], self.sampler.batches_for(state["replicas"])
+        if state["epoch"] < 0 or not 0 <= state["position"] <= most:
+            raise ValueError(f"position must be from 0 to {most} in an epoch from 0, got {state}")
         self.sampler.epoch = int(state["epoch"])
-        self.sampler.position = int(state["position"])
+        self.sampler.position = min(int(state["position"]) * replicas // mine["replicas"], len(self))
 
     def close(self) -> None:
         """Stop the workers. The loader can be used again."""
@@ -225,10 +267,12 @@ def build_loader(
         pin_memory: batches in page-locked memory, for copies to a GPU that overlap with computing.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or fewer open files allowed than the workers may need.
     """
     if num_workers < 0:
         raise ValueError(f"num_workers must be at least 0, got {num_workers}")
+    if num_workers:
+        _allow_files(32 + 16 * num_workers)
     sampler = ResumableSampler(
         len(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -252,8 +296,21 @@ def build_loader(
     return ResumableLoader(loader, sampler, dataset)
 
 
+def _allow_files(needed: int) -> None:
+    """Workers have pipes, and each tensor of the batches that they prepare is an open file here. Without one, they hang
+    or end with what nobody understands."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != hard < needed:
+        raise ValueError(f"num_workers must be fewer: {needed} open files may be needed, and ulimit -n is {hard}")
+    if resource.RLIM_INFINITY != soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole group of processes; workers must last until training has finished its step.
+    """Ctrl-C, SIGTERM and the SIGHUP of a closed terminal reach the whole group of processes; workers must last until
+    training has finished its step.
 
     They end when the loader is closed or the training process is gone. A second SIGTERM ends a worker at once.
     """
@@ -262,4 +319,6 @@ def _outlive_signals(worker: int) -> None:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)

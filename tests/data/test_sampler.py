@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 
 import numpy as np
@@ -188,6 +189,53 @@ def test_workers_outlive_a_signal_to_the_group(data, number):
     found += list(batches)
     loader.close()
     assert all(same(a, b) for a, (b, _) in zip(found, expected, strict=True))
+
+
+def test_workers_are_refused_where_too_few_files_may_be_open(data, monkeypatch):
+    limits = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 40))
+    build_loader(data)
+    with pytest.raises(ValueError, match="num_workers must be fewer: 64 open files may be needed, and ulimit -n is 40"):
+        build_loader(data, num_workers=2)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (20, resource.RLIM_INFINITY))
+    build_loader(data, num_workers=2)
+    assert limits == [(64, resource.RLIM_INFINITY)]
+
+
+def test_a_killed_worker_is_an_error_where_its_batch_is_missing_and_not_before(data):
+    loader = build_loader(data, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = loader._loader._iterator._workers
+    worker.kill()
+    worker.join()
+    with pytest.raises(OSError, match=rf"process {worker.pid} that loads data was killed.*--workers"):
+        list(batches)
+    loader.close()
+
+
+@given(
+    length=st.integers(6, 40),
+    batch_size=st.integers(1, 2),
+    was=st.integers(1, 3),
+    now=st.integers(1, 3),
+    data=st.data(),
+)
+def test_another_number_of_processes_goes_on_at_the_same_place(length, batch_size, was, now, data):
+    def loaders(replicas):
+        items = range(length)
+        return [build_loader(items, batch_size=batch_size, rank=r, replicas=replicas) for r in range(replicas)]
+
+    (first, *_), others = loaders(was), loaders(now)
+    first.sampler.position = data.draw(st.integers(0, len(first)))
+    for other in others:
+        other.load_state_dict(first.state_dict())
+    done = first.position * was * batch_size
+    left = {key.number for other in others for batch in other.sampler for key in batch}
+    order = epoch_order(length, seed=0, epoch=0).tolist()
+    assert {*order[done : len(others[0]) * now * batch_size]} <= left  # but for what no epoch of theirs has
+    assert left <= {*order[max(0, done - (now - 1) * batch_size) :]}
 
 
 def test_images_of_different_sizes_make_no_batch(tmp_path):
