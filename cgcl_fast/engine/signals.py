@@ -1,4 +1,4 @@
-"""Stopping on request: SIGTERM and Ctrl-C set a flag, and the loop finishes its step, saves and leaves."""
+"""Stopping on request: SIGTERM, Ctrl-C and a closed terminal set a flag; the loop ends its step, saves and leaves."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is only noted in :attr:`received`; a second one acts as it did before.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted in :attr:`received`; a second one acts as it did
+    before, but for a SIGHUP: a closed terminal sends several. One that is ignored (``nohup``) stays ignored.
 
     Handlers can be set in the main thread only; elsewhere this does nothing.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
+        self._second: dict[Any, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            numbers = [signal.SIGINT, signal.SIGTERM]
+            hangup = getattr(signal, "SIGHUP", None)  # which Windows does not have
+            if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+                numbers.append(hangup)
+            self._previous = {number: signal.signal(number, self._note) for number in numbers}
+            self._second = {**self._previous, hangup: signal.SIG_IGN}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self._previous[number])
+        signal.signal(number, self._second[number])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from cgcl_fast.engine import linear_decay, preserved_rng, rng_state, set_rng_state
 from cgcl_fast.engine.log import image_grid, with_captions
+from cgcl_fast.engine.signals import StopSignals
 
 
 def draw() -> list[float]:
@@ -35,6 +37,19 @@ def test_preserved_rng_hides_what_is_drawn() -> None:
     with preserved_rng():
         draw()
     assert draw() == expected
+
+
+@pytest.mark.parametrize(("before", "noted"), [(signal.SIG_IGN, None), (signal.SIG_DFL, signal.SIGHUP)])
+def test_a_closed_terminal_is_noted_unless_it_is_to_be_ignored(before: signal.Handlers, noted: int | None) -> None:
+    outside = signal.signal(signal.SIGHUP, before)
+    try:
+        with StopSignals() as stop:
+            for _ in range(2):  # the terminal's and the shell's
+                signal.raise_signal(signal.SIGHUP)
+            assert stop.received == noted
+        assert signal.getsignal(signal.SIGHUP) == before
+    finally:
+        signal.signal(signal.SIGHUP, outside)
 
 
 def test_linear_decay() -> None:
