@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -21,6 +23,7 @@ from jsonargparse import ArgumentParser
 from cgcl_fast import _openmp
 from cgcl_fast.data.images import printable
 from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError
+from cgcl_fast.engine.processes import leave_group, lost_peer
 
 
 class UsageError(Exception):
@@ -88,6 +91,13 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     if _openmp.waiting.busy:
         setting, reason, _ = _openmp.waiting
         print(f"{reason}: OpenMP's threads sleep while they wait ({setting})", file=sys.stderr)
+    interrupt = signal.getsignal(signal.SIGINT)
+    handled = threading.current_thread() is threading.main_thread() and interrupt in (
+        signal.SIG_DFL,
+        signal.default_int_handler,
+    )
+    if handled:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         return command(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
@@ -98,11 +108,25 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except RuntimeError as error:
+        lost = lost_peer(error)
+        if lost is None:
+            raise
+        return _fail(lost, 1, every_process=True)
     finally:
+        leave_group()
+        if handled:
+            signal.signal(signal.SIGINT, interrupt)
         warnings.formatwarning, threading.excepthook = format_warning, except_hook
 
 
-def _fail(message: Any, status: int) -> int:
-    if os.environ.get("RANK", "0") == "0":  # processes of one run say the same
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Ctrl-C. A second one, which may come while the first is dealt with, ends the process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _fail(message: Any, status: int, every_process: bool = False) -> int:
+    if every_process or os.environ.get("RANK", "0") == "0":  # processes of one run say the same, mostly
         print(f"error: {one_line(message)}", file=sys.stderr)
     return status

@@ -1,8 +1,8 @@
 """``python -m cgcl_fast.train [METHOD] [options]``: train a method on photographs or on the built-in streets.
 
 ``METHOD --help`` explains every option. Exit status: 0 when the training is done; 1 when it could not go on (a loss
-that is not finite, a full disk, images that are gone); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM
-ended it, after saving: ``--resume`` goes on.
+that is not finite, a full disk, images that are gone, another process that ended); 2 for wrong options or data; 129,
+130 or 143 when a closed terminal (SIGHUP), Ctrl-C or SIGTERM ended it, after saving: ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import argparse
 import json
 import logging
 import logging.handlers
-import random
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from jsonargparse import Namespace
 
 from cgcl_fast import configs
@@ -28,7 +30,16 @@ from cgcl_fast._files import check_regular
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
 from cgcl_fast.data.images import printable
-from cgcl_fast.engine import LoaderError, Options, Outcome, Trainer, linear_decay, make_accelerator
+from cgcl_fast.engine import (
+    LoaderError,
+    Options,
+    Outcome,
+    Trainer,
+    alone_in,
+    linear_decay,
+    make_accelerator,
+    seed_all,
+)
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
@@ -39,8 +50,11 @@ from cgcl_fast.networks.files import generator_bytes
 DEFAULT_METHOD = "cgcl"
 
 MAY_CHANGE = frozenset(
-    ("compile", "data", "device", "epochs", "keep", "log_every", "output", "resume", "save_every", "steps", "workers")
-)
+    (
+        "compile", "data", "device", "epochs", "keep", "log_every", "output", "resume", "save_every", "steps",
+        "timeout", "workers",
+    )
+)  # fmt: skip
 """Options that may differ from those the run was started with."""
 
 
@@ -73,6 +87,8 @@ class RunOptions:
         workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
+        timeout: Seconds that the processes of a run wait for one that does not answer; the first one's saving and
+            measuring must not take longer.
     """
 
     data: Path | None = None
@@ -94,9 +110,14 @@ class RunOptions:
     workers: Annotated[int, Within(0, 1024)] | None = None
     device: str = "auto"
     precision: str = "fp32"
+    timeout: Annotated[int, Within(1, 10**6)] = 900
 
     def __post_init__(self) -> None:
         check(self)
+        processors = os.cpu_count() or 1
+        most = max(16, 4 * processors)
+        if self.workers is not None and self.workers > most:
+            raise ValueError(f"workers must be at most {most} ({processors} processors are here), got {self.workers}")
 
 
 def make_parser(method: str) -> Parser:
@@ -235,14 +256,15 @@ def train(arguments: Sequence[str]) -> int:
     logger.addHandler(on_stderr)
     try:
         options = resolve(arguments)
-        return _train(options, early)
+        with ExitStack() as entered:
+            return _train(options, early, entered)
     finally:
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)
             handler.close()
 
 
-def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
+def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: ExitStack) -> int:
     kind, output = METHODS[options.method], options.output
     with as_usage_error():
         run_options = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})
@@ -252,12 +274,23 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         check_networks(kind, config)
         needs = kind.needs(config)
         accelerator = make_accelerator(
-            device=options.device, precision=options.precision, accumulate=options.accumulate
+            device=options.device,
+            precision=options.precision,
+            accumulate=options.accumulate,
+            timeout=options.timeout,
         )
-        rank, world = accelerator.process_index, accelerator.num_processes
-        checkpoints = output / "checkpoints"
         if output.exists() and not output.is_dir():
             raise UsageError(f"--output: {output} is no folder")
+        used: list[Any] = [None]
+        if accelerator.is_main_process:  # before anything in the folder is read
+            try:
+                entered.enter_context(alone_in(output))
+            except OSError as error:
+                used = [f"--output: {one_line(error)}"]
+        if broadcast_object_list(used)[0] is not None:
+            raise UsageError(used[0])
+        rank, world = accelerator.process_index, accelerator.num_processes
+        checkpoints = output / "checkpoints"
         if not options.resume and any(checkpoints.glob("step_*.pt")):
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
         dataset = open_dataset(
@@ -290,9 +323,9 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         sample_batch = dataset.sample_batch()
         measures = options.eval_images > 0 and accelerator.is_main_process
         evaluation = evaluation_of(dataset, options.eval_images) if measures else None
-        seed_everything(options.seed)  # the same weights in every process
+        seed_all(options.seed)  # the same weights in every process
         method = kind(config)
-        seed_everything(options.seed + rank)
+        seed_all(options.seed + rank)
 
         constant, decay = getattr(config, "epochs", 1), getattr(config, "decay_epochs", 0)
         epochs = run_options.epochs or constant + decay
@@ -337,10 +370,11 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
     except LoaderError as error:
         raise LoaderError(f"{error}; --resume goes on from it") from error
     if accelerator.is_main_process:
-        report(outcome, steps, output)
-        if outcome.figures and evaluation is not None:
-            print(table(outcome.figures, evaluation.scenes))
-    accelerator.end_training()  # leaves the group of processes
+        hung_up = outcome.signal == getattr(signal, "SIGHUP", 0)  # there may be nobody left to tell
+        with suppress(*([OSError] if hung_up else [])):
+            report(outcome, steps, output)
+            if outcome.figures and evaluation is not None:
+                print(table(outcome.figures, evaluation.scenes))
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 
@@ -378,12 +412,6 @@ def report(outcome: Outcome, steps: int, output: Path) -> None:
     if outcome.grid is not None:
         print(f"sample grid: {printable(outcome.grid)}")
     print(f"checkpoint: {printable(str(outcome.checkpoint))}")
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import fields
 from functools import cache
@@ -22,7 +25,7 @@ import yaml
 from hostile import NO_FILES, no_waiting
 from PIL import Image
 
-from cgcl_fast._command import UsageError
+from cgcl_fast._command import UsageError, run
 from cgcl_fast.engine import Trainer
 from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.base import check_networks
@@ -51,10 +54,12 @@ TINY = [
 ]
 
 
-def start(*arguments: object, **more: object) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+def start(*arguments: object, variables: dict[str, str] | None = None, **more: object) -> subprocess.Popen:
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **(variables or {})}
     command = [sys.executable, "-m", "cgcl_fast.train", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **{**pipes, **more})  # type: ignore[call-overload]
 
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
@@ -136,6 +141,89 @@ def test_a_signal_ends_the_run_after_saving(finished: Path, tmp_path: Path, numb
     step = last_state(tmp_path)["step"]
     assert 2 <= step < 4000 and f"stopped at step {step} of 4000 and saved" in out
     assert log_of(tmp_path)[-1]["step"] == step
+
+
+def test_a_closed_terminal_ends_the_run_after_saving(tmp_path: Path) -> None:
+    """What is printed afterwards fails, and changes nothing."""
+
+    def has_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # pytest may run under nohup
+        fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+
+    ours, theirs = os.openpty()
+    process = start(
+        "cut", *TINY, "--steps", 4000, "--log-every", 1, "--output", tmp_path,
+        stdin=theirs, stdout=theirs, start_new_session=True, preexec_fn=has_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    wait_for_step(process, tmp_path, 2)
+    os.close(ours)
+    _, err = process.communicate()
+    assert process.returncode == 129 and "Traceback" not in err, err
+    assert 2 <= last_state(tmp_path)["step"] == log_of(tmp_path)[-1]["step"] < 4000
+
+
+def test_an_interrupt_before_training_is_one_line_and_a_second_one_ends_at_once(capsys: pytest.CaptureFixture) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def command(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            return 0
+        finally:
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+    assert run(command, []) == 130
+    assert capsys.readouterr().err == "error: interrupted\n" and signal.getsignal(signal.SIGINT) == before
+
+
+def test_more_workers_than_the_processors_can_serve_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert RunOptions(workers=32).workers == 32
+    with pytest.raises(ValueError, match=r"workers must be at most 32 \(8 processors are here\), got 33"):
+        RunOptions(workers=33)
+
+
+def test_a_signal_while_the_command_loads_leaves_no_traceback(tmp_path: Path) -> None:
+    process = start("cut", *TINY, "--output", tmp_path / "run")
+    maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + 120
+    while "libtorch" not in maps.read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err and out == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGKILL, "has ended"), (signal.SIGSTOP, "did not answer in time (--timeout)")]
+)
+def test_a_process_that_is_gone_ends_the_others_with_one_line(tmp_path: Path, number: int, said: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    run = ["cut", *TINY, "--eval-images", 0, "--steps", 4000, "--log-every", 1, "--timeout", 20, "--output", tmp_path]
+    processes = [start(*run, variables={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    wait_for_step(processes[0], tmp_path, 2)
+    processes[1].send_signal(number)
+    out, err = processes[0].communicate()
+    processes[1].kill()
+    processes[1].communicate()
+    assert processes[0].returncode == 1 and "Traceback" not in err, err
+    assert f"error: process 0 of 2: another process {said}" in err.splitlines()[-1]
+    assert not list(tmp_path.glob(".lock"))
+
+
+def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
+    process = start("cut", *TINY, "--steps", 4000, "--log-every", 1, "--workers", 1, "--output", tmp_path)
+    wait_for_step(process, tmp_path, 2)
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in err
+    assert f"process {worker} that loads data was killed" in err.splitlines()[-1]
 
 
 def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,7 +1,9 @@
 """The training engine: runs any method's phases over batches, and stops, saves and goes on without losing anything."""
 
 from .checkpoint import CheckpointError, Checkpoints, read_checkpoint, safe_load
-from .rng import preserved_rng, rng_state, set_rng_state
+from .files import InUseError, alone_in
+from .processes import leave_group
+from .rng import preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import linear_decay
 from .tiles import translate_tiled
 from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
@@ -9,18 +11,22 @@ from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trai
 __all__ = [
     "CheckpointError",
     "Checkpoints",
+    "InUseError",
     "Loader",
     "LoaderError",
     "NonFiniteError",
     "Options",
     "Outcome",
     "Trainer",
+    "alone_in",
+    "leave_group",
     "linear_decay",
     "make_accelerator",
     "preserved_rng",
     "read_checkpoint",
     "rng_state",
     "safe_load",
+    "seed_all",
     "set_rng_state",
     "translate_tiled",
 ]

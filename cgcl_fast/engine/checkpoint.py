@@ -15,7 +15,7 @@ import torch
 from cgcl_fast._files import check_regular
 from cgcl_fast._weights import read_torch_file
 
-from .files import remove_leftovers, write_atomically
+from .files import write_atomically
 
 T = TypeVar("T")
 
@@ -116,7 +116,6 @@ class Checkpoints:
         path = self.folder / f"step_{step:08d}.pt"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.folder)
             write_atomically(path.with_suffix(".safetensors"), lambda file: file.write(generator))
             write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
             if metric is not None and metric[1] > self.best().get("value", float("-inf")):

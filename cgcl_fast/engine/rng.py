@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,18 @@ def _numpy_state(state: dict[str, Any]) -> tuple[Any, ...]:
     numpy = state["numpy"]
     keys = numpy["keys"].numpy().astype(np.uint32)
     return numpy["name"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]
+
+
+def seed_all(*parts: int) -> None:
+    """Seed the generators of Python, NumPy and torch: a single number as it is, several (a seed, a step, a process)
+    with a number made of them."""
+    seed = parts[0]
+    if len(parts) > 1:
+        digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+        seed = int.from_bytes(digest[:4], "little")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 @contextmanager

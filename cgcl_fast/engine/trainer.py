@@ -7,22 +7,24 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
 
 from .checkpoint import CheckpointError, Checkpoints
+from .files import alone_in, remove_leftovers
 from .fitting import check_adam, check_module, check_numbers, full_state
 from .log import RunLog
-from .rng import check_rng_state, preserved_rng, rng_state, set_rng_state
+from .rng import check_rng_state, preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import Schedule
 from .signals import StopSignals
 
@@ -144,11 +146,14 @@ def _frozen(networks: list[nn.Module]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def make_accelerator(*, device: str = "auto", precision: str = "fp32", accumulate: int = 1) -> Accelerator:
+def make_accelerator(
+    *, device: str = "auto", precision: str = "fp32", accumulate: int = 1, timeout: float = 900
+) -> Accelerator:
     """Accelerate's view of this process: its device, precision and peers (``torchrun``, ``accelerate launch``).
 
     Args:
         device: "auto" takes an accelerator if there is one; "cpu"; "cuda".
+        timeout: seconds that processes wait for each other.
 
     Raises:
         ValueError: there is no such device here, or it cannot work in that precision.
@@ -169,7 +174,11 @@ def make_accelerator(*, device: str = "auto", precision: str = "fp32", accumulat
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulate,
         # A phase may leave parameters out in some steps (a loss that is off, a layer that is not sampled).
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # Accelerate drops a value that equals its own default, 600 s, which is not Gloo's.
+            InitProcessGroupKwargs(timeout=timedelta(seconds=timeout, microseconds=1)),
+        ],
     )
 
 
@@ -252,7 +261,15 @@ class Trainer:
             CheckpointError: a checkpoint could not be read or written.
             LoaderError: the loader gives no more batches.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing of that step is saved.
+            InUseError: another process trains in the folder.
         """
+        with ExitStack() as entered:
+            if self.accelerator.is_main_process:
+                entered.enter_context(alone_in(self.folder))
+                remove_leftovers(self.folder)
+            return self._fit(resume)
+
+    def _fit(self, resume: bool) -> Outcome:
         options, main = self.options, self.accelerator.is_main_process
         if resume:
             self._resume()
@@ -396,6 +413,8 @@ class Trainer:
     def _save(self, log: RunLog | None, loader: dict[str, int] | None = None) -> None:
         """Checkpoint and sample grid of the current step; every process takes part.
 
+        What a process has for itself (queues of keys, pools of images) is saved of the first only, and taken up by all.
+
         Args:
             loader: state of the loader, if it has gone on since the step.
         """
@@ -413,6 +432,7 @@ class Trainer:
                 "config": self.config,
                 "step": self.step,
                 "processes": self.accelerator.num_processes,
+                "threads": torch.get_num_threads(),
                 "method": self.method.state_dict(),
                 "optimizers": {running.phase.name: full_state(running.optimizer) for running in self.phases},
                 "complete": True,  # an entry in "optimizers" for every parameter
@@ -441,10 +461,19 @@ class Trainer:
             if self.accelerator.scaler is not None and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.step = state["step"]
-            if len(state["rng"]) == self.accelerator.num_processes:
-                set_rng_state(state["rng"][self.accelerator.process_index])
+            rank, here = self.accelerator.process_index, self.accelerator.num_processes
+            threads = torch.get_num_threads()
+            changed = ""
+            if len(state["rng"]) == here:
+                set_rng_state(state["rng"][rank])
+                if state.get("threads", threads) != threads:  # which old checkpoints do not have
+                    was = state["threads"]
+                    changed = f"{was} threads, now {threads}: goes on, bit for bit only with OMP_NUM_THREADS={was}"
             else:
-                warnings.warn(f"{path}: saved by {len(state['rng'])} processes; goes on, not bit for bit", stacklevel=2)
+                seed_all(state["loader"]["seed"], self.step, rank)
+                changed = f"{len(state['rng'])} processes, now {here}: goes on, not bit for bit"
+            if changed and self.accelerator.is_main_process:
+                warnings.warn(f"{path}: was saved with {changed}", stacklevel=2)
         except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             reason = f"lacks {reason}" if isinstance(error, KeyError) else reason

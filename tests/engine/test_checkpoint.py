@@ -158,9 +158,3 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
     NO_FILES[kind](tmp_path / "best.json")
     with no_waiting(), pytest.raises(CheckpointError, match=rf"best\.json: .*{kind}, not a regular file"):
         Checkpoints(tmp_path).best()
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".step_00000001.pt.77.tmp").write_bytes(b"half")
-    save(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000002.pt", "step_00000002.safetensors"]

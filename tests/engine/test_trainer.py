@@ -203,6 +203,18 @@ def test_resume_uses_the_newest_checkpoint_that_loads(tmp_path: Path, whole: Pat
     assert_same(last_state(tmp_path), last_state(whole))
 
 
+def test_another_number_of_threads_is_said_when_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    make_trainer(tmp_path, 1).fit()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    with pytest.warns(UserWarning, match=r"saved with 1 threads, now 3: goes on, .* OMP_NUM_THREADS=1$"):
+        make_trainer(tmp_path, 2).fit(resume=True)
+    recwarn.clear()
+    make_trainer(tmp_path, 3).fit(resume=True)
+    assert not [warning for warning in recwarn if "threads" in str(warning.message)]
+
+
 def test_accumulation_averages_the_gradients_of_its_parts(tmp_path: Path) -> None:
     def trained(batch_size: int, accumulate: int, folder: Path) -> dict:
         trainer = make_trainer(folder, 3, batch_size=batch_size, accumulate=accumulate, kind=Plain)
@@ -222,15 +234,30 @@ def test_the_schedule_and_the_progress_reach_method_and_optimisers(tmp_path: Pat
     assert rates == pytest.approx([1e-2, 1e-2, 1e-2 * 2 / 3, 1e-2 / 3])
 
 
+TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 def test_two_processes_train_one_model_as_one_process_with_their_batches_together(tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = run_toy(tmp_path / "two", 3, "plain", launch=launch)
+    done = run_toy(tmp_path / "two", 3, "plain", launch=TWO_PROCESSES)
     assert done.returncode == 0, done.stderr[-3000:]
     state = last_state(tmp_path / "two")
     assert state["step"] == 3 and state["processes"] == 2 and len(state["rng"]) == 2
     assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])
     make_trainer(tmp_path / "one", 3, batch_size=4, kind=Plain).fit()
     assert_close_weights(state["method"], last_state(tmp_path / "one")["method"])
+
+    # In another number of processes a run goes on at the same place of the data, with other random numbers.
+    assert (state["loader"]["epoch"], state["loader"]["position"]) == (1, 1)
+    trainer = make_trainer(tmp_path / "two", 4)
+    with pytest.warns(UserWarning, match="was saved with 2 processes, now 1: goes on, not bit for bit"):
+        trainer.fit(resume=True)
+    assert trainer.method.seen == [[f"1/{index}" for index in epoch_order(8, seed=3, epoch=1)[4:6]]]
+    assert last_state(tmp_path / "two")["loader"]["position"] == 3
+    done = run_toy(tmp_path / "two", 5, "resume", launch=TWO_PROCESSES)
+    assert done.returncode == 0 and done.stderr.count("with 1 processes, now 2") == 1, done.stderr[-3000:]
+    state = last_state(tmp_path / "two")
+    assert state["step"] == 5 and state["loader"]["position"] == 2
+    assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])
 
 
 def test_each_network_has_its_learning_rate(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from cgcl_fast.data import DataError, build_loader
 from cgcl_fast.data.unpaired import collate
-from cgcl_fast.engine import Options, Trainer, linear_decay, make_accelerator
+from cgcl_fast.engine import Options, Trainer, leave_group, linear_decay, make_accelerator
 from cgcl_fast.methods import OptimizerSpec, Phase
 
 
@@ -155,3 +155,5 @@ if __name__ == "__main__":
     kind = Plain if sys.argv[3] == "plain" else Toy
     trainer = make_trainer(Path(sys.argv[1]), int(sys.argv[2]), trouble=trouble, kind=kind)
     trainer.fit(resume=sys.argv[3] == "resume")
+    del trainer
+    leave_group()

@@ -1,0 +1,47 @@
+"""The group of processes that train together: what is said when one of them is gone, and how to leave."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+import traceback
+
+from torch import distributed
+
+
+def lost_peer(error: RuntimeError) -> str | None:
+    """One line where ``error`` says that other processes ended or did not answer in time; None where it is another
+    error."""
+    if not distributed.is_available():
+        return None
+    text = str(error)
+    if re.search(r"gloo.*timed out|pair closure", text, re.I | re.S):
+        what = "another process did not answer in time (--timeout)"
+    elif isinstance(error, distributed.DistError) or re.search(r"gloo.*(connect|reset|broken pipe)", text, re.I | re.S):
+        what = "another process has ended"
+    else:
+        return None
+    if not distributed.is_initialized():
+        return f"{what}, before training began ({text.partition(chr(10))[0]})"
+    return f"process {distributed.get_rank()} of {distributed.get_world_size()}: {what}; --resume goes on"
+
+
+def leave_group() -> None:
+    """Leave the group of processes, if this is one of several; to be called last, whatever has been raised.
+
+    A moment after a collective has returned, a thread of Gloo's drops the tensors of it. One that does so while the
+    interpreter ends is ended by it, within a destructor, which aborts the process. So the threads must have ended
+    before; they are joined when nothing holds the group any longer. Modules wrapped in DDP do, and so do the frames of
+    an exception that is on its way.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return
+    error = sys.exc_info()[1]
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+    group = distributed.group.WORLD  # the last reference: released from here, threads are joined without Python's lock
+    gc.collect()
+    distributed.destroy_process_group()
+    del group
