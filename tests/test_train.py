@@ -197,14 +197,18 @@ def test_a_signal_while_the_command_loads_leaves_no_traceback(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGKILL, "has ended"), (signal.SIGSTOP, "did not answer in time (--timeout)")]
+    ("number", "timeout", "said"),
+    [(signal.SIGKILL, 300, "has ended"), (signal.SIGSTOP, 20, "did not answer in time (--timeout)")],
 )
-def test_a_process_that_is_gone_ends_the_others_with_one_line(tmp_path: Path, number: int, said: str) -> None:
+def test_a_process_that_is_gone_ends_the_others_with_one_line(
+    tmp_path: Path, number: int, timeout: int, said: str
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    run = ["cut", *TINY, "--eval-images", 0, "--steps", 4000, "--log-every", 1, "--timeout", 20, "--output", tmp_path]
+    run = ["cut", *TINY, "--eval-images", 0, "--steps", 4000, "--log-every", 1, "--output", tmp_path]
+    run += ["--timeout", timeout]
     processes = [start(*run, variables={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
     wait_for_step(processes[0], tmp_path, 2)
     processes[1].send_signal(number)
