@@ -6,7 +6,7 @@ import sys
 # While a command loads, which takes seconds, Ctrl-C ends it without a traceback; what runs the command sees to it then.
 if (
     sys.argv[:1] == ["-m"]  # it is not complete yet
-    and "cgcl_fast." in " ".join(sys.orig_argv)
+    and any(word.startswith("cgcl_fast.") for word in sys.orig_argv)
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):
     signal.signal(signal.SIGINT, signal.SIG_DFL)

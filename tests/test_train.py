@@ -220,7 +220,7 @@ def test_a_process_that_is_gone_ends_the_others_with_one_line(
     assert not list(tmp_path.glob(".lock"))
 
 
-def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
+def test_a_killed_worker_is_one_line_and_what_was_trained_is_saved(tmp_path: Path) -> None:
     process = start("cut", *TINY, "--steps", 4000, "--log-every", 1, "--workers", 1, "--output", tmp_path)
     wait_for_step(process, tmp_path, 2)
     (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -228,6 +228,7 @@ def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
     _, err = process.communicate()
     assert process.returncode == 1 and "Traceback" not in err
     assert f"process {worker} that loads data was killed" in err.splitlines()[-1]
+    assert last_state(tmp_path)["step"] == log_of(tmp_path)[-1]["step"] >= 2
 
 
 def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
