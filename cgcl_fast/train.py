@@ -117,7 +117,7 @@ class RunOptions:
         processors = os.cpu_count() or 1
         most = max(16, 4 * processors)
         if self.workers is not None and self.workers > most:
-            raise ValueError(f"workers must be at most {most} ({processors} processors are here), got {self.workers}")
+            raise ValueError(f"workers: expected at most {most} beside {processors} processors, got {self.workers}")
 
 
 def make_parser(method: str) -> Parser:
