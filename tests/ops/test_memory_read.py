@@ -60,7 +60,7 @@ def scalar_read(content, keys, values, pixel_class=None, item_class=None):
     return out
 
 
-@settings(deadline=None, max_examples=examples(40))
+@settings(max_examples=examples(40))
 @given(
     st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 7), st.integers(1, 9)),
     st.integers(1, 13),

@@ -105,7 +105,7 @@ def test_values_and_gradients_to_all_three(case, dtype, normalize):
     assert_as_exact_as_eager(op, [query, key, extra], dtype, scale=2 * LOGIT)
 
 
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(1, 70), st.integers(1, 50)),
     extra=st.integers(0, 20),
