@@ -329,6 +329,21 @@ def layered_inputs():
     return [unit(*shape, seed=i) for i, shape in enumerate(((2, 7, 8), (1, 5, 4)) * 2)] + [unit(5, 8), unit(5, 4)]
 
 
+def test_layers_of_more_and_of_fewer_keys_than_negatives_are_asked_for():
+    """The latter take all of their keys, and have no offsets; extra negatives may be given to one layer only."""
+    sizes = ((2, 9, 8), (1, 3, 8), (2, 1, 8), (1, 7, 8))
+    queries, keys = layers_of(sizes), layers_of(sizes, seed=20)
+    for extras in (None, [unit(5, 8), None, None, unit(5, 8, seed=1)]):
+        options = {"num_negatives": 4, "reduction": "none"}
+        torch.manual_seed(0)
+        together = ops.patch_nce_layers(queries, keys, extra_negatives=extras, **options)
+        torch.manual_seed(0)
+        for i, loss in enumerate(together):
+            extra = None if extras is None else extras[i]
+            alone = ops.patch_nce(queries[i], keys[i], extra_negatives=extra, **options)
+            torch.testing.assert_close(loss, alone)
+
+
 def test_layers_compile():
     assert_compiles(layered, layered_inputs())
 
