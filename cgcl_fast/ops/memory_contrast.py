@@ -33,7 +33,8 @@ def memory_contrast_reference(
     if pixel_class is not None and item_class is not None:
         same = _memory.same_class(pixel_class, item_class)
         counts = same.any(dim=1)
-        logits = logits.masked_fill(~same, torch.finfo(dtype).min)
+        # Logits of zero where no item is of the pixel's class: that loss is dropped, and its gradient must be a number.
+        logits = logits.masked_fill(~same, float("-inf")).masked_fill(~counts[:, None], 0)
     nearest = logits.detach().argmax(dim=1, keepdim=True)
     positive = logits.gather(1, nearest).squeeze(1)
     loss = torch.logsumexp(logits, dim=1) - positive

@@ -33,7 +33,7 @@ def memory_read_reference(
     if pixel_class is not None and item_class is not None:
         same = _memory.same_class(pixel_class, item_class)
         # Where no item is of the pixel's class the softmax is of equal logits, and its weights are dropped.
-        alpha = torch.softmax(d.masked_fill(~same, torch.finfo(dtype).min), dim=1) * same
+        alpha = torch.softmax(d.masked_fill(~same, torch.finfo(dtype).min), dim=1).masked_fill(~same, 0)
     else:
         alpha = torch.softmax(d, dim=1)
     return torch.einsum("bnhw,nv->bvhw", alpha, v).to(content.dtype)

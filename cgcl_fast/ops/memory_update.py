@@ -40,7 +40,7 @@ def memory_update_reference(
             same = _memory.same_class(pixel_classes[i], item_class)
         else:
             same = torch.ones_like(d, dtype=torch.bool)
-        e = torch.exp(d) * same
+        e = torch.exp(d).masked_fill(~same, 0)
         total = e.sum(dim=(0, 2, 3), keepdim=True)
         beta = e / torch.where(total > 0, total, 1)
         addressed = same.any(dim=3).any(dim=2).any(dim=0)[:, None]

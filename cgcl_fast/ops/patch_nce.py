@@ -47,31 +47,33 @@ def patch_nce_reference(
     if normalize:
         query, key, extra = normalize_rows(query), normalize_rows(key), normalize_rows(extra)
     P = query.shape[1]
-    logits = query @ key.transpose(1, 2) / temperature
-    positive = logits.diagonal(dim1=1, dim2=2)
-    counted = _counted_keys(P, offsets, negatives, query.device)
-    if not decoupled:
-        counted = counted | torch.eye(P, dtype=torch.bool, device=query.device)
-    logits = logits.masked_fill(~counted, float("-inf"))
+    others = P - 1 if offsets is None else offsets.shape[0]
+    if negatives == "none":
+        others = 0
+        positive = (query * key).sum(dim=2) / temperature
+        logits = positive[:, :, None][:, :, : int(not decoupled)]
+    else:
+        logits = query @ key.transpose(1, 2) / temperature
+        positive = logits.diagonal(dim1=1, dim2=2)
+        counted = _counted_keys(P, offsets, query.device)
+        if not decoupled:
+            counted = counted | torch.eye(P, dtype=torch.bool, device=query.device)
+        logits = logits.masked_fill(~counted, float("-inf"))
+    if decoupled and others + extra.shape[0] == 0:  # nothing to be told from: zero, with zero gradients
+        return (query[:, :, :0] * key[:, :, :0]).sum(dim=2)
     logits = torch.cat([logits, query @ extra.T / temperature], dim=2)
-    if decoupled:  # a row without negatives has nothing to be told from: its loss is zero
-        contrasted = counted.any(dim=1) | (extra.shape[0] > 0)
-        logits = torch.where(contrasted[:, None], logits, 0.0)
-        return torch.where(contrasted, torch.logsumexp(logits, dim=2) - positive, 0.0)
     return torch.logsumexp(logits, dim=2) - positive
 
 
-def _counted_keys(P: int, offsets: Tensor | None, negatives: str, device: torch.device) -> Tensor:
+def _counted_keys(P: int, offsets: Tensor | None, device: torch.device) -> Tensor:
     """(P, P) bool: whether key t is a negative of query s."""
-    s = torch.arange(P, device=device)
-    if offsets is not None:
-        counted = torch.zeros(P, P, dtype=torch.bool, device=device)
-        if P > 0:
-            counted[s[:, None], (s[:, None] + offsets[None, :]) % P] = True
-        return counted
-    if negatives == "none":
-        return torch.zeros(P, P, dtype=torch.bool, device=device)
-    return ~torch.eye(P, dtype=torch.bool, device=device)
+    if offsets is None:
+        return ~torch.eye(P, dtype=torch.bool, device=device)
+    counted = torch.zeros(P, P, dtype=torch.bool, device=device)
+    if P > 0:
+        s = torch.arange(P, device=device)[:, None]
+        counted[s, (s + offsets[None, :]) % P] = True
+    return counted
 
 
 def patch_nce(

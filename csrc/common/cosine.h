@@ -16,17 +16,29 @@ CGCL_HOST_DEVICE V reciprocal_of_norm(V norm) {
   return norm > kMemoryZeroNorm ? 1.0f / norm : (norm != norm ? norm : V{});
 }
 
-// What the weights e^cosine are multiplied with, given their sum, which is 0 where every item is masked. Cosines are
-// bounded, so no maximum is subtracted from them.
+// What the weights e^cosine are multiplied with, given their sum, which is 0 where every item is masked; NaN stays. Cosines
+// are bounded, so no maximum is subtracted from them.
 template <class V>
 CGCL_HOST_DEVICE V softmax_scale(V total) {
-  return total > 0.0f ? 1.0f / total : V{};
+  return total == 0.0f ? V{} : 1.0f / total;
+}
+
+// The weight of an item in the softmax, from e^cosine and its cosine: 0 of a masked one even where the scale is NaN.
+template <class V>
+CGCL_HOST_DEVICE V softmax_weight(V exponential, V cosine, V scale) {
+  return cosine == kMemoryMasked ? V{} : exponential * scale;
+}
+
+// Weight·gradient, the item's part of `inner`. Only a masked item has a weight of 0: nothing comes from it, not even NaN.
+template <class V>
+CGCL_HOST_DEVICE V softmax_inner(V weight, V gradient) {
+  return weight == 0.0f ? V{} : weight * gradient;
 }
 
 // The gradient to a cosine from that to its weight, where `inner` is Σ weight·gradient over the items.
 template <class V>
 CGCL_HOST_DEVICE V softmax_gradient(V weight, V gradient, V inner) {
-  return weight * (gradient - inner);
+  return weight == 0.0f ? V{} : weight * (gradient - inner);
 }
 
 }  // namespace

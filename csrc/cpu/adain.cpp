@@ -6,6 +6,7 @@
 #include <string>
 #include <tuple>
 
+#include "../common/activation.h"
 #include "../common/layout.h"
 #include "../common/moments.h"
 #include "tensor.h"
@@ -118,7 +119,7 @@ void backward_pixels(const AdainBackwardArgs& args, int dtype) {
       }
       mean_g[plane] = float(sum_g / double(pixels));
       mean_gx[plane] = float(sum_gx / double(pixels));
-      gain[plane] = args.rstd[plane] * (args.scale == nullptr ? 1.0f : args.scale[plane]);
+      gain[plane] = gradient_gain(args.rstd[plane] * (args.scale == nullptr ? 1.0f : args.scale[plane]));
       if (args.dscale != nullptr) {
         args.dscale[plane] = float(sum_gx);
         args.dshift[plane] = float(sum_g);

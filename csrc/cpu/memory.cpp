@@ -8,6 +8,7 @@
 #include "../common/layout.h"
 #include "kernels/memory.h"
 #include "large.h"
+#include "scratch.h"
 
 namespace cgcl {
 namespace {
@@ -94,21 +95,6 @@ class PackedClasses {
 
  private:
   std::optional<Tensor> pixels_, items_;
-};
-
-// Memory for the tiles of one thread, aligned for every vector.
-class Scratch {
- public:
-  explicit Scratch(int64_t floats) : data_(static_cast<float*>(std::aligned_alloc(64, round_up(floats * 4, 64)))) {
-    STD_TORCH_CHECK(data_ != nullptr, "cgcl_fast: not enough memory for ", floats * 4, " bytes of scratch");
-  }
-  ~Scratch() { std::free(data_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  float* data() const { return data_; }
-
- private:
-  float* data_;
 };
 
 int64_t tiles_of(const Tensor& map) {

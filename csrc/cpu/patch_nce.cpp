@@ -1,5 +1,9 @@
 // cgcl_fast::_patch_nce, _patch_nce_layers and their backward on the CPU. Logits exist a tile of rows at a time: matrix products by
 // the tensor library, everything between them by kernels/patch_nce.cpp while the tile is in the cache.
+//
+// Both passes form the products of a tile by the same call, so that their rounding is the same: of logits of 10^6 the last
+// digit is more than a whole, and weights from other products than those of the denominator would not add up to 1. How work
+// is cut depends on shapes alone, and a matrix product runs on one thread: the same bits with any number of threads.
 #include "kernels/patch_nce.h"
 
 #include <array>
@@ -8,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "scratch.h"
 #include "tensor.h"
 
 namespace cgcl {
@@ -42,8 +47,8 @@ KeyNegatives negatives_of(const std::string& negatives, const std::optional<Tens
   return KeyNegatives::all;
 }
 
-// mask[d + count] for d = t - s in (-count, count): 1 where key t is in the denominator of query s. `sign` -1 mirrors it.
-std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t count, bool decoupled, int sign) {
+// mask[d + count] for d = t - s in (-count, count): 1 where key t is in the denominator of query s.
+std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t count, bool decoupled) {
   if (!offsets.has_value()) return {};
   check_dim(*offsets, 1, kOp, "offsets");
   STD_TORCH_CHECK(offsets->scalar_type() == ScalarType::Long, "patch_nce: expected offsets of dtype int64");
@@ -51,7 +56,6 @@ std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t cou
   const int64_t* values = static_cast<const int64_t*>(dense.const_data_ptr());
   std::vector<float> mask(2 * count, 0.0f);
   const auto set = [&](int64_t d) {
-    d = (sign * d % count + count) % count;
     mask[d] = mask[d + count] = 1.0f;
   };
   if (!decoupled && count > 0) set(0);
@@ -65,48 +69,57 @@ std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t cou
 
 float* floats(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
 
-// A (rows, columns) float32 matrix over memory that lives elsewhere; plain data, so that worker threads need no autograd state.
-Tensor matrix(const float* data, int64_t rows, int64_t columns, bool transposed = false) {
+// A (rows, columns) float32 matrix over memory that lives elsewhere, whose rows are `ld` apart; or its transpose. Plain data,
+// so that worker threads need no autograd state.
+Tensor matrix(const float* data, int64_t rows, int64_t columns, int64_t ld, bool transposed) {
   using torch::headeronly::DeviceType;
   const torch::stable::Device cpu(DeviceType::CPU);
   float* memory = const_cast<float*>(data);
-  return transposed ? torch::stable::from_blob(memory, {columns, rows}, {1, columns}, cpu, ScalarType::Float)
-                    : torch::stable::from_blob(memory, {rows, columns}, {columns, 1}, cpu, ScalarType::Float);
+  return transposed ? torch::stable::from_blob(memory, {columns, rows}, {1, ld}, cpu, ScalarType::Float)
+                    : torch::stable::from_blob(memory, {rows, columns}, {ld, 1}, cpu, ScalarType::Float);
 }
 
-// out (m, n) = a (m, k) · b (k, n), where a transposed operand lies in memory as (k, m) or (n, k).
-void product(float* out, const float* a, const float* b, int64_t m, int64_t k, int64_t n, bool b_transposed,
-             bool a_transposed = false) {
-  if (m == 0 || n == 0) return;
+void multiply(const Tensor& a, const Tensor& b, const Tensor& out) {
   using torch::stable::detail::from;
-  std::array<StableIValue, 3> stack{from(a_transposed ? matrix(a, k, m, true) : matrix(a, m, k)),
-                                    from(b_transposed ? matrix(b, n, k, true) : matrix(b, k, n)),
-                                    from(matrix(out, m, n))};
+  std::array<StableIValue, 3> stack{from(a), from(b), from(out)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
   torch::stable::detail::to<Tensor>(stack[0]);  // takes back the reference that the call returned
 }
 
-// Rows of a tile: its logits fit a core's L2 cache, and every thread has a tile.
+// out (m, n) = a (m, k) · b (k, n), where b lies in memory as (n, k) if transposed.
+void product(float* out, const float* a, const float* b, int64_t m, int64_t k, int64_t n, bool b_transposed) {
+  if (m == 0 || n == 0) return;
+  multiply(matrix(a, m, k, k, false), b_transposed ? matrix(b, n, k, k, true) : matrix(b, k, n, n, false),
+           matrix(out, m, n, n, false));
+}
+
+// out (m, n) = aᵀ · b of a (k, m), whose rows are `lda` apart, and b (k, n).
+void product_over_rows(float* out, const float* a, int64_t lda, const float* b, int64_t m, int64_t k, int64_t n) {
+  if (m == 0 || n == 0) return;
+  multiply(matrix(a, k, m, lda, true), matrix(b, k, n, n, false), matrix(out, m, n, n, false));
+}
+
+void add(float* to, const float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] += values[i];
+}
+
+// body(i) for i in [0, count), on worker threads alone where there are several: there a matrix product has one thread.
+template <class F>
+void for_each(int64_t count, const F& body) {
+  const auto range = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < std::min(end, count); ++i) body(i);
+  };
+  if (count > 0) torch::stable::parallel_for(0, std::max<int64_t>(count, 2), 1, range);
+}
+
+// Rows of a tile: its logits fit a core's L2 cache, and a few threads have one each.
 int64_t tile_rows(int64_t total_rows, int64_t columns) {
-  const int64_t threads = std::max<int64_t>(1, torch::stable::get_num_threads());
-  const int64_t cached = (int64_t(1) << 18) / std::max<int64_t>(1, columns);
-  const int64_t shared = (total_rows + threads - 1) / threads;
+  const int64_t cached = (int64_t(1) << 18) / std::max<int64_t>(1, columns), shared = (total_rows + 3) / 4;
   return std::max<int64_t>(8, std::min<int64_t>({cached, shared, 128}));
 }
 
-// body(image, first row, rows, scratch) for every tile of at most `tile` rows in each of `images` images of `rows` rows.
-template <class F>
-void for_tiles(int64_t images, int64_t rows, int64_t tile, int64_t columns, int64_t work_per_row, const F& body) {
-  if (images == 0 || rows == 0) return;
-  const int64_t tiles = (rows + tile - 1) / tile;
-  parallel(images * tiles, tile * work_per_row, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<float[]> scratch(new float[tile * (columns + 2)]);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % tiles * tile;
-      body(i / tiles, first, std::min(tile, rows - first), scratch.get());
-    }
-  });
-}
+constexpr int64_t kWeights = int64_t(1) << 21;  // floats of the weights that gradients to keys are formed from at a time
+constexpr int64_t kOwners = 64;                 // keys whose gradient is formed at a time
 
 // float32 rows, divided by their norms if asked: v/(‖v‖ + 1e-7).
 struct Rows {
@@ -138,15 +151,6 @@ struct Rows {
   }
 };
 
-// out row = factor·row, or out row += factor·row.
-void scale_rows(float* out, const float* rows, const float* factors, int64_t count, int64_t channels, bool add) {
-  for (int64_t r = 0; r < count; ++r)
-    for (int64_t c = 0; c < channels; ++c) {
-      const float value = factors[r] * rows[r * channels + c];
-      out[r * channels + c] = add ? out[r * channels + c] + value : value;
-    }
-}
-
 // What a call has for every layer.
 struct Options {
   double temperature;
@@ -154,152 +158,209 @@ struct Options {
   bool decoupled, normalize;
 };
 
+// The gradients that a pass forms, and what it needs for them; null where they are not wanted.
+struct Gradients {
+  float *query, *key, *extra;
+  bool to_owners() const { return key != nullptr || extra != nullptr; }
+};
+
+// A layer's vectors, cut into tiles.
+class Layer {
+ public:
+  Layer(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra, const std::optional<Tensor>& offsets,
+        const Options& options)
+      : shape_(check(query, key, extra)), kind_(negatives_of(options.negatives, offsets)), decoupled_(options.decoupled),
+        inverse_temperature_(1.0 / options.temperature), mask_(offset_mask(offsets, shape_.P, options.decoupled)),
+        q_(query, options.normalize), k_(key, options.normalize) {
+    if (shape_.M > 0) e_.emplace(*extra, options.normalize);
+    keys_ = kind_ == KeyNegatives::none ? 0 : shape_.P;
+    const int64_t negatives = kind_ == KeyNegatives::all ? shape_.P - 1 : offsets.has_value() ? offsets->numel() : 0;
+    contrasted_ = !decoupled_ || negatives + shape_.M > 0;
+    tile_ = tile_rows(shape_.B * shape_.P, keys_ + shape_.M);
+  }
+
+  // Whether a loss has a denominator at all: decoupled, without a single negative, it is 0.
+  bool contrasted() const { return contrasted_; }
+
+  // visit(kernel's tile, its first row in the layer) once the products of a tile are there, which it makes gradients to the
+  // products if any of `to` are wanted.
+  template <class F>
+  void each_tile(const Gradients& to, const F& visit) const {
+    const auto [B, P, C, M] = shape_;
+    if (B * P == 0) return;
+    // Gradients to keys are sums over queries: as many queries at a time as there is room for their weights, whole images
+    // or whole tiles of one.
+    const int64_t columns = keys_ + M + 1, room = std::max(tile_, kWeights / columns);
+    const int64_t images = to.to_owners() ? std::clamp<int64_t>(room / P, 1, B) : B;
+    const int64_t part = to.to_owners() && room < P ? room / tile_ * tile_ : P;
+    const Scratch weights(to.to_owners() ? images * part * columns : 0);
+    for (int64_t image = 0; image < B; image += images)
+      for (int64_t first = 0; first < P; first += part) {
+        const Block block{image, std::min(images, B - image), first, std::min(part, P - first)};
+        form_weights(block, to, to.to_owners() ? weights.data() : nullptr, visit);
+        if (to.key != nullptr) add_key_gradient(block, weights.data(), to.key);
+        if (to.extra != nullptr) add_extra_gradient(block, weights.data() + block.size() * keys_, to.extra);
+      }
+  }
+
+ private:
+  // `rows` queries from `first` on of each of `images` images. Their weights lie as (images·rows, keys), then
+  // (images·rows, M), then, for KeyNegatives::none, those of the positives.
+  struct Block {
+    int64_t image, images, first, rows;
+    int64_t size() const { return images * rows; }
+  };
+
+  template <class F>
+  void form_weights(const Block& block, const Gradients& to, float* weights, const F& visit) const {
+    const int64_t keys = keys_, M = shape_.M, P = shape_.P, C = shape_.C, tile = tile_;
+    const int64_t tiles = (block.rows + tile - 1) / tile;
+    for_each(block.images * tiles, [&](int64_t i) {
+      const int64_t image = block.image + i / tiles, first = block.first + i % tiles * tile;
+      const int64_t rows = std::min(tile, block.first + block.rows - first), start = image * P + first;
+      const bool own_room = weights == nullptr;
+      const Scratch scratch((own_room ? rows * (keys + M + 1) : 0) + (to.query != nullptr && M > 0 ? rows * C : 0));
+      const int64_t row = i / tiles * block.rows + first - block.first;  // in the block
+      float* products = own_room ? scratch.data() : weights + row * keys;
+      float* extra_products = own_room ? products + rows * keys : weights + block.size() * keys + row * M;
+      float* own = own_room ? extra_products + rows * M : weights + block.size() * (keys + M) + row;
+      float* room = own_room ? own + rows : scratch.data();
+      const float *q = q_.data + start * C, *k = k_.data + start * C, *k_image = k_.data + image * P * C;
+      product(products, q, k_image, rows, C, keys, true);
+      if (M > 0) product(extra_products, q, e_->data, rows, C, M, true);
+      visit(NceTile{rows, first, P, M, C, kind_, decoupled_, inverse_temperature_, mask_.data(), products, extra_products,
+                    own, q, k},
+            start);
+      if (to.query == nullptr) return;
+      float* g = to.query + start * C;
+      if (keys > 0) {
+        product(g, products, k_image, rows, keys, C, false);
+      } else {
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t c = 0; c < C; ++c) g[r * C + c] = own[r] * k[r * C + c];
+      }
+      if (M > 0) {
+        product(room, extra_products, e_->data, rows, M, C, false);
+        add(g, room, rows * C);
+      }
+      q_.undo(g, start, rows, C);
+    });
+  }
+
+  // The sums over the queries of a block, for kOwners keys at a time. A block comes after those before it.
+  void add_key_gradient(const Block& block, const float* weights, float* to) const {
+    const int64_t keys = keys_, P = shape_.P, C = shape_.C, parts = (P + kOwners - 1) / kOwners;
+    const float* own = weights + block.size() * (keys + shape_.M);
+    for_each(block.images * parts, [&](int64_t i) {
+      const int64_t image = i / parts, first = i % parts * kOwners, count = std::min(kOwners, P - first);
+      const int64_t start = (block.image + image) * P + block.first;
+      float* g = to + ((block.image + image) * P + first) * C;
+      if (keys == 0) {
+        const float* q = q_.data + (start - block.first + first) * C;
+        for (int64_t t = 0; t < count; ++t)
+          for (int64_t c = 0; c < C && first + t >= block.first && first + t < block.first + block.rows; ++c)
+            g[t * C + c] = own[image * block.rows + first + t - block.first] * q[t * C + c];
+      } else {
+        add_product(g, weights + image * block.rows * keys + first, keys, q_.data + start * C, count, block.rows,
+                    block.first > 0);
+      }
+      if (block.first + block.rows == P) k_.undo(g, start - block.first + first, count, C);
+    });
+  }
+
+  void add_extra_gradient(const Block& block, const float* weights, float* to) const {
+    const int64_t M = shape_.M, P = shape_.P, C = shape_.C, parts = (M + kOwners - 1) / kOwners;
+    const bool later = block.image > 0 || block.first > 0;
+    const bool last = block.image + block.images == shape_.B && block.first + block.rows == P;
+    for_each(parts, [&](int64_t i) {
+      const int64_t first = i * kOwners, count = std::min(kOwners, M - first);
+      add_product(to + first * C, weights + first, M, q_.data + (block.image * P + block.first) * C, count, block.size(),
+                  later);
+      if (last) e_->undo(to + first * C, first, count, C);
+    });
+  }
+
+  // to (count, C) = or += weightsᵀ · q of weights (rows, ld), of which `count` columns, and q (rows, C).
+  void add_product(float* to, const float* weights, int64_t ld, const float* q, int64_t count, int64_t rows, bool add_to) const {
+    const int64_t C = shape_.C;
+    const Scratch sum(add_to ? count * C : 0);
+    product_over_rows(add_to ? sum.data() : to, weights, ld, q, count, rows, C);
+    if (add_to) add(to, sum.data(), count * C);
+  }
+
+  Shape shape_;
+  KeyNegatives kind_;
+  bool decoupled_, contrasted_;
+  double inverse_temperature_;
+  std::vector<float> mask_;
+  Rows q_, k_;
+  std::optional<Rows> e_;
+  int64_t keys_, tile_;  // keys that queries are multiplied with; rows of a tile
+};
+
+void fill(float* data, int64_t count, float value) {
+  if (data != nullptr) std::fill(data, data + count, value);
+}
+
 // A layer's results of the forward pass; grad and dkey are null if not asked for.
 struct Forward {
-  float *loss, *top, *inverse_sum, *grad, *dkey;
+  float *loss, *best, *inverse_sum, *grad, *dkey;
 };
 
 void forward_layer(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra,
                    const std::optional<Tensor>& offsets, const Options& options, const Forward& out) {
-  const auto [B, P, C, M] = check(query, key, extra);
-  const KeyNegatives kind = negatives_of(options.negatives, offsets);
-  const bool decoupled = options.decoupled, query_grad = out.grad != nullptr, key_grad = out.dkey != nullptr;
-  const std::vector<float> mask = offset_mask(offsets, P, decoupled, 1);
-  const Rows q(query, options.normalize), k(key, options.normalize);
-  std::optional<Rows> e;
-  if (M > 0) e.emplace(*extra, options.normalize);
-
-  STD_TORCH_CHECK(!key_grad || kind != KeyNegatives::none, "patch_nce: key_grad needs negatives among the keys");
-  float *loss_data = out.loss, *top = out.top, *inverse_sum = out.inverse_sum, *grad_data = out.grad;
-  const PatchNceKernels& kernels = patch_nce_kernels();
-  const int64_t keys = kind == KeyNegatives::none ? 0 : P, channels = C, extras = M, count = P;
-  const double inverse_temperature = 1.0 / options.temperature;
-
-  // Tiles of one image each add to the gradient of its keys, into sums of their own; with images enough for all threads a
-  // tile is an image.
-  const bool whole_images = key_grad && B >= int64_t(torch::stable::get_num_threads());
-  const int64_t tile = whole_images ? std::max<int64_t>(1, P) : tile_rows(B * P, keys + M);
-  const int64_t tiles = (P + tile - 1) / tile;
-  std::optional<Tensor> parts;
-  if (key_grad && tiles > 1) parts = new_tensor(query, {B, tiles, P, C}, ScalarType::Float);
-  float* parts_data = parts.has_value() ? floats(*parts) : out.dkey;
-  const int64_t columns = keys + M + (key_grad || (query_grad && M > 0) ? C : 0);
-  for_tiles(B, P, tile, columns, (keys + M) * C, [&](int64_t image, int64_t first, int64_t rows, float* scratch) {
-    const int64_t start = image * count + first;
-    const float *q_rows = q.data + start * channels, *k_rows = k.data + start * channels;
-    const float* k_image = k.data + image * count * channels;
-    float *products = scratch, *extra_products = products + rows * keys;
-    float *weight_scale = extra_products + rows * extras, *positive_weight = weight_scale + rows;
-    product(products, q_rows, k_image, rows, channels, keys, true);
-    if (extras > 0) product(extra_products, q_rows, e->data, rows, channels, extras, true);
-    kernels.rows({rows, first, count, extras, channels, kind, decoupled, inverse_temperature, mask.data(), products,
-                  extra_products, q_rows, k_rows, loss_data + start, top + start, inverse_sum + start,
-                  weight_scale, positive_weight});
-    float* rows_scratch = positive_weight + rows;
-    if (key_grad) {
-      float* dk = parts_data + (image * tiles + first / tile) * count * channels;
-      scale_rows(rows_scratch, q_rows, weight_scale, rows, channels, false);
-      product(dk, products, rows_scratch, count, rows, channels, false, true);
-      scale_rows(dk + first * channels, q_rows, positive_weight, rows, channels, true);
-    }
-    if (!query_grad) return;
-    float* g = grad_data + start * channels;
-    if (keys > 0) {
-      product(g, products, k_image, rows, keys, channels, false);
-    } else {
-      std::fill(g, g + rows * channels, 0.0f);
-    }
-    float* extra_grad = nullptr;
-    if (extras > 0) {
-      extra_grad = rows_scratch;
-      product(extra_grad, extra_products, e->data, rows, extras, channels, false);
-    }
-    kernels.query_grad({rows, channels, weight_scale, positive_weight, k_rows, extra_grad, g});
-    q.undo(g, start, rows, channels);
-  });
-  if (key_grad) {
-    float* target = out.dkey;
-    parallel(B * P, (tiles + 1) * C, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; tiles > 1 && row < end; ++row)
-        for (int64_t c = 0; c < channels; ++c) {
-          const float* part = parts_data + (row / count * tiles * count + row % count) * channels + c;
-          float sum = 0;
-          for (int64_t t = 0; t < tiles; ++t) sum += part[t * count * channels];
-          target[row * channels + c] = sum;
-        }
-      k.undo(target + begin * channels, begin, end - begin, channels);
-    });
+  const Layer layer(query, key, extra, offsets, options);
+  const int64_t rows = query.size(0) * query.size(1), size = query.numel();
+  if (!layer.contrasted()) {
+    for (float* data : {out.loss, out.best, out.inverse_sum}) fill(data, rows, 0);
+    for (float* data : {out.grad, out.dkey}) fill(data, size, 0);
+    return;
   }
+  const Gradients to{out.grad, out.dkey, nullptr};
+  const bool weights = out.grad != nullptr || out.dkey != nullptr;
+  layer.each_tile(to, [&](const NceTile& tile, int64_t start) {
+    patch_nce_kernels().rows({tile, out.loss + start, out.best + start, out.inverse_sum + start, weights});
+  });
 }
 
 // What the backward pass has of a layer; a result that is not needed is null.
 struct Backward {
-  const float *grad, *top, *inverse_sum, *unit_grad, *unit_key_grad;
+  const float *grad, *best, *inverse_sum, *unit_grad, *unit_key_grad;
   float *dquery, *dkey, *dextra;
 };
 
 void backward_layer(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra,
                     const std::optional<Tensor>& offsets, const Options& options, const Backward& io) {
-  const auto [B, P, C, M] = check(query, key, extra);
-  const KeyNegatives kind = negatives_of(options.negatives, offsets);
-  const bool decoupled = options.decoupled, normalize = options.normalize;
-  const float *g = io.grad, *top = io.top, *inverse_sum = io.inverse_sum;
-
+  const int64_t rows = query.size(0) * query.size(1), channels = query.size(2);
+  const float* g = io.grad;
   if (io.dquery != nullptr) {
     const float* source = io.unit_grad;
     float* target = io.dquery;
-    const int64_t channels = C;
-    parallel(B * P, C, [&](int64_t begin, int64_t end) {
+    parallel(rows, channels, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r)
         for (int64_t c = 0; c < channels; ++c) target[r * channels + c] = source[r * channels + c] * g[r];
     });
   }
   // What the forward pass formed is the gradient of Σloss: it was asked for where every loss counts the same.
-  if (io.dkey != nullptr && io.unit_key_grad != nullptr && B * P > 0) {
+  if (io.dkey != nullptr && io.unit_key_grad != nullptr && rows > 0) {
     const float *source = io.unit_key_grad, factor = g[0];
     float* target = io.dkey;
-    parallel(B * P * C, 1, [&](int64_t begin, int64_t end) {
+    parallel(rows * channels, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) target[i] = source[i] * factor;
     });
   }
-  const bool need_key = io.dkey != nullptr && io.unit_key_grad == nullptr;
-  const bool need_extra = io.dextra != nullptr && M > 0;
-  if (!need_key && !need_extra) return;
-
-  const std::vector<float> mask = offset_mask(offsets, P, decoupled, -1);
-  const Rows q(query, normalize);
-  const PatchNceKernels& kernels = patch_nce_kernels();
-  const double inverse_temperature = 1.0 / options.temperature;
-  const int64_t channels = C, count = P, images = B;
-  if (need_key) {
-    const Rows k(key, normalize);
-    float* target = io.dkey;
-    for_tiles(B, P, tile_rows(B * P, P), P, P * C, [&](int64_t image, int64_t first, int64_t rows, float* products) {
-      const int64_t start = image * count + first;
-      const float* q_image = q.data + image * count * channels;
-      product(products, k.data + start * channels, q_image, rows, channels, count, true);
-      kernels.columns({rows, first, count, false, kind, decoupled, inverse_temperature, mask.data(),
-                       top + image * count, inverse_sum + image * count, g + image * count, products});
-      product(target + start * channels, products, q_image, rows, count, channels, false);
-      k.undo(target + start * channels, start, rows, channels);
-    });
+  const Gradients to{nullptr, io.unit_key_grad == nullptr ? io.dkey : nullptr,
+                     extra.has_value() && extra->size(0) > 0 ? io.dextra : nullptr};
+  if (!to.to_owners()) return;
+  const Layer layer(query, key, extra, offsets, options);
+  if (rows == 0 || !layer.contrasted()) {
+    fill(to.key, rows * channels, 0);
+    fill(to.extra, extra.has_value() ? extra->numel() : 0, 0);
+    return;
   }
-  if (need_extra) {
-    const Rows e(*extra, normalize);
-    float* target = io.dextra;
-    const int64_t all = images * count;
-    for_tiles(1, M, tile_rows(M, all), all, all * C, [&](int64_t, int64_t first, int64_t rows, float* products) {
-      product(products, e.data + first * channels, q.data, rows, channels, all, true);
-      kernels.columns({rows, first, all, true, kind, decoupled, inverse_temperature, nullptr, top, inverse_sum,
-                       g, products});
-      if (all > 0) {
-        product(target + first * channels, products, q.data, rows, all, channels, false);
-      } else {
-        std::fill(target + first * channels, target + (first + rows) * channels, 0.0f);
-      }
-      e.undo(target + first * channels, first, rows, channels);
-    });
-  }
+  layer.each_tile(to, [&](const NceTile& tile, int64_t start) {
+    patch_nce_kernels().weights({tile, io.best + start, io.inverse_sum + start, g + start});
+  });
 }
 
 // Layers whose results lie one behind the other in one tensor of each kind.
@@ -344,8 +405,8 @@ struct Layers {
 
 inline float* at(float* data, bool there, int64_t offset) { return there ? data + offset : nullptr; }
 
-// -> loss (R,) of all R rows, denominator (2, R) as top and 1/Σexp(logit - top), d loss_s / d query_s and d Σloss / d key
-// of all layers, or empty tensors. All float32. With key_grad the gradient of the keys is that of the sum of their layer.
+// -> loss (R,) of all R rows, denominator (2, R) as the largest product and 1/Σexp((product - largest)/τ), d loss_s / d query_s
+// and d Σloss / d key of all layers, or empty tensors. All float32. With key_grad the gradient of the keys is that of the sum of their layer.
 std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce_layers(std::vector<Tensor> queries, std::vector<Tensor> keys,
                                                             std::vector<Tensor> extras, std::vector<Tensor> offsets,
                                                             double temperature, std::string negatives, bool decoupled,
@@ -355,11 +416,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce_layers(std::vector<Tensor> 
   const auto result = [&](auto... sizes) { return new_tensor(queries[0], {sizes...}, ScalarType::Float); };
   Tensor loss = result(layers.rows), denominator = result(int64_t(2), layers.rows);
   Tensor grad = result(query_grad ? layers.size : 0), dkey = result(key_grad ? layers.size : 0);
-  float *losses = floats(loss), *top = floats(denominator), *grads = floats(grad), *dkeys = floats(dkey);
+  float *losses = floats(loss), *best = floats(denominator), *grads = floats(grad), *dkeys = floats(dkey);
   layers.each([&](size_t i, int64_t row, int64_t element, int64_t) {
     const bool any = queries[i].numel() > 0;
     forward_layer(queries[i], keys[i], layers.extra(i), layers.offset(i), options,
-                  {losses + row, top + row, top + layers.rows + row, at(grads, query_grad && any, element),
+                  {losses + row, best + row, best + layers.rows + row, at(grads, query_grad && any, element),
                    at(dkeys, key_grad && any, element)});
   });
   return {loss, denominator, grad, dkey};
@@ -384,11 +445,11 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(
   const auto result = [&](int64_t size) { return new_tensor(queries[0], {size}, ScalarType::Float); };
   Tensor dquery = result(need_query ? layers.size : 0), dkey = result(need_key ? layers.size : 0);
   Tensor dextra = result(need_extra ? layers.extra_size : 0);
-  float *g = floats(upstream), *top = floats(saved), *units = floats(unit), *key_units = floats(key_unit);
+  float *g = floats(upstream), *best = floats(saved), *units = floats(unit), *key_units = floats(key_unit);
   float *dqueries = floats(dquery), *dkeys = floats(dkey), *dextras = floats(dextra);
   layers.each([&](size_t i, int64_t row, int64_t element, int64_t extra_element) {
     backward_layer(queries[i], keys[i], layers.extra(i), layers.offset(i), options,
-                   {g + row, top + row, top + layers.rows + row, at(units, need_query, element),
+                   {g + row, best + row, best + layers.rows + row, at(units, need_query, element),
                     at(key_units, key_formed, element), at(dqueries, need_query, element), at(dkeys, need_key, element),
                     at(dextras, need_extra, extra_element)});
   });

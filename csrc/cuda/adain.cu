@@ -165,7 +165,7 @@ struct PlaneParameters {
   __device__ float normal(float x) const { return (x - mean) * rstd; }
   __device__ float inner(float g, float n) const { return before_activation(g, n * scale + shift, slope); }
   __device__ float dx(float inner, float n, float mean_g, float mean_gn) const {
-    return (inner - mean_g - n * mean_gn) * (scale * rstd);
+    return (inner - mean_g - n * mean_gn) * gradient_gain(scale * rstd);
   }
 };
 

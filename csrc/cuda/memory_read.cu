@@ -177,6 +177,8 @@ struct Block {
   }
 };
 
+__device__ inline float weight_of(float cosine, float scale) { return softmax_weight(expf(cosine), cosine, scale); }
+
 template <typename T>
 struct ReadCall {
   FeatureMap<const T> content;
@@ -205,7 +207,7 @@ __global__ void __launch_bounds__(kThreads, 3) read_memory(ReadCall<T> a) {
   });
   const float scale = softmax_scale(t.over_warps(total));  // its barriers: the cosines of all warps are there
   t.combine(
-      a.values, a.out.pixel_rows, [&](int64_t n) { return expf(a.cosines[t.at(N, n)]) * scale; },
+      a.values, a.out.pixel_rows, [&](int64_t n) { return weight_of(a.cosines[t.at(N, n)], scale); },
       [&](int64_t c, int p, float sum) { from_float(a.out.element(t.b, c, t.first + p), sum); });
 }
 
@@ -231,21 +233,21 @@ __global__ void __launch_bounds__(kThreads, 3) read_memory_backward(ReadBackward
     for (int64_t n = t.warp; n < N; n += kWarps) total += expf(a.cosines[t.at(N, n)]);
   const float scale = softmax_scale(t.over_warps(total));
   if (a.weights != nullptr && t.inside())
-    for (int64_t n = t.warp; n < N; n += kWarps) a.weights[t.at(N, n)] = expf(a.cosines[t.at(N, n)]) * scale;
+    for (int64_t n = t.warp; n < N; n += kWarps) a.weights[t.at(N, n)] = weight_of(a.cosines[t.at(N, n)], scale);
   if (a.dcosines == nullptr) return;
 
   float inner = 0, along = 0;
   t.products(a.grad, a.values, [&](int64_t n, float product, float) {
     if (!t.inside()) return;
     a.dcosines[t.at(N, n)] = product;
-    inner = fmaf(expf(a.cosines[t.at(N, n)]) * scale, product, inner);
+    inner += softmax_inner(weight_of(a.cosines[t.at(N, n)], scale), product);
   });
   inner = t.over_warps(inner);
   const float rnorm = t.inside() ? a.rnorm[pixel] : 0.0f;
   if (t.inside())
     for (int64_t n = t.warp; n < N; n += kWarps) {  // the items whose products this thread has written
       const int64_t at = t.at(N, n);
-      const float cosine = a.cosines[at], dd = softmax_gradient(expf(cosine) * scale, a.dcosines[at], inner);
+      const float cosine = a.cosines[at], dd = softmax_gradient(weight_of(cosine, scale), a.dcosines[at], inner);
       along = fmaf(dd, cosine, along);
       a.dcosines[at] = dd * rnorm;
     }

@@ -201,7 +201,7 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
       a.dshift[plane] = float(dshift);
     }
 
-    const float gain = scale * rstd, mean_g = float(dshift / count), mean_gx = float(dscale / count);
+    const float gain = gradient_gain(scale * rstd), mean_g = float(dshift / count), mean_gx = float(dscale / count);
     for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
       const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
       const float* gs = fetch(grad + h * a.grad.stride_h + w * a.grad.stride_w, n, a.grad.stride_w, g_buffer);
@@ -282,7 +282,9 @@ void pixel_moments(const AdainArgs& a, PixelRange range, float* mean, float* m2)
   }
   for_channels(a.C, [&](int64_t c, int64_t n) {
     const vf s = take(sums + c, n), offset = s / float(pixels);
-    put(m2 + c, max(take(m2 + c, n) - s * offset, vf{}), n);
+    const vf squares = take(m2 + c, n), centred = squares - s * offset;
+    // Squares of large numbers may be infinite, and so may the variance: then ∞ - ∞ is no answer.
+    put(m2 + c, squares == __builtin_inff() ? squares : max(centred, vf{}), n);
     put(mean + c, take(pivot + c, n) + offset, n);
   });
 }

@@ -26,15 +26,24 @@ inline vf reciprocal_norm(vf squares) {
   return reciprocal_of_norm(norm);
 }
 
-// Similarities to items of other classes become kMemoryMasked.
-inline void mask(const Classes& classes, int64_t N, int64_t pixels, const Span& span, float* d) {
+// What stands at items of other classes becomes `value`.
+inline void mask(const Classes& classes, int64_t N, int64_t pixels, const Span& span, float* d, float value) {
   if (classes.pixels == nullptr) return;
   const int64_t* pixel = classes.pixels + span.image * pixels + span.first;
   for (int64_t n = 0; n < N; ++n) {
     const int64_t item = classes.items[n];
     float* row = d + n * kMemoryRow;
-    for (int64_t p = 0; p < span.count; ++p) row[p] = pixel[p] == item ? row[p] : kMemoryMasked;
+    for (int64_t p = 0; p < span.count; ++p) row[p] = pixel[p] == item ? row[p] : value;
   }
+}
+
+// How many items each pixel of a span addresses.
+inline void count_items(const Classes& classes, int64_t N, int64_t pixels, const Span& span, float* counts) {
+  for (int64_t p = 0; p < span.padded; ++p) counts[p] = classes.pixels == nullptr ? float(N) : 0.0f;
+  if (classes.pixels == nullptr) return;
+  const int64_t* pixel = classes.pixels + span.image * pixels + span.first;
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t p = 0; p < span.count; ++p) counts[p] += pixel[p] == classes.items[n] ? 1.0f : 0.0f;
 }
 
 // Cosines from products; rnorm receives one over each pixel's length in place of its square.
@@ -57,7 +66,7 @@ inline void softmax_of_cosines(int64_t N, const Span& span, const float* d, floa
     }
     const vf scale = softmax_scale(total);
     for (int64_t n = 0; n < N; ++n)
-      store(weights + n * kMemoryRow + p, load(weights + n * kMemoryRow + p) * scale);
+      store(weights + n * kMemoryRow + p, softmax_weight(load(weights + n * kMemoryRow + p), load(d + n * kMemoryRow + p), scale));
   }
 }
 
@@ -84,7 +93,7 @@ void read(const MemoryReadArgs& a, float* scratch, int64_t begin, int64_t end) {
     const Tile x = load_tile(a.content, span, content);
     similarity(a.content, x, span, a.keys, d, rnorm);
     cosines_of(N, span, d, rnorm);
-    mask(a.classes, N, a.pixels, span, d);
+    mask(a.classes, N, a.pixels, span, d, kMemoryMasked);
     save(a.cosines, d, N, a.pixels, span);
     save(a.rnorm, rnorm, 1, a.pixels, span);
     softmax_of_cosines(N, span, d, weights);
@@ -115,7 +124,8 @@ void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, floa
     restore(rnorm, a.rnorm, 1, a.pixels, span);
     for (int64_t p = 0; p < span.padded; p += kLanes) {
       vf inner = {}, along = {};
-      for (int64_t n = 0; n < N; ++n) inner += load(weights + n * kMemoryRow + p) * load(dweights + n * kMemoryRow + p);
+      for (int64_t n = 0; n < N; ++n)
+        inner += softmax_inner(load(weights + n * kMemoryRow + p), load(dweights + n * kMemoryRow + p));
       const vf r = load(rnorm + p);
       for (int64_t n = 0; n < N; ++n) {
         const vf dd = softmax_gradient(load(weights + n * kMemoryRow + p), load(dweights + n * kMemoryRow + p), inner);
@@ -124,6 +134,8 @@ void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, floa
       }
       store(scale + p, along * r * r);
     }
+    for (int64_t n = 0; n < N; ++n)  // beyond the span the products with infinite values are NaN
+      for (int64_t p = span.count; p < span.padded; ++p) dweights[n * kMemoryRow + p] = 0.0f;
     const Tile x = load_tile(a.content, span, content);
     if (a.need_keys) accumulate(a.content, x, span, dweights, N, room, sums.keys);
     if (a.need_content) {
@@ -145,7 +157,7 @@ void update(const MemoryUpdateArgs& a, const MemorySums& sums, float* scratch, i
     const Tile x = load_tile(a.content, span, content);
     similarity(a.content, x, span, a.keys, weights, rnorm);
     cosines_of(N, span, weights, rnorm);
-    mask(a.classes, N, a.pixels, span, weights);
+    mask(a.classes, N, a.pixels, span, weights, kMemoryMasked);
     for (int64_t n = 0; n < N; ++n) {
       float* row = weights + n * kMemoryRow;
       for (int64_t p = span.count; p < span.padded; ++p) row[p] = kMemoryMasked;
@@ -163,11 +175,12 @@ void update(const MemoryUpdateArgs& a, const MemorySums& sums, float* scratch, i
   }
 }
 
-// Eq. 8 as log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)): the nearest item n₊ has the largest logit, so the sum is at most N - 1.
+// Eq. 8 as log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)): the nearest item n₊ has the largest logit, so the sum is at most N - 1. An
+// infinite or NaN logit of the pixel's class makes the loss NaN, and the gradient at the logits that torch.logsumexp has it.
 int64_t contrast(const MemoryContrastArgs& a, float* scratch, int64_t begin, int64_t end) {
   Rows rows{scratch};
   const int64_t N = a.items.count;
-  float *features = rows.tile(a.features), *l = rows.weights(N), *rest_of = rows.take(1);
+  float *features = rows.tile(a.features), *l = rows.weights(N), *rest_of = rows.take(1), *counts = rows.take(1);
   int64_t counted = 0;
   for (int64_t t = begin; t < end; ++t) {
     const Span span = span_of(t, a.pixels);
@@ -176,7 +189,8 @@ int64_t contrast(const MemoryContrastArgs& a, float* scratch, int64_t begin, int
     for (int64_t n = 0; n < N; ++n)
       for (int64_t p = 0; p < span.padded; p += kLanes)
         store(l + n * kMemoryRow + p, load(l + n * kMemoryRow + p) * a.rtemperature);
-    mask(a.classes, N, a.pixels, span, l);
+    mask(a.classes, N, a.pixels, span, l, -__builtin_inff());
+    count_items(a.classes, N, a.pixels, span, counts);
     for (int64_t p = 0; p < span.padded; p += kLanes) {
       vf best = load(l + p);
       vi nearest = {};
@@ -186,24 +200,25 @@ int64_t contrast(const MemoryContrastArgs& a, float* scratch, int64_t begin, int
         best = above ? logit : best;
         nearest = above ? vi{} + int32_t(n) : nearest;
       }
-      const vi has_items = best != kMemoryMasked;  // true for NaN, which goes on into the loss
+      const vf infinite = best - best;  // 0 or NaN
       vf rest = {};
       for (int64_t n = 0; n < N; ++n) {
-        const vf e = exp(load(l + n * kMemoryRow + p) - best);
-        const vf other = nearest == vi{} + int32_t(n) ? e - e : e;  // e - e rather than 0: NaN goes on
-        store(l + n * kMemoryRow + p, other);
-        rest += other;
+        const vf logit = load(l + n * kMemoryRow + p), e = exp(logit - best);
+        store(l + n * kMemoryRow + p, e);
+        // Equal ones count 1, infinite ones too: then what is finite beside them has the gradient 0.
+        rest += nearest == vi{} + int32_t(n) ? vf{} : logit == best ? vf{} + 1.0f : e;
       }
-      rest = has_items ? rest : vf{};
-      store(rest_of + p, rest);
-      const vf scale = has_items ? 1.0f / (1.0f + rest) : vf{};
+      const vi has_items = load(counts + p) > 0.0f;
+      store(rest_of + p, has_items ? rest + infinite : vf{});
+      const vf scale = 1.0f / (1.0f + rest);
       for (int64_t n = 0; n < N; ++n) {
         const vf other = load(l + n * kMemoryRow + p);
-        store(l + n * kMemoryRow + p, (nearest == vi{} + int32_t(n) ? -rest : other) * scale);
+        store(l + n * kMemoryRow + p, (nearest == vi{} + int32_t(n) ? infinite - rest : other) * scale);
       }
       const int64_t lanes = smaller(kLanes, span.count - p);
       for (int64_t i = 0; i < lanes; ++i) counted += has_items[i] != 0;
     }
+    mask(a.classes, N, a.pixels, span, l, 0.0f);
     float* loss = a.loss + span.image * a.pixels + span.first;
     for (int64_t p = 0; p < span.count; ++p) loss[p] = __builtin_log1pf(rest_of[p]);
     save(a.logit_grad, l, N, a.pixels, span);

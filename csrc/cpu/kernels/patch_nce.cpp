@@ -8,26 +8,19 @@ namespace cgcl {
 namespace CGCL_VARIANT {
 namespace {
 
-constexpr float kNever = -3.0e38f;  // below every logit, and finite so that products with a mask stay finite
+constexpr float kInfinity = __builtin_inff();
 
-// x/τ - top in float32 without the rounding of 1/τ and of x/τ: at logits of 1/0.07 those would be the largest errors.
-struct Logit {
-  float high, low;
-  explicit Logit(double inverse_temperature)
-      : high(float(inverse_temperature)), low(float(inverse_temperature - double(high))) {}
-  vf operator()(vf x, vf top) const { return x * high + (x * low - top); }
-};
-
+// The largest of n numbers, NaN aside; -inf where there is none.
 inline float row_max(const float* x, int64_t n, const float* mask) {
-  vf best[2] = {broadcast(kNever), broadcast(kNever)};
+  vf best[2] = {broadcast(-kInfinity), broadcast(-kInfinity)};
   int64_t i = 0;
   if (mask == nullptr) {
     for (; i + 2 * kLanes <= n; i += 2 * kLanes)
-      for (int j = 0; j < 2; ++j) best[j] = max(best[j], load(x + i + j * kLanes));
+      for (int j = 0; j < 2; ++j) best[j] = max(load(x + i + j * kLanes), best[j]);
   } else {
     for (; i + 2 * kLanes <= n; i += 2 * kLanes)
       for (int j = 0; j < 2; ++j)
-        best[j] = max(best[j], load(mask + i + j * kLanes) > 0.0f ? load(x + i + j * kLanes) : broadcast(kNever));
+        best[j] = max(load(mask + i + j * kLanes) > 0.0f ? load(x + i + j * kLanes) : broadcast(-kInfinity), best[j]);
   }
   float value = max(max(best[0], best[1]));
   for (; i < n; ++i)
@@ -35,27 +28,33 @@ inline float row_max(const float* x, int64_t n, const float* mask) {
   return value;
 }
 
-// x <- mask·exp(x/τ - top), returning the sum.
-inline float row_exp(float* x, int64_t n, Logit logit, float top_value, const float* mask) {
-  const vf top = broadcast(top_value);
+inline bool has_nan(const float* x, int64_t n, const float* mask) {
+  for (int64_t i = 0; i < n; ++i)
+    if ((mask == nullptr || mask[i] > 0.0f) && x[i] != x[i]) return true;
+  return false;
+}
+
+// x <- f(x) where the mask has it, 0 elsewhere; returns the sum. Selected and not multiplied: 0·NaN would be NaN.
+template <class F>
+inline float map_row(float* x, int64_t n, const float* mask, const F& f) {
   vf total[2] = {};
   int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes)
     for (int j = 0; j < 2; ++j) {
       float* p = x + i + j * kLanes;
-      vf e = exp(logit(load(p), top));
-      if (mask != nullptr) e *= load(mask + i + j * kLanes);
-      store(p, e);
-      total[j] += e;
+      vf y = f(load(p));
+      if (mask != nullptr) y = load(mask + i + j * kLanes) > 0.0f ? y : vf{};
+      store(p, y);
+      total[j] += y;
     }
   float value = sum(total[0] + total[1]);
   for (; i < n; i += kLanes) {
     const int64_t left = n - i < kLanes ? n - i : kLanes;
-    vf e = exp(logit(load_part(x + i, left), top));
-    if (mask != nullptr) e *= load_part(mask + i, left);
+    vf y = f(load_part(x + i, left));
+    if (mask != nullptr) y = load_part(mask + i, left) > 0.0f ? y : vf{};
     for (int64_t j = 0; j < left; ++j) {
-      x[i + j] = e[j];
-      value += e[j];
+      x[i + j] = y[j];
+      value += y[j];
     }
   }
   return value;
@@ -71,94 +70,80 @@ inline float dot(const float* a, const float* b, int64_t n) {
   return value;
 }
 
-void rows(const NceRows& a) {
-  const Logit logit(a.inverse_temperature);
-  const float scale = float(a.inverse_temperature);
-  const bool has_keys = a.negatives != KeyNegatives::none;
-  for (int64_t r = 0; r < a.rows; ++r) {
-    const int64_t s = a.first + r;
-    float* x = has_keys ? a.products + r * a.count : nullptr;
-    float* extra = a.extra_products + r * a.extra_count;
-    const float* mask = a.negatives == KeyNegatives::offsets ? a.mask + a.count - s : nullptr;
-    const float product = has_keys ? x[s] : dot(a.query + r * a.channels, a.key + r * a.channels, a.channels);
-    const double positive = double(product) * a.inverse_temperature;
-    if (a.negatives == KeyNegatives::all && a.decoupled) x[s] = kNever;
+// One query of a tile.
+struct Row {
+  float *keys, *extra;         // products with all keys, or null, and with the extra negatives
+  const float* mask;
+  int64_t own;                 // which key is the positive
+  float positive;              // the product with it
 
-    float best = a.decoupled ? kNever : product;
-    if (has_keys) {
-      const float value = row_max(x, a.count, mask);
+  Row(const NceTile& a, int64_t r)
+      : keys(a.negatives == KeyNegatives::none ? nullptr : a.products + r * a.count),
+        extra(a.extra_products + r * a.extra_count),
+        mask(a.negatives == KeyNegatives::offsets ? a.mask + a.count - (a.first + r) : nullptr),
+        own(a.first + r),
+        positive(keys != nullptr ? keys[own] : dot(a.query + r * a.channels, a.key + r * a.channels, a.channels)) {}
+
+  template <class F>
+  float map(const NceTile& a, const F& f) const {
+    return (keys == nullptr ? 0.0f : map_row(keys, a.count, mask, f)) + map_row(extra, a.extra_count, nullptr, f);
+  }
+
+  // From the weight of the positive in the softmax to the gradient to its product. `one` is what a weight of 1 comes to.
+  void finish(const NceTile& a, int64_t r, float own_weight, float one) const {
+    if (keys == nullptr) {
+      a.own[r] = (a.decoupled ? 0.0f : own_weight) - one;
+    } else {
+      keys[own] = (a.decoupled ? 0.0f : keys[own]) - one;
+    }
+  }
+};
+
+// NaN and infinite products come through as in torch.logsumexp and its gradient: NaN makes a row NaN; where the maximum is
+// infinite so is the logarithm, and the weights of those that reach it are NaN (∞ - ∞).
+void rows(const NceRows& args) {
+  const NceTile& a = args.tile;
+  const float scale = float(a.inverse_temperature);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const Row row(a, r);
+    if (row.keys != nullptr && a.decoupled && a.negatives == KeyNegatives::all) row.keys[row.own] = -kInfinity;
+
+    float best = a.decoupled ? -kInfinity : row.positive;
+    if (row.keys != nullptr) {
+      const float value = row_max(row.keys, a.count, row.mask);
       best = value > best ? value : best;
     }
-    const float extra_best = row_max(extra, a.extra_count, nullptr);
+    const float extra_best = row_max(row.extra, a.extra_count, nullptr);
     best = extra_best > best ? extra_best : best;
-    if (best == kNever) {  // decoupled without a single negative: nothing to contrast with
-      a.loss[r] = a.top[r] = a.inverse_sum[r] = 0;
-      a.weight_scale[r] = a.positive_weight[r] = 0;
-      for (int64_t i = 0; has_keys && i < a.count; ++i) x[i] = 0;
-      continue;
-    }
+    const bool finite = best - best == 0;
+    const bool nan = !finite && (best != best || (row.keys != nullptr && has_nan(row.keys, a.count, row.mask)) ||
+                                 has_nan(row.extra, a.extra_count, nullptr));
 
-    const float top = best * scale;
-    float total = has_keys ? row_exp(x, a.count, logit, top, mask) : 0.0f;
-    total += row_exp(extra, a.extra_count, logit, top, nullptr);
-    float positive_exp = 0;
-    if (!has_keys && !a.decoupled) {
-      positive_exp = float(std::exp(positive - double(top)));
-      total += positive_exp;
+    float total = row.map(a, [=](vf x) { return exp((x - best) * scale); });
+    float own_weight = 0;
+    if (row.keys == nullptr && !a.decoupled) {
+      own_weight = __builtin_expf((row.positive - best) * scale);
+      total += own_weight;
     }
-    a.loss[r] = float(double(top) - positive + std::log(double(total)));
-    a.top[r] = top;
-    a.inverse_sum[r] = 1.0f / total;
-    a.weight_scale[r] = scale / total;
-    a.positive_weight[r] = scale * (positive_exp / total - 1.0f);
+    if (!finite) total = nan ? best - best : 1;  // not what ∞ - ∞ has made of it
+    args.loss[r] = float(std::log(double(total)) + (double(best) - double(row.positive)) * a.inverse_temperature);
+    args.best[r] = best;
+    args.inverse_sum[r] = 1.0f / total;
+    if (!args.weights) continue;
+    const float share = scale / total;
+    row.map(a, [=](vf weight) { return weight * share; });
+    row.finish(a, r, own_weight * share, scale);
   }
 }
 
-void query_grad(const NceQueryGrad& a) {
-  for (int64_t r = 0; r < a.rows; ++r) {
-    float* g = a.grad + r * a.channels;
-    const float* k = a.key + r * a.channels;
-    const float weight = a.weight_scale[r], positive = a.positive_weight[r];
-    if (a.extra_grad != nullptr)
-      for (int64_t i = 0; i < a.channels; ++i) g[i] += a.extra_grad[r * a.channels + i];
-    int64_t i = 0;
-    for (; i + kLanes <= a.channels; i += kLanes) store(g + i, load(g + i) * weight + load(k + i) * positive);
-    for (; i < a.channels; ++i) g[i] = g[i] * weight + k[i] * positive;
-  }
-}
-
-void columns(const NceColumns& a) {
-  const Logit logit(a.inverse_temperature);
+void weights(const NceWeights& args) {
+  const NceTile& a = args.tile;
   const float scale = float(a.inverse_temperature);
   for (int64_t r = 0; r < a.rows; ++r) {
-    const int64_t t = a.first + r;
-    float* x = a.products + r * a.count;
-    const bool in_keys = !a.is_extra;
-    const float* mask = in_keys && a.negatives == KeyNegatives::offsets ? a.mask + a.count - t : nullptr;
-    const float product = in_keys ? x[t] : 0.0f;
-    if (in_keys && a.negatives == KeyNegatives::none) {
-      for (int64_t i = 0; i < a.count; ++i) x[i] = 0;
-    } else {
-      for (int64_t i = 0; i < a.count; i += kLanes) {
-        const int64_t left = a.count - i < kLanes ? a.count - i : kLanes;
-        const bool whole = left == kLanes;
-        const auto take = [&](const float* p) { return whole ? load(p + i) : load_part(p + i, left); };
-        // Products outside a query's denominator may exceed its top: they are masked, and must not overflow before.
-        const vf exponent = min(logit(take(x), take(a.top)), broadcast(80.0f));
-        vf w = exp(exponent) * (take(a.inverse_sum) * take(a.grad) * scale);
-        if (mask != nullptr) w *= take(mask);
-        if (whole) {
-          store(x + i, w);
-        } else {
-          store_part(x + i, w, left);
-        }
-      }
-    }
-    if (in_keys) {  // the positive: its softmax weight, if the denominator has it, less one
-      const double logit_value = double(product) * a.inverse_temperature - double(a.top[t]);
-      const float softmax = a.decoupled ? 0.0f : float(std::exp(logit_value)) * a.inverse_sum[t];
-      x[t] = a.inverse_sum[t] > 0 ? (softmax - 1.0f) * a.grad[t] * scale : 0.0f;
-    }
+    const Row row(a, r);
+    const float best = args.best[r], one = args.grad[r] * scale, share = args.inverse_sum[r] * one;
+    row.map(a, [=](vf x) { return exp((x - best) * scale) * share; });
+    row.finish(a, r, __builtin_expf((row.positive - best) * scale) * share, one);
   }
 }
 
@@ -179,7 +164,7 @@ void normalise_grad(const NormaliseGrad& a) {
     const float* y = a.normalised + r * a.channels;
     float* g = a.grad + r * a.channels;
     const float norm = a.norm[r], scale = 1.0f / (norm + kNormEpsilon);
-    const float along = norm > 0 ? dot(y, g, a.channels) * (norm + kNormEpsilon) / norm : 0.0f;
+    const float along = norm > 0 ? dot(y, g, a.channels) * (1.0f + kNormEpsilon / norm) : 0.0f;  // the norm may be ∞
     int64_t i = 0;
     for (; i + kLanes <= a.channels; i += kLanes) store(g + i, (load(g + i) - load(y + i) * along) * scale);
     for (; i < a.channels; ++i) g[i] = (g[i] - y[i] * along) * scale;
@@ -188,7 +173,7 @@ void normalise_grad(const NormaliseGrad& a) {
 
 }  // namespace
 
-extern const PatchNceKernels patch_nce_kernels_table = {rows, query_grad, columns, normalise, normalise_grad};
+extern const PatchNceKernels patch_nce_kernels_table = {rows, weights, normalise, normalise_grad};
 
 }  // namespace CGCL_VARIANT
 }  // namespace cgcl

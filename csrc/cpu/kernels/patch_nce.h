@@ -1,5 +1,5 @@
-// The row-wise parts of PatchNCE between two matrix products: from a tile of dot products to losses, softmax weights and
-// the gradient of the query; and from a tile of transposed dot products to the weights that make the gradient of the keys.
+// The row-wise parts of PatchNCE between matrix products: from a tile of dot products to losses and to the loss's gradient to
+// those products.
 #pragma once
 
 #include <cstdint>
@@ -12,39 +12,30 @@ namespace cgcl {
 enum class KeyNegatives { none, all, offsets };
 
 // A tile of `rows` queries, the first of them query `first` of `count`.
-struct NceRows {
+struct NceTile {
   int64_t rows, first, count, extra_count, channels;
   KeyNegatives negatives;
   bool decoupled;              // the positive is left out of the denominator
   double inverse_temperature;
   const float* mask;           // offsets: mask[t - s + count] is 1 where key t is in the denominator of query s, else 0
-  float* products;             // (rows, count) q·k, unused for KeyNegatives::none; becomes exp weights
-  float* extra_products;       // (rows, extra_count) q·e; becomes exp weights
-  const float *query, *key;    // (rows, channels): of this tile
-  float *loss, *top, *inverse_sum;  // (rows): the denominator is exp(top)/inverse_sum
-  float *weight_scale;         // (rows): what the exp weights are multiplied with in the gradient
-  float *positive_weight;      // (rows): what the positive key is multiplied with in the gradient
+  float* products;             // (rows, count) q·k, unused for KeyNegatives::none
+  float* extra_products;       // (rows, extra_count) q·e
+  float* own;                  // (rows) for KeyNegatives::none: receives the gradient to the positive's product
+  const float *query, *key;    // (rows, channels)
 };
 
-// grad row = weight_scale·(grad row + extra_grad row) + positive_weight·key row.
-struct NceQueryGrad {
-  int64_t rows, channels;
-  const float *weight_scale, *positive_weight, *key;
-  const float* extra_grad;     // what the extra negatives add, or null
-  float* grad;
+// The denominator of a row is exp(best/τ)/inverse_sum. `best` is the largest product itself: its quotient would be rounded,
+// and what is left of large logits beside their maximum is a difference of two products.
+struct NceRows {
+  NceTile tile;
+  float *loss, *best, *inverse_sum;  // (rows)
+  bool weights;                // whether the products become d loss / d product
 };
 
-// A tile of `rows` keys (or extra negatives), the first of them key `first`: products (rows, count) k·q become
-// d(Σ grad_s·loss_s)/d(k·q).
-struct NceColumns {
-  int64_t rows, first, count;
-  bool is_extra;
-  KeyNegatives negatives;
-  bool decoupled;
-  double inverse_temperature;
-  const float* mask;           // offsets, reversed: mask[s - t + count]
-  const float *top, *inverse_sum, *grad;  // (count)
-  float* products;
+// The products of the forward pass, formed again by the same call, become d(Σ grad·loss)/d product.
+struct NceWeights {
+  NceTile tile;
+  const float *best, *inverse_sum, *grad;  // (rows)
 };
 
 struct Normalise {
@@ -62,8 +53,7 @@ struct NormaliseGrad {
 
 struct PatchNceKernels {
   void (*rows)(const NceRows&);
-  void (*query_grad)(const NceQueryGrad&);
-  void (*columns)(const NceColumns&);
+  void (*weights)(const NceWeights&);
   void (*normalise)(const Normalise&);
   void (*normalise_grad)(const NormaliseGrad&);
 };
