@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from types import TracebackType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .kernels import INTERPRET
 
@@ -33,16 +35,34 @@ def _checked(name: str, origin: str) -> str:
     return name
 
 
-_current = _checked(os.environ.get("CGCL_FAST_BACKEND", "auto").lower(), "CGCL_FAST_BACKEND")
+_DEFAULT = _checked(os.environ.get("CGCL_FAST_BACKEND", "auto").lower(), "CGCL_FAST_BACKEND")
+
+
+class _Choice(threading.local):
+    """What a thread asked for, and what the `with` blocks that it is in will restore.
+
+    Not a context variable, which torch.compile cannot set, and no attribute of the class, which it would read instead.
+    """
+
+    def __init__(self) -> None:
+        self.name = _DEFAULT
+        self.outer: tuple[str, ...] = ()
+
+
+_choice = _Choice()
 
 
 class backend:  # noqa: N801  a context manager with the name of what it sets
-    """Choose the implementation of every op inside a `with` block.
+    """Choose the implementation of every op inside a `with` block, for the thread that runs the block.
+
+    The backward pass of an op takes the choice of its forward pass, in whatever thread it runs (compiled by
+    `torch.compile` that of its thread: either can run after the other).
 
     Args:
         name: "auto" (the fastest that is there), "native", "triton" or "reference". The environment variable
-            `CGCL_FAST_BACKEND` sets the choice for a whole process. A dtype without a kernel takes the reference under
-            every choice.
+            `CGCL_FAST_BACKEND` sets the choice of every thread that makes none. A dtype without a kernel takes the
+            reference under every choice, and so do forward-mode differentiation and the transformations of
+            `torch.func`, of which the kernels know nothing.
 
     Raises:
         ValueError: for another name.
@@ -57,20 +77,19 @@ class backend:  # noqa: N801  a context manager with the name of what it sets
         self.name = _checked(name, "backend")
 
     def __enter__(self) -> None:
-        global _current
-        self._previous = _current
-        _current = self.name
+        _choice.outer = (*_choice.outer, _choice.name)
+        _choice.name = self.name
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _current
-        _current = self._previous
+        _choice.name = _choice.outer[-1]
+        _choice.outer = _choice.outer[:-1]
 
 
 def current_backend() -> str:
-    """The backend asked for now: "auto", "native", "triton" or "reference"."""
-    return _current
+    """The backend that this thread asks for now: "auto", "native", "triton" or "reference"."""
+    return _choice.name
 
 
 def has_kernel(op: str, backend_name: str, device: str) -> bool:
@@ -79,7 +98,8 @@ def has_kernel(op: str, backend_name: str, device: str) -> bool:
 
 def order(device: str) -> tuple[str, ...]:
     """The backends to try on devices of type `device` as things stand, best first."""
-    return PREFERENCE.get(device, ()) if _current in ("auto", "reference") else (_current,)
+    wanted = _choice.name
+    return PREFERENCE.get(device, ()) if wanted in ("auto", "reference") else (wanted,)
 
 
 def choose(op: str, *tensors: Tensor) -> str:
@@ -87,10 +107,15 @@ def choose(op: str, *tensors: Tensor) -> str:
     return choose_on(op, tensors[0].device.type, *(tensor.dtype for tensor in tensors))
 
 
+def _transformed() -> bool:
+    """Whether tensors may have what the kernels do not see: a tangent, or a level of `torch.func`."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
 def choose_on(op: str, device: str, *dtypes: torch.dtype) -> str:
     """The implementation that `op` takes on devices of type `device` for arguments of `dtypes`."""
-    wanted = _current
-    if wanted == "reference" or device == "meta":
+    wanted = _choice.name
+    if wanted == "reference" or device == "meta" or _transformed():
         return "reference"
     for name in order(device):
         if has_kernel(op, name, device):

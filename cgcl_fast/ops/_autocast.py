@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,3 +13,54 @@ def enabled(x: Tensor) -> bool:
     """Whether autocast is on for x's device; off for devices that have none, such as meta."""
     device = x.device.type
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def einsum(equation: str, a: Tensor, b: Tensor) -> Tensor:
+    """torch.einsum of two tensors in their own dtype, which autocast would cast: the products of the references.
+
+    Each index of a tensor must be one of the other's or of the result's.
+    """
+    if not enabled(a):
+        return torch.einsum(equation, a, b)
+    if torch.compiler.is_compiling():  # where the backward pass is compiled without autocast
+        return _product(equation, a, b)
+    return _Einsum.apply(equation, a, b)
+
+
+def _product(equation: str, a: Tensor, b: Tensor) -> Tensor:
+    with torch.autocast(a.device.type, enabled=False):
+        return torch.einsum(equation, a, b)
+
+
+class _Einsum(torch.autograd.Function):
+    """Its derivatives of any order and mode cast nothing either, wherever they run."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(equation: str, a: Tensor, b: Tensor) -> Tensor:
+        return _product(equation, a, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[str, Tensor, Tensor], output: Tensor) -> None:
+        ctx.equation, a, b = inputs
+        ctx.save_for_backward(a, b)
+        ctx.save_for_forward(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        of_a, of_b, of_result = re.split(",|->", ctx.equation)
+        _, need_a, need_b = ctx.needs_input_grad
+        return (
+            None,
+            _Einsum.apply(f"{of_result},{of_b}->{of_a}", grad, b) if need_a else None,
+            _Einsum.apply(f"{of_result},{of_a}->{of_b}", grad, a) if need_b else None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, a_tangent: Tensor | None, b_tangent: Tensor | None) -> Tensor | None:
+        a, b = ctx.saved_tensors
+        of_a = None if a_tangent is None else _Einsum.apply(ctx.equation, a_tangent, b)
+        of_b = None if b_tangent is None else _Einsum.apply(ctx.equation, a, b_tangent)
+        return of_b if of_a is None else of_a if of_b is None else of_a + of_b

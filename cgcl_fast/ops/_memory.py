@@ -53,6 +53,7 @@ def classes(
             raise TypeError(f"{op}: expected {name} to be an integer Tensor, got {type(value).__name__}")
         if value.dtype not in _INTEGERS:
             raise TypeError(f"{op}: expected {name} of an integer dtype, got {value.dtype}")
+        _check.dense(op, name, value)
         _check.same_device(op, name, value, map_name, like)
     B, _, H, W = like.shape
     _check.shape(op, pixel_name, pixel_class, (B, H, W), "(B, H, W)")

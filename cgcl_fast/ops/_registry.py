@@ -15,12 +15,49 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _backend, _library
 from ..kernels import INTERPRET
 from ._schemas import SCHEMAS
 
-_fragment = torch.library.Library("cgcl_fast", "FRAGMENT")
+
+class _Fragment(torch.library.Library):
+    """Every gradient registered here refuses forward mode, of which PyTorch's registered gradients know nothing."""
+
+    def impl(self, op_name: str, fn: Callable[..., Any], dispatch_key: str = "", **options: Any) -> None:
+        if dispatch_key == "Autograd":
+            fn = _without_forward_mode(op_name, fn)
+        super().impl(op_name, fn, dispatch_key, **options)
+
+
+def _without_forward_mode(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    def run(keys: Any, *arguments: Any) -> Any:
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, _tensors(arguments))):
+            raise _unsupported("forward-mode derivatives", name, "to differentiate in forward mode")
+        return kernel(keys, *arguments)
+
+    return run
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def _tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
+    return [t for a in arguments for t in (a if isinstance(a, (list, tuple)) else (a,)) if isinstance(t, Tensor)]
+
+
+def _unsupported(what: str, operator: str, aim: str) -> RuntimeError:
+    public = operator.removeprefix("_").removesuffix("_backward")
+    return RuntimeError(
+        f"cgcl_fast.ops.{public}: {what} are not implemented by its kernels; "
+        f'compute it inside `with cgcl_fast.backend("reference"):` {aim}'
+    )
+
+
+_fragment = _Fragment("cgcl_fast", "FRAGMENT")
 
 
 def _defined(schema: str) -> str | None:
@@ -100,8 +137,7 @@ def _register_triton(name: str, module: str, function: str, device: str) -> None
         native = torch.library.get_kernel(f"cgcl_fast::{name}", key)
 
     def run(keys: Any, *arguments: Any) -> Any:
-        tensors = [t for a in arguments for t in (a if isinstance(a, list) else [a]) if isinstance(t, torch.Tensor)]
-        dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+        dtypes = {tensor.dtype for tensor in _tensors(arguments) if tensor.is_floating_point()}
         for backend in _backend.order(device):
             if backend == "native" and native is not None:
                 return native.call_boxed(keys, *arguments)
@@ -120,17 +156,24 @@ def fake(name: str, shapes: Callable[..., Any]) -> None:
 
 
 def gradient(name: str, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
-    torch.library.register_autograd(f"cgcl_fast::{name}", backward, setup_context=setup_context, lib=_fragment)
+    """The gradient of operator `name`, whose backward runs the backend that its forward ran, in whatever thread."""
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.backend = _backend.current_backend()
+        setup_context(ctx, inputs, output)
+
+    def run(ctx: Any, *grads: Any) -> Any:
+        with _backend.backend(ctx.backend):
+            return backward(ctx, *grads)
+
+    torch.library.register_autograd(f"cgcl_fast::{name}", run, setup_context=setup, lib=_fragment)
 
 
-def once_differentiable(name: str, public: str) -> None:
+def once_differentiable(name: str) -> None:
     """Operator `name` is a backward: differentiating it again raises, it is never silently zero."""
 
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(
-            f"cgcl_fast.ops.{public}: second derivatives are not implemented by its kernels; "
-            'compute it inside `with cgcl_fast.backend("reference"):` to differentiate twice'
-        )
+        raise _unsupported("second derivatives", name, "to differentiate twice")
 
     torch.library.register_autograd(f"cgcl_fast::{name}", backward, lib=_fragment)
 

@@ -8,6 +8,7 @@ the style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the I
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -52,8 +53,9 @@ def _normalise(
 ) -> Tensor:
     _check.tensor(op, "x", x, 4, "(B, C, H, W)")
     _check.choice(op, "activation", activation, ACTIVATIONS)
-    if eps < 0:
-        raise ValueError(f"{op}: expected eps >= 0, got {eps}")
+    eps = _check.number(op, "eps", eps)
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"{op}: expected a finite eps >= 0, got {eps}")
     for name, parameter in (("scale", scale), ("shift", shift)):
         if parameter is not None:
             _check.tensor(op, name, parameter, 2, "(B, C)")
@@ -168,7 +170,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 _registry.fake("_adain", _fake_forward)
 _registry.fake("_adain_backward", _fake_backward)
 _registry.gradient("_adain", _backward, _setup_context)
-_registry.once_differentiable("_adain_backward", "adain")
+_registry.once_differentiable("_adain_backward")
 _registry.native_on_cpu("adain")
 _registry.native_on_cpu("instance_norm")
 _registry.native_on_cuda("adain")

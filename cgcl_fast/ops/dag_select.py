@@ -84,12 +84,13 @@ def dag_select(
     if channels != 1 or score_height < 1 or score_width < 1:
         raise ValueError(f"{op}: expected score of shape (B, 1, h, w) with h, w >= 1, got {tuple(score.shape)}")
     if not isinstance(size, Sequence) or len(size) != 2:
-        raise TypeError(f"{op}: expected size to be two integers (H, W), got {size!r}")
+        found = f"{len(size)} values" if isinstance(size, Sequence) else type(size).__name__
+        raise TypeError(f"{op}: expected size to be two integers (H, W), got {found}")
     height, width = (_check.count(op, "size", value, 1) for value in size)
-    num_patches = min(_check.count(op, "num_patches", num_patches), height * width)
-    for name, number in (("oversample", oversample), ("importance", importance)):
-        if not isinstance(number, (int, float)):
-            raise TypeError(f"{op}: expected {name} to be a number, got {type(number).__name__}")
+    positions = _check.count(op, "the positions of size", height * width)
+    num_patches = min(_check.count(op, "num_patches", num_patches), positions)
+    oversample = _check.number(op, "oversample", oversample)
+    importance = _check.number(op, "importance", importance)
     if not oversample >= 1 or oversample == float("inf"):
         raise ValueError(f"{op}: expected a finite oversample >= 1, got {oversample}")
     if not 0 <= importance <= 1:
@@ -98,8 +99,8 @@ def dag_select(
     first = round(importance * num_patches)
     score = score.detach()
     if candidates is None:
-        drawn = min(int(oversample * num_patches), height * width)
-        candidates = sample_patch_ids(height * width, drawn, batch=batch, generator=generator, device=score.device)
+        drawn = min(int(oversample * num_patches), positions)
+        candidates = sample_patch_ids(positions, drawn, batch=batch, generator=generator, device=score.device)
     else:
         _check.position_ids(op, "candidates", candidates, batch, "(K,) or (B, K)")
         _check.same_device(op, "candidates", candidates, "score", score)
@@ -109,13 +110,13 @@ def dag_select(
             )
     backend = choose(op, score)
     if backend != "native":  # which looks at the candidates itself
-        _check.in_range(op, "candidates", candidates, height * width)
+        _check.in_range(op, "candidates", candidates, positions)
     if backend == "reference":
         return dag_select_reference(score, candidates, height, width, num_patches, first)
     try:
         return torch.ops.cgcl_fast._dag_select(score, candidates, height, width, num_patches, first)
     except RuntimeError:  # the kernel has looked at the candidates; here is the better type of error
-        _check.in_range(op, "candidates", candidates, height * width)
+        _check.in_range(op, "candidates", candidates, positions)
         raise
 
 

@@ -28,7 +28,7 @@ def memory_contrast_reference(
 ) -> tuple[Tensor, Tensor]:
     """The equation above in plain PyTorch, in float32 or wider: the losses (B, H, W), and how many pixels count."""
     dtype = torch.promote_types(features.dtype, torch.float32)
-    logits = torch.einsum("bchw,nc->bnhw", features.to(dtype), items.to(dtype)) / temperature
+    logits = _autocast.einsum("bchw,nc->bnhw", features.to(dtype), items.to(dtype)) / temperature
     counts = torch.ones_like(logits[:, 0], dtype=torch.bool)
     if pixel_class is not None and item_class is not None:
         same = _memory.same_class(pixel_class, item_class)
@@ -79,8 +79,7 @@ def memory_contrast(
     _memory.items(op, "items", items, features.shape[1], "features", "(N, C)")
     _check.same_device(op, "items", items, "features", features)
     _check.choice(op, "reduction", reduction, REDUCTIONS)
-    if not temperature > 0:
-        raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
+    temperature = _check.positive(op, "temperature", temperature)
     pixel_class, item_class = _memory.classes(op, pixel_class, item_class, "features", features, items.shape[0])
     if choose(op, features) == "reference":
         loss, counted = memory_contrast_reference(features, items, temperature, pixel_class, item_class)
@@ -140,7 +139,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 _registry.fake("_memory_contrast", _fake_forward)
 _registry.fake("_memory_contrast_backward", _fake_backward)
 _registry.gradient("_memory_contrast", _backward, _setup_context)
-_registry.once_differentiable("_memory_contrast_backward", "memory_contrast")
+_registry.once_differentiable("_memory_contrast_backward")
 _registry.native_on_cpu("memory_contrast")
 _registry.triton(
     ("memory_contrast",), "memory_contrast", _memory_contrast="forward", _memory_contrast_backward="backward"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._backend import choose
 from ..kernels import _layout
-from . import _check, _memory, _registry
+from . import _autocast, _check, _memory, _registry
 
 
 def memory_read_reference(
@@ -29,14 +29,14 @@ def memory_read_reference(
     """The equation above in plain PyTorch, in float32 or wider."""
     dtype = torch.promote_types(content.dtype, torch.float32)
     c, k, v = content.to(dtype), keys.to(dtype), values.to(dtype)
-    d = torch.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
+    d = _autocast.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
     if pixel_class is not None and item_class is not None:
         same = _memory.same_class(pixel_class, item_class)
         # Where no item is of the pixel's class the softmax is of equal logits, and its weights are dropped.
         alpha = torch.softmax(d.masked_fill(~same, torch.finfo(dtype).min), dim=1).masked_fill(~same, 0)
     else:
         alpha = torch.softmax(d, dim=1)
-    return torch.einsum("bnhw,nv->bvhw", alpha, v).to(content.dtype)
+    return _autocast.einsum("bnhw,nv->bvhw", alpha, v).to(content.dtype)
 
 
 def memory_read(
@@ -140,7 +140,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 _registry.fake("_memory_read", _fake_forward)
 _registry.fake("_memory_read_backward", _fake_backward)
 _registry.gradient("_memory_read", _backward, _setup_context)
-_registry.once_differentiable("_memory_read_backward", "memory_read")
+_registry.once_differentiable("_memory_read_backward")
 _registry.native_on_cpu("memory_read")
 _registry.native_on_cuda("memory_read")
 _registry.triton(("memory_read",), "memory_read", _memory_read="forward", _memory_read_backward="backward")

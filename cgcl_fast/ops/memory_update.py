@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._backend import choose
-from . import _check, _memory, _registry
+from . import _autocast, _check, _memory, _registry
 
 
 def memory_update_reference(
@@ -35,7 +35,7 @@ def memory_update_reference(
     new_key, new_values, addressed_by_any = k, [], torch.zeros(len(keys), 1, dtype=torch.bool, device=keys.device)
     for i, (content, style) in enumerate(zip(contents, styles, strict=True)):
         c, s = content.to(dtype), style.to(dtype)
-        d = torch.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
+        d = _autocast.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
         if pixel_classes is not None and item_class is not None:
             same = _memory.same_class(pixel_classes[i], item_class)
         else:
@@ -44,8 +44,8 @@ def memory_update_reference(
         total = e.sum(dim=(0, 2, 3), keepdim=True)
         beta = e / torch.where(total > 0, total, 1)
         addressed = same.any(dim=3).any(dim=2).any(dim=0)[:, None]
-        new_key = new_key + torch.einsum("bnhw,bchw->nc", beta, c)
-        new_value = _memory.unit(v[i] + torch.einsum("bnhw,bvhw->nv", beta, s), dim=1)
+        new_key = new_key + _autocast.einsum("bnhw,bchw->nc", beta, c)
+        new_value = _memory.unit(v[i] + _autocast.einsum("bnhw,bvhw->nv", beta, s), dim=1)
         new_values.append(torch.where(addressed, new_value, v[i]))
         addressed_by_any = addressed_by_any | addressed
     new_key = torch.where(addressed_by_any, _memory.unit(new_key, dim=1), k)
@@ -94,18 +94,12 @@ def memory_update(
     contents, styles, pixel_classes, item_class = _checked(
         op, keys, values, contents, styles, pixel_classes, item_class
     )
-    with torch.no_grad():
-        exact = torch.float64 in (keys.dtype, values.dtype)
-        if exact or choose(op, *contents, *styles) == "reference":
-            return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
-        return torch.ops.cgcl_fast._memory_update(
-            keys.detach(),
-            values.detach(),
-            [c.detach() for c in contents],
-            [s.detach() for s in styles],
-            pixel_classes,
-            item_class,
-        )
+    keys, values = keys.detach(), values.detach()
+    contents, styles = [c.detach() for c in contents], [s.detach() for s in styles]
+    exact = torch.float64 in (keys.dtype, values.dtype)
+    if exact or choose(op, *contents, *styles) == "reference":
+        return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
+    return torch.ops.cgcl_fast._memory_update(keys, values, contents, styles, pixel_classes, item_class)
 
 
 def _checked(
@@ -133,8 +127,7 @@ def _checked(
         if maps is None and name == "pixel_classes":
             lists.append([])
             continue
-        if not isinstance(maps, (list, tuple)):
-            raise TypeError(f"{op}: expected {name} to be a list of Tensors, one per domain, got {type(maps).__name__}")
+        maps = _check.sequence(op, name, maps, "Tensors, one per domain")
         if len(maps) != D:
             raise ValueError(f"{op}: expected {name} of values' {D} domains, got {len(maps)}")
         lists.append(list(maps))

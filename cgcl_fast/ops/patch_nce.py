@@ -53,7 +53,7 @@ def patch_nce_reference(
         positive = (query * key).sum(dim=2) / temperature
         logits = positive[:, :, None][:, :, : int(not decoupled)]
     else:
-        logits = query @ key.transpose(1, 2) / temperature
+        logits = _autocast.einsum("bsc,btc->bst", query, key) / temperature
         positive = logits.diagonal(dim1=1, dim2=2)
         counted = _counted_keys(P, offsets, query.device)
         if not decoupled:
@@ -61,7 +61,7 @@ def patch_nce_reference(
         logits = logits.masked_fill(~counted, float("-inf"))
     if decoupled and others + extra.shape[0] == 0:  # nothing to be told from: zero, with zero gradients
         return (query[:, :, :0] * key[:, :, :0]).sum(dim=2)
-    logits = torch.cat([logits, query @ extra.T / temperature], dim=2)
+    logits = torch.cat([logits, _autocast.einsum("bsc,mc->bsm", query, extra) / temperature], dim=2)
     return torch.logsumexp(logits, dim=2) - positive
 
 
@@ -116,7 +116,7 @@ def patch_nce(
     Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets); gradients to query, key and extra_negatives. If only the query
     needs one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
     """
-    _check_options("patch_nce", temperature, negatives, loss, reduction)
+    temperature = _check_options("patch_nce", temperature, negatives, normalize, loss, reduction)
     names = _Names("patch_nce", "query", "key", "extra_negatives", "offsets")
     layer = _prepare(names, query, key, negatives, num_negatives, extra_negatives, offsets)
     among_keys = "none" if negatives in (None, "none") else "all"
@@ -166,10 +166,11 @@ def patch_nce_layers(
         RuntimeError: when a gradient is differentiated again with the kernels.
     """
     op = "patch_nce_layers"
-    queries, keys = list(queries), list(keys)
+    queries = _check.sequence(op, "queries", queries, "Tensors, one a layer")
+    keys = _check.sequence(op, "keys", keys, "Tensors, one a layer")
     if len(queries) != len(keys):
         raise ValueError(f"{op}: expected as many keys as queries, got {len(keys)} and {len(queries)}")
-    _check_options(op, temperature, negatives, loss, reduction)
+    temperature = _check_options(op, temperature, negatives, normalize, loss, reduction)
     extras = _for_each(op, "extra_negatives", extra_negatives, len(queries))
     fixed = _for_each(op, "offsets", offsets, len(queries))
     layers = [
@@ -228,12 +229,15 @@ class _Layer(NamedTuple):
     offsets: Tensor | None
 
 
-def _check_options(op: str, temperature: float, negatives: str | None, loss: str, reduction: str) -> None:
+def _check_options(
+    op: str, temperature: float, negatives: str | None, normalize: bool, loss: str, reduction: str
+) -> float:
+    """The temperature as a float; the others are as they should be."""
     _check.choice(op, "negatives", "none" if negatives is None else negatives, NEGATIVES)
     _check.choice(op, "loss", loss, LOSSES)
     _check.choice(op, "reduction", reduction, REDUCTIONS)
-    if not temperature > 0:
-        raise ValueError(f"{op}: expected temperature > 0, got {temperature}")
+    _check.boolean(op, "normalize", normalize)
+    return _check.positive(op, "temperature", temperature)
 
 
 def _prepare(
@@ -272,8 +276,11 @@ def _for_each(op: str, name: str, given: Tensor | Sequence[Tensor] | None, count
     """One of `given` for each layer."""
     if given is None or isinstance(given, Tensor):
         return [given] * count
+    _check.sequence(op, name, given, "Tensors, one a layer, or one Tensor for all")
     if len(given) != count:
         raise ValueError(f"{op}: expected one of {name} for each of {count} layers, got {len(given)}")
+    if any(part is None for part in given):
+        raise TypeError(f"{op}: expected {name} to be a list of Tensors, got one with None")
     return given
 
 
@@ -329,8 +336,8 @@ def _resolve_offsets(
                 f'{op}: num_negatives and offsets choose among keys: expected negatives "image" or "batch"'
             )
         return None
-    if num_negatives is not None and num_negatives < 0:
-        raise ValueError(f"{op}: expected num_negatives >= 0, got {num_negatives}")
+    if num_negatives is not None:
+        num_negatives = _check.count(op, "num_negatives", num_negatives)
     if offsets is None:
         if num_negatives is None or num_negatives >= count - 1:
             return None
@@ -342,7 +349,9 @@ def _resolve_offsets(
         raise ValueError(
             f"{op}: expected num_negatives to be the number of offsets {offsets.shape[0]}, got {num_negatives}"
         )
-    if offsets.device.type == "cpu" and not torch.compiler.is_compiling():
+    if offsets.device.type != "cpu" and offsets.device != device:
+        raise ValueError(f"{op}: expected {name} on {names.query}'s device {device} or the CPU, got {offsets.device}")
+    if _check.readable(offsets):
         values = offsets.tolist()
         if any(not 1 <= value < count for value in values):
             raise ValueError(f"{op}: expected {name} between 1 and {count - 1} (the other keys), got {values}")
@@ -513,13 +522,13 @@ def _layers_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
 _registry.fake("_patch_nce", _fake_forward)
 _registry.fake("_patch_nce_backward", _fake_backward)
 _registry.gradient("_patch_nce", _backward, _setup_context)
-_registry.once_differentiable("_patch_nce_backward", "patch_nce")
+_registry.once_differentiable("_patch_nce_backward")
 _registry.native_on_cpu("patch_nce")
 _registry.native_on_cpu("patch_nce_layers")
 _registry.fake("_patch_nce_layers", _fake_layers)
 _registry.fake("_patch_nce_layers_backward", _fake_layers_backward)
 _registry.gradient("_patch_nce_layers", _layers_backward, _setup_layers_context)
-_registry.once_differentiable("_patch_nce_layers_backward", "patch_nce_layers")
+_registry.once_differentiable("_patch_nce_layers_backward")
 _registry.triton(
     ("patch_nce", "patch_nce_layers"),
     "patch_nce",

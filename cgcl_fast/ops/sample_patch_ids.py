@@ -81,8 +81,8 @@ def sample_patch_ids(
         a row are distinct.
 
     Raises:
-        ValueError: a negative count.
-        TypeError: a count that is no integer, a generator that is none.
+        ValueError: a count that is negative or 2^63 or more, a name of no device.
+        TypeError: a count that is no integer, a generator or device that is none.
 
     Source: the sampling of CUT (Park et al. 2020), which draws torch.randperm(H·W)[:P].
     """
@@ -91,6 +91,7 @@ def sample_patch_ids(
     num_patches = min(_check.count(op, "num_patches", num_patches), num_positions)
     shape = () if batch is None else (_check.count(op, "batch", batch),)
     _check.generator(op, generator)
+    _check.device(op, device)
     if generator is None:
         keys = torch.randint(_KEYS, shape, device=device)
     else:

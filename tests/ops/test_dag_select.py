@@ -272,7 +272,7 @@ SCORE = torch.zeros(2, 1, 4, 4)
         ((SCORE.long(), (4, 4), 2), {}, TypeError, "score of a floating-point dtype, got torch.int64"),
         ((SCORE.expand(2, 3, 4, 4), (4, 4), 2), {}, ValueError, r"score of shape .* got \(2, 3, 4, 4\)"),
         ((SCORE[:, :, :0], (4, 4), 2), {}, ValueError, r"h, w >= 1, got \(2, 1, 0, 4\)"),
-        ((SCORE, 4, 2), {}, TypeError, r"size to be two integers \(H, W\), got 4"),
+        ((SCORE, 4, 2), {}, TypeError, r"size to be two integers \(H, W\), got int"),
         ((SCORE, (4, 4, 4), 2), {}, TypeError, "size to be two integers"),
         ((SCORE, (4, 4.0), 2), {}, TypeError, "size to be an integer, got float"),
         ((SCORE, (4, 0), 2), {}, ValueError, "size >= 1, got 0"),

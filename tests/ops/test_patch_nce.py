@@ -397,7 +397,7 @@ def test_layers_torchscript():
         ({"extra_negatives": [torch.zeros(3, 8)]}, ValueError, "one of extra_negatives for each of 3 layers, got 1"),
         ({"extra_negatives": torch.zeros(3, 8)}, ValueError, r"extra_negatives\[1\] of shape \(M, C\) = \(3, 4\)"),
         ({"loss": "triplet"}, ValueError, "patch_nce_layers: expected loss to be one of"),
-        ({"temperature": -1.0}, ValueError, "patch_nce_layers: expected temperature > 0"),
+        ({"temperature": -1.0}, ValueError, "patch_nce_layers: expected a finite temperature > 0"),
     ],
 )
 def test_layers_errors_name_the_layer(change, error, message):
