@@ -52,6 +52,7 @@ class Case:
         upstream: the upstream gradient of a result.
         rows: how many of the first dimensions count rows (planes, pixels) that are compared each by its own scale.
         exact: nothing is added up, so that the results are the reference's to the bit.
+        terms: the size of what cancels in a result or, for an upstream gradient of 1, in the gradient of an argument.
         undecided: (B, C) bool, planes of which rounding decides on which side of a kink an element lies; their
             gradients are not compared.
     """
@@ -62,6 +63,7 @@ class Case:
     upstream: Callable[[Tensor], Tensor]
     rows: int = 0
     exact: bool = False
+    terms: dict[str, float] = field(default_factory=dict)
     undecided: Tensor | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -144,6 +146,8 @@ class Draw:
             x = 0.1 * x + 1000 * self.normal(*over)
         elif kind == "scaled":
             scale = min(self.one_of(*SCALES), LARGEST / max(x.numel(), 1))
+            if len(along) == 1 and shape[along[0]] == 1:  # of one number PyTorch takes the length without squaring it
+                scale = min(scale, 1e15)
             x, kind = x * scale, f"scaled by {scale:.3g}"
         elif kind == "zeros":
             x = torch.where(self.where(0.5, over), 0.0, x)
@@ -255,12 +259,26 @@ def forward(
 
 
 def gradients(results: list[Tensor], leaves: dict[str, Tensor], upstreams: list[Tensor]) -> dict[str, Tensor]:
-    pairs = [(r, u.to(r.dtype)) for r, u in zip(results, upstreams, strict=True) if r.requires_grad]
+    """To each of `leaves`; zero for what no result depends on."""
+    pairs = [(r, u.to(r.dtype)) for r, u in zip(results, upstreams, strict=False) if r.requires_grad]
     if not pairs:
-        return {}
+        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     roots, given = zip(*pairs, strict=True)
     found = torch.autograd.grad(roots, list(leaves.values()), given, allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
+
+
+def most(*tensors: Tensor) -> float:
+    """The largest absolute number of some tensors, which NaN and infinity are not."""
+    numbers = [x.detach().double().abs().nan_to_num(0, 0, 0) for x in tensors if x.numel()]
+    return max((float(x.max()) for x in numbers), default=0.0)
+
+
+def lengths(x: Tensor, dim: int) -> tuple[float, float]:
+    """The least and the largest length of the vectors along `dim`, those of zero or infinite length left out."""
+    found = torch.linalg.vector_norm(x.detach().double(), dim=dim)
+    found = found[(found > 1e-12) & found.isfinite()]
+    return (float(found.min()), float(found.max())) if found.numel() else (1.0, 0.0)
 
 
 # ---- comparing
@@ -271,7 +289,9 @@ def infinities(x: Tensor) -> Tensor:
     return torch.where(x.isnan(), 2.0, torch.where(x.isinf(), x.sign(), 0.0).double())
 
 
-def disagreement(fast: Tensor, eager: Tensor, truth: Tensor, other: Tensor, rows: int) -> str | None:
+def disagreement(
+    fast: Tensor, eager: Tensor, truth: Tensor, other: Tensor, rows: int, terms: float = 0.0
+) -> str | None:
     """What is wrong with a result, or None.
 
     Args:
@@ -279,7 +299,7 @@ def disagreement(fast: Tensor, eager: Tensor, truth: Tensor, other: Tensor, rows
         eager: the reference's in the same dtype.
         truth: the reference's in float64.
         other: the reference's in float64 of inputs that are off by a rounding each.
-        rows: see `Case`.
+        rows, terms: see `Case`.
     """
     if fast.dtype != eager.dtype or fast.shape != eager.shape:
         return f"{fast.dtype} {tuple(fast.shape)}, and the reference {eager.dtype} {tuple(eager.shape)}"
@@ -304,7 +324,7 @@ def disagreement(fast: Tensor, eager: Tensor, truth: Tensor, other: Tensor, rows
         return x.flatten(rows).amax(-1)
 
     limits = torch.finfo(eager.dtype)
-    unavoidable = worst(torch.where(other.isfinite(), other - truth, 0)) + limits.eps * worst(truth)
+    unavoidable = worst(torch.where(other.isfinite(), other - truth, 0)) + limits.eps * worst(truth) + EPS * terms
     allowed = 2 * worst(eager.double() - truth) + 8 * unavoidable + 64 * limits.smallest_normal * limits.eps
     error = worst(fast.double() - truth)
     row = int((error - allowed).argmax())
@@ -328,24 +348,26 @@ def complaint_of(case: Case) -> str | None:
     kinds = {"eager": same, "truth": wide, "other": rounded}
     runs = {name: forward(case.op, case.arguments, "reference", change) for name, change in kinds.items()}
     eager = runs["eager"][0]
-    if any(r.requires_grad for r in fast) != any(r.requires_grad for r in eager) or len(fast) != len(eager):
-        return f"results {described(fast)}, and the reference {described(eager)}"
-    upstreams = [case.upstream(result) if result.is_floating_point() else result for result in eager]
+    if len(fast) != len(eager):
+        return f"{len(fast)} results, and the reference has {len(eager)}"
     for i, result in enumerate(fast):
         if case.exact or not result.is_floating_point():
             if not torch.equal(result.nan_to_num(7.25), eager[i].nan_to_num(7.25)):
                 return f"result {i}: not the reference's"
-        elif complaint := disagreement(result.detach(), *(run[0][i].detach() for run in runs.values()), case.rows):
+            continue
+        compared = [result.detach(), *(run[0][i].detach() for run in runs.values())]
+        if complaint := disagreement(*compared, case.rows, case.terms.get("result", 0.0)):
             return f"result {i}: {complaint}"
+    upstreams = [case.upstream(result) for result in eager if result.is_floating_point()]
+    largest = max((most(upstream) for upstream in upstreams), default=0.0)
     found = gradients(fast, leaves, upstreams)
     others = {name: gradients(*run, [kinds[name](upstream) for upstream in upstreams]) for name, run in runs.items()}
     for name, gradient in found.items():
         compared = [gradient, *(other[name] for other in others.values())]
         if case.undecided is not None and name != "residual":
-            compared = [
-                x.masked_fill(case.undecided.view(*case.undecided.shape, *[1] * (x.dim() - 2)), 0) for x in compared
-            ]
-        if complaint := disagreement(*compared, case.rows):
+            left_out = case.undecided.view(*case.undecided.shape, *[1] * (gradient.dim() - 2))
+            compared = [x.masked_fill(left_out, 0) for x in compared]
+        if complaint := disagreement(*compared, case.rows, largest * case.terms.get(name.split("[")[0], 0.0)):
             return f"gradient of {name}: {complaint}"
     return None
 
@@ -421,11 +443,36 @@ def nce_negatives(draw: Draw, arguments: dict[str, Any], counts: Sequence[int], 
             steps = torch.randperm(least, generator=draw.generator)[: draw.size(20, 0)] + 1
             arguments["offsets"] = steps.to(DEVICE)
     if draw.maybe(0.4):
-        arguments["extra_negatives"] = nce_extra(draw, "extra_negatives", C)
+        arguments["extra_negatives"] = nce_extra(draw, "extra_negatives", C, min(counts) > 0)
 
 
-def nce_extra(draw: Draw, name: str, C: int) -> Tensor:
-    return draw.tensor(name, draw.size(70, 0), C, along=(1,))
+def nce_extra(draw: Draw, name: str, C: int, used: bool) -> Tensor:
+    """`used`: whether there is a query. If not, the gradient is zero, not zero times NaN as autograd has it."""
+    extra = draw.tensor(name, draw.size(70, 0), C, along=(1,))
+    return extra if used else extra.detach()
+
+
+def nce_terms(arguments: dict[str, Any], queries: list[Tensor], keys: list[Tensor]) -> dict[str, float]:
+    extra = arguments.get("extra_negatives", [])
+    vectors = {"query": queries, "key": keys, "extra_negatives": extra if isinstance(extra, list) else [extra]}
+    found = {name: [lengths(x, -1) for x in tensors] or [(1.0, 0.0)] for name, tensors in vectors.items()}
+    least, largest = ({name: pick(v[i] for v in found[name]) for name in found} for i, pick in ((0, min), (1, max)))
+    if arguments["normalize"]:
+        largest = dict.fromkeys(largest, 1.0)
+    else:
+        least = dict.fromkeys(least, 1.0)
+    negatives, count = (
+        max(largest["key"], largest["extra_negatives"]),
+        max((math.prod(q.shape[:2]) for q in queries), default=0),
+    )
+    size = {"query": negatives, "key": largest["query"] * count**0.5, "extra_negatives": largest["query"] * count**0.5}
+    terms = {name: size[name] / arguments["temperature"] / (least[name] + 1e-7) for name in size}
+    return {
+        **terms,
+        "queries": terms["query"],
+        "keys": terms["key"],
+        "result": float(count if arguments["reduction"] == "sum" else 1),
+    }
 
 
 def patch_nce(draw: Draw, seed: int) -> Case:
@@ -436,7 +483,8 @@ def patch_nce(draw: Draw, seed: int) -> Case:
         **nce_options(draw),
     }
     nce_negatives(draw, arguments, [B * P if arguments["negatives"] == "batch" else P], C)
-    return draw.case("patch_nce", seed, arguments, rows=2)
+    terms = nce_terms(arguments, [arguments["query"]], [arguments["key"]])
+    return draw.case("patch_nce", seed, arguments, rows=2, terms=terms)
 
 
 def patch_nce_layers(draw: Draw, seed: int) -> Case:
@@ -452,8 +500,11 @@ def patch_nce_layers(draw: Draw, seed: int) -> Case:
     counts = [B * P if arguments["negatives"] == "batch" else P for B, P, _ in shapes]
     nce_negatives(draw, arguments, counts or [0], C)
     if "extra_negatives" in arguments and draw.maybe():
-        arguments["extra_negatives"] = [nce_extra(draw, f"extra_negatives[{i}]", C) for i in range(layers)]
-    return draw.case("patch_nce_layers", seed, arguments, rows=2)
+        arguments["extra_negatives"] = [
+            nce_extra(draw, f"extra_negatives[{i}]", C, counts[i] > 0) for i in range(layers)
+        ]
+    terms = nce_terms(arguments, arguments["queries"], arguments["keys"])
+    return draw.case("patch_nce_layers", seed, arguments, rows=2, terms=terms)
 
 
 def dag_select(draw: Draw, seed: int) -> Case:
@@ -490,7 +541,12 @@ def memory_read(draw: Draw, seed: int) -> Case:
     }
     if found := classes(draw, [(B, H, W)], N):
         arguments |= {"pixel_class": found[0][0], "item_class": found[1]}
-    return draw.case("memory_read", seed, arguments)
+    size = width * most(arguments["values"])
+    terms = {
+        "content": size / lengths(arguments["content"], 1)[0],
+        "keys": size / lengths(arguments["keys"], 1)[0] * (B * H * W) ** 0.5,
+    }
+    return draw.case("memory_read", seed, arguments, terms=terms)
 
 
 def memory_update(draw: Draw, seed: int) -> Case:
@@ -521,7 +577,13 @@ def memory_contrast(draw: Draw, seed: int) -> Case:
     if found := classes(draw, [(B, H, W)], N):
         arguments |= {"pixel_class": found[0][0], "item_class": found[1]}
     arguments["features"] = without_near_ties(features, arguments["items"].detach(), *(found or (None, None)))
-    return draw.case("memory_contrast", seed, arguments)
+    tau, count = arguments["temperature"], B * H * W
+    terms = {
+        "result": float(count if arguments["reduction"] == "sum" else 1),
+        "features": most(arguments["items"]) / tau,
+        "items": most(arguments["features"]) / tau * count**0.5,
+    }
+    return draw.case("memory_contrast", seed, arguments, terms=terms)
 
 
 def without_near_ties(
