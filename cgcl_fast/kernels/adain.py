@@ -33,14 +33,19 @@ def _activate(u, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _slope(u, ACTIVATION: tl.constexpr):
-    """The derivative of the activation where its argument is u."""
+def _before_activation(g, u, ACTIVATION: tl.constexpr):
+    """The gradient g of the activation's result as that of its argument u; of NaN as PyTorch's activations have it."""
     if ACTIVATION == 1:
-        return tl.where(u <= 0, 0.0, 1.0)
+        g = tl.where(u <= 0, 0.0, g)
     elif ACTIVATION == 2:
-        return tl.where(u <= 0, 0.2, 1.0)
-    else:
-        return u * 0 + 1.0
+        g = tl.where(u > 0, g, 0.2 * g)
+    return g
+
+
+@triton.jit
+def _gradient_gain(gain):
+    """What a gradient to x is scaled by: infinite, it leaves no gradient a number (its mean is inf - inf)."""
+    return gain - gain + gain
 
 
 @triton.jit
@@ -185,13 +190,13 @@ def _plane_backward(
     u = n * s
     if shift is not None:
         u += tl.load(shift + plane).to(tl.float32)
-    g *= _slope(u, ACTIVATION)
+    g = _before_activation(g, u, ACTIVATION)
     sum_g = tl.sum(g, 0)
     sum_gn = tl.sum(g * n, 0)
     if dscale is not None:
         tl.store(dscale + plane, sum_gn)
         tl.store(dshift + plane, sum_g)
-    d = s * r * (g - sum_g / positions - n * (sum_gn / positions))
+    d = _gradient_gain(s * r) * (g - sum_g / positions - n * (sum_gn / positions))
     target = dx + image * d_b + channel * d_c + offsets(p, W, d_h, d_w, LINEAR)
     tl.store(target, d.to(dx.dtype.element_ty), mask=inside)
 
@@ -219,7 +224,7 @@ def _chunk_gradient_sums(
         v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
         g = tl.load(g_rows + offsets(p, W, g_h, g_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
         n = (v - mu[:, None]) * r[:, None]
-        g *= _slope(n * s[:, None] + t[:, None], ACTIVATION)
+        g = _before_activation(g, n * s[:, None] + t[:, None], ACTIVATION)
         sum_g += g
         sum_gn += tl.where(mask, g * n, 0.0)
     tl.store(sums_g + planes.to(tl.int64) * chunks + chunk, tl.sum(sum_g, 1), mask=within)
@@ -259,8 +264,8 @@ def _chunk_backward(
         v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
         g = tl.load(g_rows + offsets(p, W, g_h, g_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
         n = (v - mu[:, None]) * r[:, None]
-        g *= _slope(n * s[:, None] + t[:, None], ACTIVATION)
-        d = (s * r)[:, None] * (g - (sum_g / positions)[:, None] - n * (sum_gn / positions)[:, None])
+        g = _before_activation(g, n * s[:, None] + t[:, None], ACTIVATION)
+        d = _gradient_gain(s * r)[:, None] * (g - (sum_g / positions)[:, None] - n * (sum_gn / positions)[:, None])
         tl.store(d_rows + offsets(p, W, d_h, d_w, LINEAR)[None, :], d.to(dx.dtype.element_ty), mask=mask)
 
 

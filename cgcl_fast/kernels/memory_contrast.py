@@ -16,7 +16,6 @@ from torch import Tensor
 from ._launch import ceil_div, launch
 from ._layout import empty_map
 from ._memory import (
-    MASKED,
     addressed,
     blocks,
     combine,
@@ -47,7 +46,7 @@ def _contrast(
     positions = plane_size(H, W, PLANE)
     tile = tl.program_id(0)
     image, p, inside = tile_of(tile, tiles, positions, BLOCK_P)
-    best = tl.full((BLOCK_P,), MASKED, tl.float32)
+    best = tl.full((BLOCK_P,), float("-inf"), tl.float32)
     nearest = tl.full((BLOCK_P,), -1, tl.int32)
     has_items = tl.zeros((BLOCK_P,), tl.int32)
     logits = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
@@ -58,7 +57,7 @@ def _contrast(
             LINEAR, ALIGN, PRECISION, BLOCK_N, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         own = addressed(image, n, p, inside, N, positions, pixel_class, item_class)
-        logits = tl.where(own, products / temperature, MASKED)
+        logits = tl.where(own, products / temperature, float("-inf"))
         has_items = tl.maximum(has_items, tl.max(own.to(tl.int32), 0))
         here = tl.max(logits, 0)
         first = tl.min(tl.where(logits == here[None, :], n[:, None], N), 0)
@@ -69,30 +68,32 @@ def _contrast(
             tl.store(saved, logits, mask=(n < N)[:, None] & inside[None, :])
     if BLOCKS > 1:
         tl.debug_barrier()  # the logits are read back
-    # log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)), whose sum is at most N - 1.
+    # log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)), whose sum is at most N - 1. An infinite or NaN logit makes the loss NaN, and the
+    # gradient at the logits that torch.logsumexp has it: equal ones count 1 in the sum, so that it stays finite.
+    infinite = best - best  # 0 or NaN
     rest = tl.zeros((BLOCK_P,), tl.float32)
     others = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
     for block in range(BLOCKS):
         n = block * BLOCK_N + tl.arange(0, BLOCK_N)
         if BLOCKS > 1:
             saved = logit_grad + weight_offsets(image, n, p, N, positions)
-            logits = tl.load(saved, mask=(n < N)[:, None] & inside[None, :], other=MASKED)
-        e = tl.exp(logits - best[None, :])
-        others = tl.where((n[:, None] == nearest[None, :]) | (n >= N)[:, None], 0.0, e)
-        rest += tl.sum(others, 0)
-    # A pixel without items has 0; NaN, which is the nearest of nothing, goes on.
-    rest = tl.where(has_items > 0, rest, 0.0)
-    scale = tl.where(has_items > 0, 1.0 / (1.0 + rest), 0.0)
+            logits = tl.load(saved, mask=(n < N)[:, None] & inside[None, :], other=float("-inf"))
+        others = tl.exp(logits - best[None, :])
+        e = tl.where(logits == best[None, :], 1.0, others)
+        rest += tl.sum(tl.where((n[:, None] == nearest[None, :]) | (n >= N)[:, None], 0.0, e), 0)
+    scale = 1.0 / (1.0 + rest)
     for block in range(BLOCKS):
         n = block * BLOCK_N + tl.arange(0, BLOCK_N)
         saved = logit_grad + weight_offsets(image, n, p, N, positions)
         if BLOCKS > 1:
-            logits = tl.load(saved, mask=(n < N)[:, None] & inside[None, :], other=MASKED)
+            logits = tl.load(saved, mask=(n < N)[:, None] & inside[None, :], other=float("-inf"))
             others = tl.exp(logits - best[None, :])
             tl.debug_barrier()  # every thread has read
-        d = tl.where(n[:, None] == nearest[None, :], -rest[None, :], others) * scale[None, :]
-        tl.store(saved, d, mask=(n < N)[:, None] & inside[None, :])
-    tl.store(loss + image * positions + p, _log1p(rest), mask=inside)
+        d = tl.where(n[:, None] == nearest[None, :], (infinite - rest)[None, :], others) * scale[None, :]
+        own = addressed(image, n, p, inside, N, positions, pixel_class, item_class)
+        tl.store(saved, tl.where(own, d, 0.0), mask=(n < N)[:, None] & inside[None, :])
+    # A pixel without items has 0.
+    tl.store(loss + image * positions + p, _log1p(tl.where(has_items > 0, rest + infinite, 0.0)), mask=inside)
     if counts is not None:
         tl.store(counts + tile, tl.sum(has_items, 0))
 

@@ -38,6 +38,18 @@ READ_P, BACKWARD_P = 32, 64  # pixels of a tile
 
 
 @triton.jit
+def _softmax_scale(total):
+    """What e^cosine is multiplied with, given its sum, which is 0 where every item is masked; NaN goes on."""
+    return tl.where(total == 0, 0.0, 1.0 / tl.where(total == 0, 1.0, total))
+
+
+@triton.jit
+def _softmax(d, scale):
+    """Weights from cosines: 0 of a masked item even where the scale is NaN."""
+    return tl.where(d == MASKED, 0.0, tl.exp(d) * scale[None, :])
+
+
+@triton.jit
 def _read(
     content, keys, values, pixel_class, item_class, out, cosines, rnorm, C, Cv, N, H, W, tiles,
     x_b, x_c, x_h, x_w, o_b, o_c, o_h, o_w,
@@ -47,7 +59,7 @@ def _read(
     positions = plane_size(H, W, PLANE)
     image, p, inside = tile_of(tl.program_id(0), tiles, positions, BLOCK_P)
     total = tl.zeros((BLOCK_P,), tl.float32)
-    weights = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
+    d = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
     for block in range(BLOCKS):
         n = block * BLOCK_N + tl.arange(0, BLOCK_N)
         products, item_squares, pixel_squares = similarity(
@@ -60,10 +72,9 @@ def _read(
         d = tl.where(addressed(image, n, p, inside, N, positions, pixel_class, item_class), d, MASKED)
         saved = cosines + weight_offsets(image, n, p, N, positions)
         tl.store(saved, d, mask=(n < N)[:, None] & inside[None, :])
-        weights = tl.exp(d)  # cosines are bounded: no maximum is needed
-        total += tl.sum(weights, 0)
-    scale = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)  # NaN comes back with the weights
-    weights *= scale[None, :]
+        total += tl.sum(tl.exp(d), 0)  # cosines are bounded: no maximum is needed
+    scale = _softmax_scale(total)
+    weights = _softmax(d, scale)
     if BLOCKS > 1:
         tl.debug_barrier()  # the cosines are read back
     for start in range(0, Cv, BLOCK_C):
@@ -75,7 +86,7 @@ def _read(
             if BLOCKS > 1:
                 saved = cosines + weight_offsets(image, n, p, N, positions)
                 d = tl.load(saved, mask=(n < N)[:, None] & inside[None, :], other=MASKED)
-                weights = tl.exp(d) * scale[None, :]
+                weights = _softmax(d, scale)
             y = tl.dot(v.to(tl.float32), weights, y, input_precision=PRECISION)
         to = out + map_offsets(image, c, p, W, o_b, o_c, o_h, o_w, LINEAR, ALIGN)
         tl.store(to, y.to(out.dtype.element_ty), mask=(c < Cv)[:, None] & inside[None, :])
@@ -95,14 +106,15 @@ def _weights_backward(
         n = block * BLOCK_N + tl.arange(0, BLOCK_N)
         at = weight_offsets(image, n, p, N, positions)
         total += tl.sum(tl.exp(tl.load(cosines + at, mask=(n < N)[:, None] & inside[None, :], other=MASKED)), 0)
-    scale = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
+    scale = _softmax_scale(total)
     inner = tl.zeros((BLOCK_P,), tl.float32)
     dweights = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
     for block in range(BLOCKS):
         n = block * BLOCK_N + tl.arange(0, BLOCK_N)
         at = weight_offsets(image, n, p, N, positions)
         mask = (n < N)[:, None] & inside[None, :]
-        alpha = tl.exp(tl.load(cosines + at, mask=mask, other=MASKED)) * scale[None, :]
+        d = tl.load(cosines + at, mask=mask, other=MASKED)
+        alpha = _softmax(d, scale)
         if weights is not None:
             tl.store(weights + at, alpha, mask=mask)
         if dcosines is not None:
@@ -110,7 +122,7 @@ def _weights_backward(
                 grad, values, image, n, p, inside, Cv, N, W, g_b, g_c, g_h, g_w,
                 LINEAR, ALIGN, PRECISION, BLOCK_N, BLOCK_C, BLOCK_P,
             )  # fmt: skip
-            inner += tl.sum(alpha * dweights, 0)
+            inner += tl.sum(tl.where(d == MASKED, 0.0, alpha * dweights), 0)
             if BLOCKS > 1:
                 tl.store(dcosines + at, dweights, mask=mask)
     if dcosines is not None:
@@ -130,7 +142,7 @@ def _weights_backward(
             d = tl.load(cosines + at, mask=mask, other=MASKED)
             if BLOCKS > 1:
                 dweights = tl.load(dcosines + at, mask=mask, other=0.0)
-            dd = tl.exp(d) * scale[None, :] * (dweights - inner[None, :])
+            dd = tl.where(d == MASKED, 0.0, _softmax(d, scale) * (dweights - inner[None, :]))
             inner_d += tl.sum(dd * d, 0)
             dd *= r[None, :] * reciprocal_norm(tl.sum(squares, 1))[:, None]
             if BLOCKS > 1:

@@ -10,6 +10,13 @@ weights·k); formed in the backward pass it would need q·kᵀ a second time. Th
 row's exponentials first: two more products, whichever pass forms it. So it is left to the backward pass unless asked
 for.
 
+Both passes form the product of a query with a key in the same order, the query's block on the left: so it is rounded the
+same way, and the weights of a row add up to 1 however large its logits are. What is saved of a row is its largest product
+itself, and a logit is the difference to it over the temperature.
+
+NaN and infinite products come through as in torch.logsumexp and its gradient: NaN makes a row NaN; where the largest
+product is infinite so is the logarithm, and the weights of those that reach it are NaN (inf - inf).
+
 The positive is a sum over channels in float32, outside the products of a block: it enters the denominator and the
 numerator as the same number, so a loss without negatives is exactly zero, whatever the precision of the products.
 Keys at cyclic offsets are gathered, a row of each query at a time: for few of P keys this is less work than a masked
@@ -35,7 +42,7 @@ from . import INTERPRET
 from ._launch import ceil_div, launch, power_of_2
 
 NORM_EPSILON = tl.constexpr(1e-7)
-NEVER = tl.constexpr(-1.0e30)  # below every product, and finite: a difference over a temperature stays a number
+NEVER = tl.constexpr(float("-inf"))  # a product that does not count
 LOG2E = tl.constexpr(1.4426950408889634)
 AMONG = {"none": 0, "all": 1, "offsets": 2}
 LARGEST_BLOCK_C = 256
@@ -109,9 +116,16 @@ def _weighted(weights, rows, sums, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def _relative(x, best, exponent):
+    """exp((x - best)/τ), 1 where both are the same infinity; 0 for x = -inf where there is no number yet."""
+    top = tl.where(best == NEVER, 0.0, best)
+    return tl.where(x == top, 1.0, tl.exp2((x - top) * exponent))
+
+
+@triton.jit
 def _through_norm(grad, y, norm):
     """From the gradient to y = v/(‖v‖ + 1e-7) to that to v, of whole rows."""
-    along = tl.where(norm > 0, tl.sum(grad * y, 1) * (norm + NORM_EPSILON) / norm, 0.0)
+    along = tl.where(norm > 0, tl.sum(grad * y, 1) * (1.0 + NORM_EPSILON / norm), 0.0)  # the norm may be infinite
     return (grad - y * along[:, None]) / (norm + NORM_EPSILON)[:, None]
 
 
@@ -123,7 +137,7 @@ def _attend(
 ):  # fmt: skip
     """Take all rows of `others` into the denominators of queries s, and into the weighted sums of channels c.
 
-    best is the largest product so far, total = Σexp((product - best)/τ), sums = Σexp((product - best)/τ)·other.
+    best is the largest product so far, NaN aside, total = Σexp((product - best)/τ), sums = Σexp((product - best)/τ)·other.
     """
     for first in range(0, other_count, BLOCK_N):
         t = first + tl.arange(0, BLOCK_N)
@@ -137,8 +151,8 @@ def _attend(
             counted = counted & (t[None, :] != s[:, None])
         x = tl.where(counted, x, NEVER)
         higher = tl.maximum(best, tl.max(x, 1))
-        shrink = tl.exp2((best - higher) * exponent)
-        weights = tl.where(counted, tl.exp2((x - higher[:, None]) * exponent), 0.0)
+        shrink = _relative(best, higher, exponent)
+        weights = _relative(x, higher[:, None], exponent)
         best = higher
         total = total * shrink + tl.sum(weights, 1)
         if GRAD:
@@ -201,8 +215,8 @@ def _rows(
                 x = _row_products(query, s, count, key, t, count, C, EVEN, BLOCK_K)
             x = tl.where(valid, x, float("nan"))
             higher = tl.maximum(best, x)
-            shrink = tl.exp2((best - higher) * exponent)
-            weights = tl.exp2((x - higher) * exponent)
+            shrink = _relative(best, higher, exponent)
+            weights = _relative(x, higher, exponent)
             best = higher
             total = total * shrink + weights
             if GRAD:
@@ -218,27 +232,40 @@ def _rows(
     # The gradient's weight of the positive is its softmax less one, here without the cancellation.
     if DECOUPLED:
         whole = total
-        empty = total == 0
-        away = tl.where(empty, 0.0, 1.0)
+        away = tl.full((BLOCK_M,), 1.0, tl.float32)
     else:
-        whole = total + tl.exp2((positive - best) * exponent)
-        empty = whole == 0  # never
+        whole = total + _relative(positive, best, exponent)
         away = total / whole
-    inverse = tl.where(empty, 0.0, 1.0 / whole)
+    inverse = 1.0 / whole
+    found = (best - positive) * scale + tl.log(whole)
+    contrasted = 1
+    if DECOUPLED:  # without a single negative there is nothing to be told from
+        contrasted = 0
+        if AMONG_KEYS == 1:
+            contrasted += count - 1
+        elif AMONG_KEYS == 2:
+            contrasted += _pick(offset_counts, layer)
+        if extras is not None:
+            contrasted += _pick(extra_counts, layer)
+        found = tl.where(contrasted > 0, found, 0.0)
+        best = tl.where(contrasted > 0, best, 0.0)
+        inverse = tl.where(contrasted > 0, inverse, 0.0)
     inside = s < count
     row_start = _pick(row_starts, layer)
     r = row_start + image * count + s
     if chunk == 0:
-        found = tl.where(empty, 0.0, (best - positive) * scale + tl.log(whole))
         tl.store(loss + r, found, mask=inside)
-        tl.store(denominator + r, tl.where(empty, 0.0, best * scale), mask=inside)
+        tl.store(denominator + r, best, mask=inside)
         tl.store(denominator + all_rows.to(tl.int64) + r, inverse, mask=inside)
     if GRAD:
+        inverse = tl.where(best - best == 0, inverse, float("nan"))  # the weight of an infinite product
         own = _rows_of(key, s, count, c, C, EVEN).to(tl.float32)
         g = (sums * inverse[:, None] - own * away[:, None]) * scale
         if norms is not None and WHOLE:
             norm = tl.load(norms + r, mask=inside, other=1.0)
             g = _through_norm(g, _rows_of(query, s, count, c, C, EVEN).to(tl.float32), norm)
+        if DECOUPLED:
+            g = tl.where(contrasted > 0, g, 0.0)
         target = grad + _pick(data_starts, layer).to(tl.int64) + start + s.to(tl.int64)[:, None] * C + c[None, :]
         tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
 
@@ -267,8 +294,8 @@ def _columns(
     owner = _pick(owners, layer) + image * owner_count * C
     query = _pick(queries, layer) + image * count * C
     row_start = _pick(row_starts, layer)
-    top = denominator + row_start + image * count
-    inverse = top + all_rows.to(tl.int64)
+    best = denominator + row_start + image * count
+    inverse = best + all_rows.to(tl.int64)
     t = block * BLOCK_M + tl.arange(0, BLOCK_M)
     c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     exponent = scale * LOG2E
@@ -281,21 +308,20 @@ def _columns(
             inside = s < count
             if HELD:
                 rows = _rows_of(query, s, count, c, C, EVEN)
-                x = tl.dot(k, tl.trans(rows), input_precision=PRECISION)
+                x = tl.dot(rows, tl.trans(k), input_precision=PRECISION)
             else:
-                x = _products(owner, t, owner_count, query, s, count, C, EVEN, BLOCK_K, PRECISION)
+                x = _products(query, s, count, owner, t, owner_count, C, EVEN, BLOCK_K, PRECISION)
             share = tl.load(inverse + s, mask=inside, other=0.0)
             if upstream is not None:
                 share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
-            # Products outside a query's denominator may exceed its top: they must not overflow before they are masked.
-            logit = x * exponent - tl.load(top + s, mask=inside, other=0.0)[None, :] * LOG2E
-            counted = inside[None, :]
+            counted = inside[:, None]
             if not IS_EXTRA:
-                counted = counted & (s[None, :] != t[:, None])
-            weights = tl.where(counted, tl.exp2(tl.minimum(logit, 100.0)) * share[None, :], 0.0)
+                counted = counted & (s[:, None] != t[None, :])
+            logit = (x - tl.load(best + s, mask=inside, other=0.0)[:, None]) * exponent
+            weights = tl.where(counted, tl.exp2(logit) * share[:, None], 0.0)
             if not HELD:
                 rows = _rows_of(query, s, count, c, C, EVEN)
-            sums = _weighted(weights, rows, sums, PRECISION)
+            sums = _weighted(tl.trans(weights), rows, sums, PRECISION)
     elif AMONG_KEYS == 2:
         steps = _pick(offsets, layer)
         for i in range(0, _pick(offset_counts, layer)):
@@ -312,7 +338,7 @@ def _columns(
             share = tl.load(inverse + s, mask=inside, other=0.0)
             if upstream is not None:
                 share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
-            logit = x * exponent - tl.load(top + s, mask=inside, other=0.0) * LOG2E
+            logit = (x - tl.load(best + s, mask=inside, other=0.0)) * exponent
             weights = tl.where(valid, tl.exp2(logit) * share, float("nan"))
             sums += weights[:, None] * rows
     inside = t < owner_count
@@ -321,8 +347,7 @@ def _columns(
         share = tl.load(inverse + t, mask=inside, other=0.0)
         weight = tl.full((BLOCK_M,), -1.0, tl.float32)
         if not DECOUPLED:
-            weight += tl.exp2(positive * exponent - tl.load(top + t, mask=inside, other=0.0) * LOG2E) * share
-        weight = tl.where(share == 0, 0.0, weight)  # a decoupled row without negatives
+            weight += tl.exp2((positive - tl.load(best + t, mask=inside, other=0.0)) * exponent) * share
         if upstream is not None:
             weight *= tl.load(upstream + row_start + image * count + t, mask=inside, other=0.0)
         sums += weight[:, None] * _rows_of(query, t, count, c, C, EVEN).to(tl.float32)
@@ -331,6 +356,8 @@ def _columns(
         r = _pick(owner_starts, layer) + image * owner_count + t
         norm = tl.load(norms + r, mask=inside, other=1.0)
         g = _through_norm(g, _rows_of(owner, t, owner_count, c, C, EVEN).to(tl.float32), norm)
+    if DECOUPLED and not IS_EXTRA:  # without a single negative: see _rows
+        g = tl.where((tl.load(inverse + t, mask=inside, other=0.0) == 0)[:, None], 0.0, g)
     start = _pick(data_starts, layer).to(tl.int64) + image * owner_count * C
     target = grad + start + t.to(tl.int64)[:, None] * C + c[None, :]
     tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
@@ -371,7 +398,7 @@ def _undo_normalise(
     r = block * BLOCK_M + tl.arange(0, BLOCK_M)
     norm = tl.load(norms + _pick(starts, entry) + r, mask=r < count, other=1.0)
     along = _row_products(grad, r, count, y, r, count, C, False, BLOCK_C)
-    along = tl.where(norm > 0, along * (norm + NORM_EPSILON) / norm, 0.0)
+    along = tl.where(norm > 0, along * (1.0 + NORM_EPSILON / norm), 0.0)
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
         g = _rows_of(grad, r, count, c, C, False) - _rows_of(y, r, count, c, C, False).to(tl.float32) * along[:, None]

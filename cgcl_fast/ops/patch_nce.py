@@ -44,12 +44,13 @@ def patch_nce_reference(
     dtype = torch.promote_types(query.dtype, torch.float32)
     query, key = query.to(dtype), key.to(dtype)
     extra = query.new_empty((0, query.shape[2])) if extra_negatives is None else extra_negatives.to(dtype)
+    P = query.shape[1]
+    others = 0 if negatives == "none" else P - 1 if offsets is None else offsets.shape[0]
+    if decoupled and others + extra.shape[0] == 0:  # nothing to be told from: zero, with zero gradients
+        return (query[:, :, :0] * key[:, :, :0]).sum(dim=2)
     if normalize:
         query, key, extra = normalize_rows(query), normalize_rows(key), normalize_rows(extra)
-    P = query.shape[1]
-    others = P - 1 if offsets is None else offsets.shape[0]
     if negatives == "none":
-        others = 0
         positive = (query * key).sum(dim=2) / temperature
         logits = positive[:, :, None][:, :, : int(not decoupled)]
     else:
@@ -59,8 +60,6 @@ def patch_nce_reference(
         if not decoupled:
             counted = counted | torch.eye(P, dtype=torch.bool, device=query.device)
         logits = logits.masked_fill(~counted, float("-inf"))
-    if decoupled and others + extra.shape[0] == 0:  # nothing to be told from: zero, with zero gradients
-        return (query[:, :, :0] * key[:, :, :0]).sum(dim=2)
     logits = torch.cat([logits, _autocast.einsum("bsc,mc->bsm", query, extra) / temperature], dim=2)
     return torch.logsumexp(logits, dim=2) - positive
 
