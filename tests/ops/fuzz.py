@@ -101,6 +101,7 @@ class Draw:
         self.random = random.Random(f"{op} {seed}")
         self.generator = torch.Generator().manual_seed(self.random.getrandbits(60))
         self.notes: list[str] = []
+        self.finite = False  # whether the upstream gradient must be
         self.dtype = self.one_of(DTYPES[0], DTYPES[0], *DTYPES)
 
     def one_of(self, *values: Any) -> Any:
@@ -192,7 +193,16 @@ class Draw:
         return x.requires_grad_(self.maybe(0.7))
 
     def upstream(self) -> Callable[[Tensor], Tensor]:
-        kind = self.one_of("normal", "normal", "expanded", "laid out", "of a scale", "zero", "special")
+        kinds = (
+            "normal",
+            "normal",
+            "expanded",
+            "laid out",
+            "of a scale",
+            "zero",
+            "normal" if self.finite else "special",
+        )
+        kind = self.one_of(*kinds)
         seed, number = self.random.getrandbits(30), self.one_of(math.nan, math.inf, -math.inf)
         scale = self.one_of(1e-30, 1e-10, 1e5, 1e15)
         self.notes.append(f"upstream: {kind}")
@@ -450,6 +460,8 @@ def nce_negatives(draw: Draw, arguments: dict[str, Any], shapes: Sequence[tuple[
             arguments["offsets"] = steps.to(DEVICE)
     if draw.maybe(0.4):
         arguments["extra_negatives"] = nce_extra(draw, "extra_negatives", *shapes)
+    # A row without negatives is zero whatever its vectors are, and its gradient zero, or zero times an infinite one.
+    draw.finite = arguments["loss"] == "decoupled"
 
 
 def nce_extra(draw: Draw, name: str, *shapes: tuple[int, int, int]) -> Tensor:

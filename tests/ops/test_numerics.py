@@ -60,7 +60,9 @@ def with_special_values(inputs: list[Tensor], places: list[int]) -> Iterator[tup
 
 def check(op: Callable[..., Tensor], inputs: list[Tensor], places: list[int], kinds: bool = True) -> None:
     for what, changed in with_special_values(inputs, places):
-        found, expected = (values_and_gradients(op, changed, backend, torch.float32) for backend in ("auto", "reference"))
+        found, expected = (
+            values_and_gradients(op, changed, backend, torch.float32) for backend in ("auto", "reference")
+        )
         assert_same(found, expected, what, kinds)
 
 
@@ -110,7 +112,9 @@ def test_a_row_of_special_values_only(value, loss):
 
     query, key = drawn((2, 6, 5), (2, 6, 5))
     query[0, 2], key = value, key.abs()
-    found, expected = (values_and_gradients(op, [query, key], backend, torch.float32) for backend in ("auto", "reference"))
+    found, expected = (
+        values_and_gradients(op, [query, key], backend, torch.float32) for backend in ("auto", "reference")
+    )
     assert not expected[0][0, 2].isfinite() and expected[0][1].isfinite().all()
     assert_same(found, expected, f"a row of {value}", not BY_TRITON)
 
@@ -223,7 +227,9 @@ def test_gather_patches_has_nan_and_infinity_where_the_reference_does(channels_l
 
     for what, changed in with_special_values(drawn((2, 3, 5, 2)), [6]):
         changed[0][1, :, 0, 1] = math.inf
-        found, expected = (values_and_gradients(op, changed, backend, torch.float32) for backend in ("auto", "reference"))
+        found, expected = (
+            values_and_gradients(op, changed, backend, torch.float32) for backend in ("auto", "reference")
+        )
         assert_same(found, expected, what)
 
 

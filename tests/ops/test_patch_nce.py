@@ -329,6 +329,16 @@ def layered_inputs():
     return [unit(*shape, seed=i) for i, shape in enumerate(((2, 7, 8), (1, 5, 4)) * 2)] + [unit(5, 8), unit(5, 4)]
 
 
+@pytest.mark.parametrize("negatives", ["image", "none"])
+def test_vectors_of_no_channels_are_not_read(negatives):
+    """All logits are zero: the losses are those of a uniform choice. Nothing may be read where no memory is."""
+    query, key, extra = (torch.zeros(*shape, requires_grad=True) for shape in ((2, 5, 0), (2, 5, 0), (3, 0)))
+    losses = ops.patch_nce(query, key, negatives=negatives, extra_negatives=extra, reduction="none")
+    torch.testing.assert_close(losses, torch.full((2, 5), math.log(8.0 if negatives == "image" else 4.0)))
+    losses.sum().backward()
+    assert query.grad.shape == key.grad.shape == (2, 5, 0) and extra.grad.shape == (3, 0)
+
+
 def test_layers_of_more_and_of_fewer_keys_than_negatives_are_asked_for():
     """The latter take all of their keys, and have no offsets; extra negatives may be given to one layer only."""
     sizes = ((2, 9, 8), (1, 3, 8), (2, 1, 8), (1, 7, 8))
