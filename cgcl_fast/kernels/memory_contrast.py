@@ -68,8 +68,8 @@ def _contrast(
             tl.store(saved, logits, mask=(n < N)[:, None] & inside[None, :])
     if BLOCKS > 1:
         tl.debug_barrier()  # the logits are read back
-    # log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)), whose sum is at most N - 1. An infinite or NaN logit makes the loss NaN, and the
-    # gradient at the logits that torch.logsumexp has it: equal ones count 1 in the sum, so that it stays finite.
+    # log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)), whose sum is at most N - 1. An infinite or NaN logit makes the loss NaN, and
+    # the gradient at the logits that torch.logsumexp has it: equal ones count 1 in the sum, which stays finite.
     infinite = best - best  # 0 or NaN
     rest = tl.zeros((BLOCK_P,), tl.float32)
     others = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)

@@ -10,9 +10,9 @@ weights·k); formed in the backward pass it would need q·kᵀ a second time. Th
 row's exponentials first: two more products, whichever pass forms it. So it is left to the backward pass unless asked
 for.
 
-Both passes form the product of a query with a key in the same order, the query's block on the left: so it is rounded the
-same way, and the weights of a row add up to 1 however large its logits are. What is saved of a row is its largest product
-itself, and a logit is the difference to it over the temperature.
+Both passes form the product of a query with a key in the same order, the query's block on the left: so it is rounded
+the same way, and the weights of a row add up to 1 however large its logits are. What is saved of a row is its largest
+product itself, and a logit is the difference to it over the temperature.
 
 NaN and infinite products come through as in torch.logsumexp and its gradient: NaN makes a row NaN; where the largest
 product is infinite so is the logarithm, and the weights of those that reach it are NaN (inf - inf).
@@ -137,7 +137,8 @@ def _attend(
 ):  # fmt: skip
     """Take all rows of `others` into the denominators of queries s, and into the weighted sums of channels c.
 
-    best is the largest product so far, NaN aside, total = Σexp((product - best)/τ), sums = Σexp((product - best)/τ)·other.
+    best is the largest product so far (NaN aside), total the sum of weights exp((product - best)/τ), sums that of
+    weight·other.
     """
     for first in range(0, other_count, BLOCK_N):
         t = first + tl.arange(0, BLOCK_N)
