@@ -103,11 +103,14 @@ void add(float* to, const float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] += values[i];
 }
 
-// body(i) for i in [0, count), on worker threads alone where there are several: there a matrix product has one thread.
+// body(i, scratch) for i in [0, count), on worker threads alone where there are several: there a matrix product has one
+// thread. Each thread has `floats` of scratch.
 template <class F>
-void for_each(int64_t count, const F& body) {
+void for_each(int64_t count, int64_t floats, const F& body) {
   const auto range = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < std::min(end, count); ++i) body(i);
+    if (begin >= count) return;
+    const Scratch scratch(floats);
+    for (int64_t i = begin; i < std::min(end, count); ++i) body(i, scratch.data());
   };
   if (count > 0) torch::stable::parallel_for(0, std::max<int64_t>(count, 2), 1, range);
 }
@@ -215,16 +218,16 @@ class Layer {
   void form_weights(const Block& block, const Gradients& to, float* weights, const F& visit) const {
     const int64_t keys = keys_, M = shape_.M, P = shape_.P, C = shape_.C, tile = tile_;
     const int64_t tiles = (block.rows + tile - 1) / tile;
-    for_each(block.images * tiles, [&](int64_t i) {
+    const bool own_room = weights == nullptr;
+    const int64_t floats = (own_room ? keys + M + 1 : 0) + (to.query != nullptr && M > 0 ? C : 0);
+    for_each(block.images * tiles, std::min(tile, block.rows) * floats, [&](int64_t i, float* scratch) {
       const int64_t image = block.image + i / tiles, first = block.first + i % tiles * tile;
       const int64_t rows = std::min(tile, block.first + block.rows - first), start = image * P + first;
-      const bool own_room = weights == nullptr;
-      const Scratch scratch((own_room ? rows * (keys + M + 1) : 0) + (to.query != nullptr && M > 0 ? rows * C : 0));
       const int64_t row = i / tiles * block.rows + first - block.first;  // in the block
-      float* products = own_room ? scratch.data() : weights + row * keys;
+      float* products = own_room ? scratch : weights + row * keys;
       float* extra_products = own_room ? products + rows * keys : weights + block.size() * keys + row * M;
       float* own = own_room ? extra_products + rows * M : weights + block.size() * (keys + M) + row;
-      float* room = own_room ? own + rows : scratch.data();
+      float* room = own_room ? own + rows : scratch;
       const float *q = q_.data + start * C, *k = k_.data + start * C, *k_image = k_.data + image * P * C;
       product(products, q, k_image, rows, C, keys, true);
       if (M > 0) product(extra_products, q, e_->data, rows, C, M, true);
@@ -251,7 +254,7 @@ class Layer {
   void add_key_gradient(const Block& block, const float* weights, float* to) const {
     const int64_t keys = keys_, P = shape_.P, C = shape_.C, parts = (P + kOwners - 1) / kOwners;
     const float* own = weights + block.size() * (keys + shape_.M);
-    for_each(block.images * parts, [&](int64_t i) {
+    for_each(block.images * parts, kOwners * C, [&](int64_t i, float* scratch) {
       const int64_t image = i / parts, first = i % parts * kOwners, count = std::min(kOwners, P - first);
       const int64_t start = (block.image + image) * P + block.first;
       float* g = to + ((block.image + image) * P + first) * C;
@@ -262,7 +265,7 @@ class Layer {
             g[t * C + c] = own[image * block.rows + first + t - block.first] * q[t * C + c];
       } else {
         add_product(g, weights + image * block.rows * keys + first, keys, q_.data + start * C, count, block.rows,
-                    block.first > 0);
+                    block.first > 0 ? scratch : nullptr);
       }
       if (block.first + block.rows == P) k_.undo(g, start - block.first + first, count, C);
     });
@@ -272,20 +275,21 @@ class Layer {
     const int64_t M = shape_.M, P = shape_.P, C = shape_.C, parts = (M + kOwners - 1) / kOwners;
     const bool later = block.image > 0 || block.first > 0;
     const bool last = block.image + block.images == shape_.B && block.first + block.rows == P;
-    for_each(parts, [&](int64_t i) {
+    for_each(parts, kOwners * C, [&](int64_t i, float* scratch) {
       const int64_t first = i * kOwners, count = std::min(kOwners, M - first);
       add_product(to + first * C, weights + first, M, q_.data + (block.image * P + block.first) * C, count, block.size(),
-                  later);
+                  later ? scratch : nullptr);
       if (last) e_->undo(to + first * C, first, count, C);
     });
   }
 
-  // to (count, C) = or += weightsᵀ · q of weights (rows, ld), of which `count` columns, and q (rows, C).
-  void add_product(float* to, const float* weights, int64_t ld, const float* q, int64_t count, int64_t rows, bool add_to) const {
+  // to (count, C) = weightsᵀ · q of weights (rows, ld), of which `count` columns, and q (rows, C). Given scratch for the
+  // product: += it.
+  void add_product(float* to, const float* weights, int64_t ld, const float* q, int64_t count, int64_t rows,
+                   float* scratch) const {
     const int64_t C = shape_.C;
-    const Scratch sum(add_to ? count * C : 0);
-    product_over_rows(add_to ? sum.data() : to, weights, ld, q, count, rows, C);
-    if (add_to) add(to, sum.data(), count * C);
+    product_over_rows(scratch != nullptr ? scratch : to, weights, ld, q, count, rows, C);
+    if (scratch != nullptr) add(to, scratch, count * C);
   }
 
   Shape shape_;
