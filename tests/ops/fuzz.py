@@ -417,7 +417,12 @@ def normalised(op: str, draw: Draw, seed: int, arguments: dict[str, Any]) -> Cas
     undecided = (truth.abs() < doubt).flatten(2).any(2) if arguments["activation"] != "none" else None
     if draw.maybe():
         arguments["residual"] = draw.tensor("residual", *arguments["x"].shape, along=(2, 3))
-    return draw.case(op, seed, arguments, rows=2, undecided=undecided)
+    terms = {}
+    if arguments["x"].shape[2:].numel() < 16:  # of two pixels, for example, the gradient is zero but for eps
+        variance = arguments["x"].detach().double().var((2, 3), correction=0) + before["eps"]
+        least = float(variance[variance > 0].min()) if (variance > 0).any() else 1.0
+        terms["x"] = most(arguments.get("scale", torch.ones(1))) * least**-0.5
+    return draw.case(op, seed, arguments, rows=2, undecided=undecided, terms=terms)
 
 
 def gather_patches(draw: Draw, seed: int) -> Case:
@@ -475,6 +480,9 @@ def nce_extra(draw: Draw, name: str, *shapes: tuple[int, int, int]) -> Tensor:
 
 def nce_terms(arguments: dict[str, Any], queries: list[Tensor], keys: list[Tensor]) -> dict[str, float]:
     extra = arguments.get("extra_negatives", [])
+    # A kernel divides vectors by the temperature before it multiplies with the upstream gradient: they fit float32.
+    largest_number = most(*queries, *keys, *(extra if isinstance(extra, list) else [extra]))
+    arguments["temperature"] = max(arguments["temperature"], largest_number / LARGEST)
     vectors = {"query": queries, "key": keys, "extra_negatives": extra if isinstance(extra, list) else [extra]}
     found = {name: [lengths(x, -1) for x in tensors] or [(1.0, 0.0)] for name, tensors in vectors.items()}
     least, largest = ({name: pick(v[i] for v in found[name]) for name in found} for i, pick in ((0, min), (1, max)))
