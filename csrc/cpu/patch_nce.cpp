@@ -121,8 +121,10 @@ int64_t tile_rows(int64_t total_rows, int64_t columns) {
   return std::max<int64_t>(8, std::min<int64_t>({cached, shared, 128}));
 }
 
-constexpr int64_t kWeights = int64_t(1) << 21;  // floats of the weights that gradients to keys are formed from at a time
-constexpr int64_t kOwners = 64;                 // keys whose gradient is formed at a time
+constexpr int64_t kWeights = int64_t(1) << 20;  // floats of the weights that gradients to keys are formed from at a time
+
+// Of all keys, those whose gradient is formed at a time: a few threads have as many each.
+int64_t owner_rows(int64_t total_rows) { return std::clamp<int64_t>((total_rows + 3) / 4, 8, 256); }
 
 // float32 rows, divided by their norms if asked: v/(‖v‖ + 1e-7).
 struct Rows {
@@ -250,12 +252,13 @@ class Layer {
     });
   }
 
-  // The sums over the queries of a block, for kOwners keys at a time. A block comes after those before it.
+  // The sums over the queries of a block, for some keys at a time. A block comes after those before it.
   void add_key_gradient(const Block& block, const float* weights, float* to) const {
-    const int64_t keys = keys_, P = shape_.P, C = shape_.C, parts = (P + kOwners - 1) / kOwners;
+    const int64_t keys = keys_, P = shape_.P, C = shape_.C;
+    const int64_t owners = owner_rows(block.images * P), parts = (P + owners - 1) / owners;
     const float* own = weights + block.size() * (keys + shape_.M);
-    for_each(block.images * parts, kOwners * C, [&](int64_t i, float* scratch) {
-      const int64_t image = i / parts, first = i % parts * kOwners, count = std::min(kOwners, P - first);
+    for_each(block.images * parts, owners * C, [&](int64_t i, float* scratch) {
+      const int64_t image = i / parts, first = i % parts * owners, count = std::min(owners, P - first);
       const int64_t start = (block.image + image) * P + block.first;
       float* g = to + ((block.image + image) * P + first) * C;
       if (keys == 0) {
@@ -272,11 +275,12 @@ class Layer {
   }
 
   void add_extra_gradient(const Block& block, const float* weights, float* to) const {
-    const int64_t M = shape_.M, P = shape_.P, C = shape_.C, parts = (M + kOwners - 1) / kOwners;
+    const int64_t M = shape_.M, P = shape_.P, C = shape_.C;
+    const int64_t owners = owner_rows(M), parts = (M + owners - 1) / owners;
     const bool later = block.image > 0 || block.first > 0;
     const bool last = block.image + block.images == shape_.B && block.first + block.rows == P;
-    for_each(parts, kOwners * C, [&](int64_t i, float* scratch) {
-      const int64_t first = i * kOwners, count = std::min(kOwners, M - first);
+    for_each(parts, owners * C, [&](int64_t i, float* scratch) {
+      const int64_t first = i * owners, count = std::min(owners, M - first);
       add_product(to + first * C, weights + first, M, q_.data + (block.image * P + block.first) * C, count, block.size(),
                   later ? scratch : nullptr);
       if (last) e_->undo(to + first * C, first, count, C);

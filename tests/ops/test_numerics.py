@@ -161,8 +161,8 @@ def test_memory_read_has_nan_and_infinity_where_the_reference_does(channels_last
             content = content.contiguous(memory_format=torch.channels_last)
         return ops.memory_read(content, keys, values, pixel_class=pixel_class, item_class=item_class)
 
-    # A key with infinity reaches pixels of other classes as 0·NaN: on one channel of their gradient, and by way of their
-    # lengths on all in the reference.
+    # A key with infinity reaches pixels of other classes as 0·NaN: on one channel of their gradient, and by way of the
+    # length on all channels in the reference.
     check(op, drawn((2, 6, 3, 7), (5, 6), (5, 4)), [3, 0 if by_class else 3, 3])
 
 
