@@ -107,15 +107,13 @@ def choose(op: str, *tensors: Tensor) -> str:
     return choose_on(op, tensors[0].device.type, *(tensor.dtype for tensor in tensors))
 
 
-def _transformed() -> bool:
-    """Whether tensors may have what the kernels do not see: a tangent, or a level of `torch.func`."""
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
-
-
 def choose_on(op: str, device: str, *dtypes: torch.dtype) -> str:
     """The implementation that `op` takes on devices of type `device` for arguments of `dtypes`."""
     wanted = _choice.name
-    if wanted == "reference" or device == "meta" or _transformed():
+    if wanted == "reference" or device == "meta":
+        return "reference"
+    # What the kernels do not see: a tangent, or a level of torch.func.
+    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return "reference"
     for name in order(device):
         if has_kernel(op, name, device):

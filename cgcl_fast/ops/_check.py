@@ -147,5 +147,5 @@ def device(op: str, value: object) -> None:
             torch.device(value)
         except RuntimeError:
             raise ValueError(f"{op}: expected device to be one of PyTorch's, got {value!r}") from None
-    elif not isinstance(value, (torch.device, int, type(None))) or isinstance(value, bool):
+    elif not isinstance(value, (torch.device, int)) or isinstance(value, bool):
         raise TypeError(f"{op}: expected device to be a torch.device, its name or None, got {type(value).__name__}")

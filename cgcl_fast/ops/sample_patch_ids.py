@@ -91,7 +91,8 @@ def sample_patch_ids(
     num_patches = min(_check.count(op, "num_patches", num_patches), num_positions)
     shape = () if batch is None else (_check.count(op, "batch", batch),)
     _check.generator(op, generator)
-    _check.device(op, device)
+    if device is not None:
+        _check.device(op, device)
     if generator is None:
         keys = torch.randint(_KEYS, shape, device=device)
     else:
