@@ -452,7 +452,7 @@ def nce_layer(draw: Draw, name: str, B: int, P: int, C: int) -> Tensor:
 
 def nce_options(draw: Draw) -> dict[str, Any]:
     return {
-        # NumPy, which the interpreter asks for products, rounds them by the shapes of blocks: too much for large logits.
+        # NumPy, which multiplies for the interpreter, rounds by the shapes of blocks: too much for large logits.
         "temperature": draw.one_of(0.07, 0.07, 0.2, 1.0, 50.0, *((1e-2, 1e-3) if INTERPRET else (1e-3, 1e-5, 1e-7))),
         "negatives": draw.one_of("image", "image", "batch", "none", None),
         "normalize": draw.maybe(0.4),
