@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import bench_step, cuda, cuda_cases, floors, peak_memory, report, run, targets
+from benchmarks import bench_step, busy, cuda, cuda_cases, floors, peak_memory, report, run, targets
 from benchmarks.case import BOTH, Case, op_case
 from cgcl_fast.methods import METHODS
 
@@ -287,3 +287,18 @@ def test_batch_of_a_step_has_what_the_method_asks_for(method: str) -> None:
 def test_every_method_has_a_step_in_the_cost_table() -> None:
     steps = {case.op for case in bench_step.CASES if case.shape.startswith("(1, 3, 256, 256)")}
     assert steps == {f"{method} step" for method in METHODS}
+
+
+def test_table_of_a_busy_machine() -> None:
+    rows = [
+        {"setting": "before", "load": "quiet", "images_per_second": [4.0, 6.0]},
+        {"setting": "before", "load": "2 join", "images_per_second": [0.25]},
+        {"setting": "cgcl_fast", "load": "quiet", "images_per_second": [5.5]},
+    ]
+    assert busy.table(rows).splitlines()[2:] == ["| before | 5.00 | 0.25 |", "| cgcl_fast | 5.50 | not measured |"]
+
+
+def test_a_training_that_ends_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(busy.SETTINGS, "wrong", ({}, ["--workers", "none"]))
+    with pytest.raises(RuntimeError, match="ended with status 2.*--workers none"):
+        busy.images_per_second("wrong", "quiet", 0.1)

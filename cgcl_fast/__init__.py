@@ -1,5 +1,6 @@
 """Fast contrastive unpaired image-to-image translation: losses, ops and trainers for PyTorch."""
 
+from . import _openmp as _openmp  # before PyTorch: it sets what OpenMP reads when it is loaded
 from ._backend import backend, current_backend
 
 __version__ = "0.1.0"

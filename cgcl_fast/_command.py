@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -17,7 +18,9 @@ from typing import Any, NoReturn
 import torch
 from jsonargparse import ArgumentParser
 
-from cgcl_fast.engine import CheckpointError, NonFiniteError
+from cgcl_fast import _openmp
+from cgcl_fast.data.images import printable
+from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError
 
 
 class UsageError(Exception):
@@ -27,9 +30,17 @@ class UsageError(Exception):
 class Parser(ArgumentParser):
     """Raises :class:`UsageError` instead of printing the usage and leaving."""
 
+    def parse_args(self, *arguments: Any, **more: Any) -> Any:
+        try:
+            return super().parse_args(*arguments, **more)
+        except RecursionError as error:
+            raise UsageError("a value is nested too deeply (see --help)") from error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = re.sub(r'Parser key "([^"]+)":', r"--\1:", str(message))
         message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+        several = r"Does not validate .* Union subtypes\s+Subtypes: [\[(](.*)[\])]\s+Errors:.*Given value: "
+        message = re.sub(several, r"expected one of \1, got ", message, flags=re.DOTALL).replace("NoneType", "none")
         message = message.replace("Expected a ", "expected ").replace(". Got value:", ", got")
         raise UsageError(f"{one_line(message)} (see --help)")
 
@@ -38,7 +49,16 @@ class Parser(ArgumentParser):
 
 
 def one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        error = f"{error.filename}: {error.strerror}"
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+class LineFormatter(logging.Formatter):
+    """Each message of a log on one line, whatever it quotes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 @contextmanager
@@ -51,19 +71,12 @@ def as_usage_error() -> Iterator[None]:
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
-    """``--batch-size`` and ``--batch_size`` are the same option; and ``--config FILE`` comes first, so that what stands
-    on the command line wins over the file."""
-    spelled = [
+    """``--batch-size`` and ``--batch_size`` are the same option."""
+    return [
         "--" + name.replace("-", "_") + equals + value if argument.startswith("--") else argument
         for argument in arguments
         for name, equals, value in [argument[2:].partition("=")]
     ]
-    for index, argument in enumerate(spelled):
-        if argument.startswith("--config="):
-            return [spelled.pop(index), *spelled]
-        if argument == "--config" and index + 1 < len(spelled):
-            return [spelled.pop(index), spelled.pop(index), *spelled]
-    return spelled
 
 
 def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
@@ -72,14 +85,17 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
     # TensorBoard writes in a thread; that the disk is full is said once, by whoever writes next in the main thread.
     threading.excepthook = lambda thread: None if thread.exc_type is OSError else except_hook(thread)
+    if _openmp.waiting.busy:
+        setting, reason, _ = _openmp.waiting
+        print(f"{reason}: OpenMP's threads sleep while they wait ({setting})", file=sys.stderr)
     try:
         return command(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
         return _fail(error, 2)
-    except (CheckpointError, NonFiniteError, torch.OutOfMemoryError) as error:
+    except (CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
         return _fail(error, 1)
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, 1)
+        return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     finally:

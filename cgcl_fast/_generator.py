@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from cgcl_fast import compat
 from cgcl_fast.engine import CheckpointError, safe_load
 from cgcl_fast.engine.checkpoint import FORMAT, first_readable
 from cgcl_fast.methods import METHODS
+from cgcl_fast.networks.files import build_empty, fill
 
 
 def find_generator(path: Path) -> tuple[nn.Module, Path]:
@@ -53,14 +55,23 @@ def read_generator(path: Path) -> nn.Module:
         if path.suffix == ".safetensors":
             return compat.load_generator(path)
         state = safe_load(path)
-        if isinstance(state, dict) and state.get("format") == FORMAT:
-            kind = METHODS[state["config"]["method"]]
-            method = kind(kind.Config(**state["config"]["config"]))
-            method.load_state_dict(state["method"])
-            return getattr(method, method.generator_name)
-        return compat.load_generator(state)
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path}: expected a checkpoint or named tensors, got {type(state).__name__}")
+        return _of_run(state) if state.get("format") == FORMAT else compat.load_generator(state)
     except CheckpointError:
         raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # foreign files fail in many ways: missing keys, other shapes, wrong types
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(reason if str(path) in reason else f"{path}: not a generator ({reason})") from error
+
+
+def _of_run(state: dict[str, Any]) -> nn.Module:
+    """The generator in a checkpoint of a run. Its config describes the whole method; only G gets weights."""
+    described = state["config"]
+    kind = METHODS[described["method"]]
+    method = build_empty(lambda: kind(kind.Config(**described["config"])))
+    prefix = f"{method.generator_name}."
+    weights = {name.removeprefix(prefix): t for name, t in state["method"].items() if name.startswith(prefix)}
+    return fill(getattr(method, method.generator_name), weights)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, _backend, _library, ops
+from . import __version__, _backend, _library, _openmp, ops
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -118,6 +118,7 @@ def collect() -> dict[str, Any]:
         },
         "build": build_info(),
         "devices": here,
+        "openmp": {"waiting": _openmp.waiting.setting, "reason": _openmp.waiting.reason},
         "backend": _backend.current_backend(),
         "ops": {
             op: {device: dict(zip(("backend", "reason"), chosen(op, device), strict=True)) for device in shown}
@@ -180,6 +181,7 @@ def describe(info: dict[str, Any]) -> str:
         ("triton", info["triton"] or "not installed"),
         *_native_lines(info),
         *((f"device {kind}", "; ".join(names)) for kind, names in info["devices"].items()),
+        ("OpenMP's waiting", f"{info['openmp']['waiting']}: {info['openmp']['reason']}"),
         ("backend", f"{info['backend']} (CGCL_FAST_BACKEND or cgcl_fast.backend)"),
     ]
     table = [

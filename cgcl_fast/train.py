@@ -1,8 +1,8 @@
 """``python -m cgcl_fast.train [METHOD] [options]``: train a method on photographs or on the built-in streets.
 
 ``METHOD --help`` explains every option. Exit status: 0 when the training is done; 1 when it could not go on (a loss
-that is not finite, a full disk); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM ended it, after saving:
-``--resume`` goes on.
+that is not finite, a full disk, images that are gone); 2 for wrong options or data; 130 or 143 when Ctrl-C or SIGTERM
+ended it, after saving: ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-import yaml
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import Namespace
 
 from cgcl_fast import configs
-from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._files import check_regular
+from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
-from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, make_accelerator
+from cgcl_fast.data.images import printable
+from cgcl_fast.engine import LoaderError, Options, Outcome, Trainer, linear_decay, make_accelerator
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
+from cgcl_fast.methods.base import check_image, check_networks
+from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
 from cgcl_fast.metrics import evaluation_of, table
 from cgcl_fast.networks.files import generator_bytes
 
@@ -66,42 +70,33 @@ class RunOptions:
         eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
             none.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
-        workers: Processes that load data; 0 on a CPU, 4 beside a GPU if not given.
+        workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
 
     data: Path | None = None
     output: Path | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    size: int = 256
-    load_size: int | None = None
+    steps: Count | None = None
+    epochs: Count | None = None
+    size: Side = 256
+    load_size: Side | None = None
     preprocess: str = "resize_and_crop"
     flip: bool = True
-    limit: int | None = None
-    batch_size: int = 1
-    accumulate: int = 1
-    seed: int = 0
-    save_every: int | None = None
-    log_every: int = 10
-    eval_images: int = 16
-    keep: int = 3
-    workers: int | None = None
+    limit: Count | None = None
+    batch_size: Count = 1
+    accumulate: Count = 1
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
+    save_every: Count | None = None
+    log_every: Count = 10
+    eval_images: CountOrZero = 16
+    keep: Count = 3
+    workers: Annotated[int, Within(0, 1024)] | None = None
     device: str = "auto"
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "size", "batch_size", "accumulate", "save_every", "log_every", "keep"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("workers", "eval_images"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie in 0..2**32-1, got {self.seed}")
+        check(self)
 
 
 def make_parser(method: str) -> Parser:
@@ -113,7 +108,7 @@ def make_parser(method: str) -> Parser:
         description=f"Options of {method}{' (the default)' if method == DEFAULT_METHOD else ''}. "
         "Names may be spelled with - or _.",
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of options, as a run's config.yaml.")
+    parser.add_argument("--config", type=Path, help="YAML file of options, as a run's config.yaml.")
     parser.add_argument(
         "--preset",
         choices=configs.PRESETS,
@@ -142,13 +137,21 @@ def split_method(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, rest
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_options(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read ({one_line(getattr(error, 'strerror', None) or error)})") from error
-    if not isinstance(found, dict):
+        found = read_yaml(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UsageError(one_line(error)) from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise UsageError(f"{path}: must hold options as 'name: value', got {type(found).__name__}")
+    for name in ("method", "output"):
+        if not isinstance(found.get(name, ""), str):
+            raise UsageError(f"{path}: {name} must be a name, got {type(found[name]).__name__}")
+    for name in ("config", "resume"):
+        if name in found:
+            raise UsageError(f"{path}: {name} is for the command line only")
     return found
 
 
@@ -160,22 +163,26 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     """
     method, rest = split_method(underscored(arguments))
     # A first look, for the options that decide what the others are and what their defaults are.
-    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     look.add_argument("--config", type=Path)
     look.add_argument("--output", type=Path)
     look.add_argument("--resume", action="store_true")
-    first, _ = look.parse_known_args(rest)
+    try:
+        first, _ = look.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise UsageError(one_line(error)) from error
+    from_file: dict[str, Any] = {}
     if first.config is not None:
-        from_file = read_yaml(first.config)
+        from_file = read_options(first.config)
         method = method or from_file.get("method")
         first.output = first.output or from_file.get("output")
     output = Path(first.output or Path("runs") / (method or DEFAULT_METHOD))
 
     saved: dict[str, Any] = {}
     if first.resume:
-        if not (output / "config.yaml").is_file():
+        if not (output / "config.yaml").exists():
             raise UsageError(f"--resume: {output} holds no run to resume (no config.yaml)")
-        saved = read_yaml(output / "config.yaml")
+        saved = read_options(output / "config.yaml")
         if method is not None and saved.get("method") != method:
             raise UsageError(f"--resume: {output} holds a run of {saved.get('method')}, not of {method}")
         method = saved.get("method")
@@ -184,7 +191,10 @@ def resolve(arguments: Sequence[str]) -> Namespace:
         raise UsageError(f"METHOD must be one of {', '.join(METHODS)}, got {method!r}")
 
     parser = make_parser(method)
-    given = parser.parse_args(rest, defaults=False).as_dict()
+    given = {
+        **parser.parse_object(from_file, defaults=False).as_dict(),
+        **parser.parse_args(rest, defaults=False).as_dict(),
+    }
     given.pop("config", None)
     if given.get("method", method) != method:
         raise UsageError(f"the config file is for {given['method']}, not for {method}")
@@ -210,7 +220,7 @@ def save_config(options: Namespace, folder: Path) -> None:
     """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
     values = {name: value for name, value in options.as_dict().items() if name not in ("config", "preset", "resume")}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    text = yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
+    text = yaml_text(json.loads(json.dumps(plain)))
     write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
 
 
@@ -220,7 +230,9 @@ def train(arguments: Sequence[str]) -> int:
     # What the data layer says of unreadable files goes to stderr and, once there is a run folder, into train.log.
     early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
     logger.addHandler(early)
-    logger.addHandler(logging.StreamHandler())
+    on_stderr = logging.StreamHandler()
+    on_stderr.setFormatter(LineFormatter())
+    logger.addHandler(on_stderr)
     try:
         options = resolve(arguments)
         return _train(options, early)
@@ -237,12 +249,15 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         if "domains" in options and not options.domains:
             options.domains = find_domains(options.data)
         config = kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+        check_networks(kind, config)
         needs = kind.needs(config)
         accelerator = make_accelerator(
             device=options.device, precision=options.precision, accumulate=options.accumulate
         )
         rank, world = accelerator.process_index, accelerator.num_processes
         checkpoints = output / "checkpoints"
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"--output: {output} is no folder")
         if not options.resume and any(checkpoints.glob("step_*.pt")):
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
         dataset = open_dataset(
@@ -260,13 +275,14 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
             seed=options.seed,
             crops=needs.crops,
         )
+        check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"
         torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
         loader = build_loader(
             dataset,
             batch_size=options.batch_size,
             seed=options.seed,
-            num_workers=(4 if on_gpu else 0) if options.workers is None else options.workers,
+            num_workers=default_workers(on_gpu) if options.workers is None else options.workers,
             pin_memory=on_gpu,
             rank=rank,
             replicas=world,
@@ -282,8 +298,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         epochs = run_options.epochs or constant + decay
         steps = options.steps or max(1, epochs * len(loader) // options.accumulate)
         output.mkdir(parents=True, exist_ok=True)
+        check_regular(output / "train.log", missing_ok=True)
     if accelerator.is_main_process:
         file = logging.FileHandler(output / "train.log", encoding="utf-8")
+        file.setFormatter(LineFormatter())
         logging.getLogger("cgcl_fast").addHandler(file)
         early.setTarget(file)
         early.flush()
@@ -316,12 +334,20 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler) -> int:
         outcome = trainer.fit(resume=options.resume)
     except FileNotFoundError as error:
         raise UsageError(f"--resume: {error}; start without --resume") from error
+    except LoaderError as error:
+        raise LoaderError(f"{error}; --resume goes on from it") from error
     if accelerator.is_main_process:
         report(outcome, steps, output)
         if outcome.figures and evaluation is not None:
             print(table(outcome.figures, evaluation.scenes))
     accelerator.end_training()  # leaves the group of processes
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def default_workers(on_gpu: bool) -> int:
+    """Beside a GPU, enough to keep it fed; on a CPU one, since what prepares a batch is Python on one thread, for which
+    the others would wait; none where there is but one thread to share."""
+    return 4 if on_gpu else int(torch.get_num_threads() > 1)
 
 
 def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
@@ -337,20 +363,21 @@ def describe(options: Namespace, method: Method, images: int, steps: int, device
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
         f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
-        f"{options.precision}; run folder {options.output}",
+        f"{options.precision}; run folder {printable(options.output)}",
         flush=True,
     )
 
 
 def report(outcome: Outcome, steps: int, output: Path) -> None:
     """Where the results are, on stdout."""
+    folder = printable(output)
     if outcome.signal is not None:
-        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {output} goes on")
+        print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {folder} goes on")
     elif outcome.grid is None:
         print(f"nothing to do: this run is at step {outcome.step}; --steps N with more steps goes on")
     if outcome.grid is not None:
-        print(f"sample grid: {outcome.grid}")
-    print(f"checkpoint: {outcome.checkpoint}")
+        print(f"sample grid: {printable(outcome.grid)}")
+    print(f"checkpoint: {printable(str(outcome.checkpoint))}")
 
 
 def seed_everything(seed: int) -> None:

@@ -1,17 +1,20 @@
 """``python -m cgcl_fast.translate --checkpoint RUN_OR_FILE --input FILE_OR_DIR --output DIR``: translate images.
 
-Images keep name, size and transparency. Files that cannot be read are named, counted and skipped. Exit status: 0 when
-every image was translated, 1 when some were not, 2 for wrong options or data.
+Images keep name, size and transparency. One that cannot be read, translated or written does not end the work: it is
+named with the reason when it fails, and again at the end. Exit status: 0 when every image was translated, 1 when some
+were not, 2 for wrong options or data.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +23,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
+from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
 from cgcl_fast.data import UnreadableImageError, list_images, read_image, read_image_and_alpha, to_image, to_tensor
+from cgcl_fast.data.images import printable, reason_of
 from cgcl_fast.engine import make_accelerator, translate_tiled
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods.base import pad_to_multiple, translate_any_size
+from cgcl_fast.methods.options import Count, CountOrZero, Within, check
 from cgcl_fast.networks import StyledGenerator
 
 MOST_OF_STYLE = 512  # pixels of the longer side of an image that a style is taken from
+
+ENDS_THE_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other image could be written either
 
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -58,21 +66,18 @@ class TranslateOptions:
     checkpoint: Path
     input: Path
     output: Path
-    tile: int | None = None
-    overlap: int | None = None
-    batch_size: int = 1
+    tile: Annotated[int, Within(16, 10**9)] | None = None
+    overlap: CountOrZero | None = None
+    batch_size: Count = 1
     domain: str | None = None
     style: str | None = None
     device: str = "auto"
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.tile is not None and self.tile < 16:
-            raise ValueError(f"tile must be at least 16, got {self.tile}")
-        if self.overlap is not None and (self.tile is None or not 0 <= self.overlap < self.tile):
-            raise ValueError(f"overlap must be at least 0 and less than tile {self.tile}, got {self.overlap}")
+        check(self)
+        if self.overlap is not None and (self.tile is None or self.overlap >= self.tile):
+            raise ValueError(f"overlap: expected less than tile {self.tile}, got {self.overlap}")
 
 
 @dataclass(frozen=True)
@@ -83,48 +88,76 @@ class Job:
     target: Path
 
 
-def plan(options: TranslateOptions, overwrite: bool) -> list[Job]:
+@dataclass(frozen=True)
+class Loaded:
+    """An image that was read: (3, H, W) in [-1, 1], and its alpha channel if it has one."""
+
+    job: Job
+    pixels: Tensor
+    alpha: Image.Image | None
+
+
+class Stopped(Exception):
+    """What went wrong with one image would go wrong with every other one."""
+
+
+class Failures:
+    """Images, and folders of them, that were not translated, and why."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[Path, str] = {}
+
+    def add(self, path: Path, reason: str) -> None:
+        self.reasons[path] = reason
+        tqdm.write(f"failed: {printable(path)}: {reason}", file=sys.stderr)
+
+    def add_folder(self, path: Path, error: OSError) -> None:
+        self.add(path, f"cannot be listed: {reason_of(error)}")
+
+
+def plan(options: TranslateOptions, overwrite: bool, failures: Failures) -> list[Job]:
     """What there is to do, images of equal size beside each other.
+
+    Args:
+        failures: gets the folders in the input that cannot be listed.
 
     Raises:
         UsageError: no image, a file type that cannot be written, or a file that would be overwritten.
     """
-    if options.input.is_dir():
-        output = options.output.resolve()
-        found = [path for path in list_images(options.input) if output not in path.resolve().parents]
+    source, output = printable(options.input), printable(options.output)
+    # os.path throughout: a path that is too long, or leads in a circle, is an image that fails and no error here.
+    if os.path.isdir(options.input):
+        inside = os.path.join(os.path.realpath(options.output), "")
+        found = list_images(options.input, unreadable=failures.add_folder)
+        found = [path for path in found if not os.path.realpath(path).startswith(inside)]
         jobs = [Job(path, options.output / path.relative_to(options.input)) for path in found]
         if not jobs:
-            raise UsageError(f"--input: {options.input} holds no image")
-    elif options.input.is_file():
+            raise UsageError(f"--input: {source} holds no image")
+    elif os.path.isfile(options.input):
         if options.input.suffix.lower() not in Image.registered_extensions():
-            raise UsageError(f"--input: {options.input} has no suffix of an image type")
+            raise UsageError(f"--input: {source} has no suffix of an image type")
         jobs = [Job(options.input, options.output / options.input.name)]
     else:
-        raise UsageError(f"--input: {options.input} does not exist")
-    if options.output.exists() and not options.output.is_dir():
-        raise UsageError(f"--output: {options.output} is not a folder")
-    there = [job.target for job in jobs if job.target.exists()]
-    if any(job.target.resolve() == job.source.resolve() for job in jobs):
-        raise UsageError(f"--output: {options.output} is the folder of the input, which is never overwritten")
+        check_regular(options.input, missing_ok=True)
+        raise UsageError(f"--input: {source} does not exist")
+    if os.path.exists(options.output) and not os.path.isdir(options.output):
+        raise UsageError(f"--output: {output} is not a folder")
+    there = [job.target for job in jobs if os.path.exists(job.target)]
+    if any(os.path.realpath(job.target) == os.path.realpath(job.source) for job in jobs):
+        raise UsageError(f"--output: {output} is the folder of the input, which is never overwritten")
     if there and not overwrite:
         more = f" and {len(there) - 1} more" if there[1:] else ""
-        raise UsageError(f"--output: {there[0]}{more} would be overwritten (--overwrite allows it)")
+        raise UsageError(f"--output: {printable(there[0])}{more} would be overwritten (--overwrite allows it)")
     return sorted(jobs, key=lambda job: header_size(job.source))
 
 
 def header_size(path: Path) -> tuple[int, int]:
     try:
+        check_regular(path)
         with Image.open(path) as image:
             return image.size
     except Exception:  # whatever is wrong is said when the image is read
         return (0, 0)
-
-
-def write_image(image: Image.Image, path: Path) -> None:
-    kind = Image.registered_extensions()[path.suffix.lower()]
-    options = SAVE_OPTIONS.get(kind, {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: image.save(file, format=kind, **options))
 
 
 class Translator:
@@ -198,22 +231,20 @@ class Translator:
         return result.float().cpu().expand(-1, 3, -1, -1)
 
 
-def read_batches(
-    jobs: Sequence[Job], batch_size: int, skipped: Callable[[UnreadableImageError], None]
-) -> Iterator[list[tuple[Job, Tensor, Image.Image | None]]]:
-    """Neighbours of equal size together, ``batch_size`` at most; (3, H, W) in [-1, 1] and the alpha channel if any."""
-    batch: list[tuple[Job, Tensor, Image.Image | None]] = []
+def read_batches(jobs: Sequence[Job], batch_size: int, failures: Failures) -> Iterator[list[Loaded]]:
+    """Neighbours of equal size together, ``batch_size`` at most."""
+    batch: list[Loaded] = []
     for job in jobs:
         try:
             image, alpha = read_image_and_alpha(job.source)
-        except UnreadableImageError as error:
-            skipped(error)
+            pixels = to_tensor(image)
+        except (UnreadableImageError, MemoryError) as error:
+            failures.add(job.source, f"cannot be read: {getattr(error, 'reason', 'not enough memory')}")
             continue
-        pixels = to_tensor(image)
-        if batch and (len(batch) == batch_size or batch[0][1].shape != pixels.shape):
+        if batch and (len(batch) == batch_size or batch[0].pixels.shape != pixels.shape):
             yield batch
             batch = []
-        batch.append((job, pixels, alpha))
+        batch.append(Loaded(job, pixels, alpha))
     if batch:
         yield batch
 
@@ -225,44 +256,90 @@ def translate(arguments: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="Replace files that are there already.")
     parsed = parser.parse_args(underscored(arguments)).as_dict()
     overwrite = parsed.pop("overwrite")
+    failures = Failures()
     with as_usage_error():
         options = TranslateOptions(**parsed)
-        jobs = plan(options, overwrite)
+        jobs = plan(options, overwrite, failures)
         device = make_accelerator(device=options.device, precision=options.precision).device
         generator, file = find_generator(options.checkpoint)
         translator = Translator(generator, device, options.precision, options.domain, options.style)
         options.output.mkdir(parents=True, exist_ok=True)
 
+    folders = len(failures.reasons)
     bar = tqdm(total=len(jobs), unit="image", mininterval=0.2 if sys.stderr.isatty() else 10, dynamic_ncols=True)
-    failed = 0
+    done, stopped = 0, ""
+    try:
+        with bar:
+            for batch in read_batches(jobs, options.batch_size, failures):
+                for image, result in zip(batch, attempt(batch, translator, options), strict=True):
+                    reason = result if isinstance(result, str) else write_image(image, result)
+                    if reason:
+                        failures.add(image.job.source, reason)
+                    else:
+                        done += 1
+                    bar.update(done + len(failures.reasons) - folders - bar.n)
+    except Stopped as error:
+        stopped = f"error: {error}; {len(jobs) - done - len(failures.reasons) + folders} images are left"
+    finally:
+        failed = f"; {len(failures.reasons)} failed:" if failures.reasons else ""
+        print(f"translated {done} images to {printable(options.output)} with {printable(file)}{failed}")
+        for path, reason in failures.reasons.items():
+            print(f"  {printable(path)}: {reason}")
+    if stopped:
+        print(stopped, file=sys.stderr)
+    return 1 if failures.reasons or stopped else 0
 
-    def skipped(error: UnreadableImageError) -> None:
-        nonlocal failed
-        failed += 1
-        bar.update()
-        bar.write(f"skipped: {error}", file=sys.stderr)
 
-    with bar:
-        for batch in read_batches(jobs, options.batch_size, skipped):
-            for (job, _, alpha), result in zip(batch, translated(batch, translator, options), strict=True):
-                image = to_image(result)
-                if alpha is not None:
-                    image.putalpha(alpha)
-                write_image(image, job.target)
-                bar.update()
-    unread = f"; {failed} could not be read" if failed else ""
-    print(f"translated {len(jobs) - failed} images to {options.output} with {file}{unread}")
-    return 1 if failed else 0
+def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateOptions) -> list[Tensor | str]:
+    """The images of a batch translated, (3, H, W) each, or why one could not be. Those of a batch that fails are tried
+    one by one.
+
+    Raises:
+        Stopped: the device does not work any more.
+    """
+    try:
+        results = translated([image.pixels for image in batch], translator, options)
+        return [each if bool(each.isfinite().all()) else "its translation has NaN or infinity" for each in results]
+    except torch.AcceleratorError as error:
+        raise Stopped(reason_of(error)) from error
+    except (RuntimeError, ValueError, MemoryError) as error:
+        reason = reason_of(error)
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
+            height, width = batch[0].pixels.shape[-2:]
+            less = "a smaller --tile" if options.tile else "--tile"
+            reason = f"not enough memory for {width}x{height} pixels; {less} takes less"
+    if len(batch) == 1:
+        return [f"cannot be translated: {reason}"]
+    return [result for image in batch for result in attempt([image], translator, options)]
 
 
-def translated(
-    batch: Sequence[tuple[Job, Tensor, Image.Image | None]], translator: Translator, options: TranslateOptions
-) -> list[Tensor]:
-    """The images of a batch translated, (3, H, W) each."""
-    images = [pixels for _, pixels, _ in batch]
+def write_image(image: Loaded, result: Tensor) -> str:
+    """Write a translated image with the transparency of the one that was read; why it could not be, "" if it could.
+
+    Raises:
+        Stopped: no file can be written, as on a full disk.
+    """
+    path = image.job.target
+    try:
+        picture = to_image(result)
+        if image.alpha is not None:
+            picture.putalpha(image.alpha)
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: picture.save(file, format=kind, **SAVE_OPTIONS.get(kind, {})))
+        return ""
+    except Exception as error:  # Pillow's encoders raise nearly anything
+        if isinstance(error, OSError) and error.errno in ENDS_THE_WORK:
+            raise Stopped(f"{printable(path)}: {reason_of(error)}") from error
+        reason = "a file is in the place of its folder" if isinstance(error, FileExistsError) else reason_of(error)
+        return f"cannot be written to {printable(path)}: {reason}"
+
+
+def translated(images: Sequence[Tensor], translator: Translator, options: TranslateOptions) -> list[Tensor]:
+    """Images of one size, (3, H, W) each, translated."""
     tile = options.tile
     if tile is None or max(images[0].shape[-2:]) <= tile:
-        return list(translator.for_batch(len(images))(torch.stack(images)))
+        return list(translator.for_batch(len(images))(torch.stack(list(images))))
     return [translated_in_tiles(image, translator, tile, options.overlap, options.batch_size) for image in images]
 
 

@@ -9,10 +9,12 @@ alone. `--hypothesis-profile=fuzz`, of `make fuzz`, draws others each time, and 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,18 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     seed()  # and for the test, whether or not it is the first
+
+
+@pytest.fixture
+def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder one that its permissions do not let be listed, also for root, whom they do not bind."""
+    hidden: set[str] = set()
+    scandir = os.scandir
+
+    def checked(path: str | os.PathLike[str] = ".") -> object:
+        if os.path.realpath(path) in hidden:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", checked)
+    return lambda folder: hidden.add(os.path.realpath(folder))

@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 import yaml
+from hostile import NO_FILES, no_waiting
 from PIL import Image
 
-from cgcl_fast.train import main, resolve
+from cgcl_fast._command import UsageError
+from cgcl_fast.engine import Trainer
+from cgcl_fast.methods import METHODS
+from cgcl_fast.methods.base import check_networks
+from cgcl_fast.train import RunOptions, main, make_parser, resolve
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
@@ -142,6 +151,82 @@ def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys:
     assert "nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "status"), [("log.jsonl", 1), ("metrics.jsonl", 1), ("train.log", 2), ("config.yaml", 2)]
+)
+def test_a_pipe_in_a_run_is_not_waited_for(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str, status: int
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with no_waiting():
+        assert main(["--resume", "--output", str(folder), "--steps", "13"]) == status
+    err = capsys.readouterr().err.replace("cannot be read (", "")
+    assert f"{name}: a named pipe, not a regular file" in err and "Traceback" not in err
+    assert last_state(folder)["step"] == 12
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_a_config_that_is_no_file_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture, kind: str) -> None:
+    NO_FILES[kind](tmp_path / "some.yaml")
+    for option in (["--config", str(tmp_path / "some.yaml")], [f"--config={tmp_path / 'some.yaml'}"]):
+        with no_waiting():
+            assert main([*option, "--output", str(tmp_path / "run")]) == 2
+        assert f"some.yaml: cannot be read ({kind}, not a regular file)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_that_vanish_are_one_line_after_saving_and_resume_goes_on(
+    photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    shutil.copytree(photographs, data)
+    run = ["cut", *TINY, "--data", str(data), "--steps", "30", "--save-every", "20", "--workers", str(workers)]
+    assert main([*run, "--output", str(tmp_path / "whole")]) == 0
+    train_step = Trainer.train_step
+
+    def vanishing(self: Trainer, parts: list) -> dict:
+        if self.step == 2:
+            data.rename(away)
+        return train_step(self, parts)
+
+    monkeypatch.setattr(Trainer, "train_step", vanishing)
+    capfd.readouterr()
+    assert main([*run, "--output", str(tmp_path / "run")]) == 1
+    err = capfd.readouterr().err
+    step = last_state(tmp_path / "run")["step"]
+    assert 3 <= step < 20 and (workers or step == 3)
+    last = err.splitlines()[-1]
+    assert last.startswith(f"error: step {step}: the data have come to an end: none of the 3 image files in {data}")
+    assert f"step_{step:08d}.pt; --resume goes on" in last and "No such file" in last and "Traceback" not in err
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    away.rename(data)
+    assert main(["--resume", "--output", str(tmp_path / "run")]) == 0
+    assert_same(last_state(tmp_path / "run"), last_state(tmp_path / "whole"))
+
+
+def test_names_of_files_forge_no_line_of_the_log(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Line breaks, escape sequences and bytes that are no Unicode, in the names of images and folders."""
+    shutil.copytree(photographs, tmp_path / "data\n\x1b[2J")
+    bad = os.fsdecode(b"bad\nerror: forged\r\x1b[31m\xff.png")
+    (tmp_path / "data\n\x1b[2J" / "trainA" / bad).write_bytes(b"no image")
+    output = tmp_path / "run\nerror: forged\x1b[2J"
+    where = ["--data", str(tmp_path / "data\n\x1b[2J"), "--output", str(output)]
+    assert main(["cut", *TINY, *where, "--steps", "1"]) == 0
+    out, err = capsys.readouterr()
+    log = (output / "train.log").read_text(encoding="utf-8")
+    for text in (out, err, log):
+        assert "\x1b" not in text and not any(line.startswith("error") for line in text.splitlines())
+        assert text.isascii() or text == err  # the bar
+    assert r"bad\nerror: forged\r\x1b[31m\udcff.png: not a JPEG" in log and r"run\nerror: forged\x1b[2J" in out
+    assert main(["cut", *TINY, *where, "--steps", "1"]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "\x1b" not in err and "already holds a run" in err
+
+
 def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert main(["cut", *TINY, "--output", str(finished)]) == 2
@@ -159,8 +244,55 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("--foo 3", "nrecognized arguments: --foo"),
         ("nope", "METHOD must be one of cut, fastcut"),
         ("--ngf x", "--ngf"),
-        ("--eval-images -1", "eval_images must be at least 0, got -1"),
-        ("--steps 0", "steps must be at least 1, got 0"),
+        ("--eval-images -1", "eval_images: expected an integer from 0 to 1000000000, got -1"),
+        ("--steps 0", "steps: expected an integer from 1 to 1000000000 or none, got 0"),
+        ("--steps 1000000000000000000000000000000", "steps: expected"),
+        ("--steps 1e30", "--steps: expected one of int, none, got 1e30"),
+        ("--config", "argument --config: expected one argument"),
+        ("--keep 0", "keep: expected"),
+        ("--limit -1", "limit: expected"),
+        ("cut --size 8 --d-layers 1 --data {}/truth", "size: comparing with the truth needs images of at least 11x11"),
+        ("--seed 4294967296", "seed: expected"),
+        ("--size 4", "size of the built-in streets must be 32 to 1024, got 4"),
+        ("cut --size 4 --data {}/photographs", "images of at least 24x24 pixels, got 4x4"),
+        ("--size 1000000000", "size: expected"),
+        ("--load-size 4", "load_size must be at least size"),
+        ("cut --size 8 --d-layers 2 --data {}/photographs", "need images of at least 12x12 pixels, got 8x8"),
+        ("mguit --size 32 --data {}/photographs --memory single", "at least 64x64 pixels, got 32x32"),
+        ("cut --d-layers 50", "d_layers: expected an integer from 1 to 16, got 50"),
+        ("cut --d-layers 7", "at least 384x384 pixels, got 64x64"),
+        ("cgl --d-layers 16", "object_size: expected a multiple of 4, at least 65536 for 16 d_layers, got 32"),
+        ("cgcl --d-layers 12 --object-size 4096 --ngf 64 --ndf 64", "GiB to train, and this machine has"),
+        ("cut --n-blocks 100000000", "n_blocks: expected an integer from 0 to 256, got 100000000"),
+        ("cut --n-blocks -1", "n_blocks: expected"),
+        ("cut --n-down 3", "n_down: expected an integer from 1 to 2, got 3"),
+        ("cut --num-patches -5", "num_patches: expected"),
+        ("cut --num-patches 0", "num_patches: expected"),
+        ("cut --temperature 0", "temperature: expected a number from 1e-06 to 1e+06, got 0.0"),
+        ("cut --temperature .nan", "temperature: expected a number from 1e-06 to 1e+06, got nan"),
+        ("cut --beta1 2", "beta1: expected a number from 0 to below 1, got 2.0"),
+        ("cut --lr 1e300", "lr: expected a number from 0 to 1e+30, got 1e+300"),
+        ("cut --lr -1", "lr: expected"),
+        ("cut --lr .inf", "lr: expected"),
+        ("cut --lambda-x -1", "lambda_x: expected a number from 0 to 1e+30, got -1.0"),
+        ("cut --queue-size 1000000000000 --negatives both", "queue_size: expected"),
+        ("cut --input-nc 1 --output-nc 1", "input_nc: images are read with 3 channels, got 1"),
+        ("cut --nce-layers []", "nce_layers: expected at least one layer, got none"),
+        ("cut --nce-layers [4,0]", "nce_layers: expected layers in ascending order"),
+        ("cut --nce-layers " + "[" * 100_000, "--nce_layers"),
+        ("enco --importance 1.5", "importance: expected a number from 0 to 1, got 1.5"),
+        ("enco --scales []", "scales: expected some of 1, 2"),
+        ("mguit --items [5,3,0]", "items: expected"),
+        ("mguit --classes []", "items: expected a number for each of the 0 classes, got 3"),
+        ("mguit --classes [] --items []", "classes must be one or more names"),
+        ("cgl --domains [sunny,sunny]", "domains: expected different names, got"),
+        ("cgl --domains [sunny]", "domains: expected two or more different names, got sunny"),
+        ("cgl --gp-lower 2", "gp_lower: expected at most gp_upper 1.05, got 2.0"),
+        ("sincut --num-crops 0", "num_crops: expected"),
+        ("sincut --crop-size 0", "crop_size: expected an integer from 8 to 4096 or none, got 0"),
+        ("sincut --crop-size 8", "tile_size: expected a power of two and at least 8, got 4"),
+        ("sincut --least-width 2000", "least_width 2000"),
+        ("--data {}/file", "file is missing or no folder"),
         ("--steps 3 --epochs 2", "exclude each other"),
         ("--resume", "holds no run to resume"),
         ("--resume --output {}/empty", "holds no run to resume"),
@@ -173,22 +305,109 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("--device tpu", "device must be"),
         ("--batch-size 5000", "batch_size must be"),
         ("--preprocess stretch", "preprocess must be"),
-        ("cut --sampling nowhere", "sampling: expected"),
+        ("cut --sampling nowhere", "--sampling: expected"),
         ("--ngf 0", "ngf"),
-        ("cut --nce-layers [0,99]", "feature_layers"),
+        ("cut --nce-layers [0,99]", "nce_layers: expected numbers from 0 to 19, got [0, 99]"),
         ("--output {}/file", "file"),
     ],
 )
 def test_wrong_options_and_data_are_one_line_and_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: str, said: str
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    arguments: str,
+    said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("here already")
+    (tmp_path / "photographs").symlink_to(photographs)
+    (tmp_path / "truth").mkdir()
+    for name in ("trainA", "trainB", "testA", "testB", "truth"):
+        (tmp_path / "truth" / name).symlink_to(photographs / name.replace("truth", "testB"))
     assert main(arguments.format(tmp_path).split()) == 2
     err = capsys.readouterr().err
     assert said in err and len(err.splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "photographs", "truth"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("method: [cut]\n", "options.yaml: method must be a name, got list"),
+        ("method: nope\n", "METHOD must be one of"),
+        ("output: 3\n", "options.yaml: output must be a name, got int"),
+        ("resume: true\n", "options.yaml: resume is for the command line only"),
+        ("config: other.yaml\n", "options.yaml: config is for the command line only"),
+        ("[1, 2]\n", "options.yaml: must hold options as 'name: value', got list"),
+        ("1: 2\n", "options.yaml: must hold options as 'name: value'"),
+        ("ngf: 4\nngf: 5\n", "options.yaml: cannot be read ('ngf' stands there twice, line 2)"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nnce_layers: [*b, *b]\n", "aliases and tags are not read, line 2"),
+        ("ngf: " + "[" * 100_000, "options.yaml: cannot be read ("),
+        ("ngf: " + "[" * 40 + "]" * 40, "options.yaml: cannot be read (nested more than 32 deep, line 1)"),
+        ("ngf: " + "[" * 30 + "]" * 30, "--ngf: expected"),
+        ("foo: 3\n", "foo"),
+        ("lr: .nan\n", "lr: expected a number from 0 to 1e+30, got nan"),
+        ("lr: x\n", "--lr: expected"),
+        ("#" * 2**21, "options.yaml: cannot be read (more than 1024 KiB)"),
+    ],
+)
+def test_hostile_files_of_options_are_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, text: str, said: str
+) -> None:
+    """In a file for --config, and in the config.yaml of a run that is to be resumed."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "options.yaml"
+    file.write_text(text)
+    assert main(["--config", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1 and len(err) < 1000
+    assert list(tmp_path.iterdir()) == [file]
+    file.rename(tmp_path / "config.yaml")
+    assert main(["--resume", "--output", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "config.yaml"]
+
+
+HOSTILE = (".nan", ".inf", "-1", "0", "1" + "0" * 30, "x")
+
+
+parser_of = cache(make_parser)
+"""For its speed; what else resolve does is the same for all values."""
+
+
+def numeric_options() -> list[tuple[str, str]]:
+    """(method, option) for every number of every method's options and of the run's, each where it is defined."""
+    found = {name: ("cgcl", hint) for name, hint in get_type_hints(RunOptions).items()}
+    for method in ("cyclegan", "cut", "sincut", "enco", "mguit", "cgl", "cgcl"):
+        found |= {f"{method}.{name}": (method, hint) for name, hint in get_type_hints(METHODS[method].Config).items()}
+    inherited = {f"cgcl.{name}" for name in get_type_hints(METHODS["cgl"].Config)}
+    numbers = {int, float, tuple[int, ...]}
+    return [
+        (method, key.rpartition(".")[2])
+        for key, (method, hint) in found.items()
+        if key not in inherited and not key.endswith(".epochs") and numbers & {hint, *get_args(hint)}
+    ]
+
+
+@pytest.mark.parametrize(("method", "option"), numeric_options())
+def test_any_number_is_refused_by_name_or_gives_networks(method: str, option: str, tmp_path: Path) -> None:
+    """Not-a-number, infinities, negative, zero, huge and no number: a UsageError or ValueError that names the option,
+    or options that networks can be built with. A rate or weight of 1e30 is a number like others."""
+    parser = parser_of(method)
+    for value in HOSTILE:
+        try:
+            options = parser.parse_args([f"--{option}={value}"])
+            RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})
+            config = METHODS[method].Config(
+                **{f.name: options[f.name] for f in fields(METHODS[method].Config) if f.name != "epochs"}
+            )
+            check_networks(METHODS[method], config)
+        except (UsageError, ValueError) as error:
+            assert option in str(error) and "\n" not in str(error)
+        else:
+            assert value == "0" or (value[0] == "1" and isinstance(options[option], float)), f"{value} was taken"
 
 
 def test_options_come_from_the_command_line_the_file_the_preset_and_the_method(tmp_path: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile import NO_FILES, no_waiting
 from PIL import Image
 
 from cgcl_fast import compat, networks
+from cgcl_fast import translate as translate_module
+from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.train import main as train
 from cgcl_fast.translate import main
 
@@ -123,8 +129,175 @@ def test_unreadable_files_are_named_and_counted(
     (photographs / "broken.jpg").write_bytes((photographs / "same.jpg").read_bytes()[:100])
     assert run(checkpoint, photographs, tmp_path / "out") == 1
     out, err = capsys.readouterr()
-    assert "broken.jpg" in err and "1 could not be read" in out
+    reason = f"{photographs / 'broken.jpg'}: cannot be read: "
+    assert f"failed: {reason}" in err and "1 failed:" in out and f"\n  {reason}" in out
     assert names(tmp_path / "out") == names(photographs) - {"broken.jpg"}
+
+
+def test_images_that_cannot_be_written_do_not_end_the_work(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A folder of the name, a format without alpha, no room for a temporary name, a file in place of a folder."""
+    output, whole = tmp_path / "out", names(photographs)
+    (output / "gray.png" / "inside").mkdir(parents=True)
+    (output / "deeper").write_text("a file")
+    Image.open(photographs / "same.png").save(photographs / "alpha.jpg", format="PNG")
+    long = "x" * 250 + ".png"
+    Image.open(photographs / "same.png").save(photographs / long)
+    assert run(checkpoint, photographs, output, "--overwrite") == 1
+    out, err = capsys.readouterr()
+    failed = {
+        photographs / "alpha.jpg": "cannot write mode RGBA as JPEG",
+        photographs / "gray.png": "Is a directory",
+        photographs / long: "File name too long",
+        photographs / "deeper" / "web.webp": "a file is in the place of its folder",
+    }
+    lines = out.splitlines()
+    assert lines[0].startswith(f"translated {len(whole) - 2} images to {output} with ")
+    assert lines[0].endswith("; 4 failed:") and len(lines) == 5
+    for source, reason in failed.items():
+        said = f"{source}: cannot be written to {output / source.relative_to(photographs)}: "
+        assert any(line.startswith(f"  {said}") and reason in line for line in lines[1:]), source
+        assert f"failed: {said}" in err
+    assert names(output) == {*whole, "deeper"} - {"gray.png", "deeper/web.webp"}
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_ends_the_work_with_one_line(
+    checkpoint: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    tried = []
+
+    def write(path: Path, fill: Callable) -> None:
+        tried.append(path)
+        if len(tried) == 3:
+            raise OSError(number, os.strerror(number), str(path))
+        write_atomically(path, fill)
+
+    monkeypatch.setattr(translate_module, "write_atomically", write)
+    assert run(checkpoint, photographs, tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert len(tried) == 3 and len(names(tmp_path / "out")) == 2
+    assert out.startswith("translated 2 images to ") and "failed" not in out
+    assert err.splitlines()[-1] == f"error: {tried[-1]}: {os.strerror(number)}; 5 images are left"
+
+
+def fails_for_some(monkeypatch: pytest.MonkeyPatch, error: Callable[[], torch.Tensor]) -> None:
+    """A generator that fails for images of which a corner is white."""
+    forward = networks.ResnetGenerator.forward
+
+    def checked(self: networks.ResnetGenerator, image: torch.Tensor, *more: object) -> torch.Tensor:
+        white = (image[:, :, :1, :1] == 1).all(dim=1, keepdim=True)
+        result = forward(self, image, *more)  # type: ignore[arg-type]
+        return torch.where(white, error(), result) if bool(white.any()) else result
+
+    monkeypatch.setattr(networks.ResnetGenerator, "forward", checked)
+
+
+def raises(error: Exception) -> torch.Tensor:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (lambda: torch.empty(2**50), "not enough memory for 40x24 pixels; --tile takes less"),
+        (lambda: raises(torch.OutOfMemoryError("CUDA out of memory.")), "not enough memory for 40x24 pixels; --tile"),
+        (lambda: raises(MemoryError()), "not enough memory for 40x24 pixels; --tile takes less"),
+        (lambda: raises(RuntimeError("a kernel of 7\nof 3")), "cannot be translated: a kernel of 7"),
+        (lambda: torch.tensor(float("nan")), "its translation has NaN or infinity"),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_image_that_the_generator_fails_for_is_named_and_the_others_are_translated(
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[], torch.Tensor],
+    reason: str,
+    batch: int,
+) -> None:
+    """Also those that are in a batch with it."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(5):
+        Image.new("RGB", (40, 24), (255, 255, 255) if number == 1 else (40 * number, 9, 9)).save(
+            folder / f"{number}.png"
+        )
+    fails_for_some(monkeypatch, error)
+    assert run(checkpoint, folder, tmp_path / "out", "--batch-size", str(batch)) == 1
+    out, err = capsys.readouterr()
+    assert names(tmp_path / "out") == {"0.png", "2.png", "3.png", "4.png"}
+    lines = out.splitlines()
+    assert lines[0].startswith("translated 4 images to ") and lines[0].endswith("; 1 failed:") and len(lines) == 2
+    assert lines[1].startswith(f"  {folder / '1.png'}: ") and reason in lines[1] and "Traceback" not in err
+
+
+def test_with_tiles_a_lack_of_memory_asks_for_smaller_ones(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (40, 24), (255, 255, 255)).save(tmp_path / "a.png")
+    fails_for_some(monkeypatch, lambda: raises(MemoryError()))
+    assert run(checkpoint, tmp_path / "a.png", tmp_path / "out", "--tile", "32") == 1
+    assert "a smaller --tile takes less" in capsys.readouterr().out
+
+
+def test_a_device_that_fails_ends_the_work(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error of a kernel every later call fails too."""
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+    monkeypatch.setattr(networks.ResnetGenerator, "forward", lambda *_: raises(error))
+    assert run(checkpoint, photographs, tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("translated 0 images")
+    assert err.splitlines()[-1] == "error: CUDA error: an illegal memory access was encountered; 7 images are left"
+
+
+def test_folders_that_cannot_be_listed_are_named(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, hide: Callable[[Path], None]
+) -> None:
+    hide(photographs / "deeper")
+    assert run(checkpoint, photographs, tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert "translated 6 images" in out and "; 1 failed:" in out
+    assert out.splitlines()[1] == f"  {photographs / 'deeper'}: cannot be listed: Permission denied"
+    hide(photographs)
+    assert run(checkpoint, photographs, tmp_path / "out2") == 2
+    assert f"{photographs} cannot be read: Permission denied" in capsys.readouterr().err
+
+
+def test_names_of_files_forge_no_line(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Line breaks, escape sequences, and bytes that are no Unicode, which stdout refuses."""
+    folder = tmp_path / "in\nerror: forged"
+    photographs.rename(folder)
+    bad = os.fsdecode(b"bad\ntranslated 9 images\x1b[2J\xff.png")
+    (folder / bad).write_bytes(b"no image")
+    output = tmp_path / "out\nerror: forged\x1b[2J"
+    assert run(checkpoint, folder, output) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and r"bad\ntranslated 9 images\x1b[2J\udcff.png: cannot be read" in out
+    assert "\x1b" not in out + err and not any(line.startswith("error") for line in err.splitlines())
+    assert run(checkpoint, folder, output) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "would be overwritten" in err and r"out\nerror: forged\x1b[2J" in err
+
+
+def test_links_that_lead_in_a_circle_are_images_that_cannot_be_read(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (photographs / "circle.png").symlink_to(photographs / "circle.png")
+    assert run(checkpoint, photographs, tmp_path / "out") == 1
+    assert "circle.png: cannot be read: Too many levels of symbolic links" in capsys.readouterr().out
 
 
 def test_runs_and_their_files(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -160,6 +333,80 @@ def test_runs_and_their_files(photographs: Path, tmp_path: Path, capsys: pytest.
         with pytest.warns(UserWarning, match=f"{path.name}.*{used} is used instead"):
             assert run(folder, photographs / "gray.png", tmp_path / used) == 0
         assert used in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step of CGL, which has nearly every option of a network."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    small = ["--size", "32", "--ngf", "2", "--ndf", "2", "--object-size", "16", "--d-layers", "3", "--eval-images", "0"]
+    assert train(["cgl", *small, "--n-blocks", "1", "--device", "cpu", "--steps", "1", "--output", str(folder)]) == 0
+    return folder
+
+
+def test_a_generator_with_a_flipped_bit_is_not_preferred_over_the_checkpoint_beside_it(
+    tiny_run: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    path = folder / "checkpoints" / "step_00000001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 64
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"step_00000001\.safetensors: damaged .*step_00000001\.pt is used instead"):
+        assert run(folder, photographs / "gray.png", tmp_path / "out", "--domain", "night") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((("config", name), 10**18) for name in ("n_blocks", "d_layers", "ngf", "ndf", "style_dim")),
+        *((("config", "d_layers"), value) for value in (10**8, -1, 2.5, "3")),
+        *((("config", "domains"), value) for value in (3, list("ab") * 5000, list(range(5000)), [["a"], ["b"]])),
+        *(((name,), value) for name in ("method", "config") for value in (3, [], {}, "nothing", None)),
+    ],
+)
+def test_a_checkpoint_whose_config_is_none_is_one_line_and_status_2(
+    tiny_run: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    name: tuple[str, ...],
+    value: object,
+) -> None:
+    """Numbers as large as they may be written must not be built, nor make anything else that takes long."""
+    state = torch.load(tiny_run / "checkpoints" / "step_00000001.pt", weights_only=True)
+    place = state["config"]
+    for part in name[:-1]:
+        place = place[part]
+    place[name[-1]] = value
+    path = tmp_path / "x.pt"
+    torch.save(state, path)
+    with no_waiting():
+        assert run(path, photographs, tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert str(path) in err and len(err.splitlines()) == 1 and len(err) < 1000
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_not_waited_for(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, kind: str
+) -> None:
+    for name in ("x.pt", "x.safetensors"):
+        NO_FILES[kind](tmp_path / name)
+        with no_waiting():
+            assert run(tmp_path / name, photographs, tmp_path / "out") == 2
+        err = capsys.readouterr().err
+        assert f"{name}: cannot be read ({kind}, not a regular file)" in err and len(err.splitlines()) == 1
+    NO_FILES[kind](tmp_path / "x.png")
+    with no_waiting():
+        assert run(checkpoint, tmp_path / "x.png", tmp_path / "out") == 2
+    assert f"x.png: {kind}, not a regular file" in capsys.readouterr().err
+    NO_FILES[kind](photographs / "pipe.png")
+    with no_waiting():
+        assert run(checkpoint, photographs, tmp_path / "out") == 1
+    out, err = capsys.readouterr()
+    assert f"pipe.png: cannot be read: {kind}, not a regular file" in err and "1 failed" in out
+    assert names(tmp_path / "out") == names(photographs) - {"pipe.png"}
 
 
 class Hostile:
@@ -201,10 +448,10 @@ def test_what_is_no_generator_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--tile", "4"], "tile must be at least 16"),
-        (["--overlap", "4"], "overlap must be"),
-        (["--tile", "32", "--overlap", "32"], "overlap must be"),
-        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--tile", "4"], "tile: expected an integer from 16 to"),
+        (["--overlap", "4"], "overlap: expected less than tile"),
+        (["--tile", "32", "--overlap", "32"], "overlap: expected less than tile"),
+        (["--batch-size", "0"], "batch_size: expected an integer from 1"),
         (["--precision", "fp16"], "fp16 needs a GPU"),
         (["--colour", "red"], "nrecognized arguments"),
         (["--input", "nowhere"], "nowhere does not exist"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cgcl_fast.compat.reading import StateDict, read_weights
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator
-from cgcl_fast.networks.files import build_generator, fill
+from cgcl_fast.networks.files import build_empty, build_generator, fill
 from cgcl_fast.nn import Projector
 
 Source = str | Path | Mapping[str, Any]
@@ -82,8 +82,7 @@ def published_state_dict(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _build(kind: type[Any], config: dict[str, Any], state: StateDict) -> Any:
-    with torch.device("meta"):
-        module = kind(**config)
+    module = build_empty(lambda: kind(**config))
     names, blurs = _layout(module)
     for name, (channels, up) in blurs.items():
         expected = _blur_kernel(channels, up)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from cgcl_fast._weights import read_torch_file
 from cgcl_fast.networks.files import read_safetensors
 
 StateDict = Mapping[str, Tensor]
@@ -25,7 +24,8 @@ def read_weights(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tens
         The tensors, the metadata of a safetensors file (else empty), and the file's name for messages.
 
     Raises:
-        ValueError: the file is damaged, would run code, or holds something else than named tensors; one line.
+        ValueError: the file is damaged, would run code, claims more than it holds, or holds something else than named
+            tensors; one line.
         OSError: the file cannot be opened.
     """
     metadata: dict[str, str] = {}
@@ -48,17 +48,7 @@ def read_weights(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tens
 
 
 def _unpickle(path: Path) -> dict[Any, Any]:
-    with open(path, "rb"):
-        pass  # a missing file or a folder is an OSError, not a broken file
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other pickle protocols, before the error below says the same
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes in it
-        raise ValueError(
-            f"{path}: not a readable file of weights: damaged, of another kind, or it would run code "
-            f"({type(error).__name__})"
-        ) from error
+    state = read_torch_file(path)
     if not isinstance(state, Mapping):
         raise ValueError(f"{path}: expected a state dict, got {type(state).__name__}")
     return dict(state)

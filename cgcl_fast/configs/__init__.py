@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from cgcl_fast._yaml import read_yaml
 
 PRESETS = ("paper", "small")
 
@@ -27,5 +27,5 @@ def path_of(method: str, preset: str) -> Path:
 
 def read(method: str, preset: str) -> dict[str, Any]:
     """Its options by their names, without the method's own."""
-    found: dict[str, Any] = yaml.safe_load(path_of(method, preset).read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_yaml(path_of(method, preset))
     return {name: value for name, value in found.items() if name != "method"}

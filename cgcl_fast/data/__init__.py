@@ -12,6 +12,7 @@ from pathlib import Path
 from cgcl_fast.data.folders import FolderDataset
 from cgcl_fast.data.images import (
     IMAGE_SUFFIXES,
+    DataError,
     UnreadableImageError,
     find_images,
     list_images,
@@ -32,6 +33,7 @@ from cgcl_fast.methods.base import Crops
 __all__ = [
     "IMAGE_SUFFIXES",
     "PREPROCESS",
+    "DataError",
     "FolderDataset",
     "ItemKey",
     "Preprocess",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from cgcl_fast.data.images import printable
+
 logger = logging.getLogger(__name__)
+
+_NAMED = 1000  # classes that are left out, and letters of a name: no annotation fills the log
+_LETTERS = 100
 
 # What data sets call the same thing. The left name is read as the right one if only the right one is asked for, so that
 # KITTI and Cityscapes share the four classes of MGUIT's Sec. 4.1, and BDD100K and INIT the three of INIT.
@@ -44,14 +49,18 @@ class ClassTable:
         self._unknown: set[str] = set()
 
     def find(self, name: str) -> int | None:
-        """The index of the class, or None if it is not among them: each such name is in the log once."""
+        """The index of the class, or None if it is not among them: such names are in the log, each once."""
         if name in self._exact:
             return self._exact[name]
         plain = _plain(name)
         found = self._plain.get(plain, self._plain.get(_plain(_SYNONYMS.get(plain, ""))))
-        if found is None and name not in self._unknown:
+        if found is None and name not in self._unknown and len(self._unknown) <= _NAMED:
             self._unknown.add(name)
-            logger.warning("boxes of class %r are left out: classes are %s", name, ", ".join(self.names))
+            if len(self._unknown) <= _NAMED:
+                known = ", ".join(map(printable, self.names))
+                logger.warning("boxes of class %r are left out: classes are %s", name[:_LETTERS], known)
+            elif len(self._unknown) == _NAMED + 1:
+                logger.warning("boxes of more than %d other classes are left out", _NAMED)
         return found
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cgcl_fast.data.annotations import Annotation, AnnotationIndex
 from cgcl_fast.data.images import (
+    DataError,
     StoredImage,
     UnreadableImageError,
     find_images,
@@ -35,8 +36,8 @@ class FolderDataset(UnpairedDataset):
 
     Files that cannot be read are left out when the folder is opened (see :func:`cgcl_fast.data.find_images`). One that
     fails later is named in the log once and replaced by the next readable one, so that nothing but the files' own
-    content decides what an item is. An image whose annotation is missing, empty or broken has no boxes, and is named in
-    the log once.
+    content decides what an item is; where there is none left, a :class:`DataError` is raised. An image whose annotation
+    is missing, empty or broken has no boxes, and is named in the log once.
 
     Args:
         root: the data folder.
@@ -109,20 +110,31 @@ class FolderDataset(UnpairedDataset):
     def _read(self, paths: list[Path], index: int, annotations: AnnotationIndex | None = None) -> Picture:
         # Objects are cut from all the pixels that there are.
         at_least = None if self.object_size is not None else self.preprocess.reads_at_least
+        broken: dict[Path, str] = {}
         for step in range(len(paths)):
             path = paths[(index + step) % len(paths)]
             try:
                 stored = read_stored(path, at_least=at_least)
             except UnreadableImageError as error:
-                if path not in self._broken:
-                    self._broken.add(path)
-                    logger.warning("skipped %s: %s", printable(path), error.reason)
+                broken[path] = error.reason
                 continue
+            for skipped, reason in broken.items():
+                self._skip(skipped, reason)
             if annotations is None:
                 return Picture(stored.image, str(path))
             found = annotations[path]
             return Picture(stored.image, str(path), place_boxes(found, stored), found.names)
-        raise ValueError(f"none of the {len(paths)} image files in {printable(paths[0].parent)} can be read any more")
+        # One line of all of them: where a disk is gone they are thousands, and nothing is wrong with the files.
+        first, reason = next(iter(broken.items()))
+        raise DataError(
+            f"none of the {len(paths)} image files in {printable(paths[0].parent)} can be read any more "
+            f"({printable(first.name)}: {reason})"
+        )
+
+    def _skip(self, path: Path, reason: str) -> None:
+        if path not in self._broken:
+            self._broken.add(path)
+            logger.warning("skipped %s: %s", printable(path), reason)
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
         """Test images (training images if there are no readable test images), spread evenly over the folder.
@@ -209,8 +221,11 @@ class FolderDataset(UnpairedDataset):
         try:
             same = [other for other in list_images(self.root / "truth" / folder) if other.stem == Path(path).stem]
             return read_image(same[0]) if same else None
-        except ValueError:
-            return None
+        except UnreadableImageError as error:
+            self._skip(error.path, error.reason)
+        except ValueError:  # there is no such folder
+            pass
+        return None
 
 
 def _listed(place: Place) -> list[Path]:

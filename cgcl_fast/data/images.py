@@ -1,7 +1,8 @@
 """Image files: finding them in a folder and decoding them to 8-bit RGB.
 
-A file that cannot be decoded never stops a training run: :func:`find_images` leaves it out and names it in the log of
-this module, and whoever reads a file later gets an :class:`UnreadableImageError` that names the file and the reason.
+A file that cannot be decoded, or a folder in it that cannot be listed, never stops a training run: :func:`find_images`
+leaves it out and names it in the log of this module, and whoever reads a file later gets an
+:class:`UnreadableImageError` that names the file and the reason.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from cgcl_fast._files import check_regular
+
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -28,6 +31,13 @@ _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 # Up to this many bytes of image files every file is decoded once when a folder is opened (a few seconds on one core);
 # beyond it only headers are read, and a file that fails later is replaced by its neighbour (see folders.py).
 FULL_CHECK_BYTES = 256 * 2**20
+
+Unreadable = Callable[[Path, OSError], None]
+"""What is told of a folder that cannot be listed, and why."""
+
+
+class DataError(ValueError):
+    """No item or batch can be made of the data: the images that were there are gone, or differ in size."""
 
 
 class UnreadableImageError(ValueError):
@@ -43,8 +53,15 @@ class UnreadableImageError(ValueError):
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """The path as text that any log can take: file names need not be valid Unicode."""
-    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path, or any text, on one line that every log and terminal shows as it is.
+
+    File names may hold line breaks, after which a log would seem to say something else, sequences that terminals obey,
+    and bytes that are no valid Unicode. All that is not printable comes as an escape of Python: ``\\n``, ``\\x1b``.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in os.fsdecode(path)
+    )
 
 
 # ---- decoding
@@ -125,12 +142,11 @@ def _decode(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> t
     except MemoryError as error:
         raise UnreadableImageError(path, "not enough memory to decode it") from error
     except Exception as error:  # damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error...
-        raise UnreadableImageError(path, _reason(error)) from error
+        raise UnreadableImageError(path, reason_of(error)) from error
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise UnreadableImageError(path, "not a regular file")
+    check_regular(path)
     image = Image.open(path, formats=_FORMATS)
     if min(image.size) < 1:
         image.close()
@@ -138,13 +154,14 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
     return image
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
+    """An error in a few words, on one line."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a JPEG, PNG, WebP, BMP or TIFF image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).splitlines()
-    return lines[0] if lines and lines[0] else type(error).__name__
+    return printable(lines[0]) if lines and lines[0] else type(error).__name__
 
 
 def _orientation(image: Image.Image) -> int:
@@ -160,7 +177,8 @@ def _upright(image: Image.Image) -> tuple[Image.Image, int]:
     try:
         return ImageOps.exif_transpose(image), _orientation(image)
     except Exception as error:  # damaged EXIF data does not make the picture unreadable
-        logger.debug("ignoring the EXIF data of %s: %s", getattr(image, "filename", "an image"), error)
+        name = getattr(image, "filename", "an image")
+        logger.debug("ignoring the EXIF data of %s: %s", printable(name), reason_of(error))
         return image, 1
 
 
@@ -210,32 +228,105 @@ def to_image(tensor: Tensor) -> Image.Image:
 # ---- finding
 
 
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+def list_images(folder: str | os.PathLike[str], *, unreadable: Unreadable | None = None) -> list[Path]:
     """The image files in a folder and its subfolders, by suffix in any case, sorted by their path inside the folder.
 
     Hidden files and folders (``.ipynb_checkpoints``, ``._photo.jpg``) are left out; links to folders are followed.
 
+    Args:
+        folder: searched with its subfolders.
+        unreadable: told of each subfolder that cannot be listed. If not given, they are named and counted in the log.
+
     Raises:
-        ValueError: the folder does not exist or is no folder.
+        ValueError: the folder does not exist, is no folder, or cannot be listed.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"{printable(root)} is {'not a folder' if root.exists() else 'missing'}")
-    return sorted(_walk(root), key=lambda path: path.relative_to(root).as_posix())
+    root, left_out = Path(folder), 0
+
+    def named(place: Path, error: OSError) -> None:
+        nonlocal left_out
+        left_out += 1
+        logger.warning("skipped folder %s: %s", printable(place), reason_of(error))
+
+    found = sorted(walk_images(root, unreadable or named), key=lambda path: path.relative_to(root).as_posix())
+    if left_out:
+        logger.warning("skipped %d of the folders in %s: unreadable", left_out, printable(root))
+    return found
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    seen = set()
-    for place, folders, names in os.walk(root, followlinks=True):
+def walk_images(root: Path, unreadable: Unreadable) -> Iterator[Path]:
+    """:func:`list_images` as they are met."""
+    for place, names in walk(root, unreadable):
+        yield from (place / name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+
+
+def walk(
+    root: Path, unreadable: Unreadable, *, enter: Callable[[str], bool] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and those below it, each with the names of its files, in an order that does not depend on the disk.
+
+    Hidden files and folders are left out. Links to folders are followed, but no folder is met twice.
+
+    Args:
+        root: where to begin.
+        unreadable: told of each folder below that cannot be listed.
+        enter: whether to look into folders of that name; all if not given.
+
+    Raises:
+        ValueError: ``root`` itself cannot be listed.
+    """
+    seen: set[str] = set()
+    waiting = [root]
+    while waiting:
+        place = waiting.pop()
         real = os.path.realpath(place)
         if real in seen:  # a link back to a folder above, or to one met before
-            folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
-                yield Path(place, name)
+        try:
+            entries = [entry for entry in entries_of(place) if not entry.name.startswith(".")]
+        except OSError as error:
+            if place is root:
+                raise ValueError(f"{printable(root)} {_why_not_listed(error)}") from error
+            unreadable(place, error)
+            continue
+        folders = {entry.name for entry in entries if is_folder(entry)}
+        yield place, [entry.name for entry in entries if entry.name not in folders]
+        waiting.extend(place / name for name in sorted(folders, reverse=True) if enter is None or enter(name))
+
+
+def entries_of(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """What a folder holds, sorted by name.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)
+
+
+def folders_of(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted.
+
+    Raises:
+        ValueError: it cannot be listed.
+    """
+    try:
+        return [entry.name for entry in entries_of(folder) if is_folder(entry)]
+    except OSError as error:
+        raise ValueError(f"{printable(folder)} {_why_not_listed(error)}") from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, or where one may not look
+        return False
+
+
+def _why_not_listed(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    return "is not a folder" if isinstance(error, NotADirectoryError) else f"cannot be read: {reason_of(error)}"
 
 
 def find_images(
@@ -243,8 +334,8 @@ def find_images(
 ) -> list[Path]:
     """The readable image files of a folder (:func:`list_images` order), checked on several threads.
 
-    Files that cannot be read are counted and named in the log. Up to ``FULL_CHECK_BYTES`` of files each one is decoded
-    (JPEGs at an eighth of their size), beyond that only the headers are read.
+    Files and subfolders that cannot be read are counted and named in the log. Up to ``FULL_CHECK_BYTES`` of files each
+    one is decoded (JPEGs at an eighth of their size), beyond that only the headers are read.
 
     Args:
         folder: searched with its subfolders.
@@ -252,7 +343,7 @@ def find_images(
         keep: look only at these files.
 
     Raises:
-        ValueError: the folder is missing, or holds no image that can be read.
+        ValueError: the folder is missing, cannot be listed, or holds no image that can be read.
     """
     paths = [path for path in list_images(folder) if keep is None or keep(path)][:limit]
     if not paths:
@@ -292,7 +383,7 @@ def _why_unreadable(path: Path, *, decode: bool) -> str | None:
     except MemoryError:
         return "not enough memory to decode it"
     except Exception as error:
-        return _reason(error)
+        return reason_of(error)
     return None
 
 
@@ -305,7 +396,10 @@ def _size(path: Path) -> int:
 
 def _content(folder: str | os.PathLike[str]) -> str:
     """What a folder holds, in a few words, for error messages."""
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in os.scandir(folder))
+    try:
+        names = [entry.name + ("/" if is_folder(entry) else "") for entry in entries_of(folder)]
+    except OSError as error:
+        return f"what cannot be listed ({reason_of(error)})"
     if not names:
         return "nothing"
     shown = ", ".join(printable(name) for name in names[:8])

@@ -26,7 +26,7 @@ from pathlib import Path
 from cgcl_fast.data.annotations import AnnotationIndex
 from cgcl_fast.data.annotations.annotation import text_of
 from cgcl_fast.data.annotations.bdd import GROUPS, group_of
-from cgcl_fast.data.images import _content, _walk, list_images, printable
+from cgcl_fast.data.images import _content, folders_of, list_images, printable, walk_images
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Place:
             self.index = AnnotationIndex(
                 self.folder,
                 root,
-                list_images(self.folder),
+                list_images(self.folder, unreadable=_known_already),
                 words=self.words,
                 excluded=self.excluded,
             )
@@ -90,7 +90,7 @@ def find_places(root: Path, domains: Sequence[str], split: str) -> dict[str, Pla
     if not present and tuple(domains) == ("A", "B"):
         names = _nested_names(root, split)
         if len(names) == 2:
-            logger.info("%s: A is %s and B is %s", printable(root), *names)
+            logger.info("%s: A is %s and B is %s", printable(root), *map(printable, names))
             by_letter = find_places(root, names, split)
             return dict(zip("AB", by_letter.values(), strict=True))
     if not present and not nested:
@@ -116,7 +116,7 @@ def find_domain_names(root: Path, split: str = "train") -> tuple[str, ...]:
     """
     if not root.is_dir():
         raise ValueError(f"data must be a folder with a folder per domain; {printable(root)} is missing or no folder")
-    folders = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    folders = folders_of(root)
     joined = tuple(name.removeprefix(split) for name in folders if name.startswith(split) and _has_images(root / name))
     if len(joined) > 1 and all(joined):
         return joined
@@ -182,10 +182,9 @@ def _words(splits: Iterable[str], domains: Iterable[str], alone: Iterable[str]) 
 
 def _nested_names(root: Path, split: str) -> tuple[str, ...]:
     """Folders that are domains: with images of the split in them."""
-    names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     return tuple(
         name
-        for name in names
+        for name in folders_of(root)
         if not name.lower().startswith((*_NO_DOMAINS, "."))
         and (place := image_place(root / name, split)) is not None
         and _has_images(place.folder)
@@ -193,7 +192,13 @@ def _nested_names(root: Path, split: str) -> tuple[str, ...]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(islice(_walk(folder), 1))
+    """Whether there is one, or may be one where one cannot look."""
+    hidden: list[Path] = []
+    return any(islice(walk_images(folder, lambda place, _: hidden.append(place)), 1)) or bool(hidden)
+
+
+def _known_already(place: Path, error: OSError) -> None:
+    """Of folders that cannot be listed, where another search of the same folder names them."""
 
 
 def _bdd_groups(root: Path, split: str) -> dict[str, Place]:
@@ -204,7 +209,7 @@ def _bdd_groups(root: Path, split: str) -> dict[str, Place]:
             if not folder.is_dir():
                 continue
             place = _places({"": _inner(folder)}, split, {})[""]
-            index, images = place.annotations(root), list_images(place.folder)
+            index, images = place.annotations(root), list_images(place.folder, unreadable=_known_already)
             groups: dict[str, set[Path]] = {}
             for path in images:
                 group = group_of(index[path])

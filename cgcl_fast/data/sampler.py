@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cgcl_fast.data.images import DataError
 from cgcl_fast.data.unpaired import ItemKey, collate
 
 
@@ -103,12 +104,14 @@ class ResumableLoader:
     ``state_dict()`` taken while a batch is being used says that this batch is done; a loader that loads it goes on with
     the next batch and gives the same batches, with any number of workers. Creating an iterator draws nothing from the
     global random number generators (a plain ``DataLoader`` does, so that resuming would shift them).
+
+    A pass raises :class:`DataError` in place of a batch that cannot be made. It does not count as given out.
     """
 
-    def __init__(self, loader: DataLoader, sampler: ResumableSampler) -> None:
+    def __init__(self, loader: DataLoader, sampler: ResumableSampler, dataset: Any) -> None:
         self._loader = loader
         self.sampler = sampler
-        self.dataset: Any = loader.dataset
+        self.dataset = dataset
 
     @property
     def epoch(self) -> int:
@@ -133,6 +136,8 @@ class ResumableLoader:
         if self.sampler.position >= len(self):  # saved with the last batch of an epoch in use
             self._next_epoch()
         for batch in self._loader:
+            if isinstance(batch, DataError):
+                raise batch
             self.sampler.position += 1
             yield batch
         self._next_epoch()
@@ -178,6 +183,27 @@ class ResumableLoader:
             self._loader._iterator = None
 
 
+class _Returned(Dataset):
+    """A data set that returns a :class:`DataError` as if it were an item: raised in a worker, an error comes out of a
+    ``DataLoader`` with a traceback for its message."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: ItemKey) -> Any:
+        try:
+            return self.dataset[key]
+        except DataError as error:
+            return error
+
+
+def _collate_returned(items: list[Any]) -> Any:
+    try:
+        return next((item for item in items if isinstance(item, DataError)), None) or collate(items)
+    except DataError as error:
+        return error
+
+
 def build_loader(
     dataset: Dataset,
     *,
@@ -213,17 +239,17 @@ def build_loader(
         replicas=replicas,
     )
     loader = DataLoader(
-        dataset,
+        _Returned(dataset),
         batch_sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        collate_fn=collate,
+        collate_fn=_collate_returned,
         worker_init_fn=_outlive_signals,
         # Its own generator: a DataLoader draws a seed for its workers from the global one at every epoch otherwise.
         generator=torch.Generator().manual_seed(0),
     )
-    return ResumableLoader(loader, sampler)
+    return ResumableLoader(loader, sampler, dataset)
 
 
 def _outlive_signals(worker: int) -> None:

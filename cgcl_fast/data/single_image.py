@@ -155,7 +155,7 @@ def _first(place: Place) -> Picture:
             logger.warning("skipped %s: %s", printable(path), error.reason)
             continue
         if len(paths) > 1:
-            logger.warning("%s: one image of %d is used, %s", printable(place.folder), len(paths), path.name)
+            logger.warning("%s: one image of %d is used, %s", printable(place.folder), len(paths), printable(path.name))
         return Picture(image, str(path))
     raise ValueError(f"no readable image in {printable(place.folder)}; it holds {_content(place.folder)}")
 

@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.classes import ClassTable
-from cgcl_fast.data.images import to_tensor
+from cgcl_fast.data.images import DataError, to_tensor
 from cgcl_fast.data.transforms import Preprocess
 
 _LISTED = ("_boxes", "_classes")  # keys with these endings differ in length from item to item
@@ -234,7 +234,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     Items that are minibatches, with images (b,3,H,W), follow each other.
 
     Raises:
-        ValueError: the images of a domain differ in size.
+        DataError: the images of a domain differ in size.
     """
     batch: dict[str, Any] = {}
     for name, first in items[0].items():
@@ -244,7 +244,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         other = next((value for value in values if value.shape != first.shape), None)
         if other is not None:
-            raise ValueError(
+            raise DataError(
                 f"images of one batch must have one size, got {_extent(first)} and {_extent(other)} in domain {name}: "
                 "use batch_size 1, or a preprocess mode that crops"
             )

@@ -4,12 +4,13 @@ from .checkpoint import CheckpointError, Checkpoints, read_checkpoint, safe_load
 from .rng import preserved_rng, rng_state, set_rng_state
 from .schedule import linear_decay
 from .tiles import translate_tiled
-from .trainer import Loader, NonFiniteError, Options, Outcome, Trainer, make_accelerator
+from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
 
 __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Loader",
+    "LoaderError",
     "NonFiniteError",
     "Options",
     "Outcome",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from cgcl_fast._files import check_regular
+from cgcl_fast._weights import read_torch_file
 
 from .files import remove_leftovers, write_atomically
 
@@ -27,27 +30,18 @@ class CheckpointError(RuntimeError):
 def safe_load(path: Path) -> Any:
     """What ``torch.save`` wrote, of this program or another one, on the CPU.
 
-    Only tensors and plain containers are read (``weights_only=True``), so a hostile file cannot run code; the checksums
-    of the file are verified first, which ``torch.load`` does not do.
+    Only tensors and plain containers are read (``weights_only=True``), so a hostile file cannot run code, and no more
+    than the file holds; its checksums are verified first.
 
     Raises:
         CheckpointError: it is truncated, damaged, hostile or no such file.
     """
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise CheckpointError(f"{path}: damaged (checksum of {damaged})")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles; they are refused or harmless
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
+        return read_torch_file(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # whatever zipfile and the unpickler make of a hostile or foreign file
-        raise CheckpointError(f"{path}: not a checkpoint, truncated, or not safe to read") from error
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -59,6 +53,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     state = safe_load(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of cgcl_fast")
+    step, name = state.get("step"), _NAME.fullmatch(path.name)
+    if type(step) is not int or step < 0 or (name and int(name[1]) != step):
+        expected = f"{int(name[1])}, as its name says" if name else "a whole number from 0"
+        raise CheckpointError(f"{path}: step: expected {expected}, got {str(step)[:50]}")
     return state
 
 
@@ -136,12 +134,24 @@ class Checkpoints:
         return path
 
     def best(self) -> dict[str, Any]:
-        """``{"step", "metric", "value"}`` of the best checkpoint, empty where there was no metric yet."""
+        """``{"step", "metric", "value"}`` of the best checkpoint, empty where there was no metric yet.
+
+        Raises:
+            CheckpointError: the note cannot be read; without it the best checkpoint would be taken for an old one.
+        """
+        path = self.folder / "best.json"
         try:
-            note = json.loads((self.folder / "best.json").read_text())
-            return note if isinstance(note, dict) else {}
-        except (OSError, ValueError):
+            check_regular(path)
+            note = json.loads(path.read_bytes())
+            step, value = note["step"], note["value"]
+            if type(step) is int and step >= 0 and isinstance(note["metric"], str) and math.isfinite(value):
+                return note
+        except FileNotFoundError:
             return {}
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise CheckpointError(f"{path}: does not say which checkpoint is the best ({reason})") from error
+        raise CheckpointError(f"{path}: does not say which checkpoint is the best (step or value is no number)")
 
     def newest(self) -> tuple[Path, dict[str, Any]]:
         """The newest checkpoint that loads; a newer one that does not is named in a warning.

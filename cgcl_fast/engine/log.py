@@ -15,6 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from cgcl_fast._files import check_regular
+
 from .files import write_atomically
 
 
@@ -62,6 +64,7 @@ class RunLog:
         self.samples.mkdir(parents=True, exist_ok=True)
         self.metrics = folder / "metrics.jsonl"  # not there where nothing is measured
         for path in (folder / "log.jsonl", self.metrics):
+            check_regular(path, missing_ok=True)
             if path.exists():
                 _keep_until(path, start)
         self.lines = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115  closed in close()
@@ -126,5 +129,5 @@ def _step_of(line: bytes) -> float:
     """Step of a log line; a line that a kill cut short belongs to no step that counts."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")

@@ -30,15 +30,35 @@ def rng_state() -> dict[str, Any]:
     }
 
 
+def check_rng_state(state: dict[str, Any]) -> None:
+    """Raise a ValueError (or TypeError, KeyError, ...) unless :func:`set_rng_state` can take ``state``."""
+    random.Random().setstate(_python_state(state))
+    np.random.RandomState().set_state(_numpy_state(state))
+    torch.Generator().set_state(state["torch"])
+    if not 0 <= state["numpy"]["position"] <= 624:  # NumPy would read beyond its keys
+        raise ValueError(f"numpy: position: expected 0 to 624, got {state['numpy']['position']}")
+    if any(not isinstance(one, torch.Tensor) or one.dtype != torch.uint8 for one in list(state["cuda"])):
+        raise ValueError("cuda: expected tensors of bytes")
+
+
 def set_rng_state(state: dict[str, Any]) -> None:
     """Put back what :func:`rng_state` returned. CUDA states only where the number of devices is the same."""
-    python, numpy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    keys = numpy["keys"].numpy().astype(np.uint32)
-    np.random.set_state((numpy["name"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+    random.setstate(_python_state(state))
+    np.random.set_state(_numpy_state(state))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _python_state(state: dict[str, Any]) -> tuple[Any, ...]:
+    python = state["python"]
+    return python["version"], tuple(python["words"].tolist()), python["gauss"]
+
+
+def _numpy_state(state: dict[str, Any]) -> tuple[Any, ...]:
+    numpy = state["numpy"]
+    keys = numpy["keys"].numpy().astype(np.uint32)
+    return numpy["name"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]
 
 
 @contextmanager

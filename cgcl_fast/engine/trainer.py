@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
+from cgcl_fast._weights import is_finite
+
 from .checkpoint import CheckpointError, Checkpoints
+from .fitting import check_adam, check_module, check_numbers, full_state
 from .log import RunLog
-from .rng import preserved_rng, rng_state, set_rng_state
+from .rng import check_rng_state, preserved_rng, rng_state, set_rng_state
 from .schedule import Schedule
 from .signals import StopSignals
 
@@ -34,7 +37,8 @@ class Loader(Protocol):
     """Batches whose position can be saved: :class:`cgcl_fast.data.ResumableLoader`.
 
     Each pass over it gives what is left of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]. The state
-    taken while a batch is in use counts that batch as done.
+    taken while a batch is in use counts that batch as done. An exception in place of a batch ends the training, after
+    what has been trained is saved.
     """
 
     @property
@@ -51,6 +55,10 @@ class Loader(Protocol):
 
 class NonFiniteError(RuntimeError):
     """A loss or a weight became NaN or infinite."""
+
+
+class LoaderError(RuntimeError):
+    """The loader gives no more batches. The last step that was finished is saved, if this is the only process."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +224,7 @@ class Trainer:
                 getattr(method, name).compile()
         self.step = 0
         self.saved: Path | None = None
+        self._saved_step: int | None = None
         self.figures: dict[str, float] = {}
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
@@ -241,6 +250,7 @@ class Trainer:
         Raises:
             FileNotFoundError: nothing to resume.
             CheckpointError: a checkpoint could not be read or written.
+            LoaderError: the loader gives no more batches.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing of that step is saved.
         """
         options, main = self.options, self.accelerator.is_main_process
@@ -255,8 +265,13 @@ class Trainer:
                 if not resume:
                     self._save(log)
                 while self.step < options.steps:
+                    done = self.loader.state_dict()
+                    try:
+                        fetched = [next(batches) for _ in range(options.accumulate)]
+                    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+                        self._data_ended(error, done, log)
                     self.method.begin(self.step / options.steps)
-                    parts = [self._to_device(next(batches)) for _ in range(options.accumulate)]
+                    parts = [self._to_device(batch) for batch in fetched]
                     losses = self.train_step(parts)
                     self.step += 1
                     self._pending.append((self.step, losses))
@@ -295,6 +310,20 @@ class Trainer:
                 if log is not None:
                     log.close()
         return Outcome(self.step, None, self.saved, log.last_grid if log else None, self.figures)
+
+    def _data_ended(self, error: Exception, done: dict[str, int], log: RunLog | None) -> NoReturn:
+        """Save the last finished step, of which the loader's state was ``done``, and say what became of the data."""
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = f"step {self.step}: the data have come to an end: {reason}"
+        # Other processes are in the middle of their next step, and have nothing that would be worth saving.
+        if self.accelerator.num_processes == 1 and self._saved_step != self.step:
+            try:
+                if self._pending:
+                    self._read_losses(False)
+                self._save(log, done)
+            except (CheckpointError, NonFiniteError, OSError) as second:
+                raise LoaderError(f"{said}; {second}") from error
+        raise LoaderError(f"{said}; {self._last_good()}") from error
 
     def _endless(self) -> Iterator[Batch]:
         while True:
@@ -364,14 +393,18 @@ class Trainer:
             log.figures(self.step, self.figures)
         self.method.train()
 
-    def _save(self, log: RunLog | None) -> None:
-        """Checkpoint and sample grid of the current step; every process takes part."""
+    def _save(self, log: RunLog | None, loader: dict[str, int] | None = None) -> None:
+        """Checkpoint and sample grid of the current step; every process takes part.
+
+        Args:
+            loader: state of the loader, if it has gone on since the step.
+        """
         generators = gather_object([rng_state()])
         if log is not None:
             for name, tensor in self.method.state_dict().items():
                 if not isinstance(tensor, Tensor):  # the extra state of a module
                     continue
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                if tensor.is_floating_point() and not is_finite(tensor):
                     raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
             self._evaluate(log)
             best = self.figures.get(self.best) if self.best is not None else None
@@ -381,9 +414,10 @@ class Trainer:
                 "step": self.step,
                 "processes": self.accelerator.num_processes,
                 "method": self.method.state_dict(),
-                "optimizers": {running.phase.name: running.optimizer.state_dict() for running in self.phases},
+                "optimizers": {running.phase.name: full_state(running.optimizer) for running in self.phases},
+                "complete": True,  # an entry in "optimizers" for every parameter
                 "scaler": scaler.state_dict() if scaler is not None else {},
-                "loader": self.loader.state_dict(),
+                "loader": self.loader.state_dict() if loader is None else loader,
                 "rng": generators,
             }
             self.saved = self.checkpoints.save(
@@ -392,23 +426,52 @@ class Trainer:
                 generator=self.generator_file(getattr(self.method, self.method.generator_name)),
                 metric=(self.best, best) if self.best is not None and best is not None else None,
             )
+        self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
         path, state = self.checkpoints.newest()
+        self.checkpoints.best()  # a note that cannot be read is said now, not after hours
         try:
+            self._check(state)
+            self.loader.load_state_dict(state["loader"])  # first, since it looks before it changes anything
             self.method.load_state_dict(state["method"])
             for running in self.phases:
                 running.optimizer.load_state_dict(state["optimizers"][running.phase.name])
             if self.accelerator.scaler is not None and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-            self.loader.load_state_dict(state["loader"])
-            self.step = int(state["step"])
+            self.step = state["step"]
             if len(state["rng"]) == self.accelerator.num_processes:
                 set_rng_state(state["rng"][self.accelerator.process_index])
             else:
                 warnings.warn(f"{path}: saved by {len(state['rng'])} processes; goes on, not bit for bit", stacklevel=2)
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
             raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
-        self.saved = path
+        self.saved, self._saved_step = path, self.step
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Raise an error, a ValueError mostly, unless all of a checkpoint fits this run; changes nothing."""
+        if state["step"] > self.options.steps:
+            raise ValueError(f"it is of step {state['step']}, and this run ends at {self.options.steps}")
+        for name, kind in (("optimizers", dict), ("scaler", dict), ("rng", list)):
+            if not isinstance(state[name], kind):
+                raise ValueError(f"{name}: expected a {kind.__name__}, got {type(state[name]).__name__}")
+        check_module(state["method"], self.method)
+        for running in self.phases:
+            name = running.phase.name
+            check_adam(
+                f"optimizer {name}",
+                state["optimizers"][name],
+                running.optimizer,
+                complete=bool(state.get("complete")),
+            )
+        if self.accelerator.scaler is not None and state["scaler"]:
+            check_numbers("scaler", state["scaler"], self.accelerator.scaler.state_dict())
+        check_numbers("loader", state["loader"], self.loader.state_dict())
+        for process, generators in enumerate(state["rng"]):
+            try:
+                check_rng_state(generators)
+            except Exception as error:
+                raise ValueError(f"random numbers of process {process}: {error}") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -144,6 +145,51 @@ class Method(nn.Module):
         if "truth" in batch:
             pictures["truth"] = batch["truth"]
         return pictures
+
+
+def check_networks(kind: type[Method], config: Any) -> None:
+    """Whether there can be such networks here, without the memory for them.
+
+    Raises:
+        ValueError: an option does not fit the others, or they need more memory than this machine has.
+    """
+    with torch.device("meta"):
+        method = kind(config)
+    # Weights in float32, and of those that learn the gradient and Adam's two averages.
+    needed = sum(p.numel() * (16 if p.requires_grad else 4) for p in (*method.parameters(), *method.buffers()))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(
+            f"networks of this size take {needed / 2**30:.1f} GiB to train, and this machine has {there / 2**30:.1f}: "
+            "choose fewer or narrower layers"
+        )
+
+
+def check_image(image: Tensor, config: Any) -> None:
+    """Whether the networks take such images (or crops) as a step gets, (..., C, H, W).
+
+    Raises:
+        ValueError: they have other numbers of channels, or too few pixels.
+    """
+    channels, height, width = image.shape[-3:]
+    for name in ("input_nc", "output_nc"):
+        if getattr(config, name, channels) != channels:
+            raise ValueError(f"{name}: images are read with {channels} channels, got {getattr(config, name)}")
+    least = config.least_size()
+    if min(height, width) < least:
+        raise ValueError(
+            f"size: networks with these options need images of at least {least}x{least} pixels, got {width}x{height}"
+        )
+
+
+def widths_of(network: Any, **layers: Sequence[int]) -> tuple[int, ...]:
+    """``network.layer_channels`` of the option ``layers``, whose name stands in the error where there is no such layer:
+    ``widths_of(self.G, nce_layers=config.nce_layers)``."""
+    ((name, numbers),) = layers.items()
+    try:
+        return network.layer_channels(numbers)
+    except ValueError as error:
+        raise ValueError(f"{name}: {str(error).removeprefix('feature_layers: ')}") from error
 
 
 def translate_any_size(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cgcl_fast.methods.base import Shared
 from cgcl_fast.methods.cgl import CGL, GRANULARITIES, CGLConfig, Granularity, mean_of
+from cgcl_fast.methods.options import Channels, Count, Temperature, Weight
 from cgcl_fast.networks import init_weights
 from cgcl_fast.nn import Projector
 from cgcl_fast.ops import patch_nce_layers, sample_patch_ids
@@ -39,15 +40,15 @@ class CGCLConfig(CGLConfig):
     """
     )
 
-    init: str = "kaiming_uniform"
-    lambda_code: float = 10.0
-    lambda_mdc: float = 1.0
-    num_patches_g: int = 256
-    num_patches_o: int = 64
-    num_negatives_g: int | Literal["all"] = 64
-    num_negatives_o: int | Literal["all"] = 16
-    temperature: float = 0.07
-    nce_dim: int = 256
+    init: Literal["kaiming", "kaiming_uniform"] = "kaiming_uniform"
+    lambda_code: Weight = 10.0
+    lambda_mdc: Weight = 1.0
+    num_patches_g: Count = 256
+    num_patches_o: Count = 64
+    num_negatives_g: Count | Literal["all"] = 64
+    num_negatives_o: Count | Literal["all"] = 16
+    temperature: Temperature = 0.07
+    nce_dim: Channels = 256
 
 
 class CGCL(CGL):

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
+from cgcl_fast.methods.options import (
+    Beta,
+    Channels,
+    Config,
+    Count,
+    CountOrZero,
+    Depth,
+    Halvings,
+    Names,
+    Positive,
+    Rate,
+    Scale,
+    Side,
+    Weight,
+    Within,
+)
 from cgcl_fast.networks import DisentangledGenerator, DomainDiscriminator, init_weights
 from cgcl_fast.nn import GradientPenalty
 
@@ -20,7 +37,7 @@ GRANULARITIES = ("g", "o")
 
 
 @dataclass
-class CGLConfig:
+class CGLConfig(Config):
     """Options of CGL; the defaults are the paper's.
 
     Args:
@@ -55,34 +72,49 @@ class CGLConfig:
         epochs: epochs of the training, about which the papers say nothing.
     """
 
-    domains: tuple[str, ...] = ()
-    object_size: int = 128
-    least_object: int = 16
-    classes: tuple[str, ...] = ()
-    ngf: int = 64
-    n_down: int = 2
-    n_blocks: int = 4
-    style_dim: int = 8
-    mlp_dim: int = 256
-    ndf: int = 64
-    d_layers: int = 6
-    init: str = "kaiming"
-    init_gain: float = 0.02
-    cgc_generator: str = "object"
-    lambda_gan: float = 1.0
-    lambda_cls: float = 1.0
-    lambda_rec: float = 10.0
-    lambda_code: float = 1.0
-    lambda_cgc: float = 10.0
-    lambda_gp: float = 10.0
-    gp_every: int = 50
-    gp_upper: float = 1.05
-    gp_lower: float = 1.001
-    lr: float = 1e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    halve_every: int = 100_000
-    epochs: int = 20
+    domains: Names = ()
+    object_size: Side = 128
+    least_object: Side = 16
+    classes: Names = ()
+    ngf: Channels = 64
+    n_down: Halvings = 2
+    n_blocks: Annotated[int, Within(1, 256)] = 4
+    style_dim: Channels = 8
+    mlp_dim: Channels = 256
+    ndf: Channels = 64
+    d_layers: Depth = 6
+    init: Literal["kaiming", "kaiming_uniform"] = "kaiming"
+    init_gain: Positive = 0.02
+    cgc_generator: Literal["object", "global"] = "object"
+    lambda_gan: Weight = 1.0
+    lambda_cls: Weight = 1.0
+    lambda_rec: Weight = 10.0
+    lambda_code: Weight = 1.0
+    lambda_cgc: Weight = 10.0
+    lambda_gp: Weight = 10.0
+    gp_every: CountOrZero = 50
+    gp_upper: Scale = 1.05
+    gp_lower: Scale = 1.001
+    lr: Rate = 1e-4
+    beta1: Beta = 0.5
+    beta2: Beta = 0.999
+    halve_every: Count = 100_000
+    epochs: Count = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.domains) == 1:
+            raise ValueError(f"domains: expected two or more different names, got {self.domains[0]}")
+        if self.object_size < self.least_size() or self.object_size % 4:
+            raise ValueError(
+                f"object_size: expected a multiple of 4, at least {self.least_size()} for {self.d_layers} d_layers, "
+                f"got {self.object_size}"
+            )
+        if self.gp_lower > self.gp_upper:
+            raise ValueError(f"gp_lower: expected at most gp_upper {self.gp_upper}, got {self.gp_lower}")
+
+    def least_size(self) -> int:
+        return max(16, DomainDiscriminator.least_size(self.d_layers))
 
 
 @dataclass
@@ -171,15 +203,6 @@ class CGL(Method):
 
     def __init__(self, config: CGLConfig) -> None:
         super().__init__(config)
-        if config.cgc_generator not in ("object", "global"):
-            raise ValueError(f"cgc_generator: expected 'object' or 'global', got {config.cgc_generator!r}")
-        if config.init not in ("kaiming", "kaiming_uniform"):
-            raise ValueError(f"init: expected 'kaiming' or 'kaiming_uniform', got {config.init!r}")
-        if config.object_size < max(16, 2**config.d_layers) or config.object_size % 4:
-            raise ValueError(
-                f"object_size: expected a multiple of 4, at least {max(16, 2**config.d_layers)} for {config.d_layers} "
-                f"d_layers, got {config.object_size}"
-            )
         self.domains = tuple(config.domains) or DOMAINS
         shape = {name: getattr(config, name) for name in ("ngf", "n_down", "n_blocks", "style_dim", "mlp_dim")}
         discriminator = {"ndf": config.ndf, "n_layers": config.d_layers}

@@ -5,17 +5,36 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared, widths_of
+from cgcl_fast.methods.options import (
+    Adversary,
+    Beta,
+    Blocks,
+    Channels,
+    Config,
+    Count,
+    CountOrZero,
+    Depth,
+    Halvings,
+    Layers,
+    Positive,
+    Rate,
+    Rows,
+    Share,
+    Temperature,
+    Weight,
+)
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, KeyQueue, PatchNCE, Projector, momentum_update
 
 
 @dataclass
-class CUTConfig:
+class CUTConfig(Config):
     """Options of CUT; the defaults are the paper's (Appendix C.1), with the learning rate of the authors' code.
 
     Args:
@@ -50,45 +69,60 @@ class CUTConfig:
         decay_epochs: epochs of linear decay to zero that follow.
     """
 
-    input_nc: int = 3
-    output_nc: int = 3
-    ngf: int = 64
-    ndf: int = 64
-    d_layers: int = 3
-    n_blocks: int = 9
-    n_down: int = 2
+    input_nc: Channels = 3
+    output_nc: Channels = 3
+    ngf: Channels = 64
+    ndf: Channels = 64
+    d_layers: Depth = 3
+    n_blocks: Blocks = 9
+    n_down: Halvings = 2
     antialias: bool = True
     dropout: bool = False
-    init_gain: float = 0.02
-    nce_layers: tuple[int, ...] = (0, 4, 8, 12, 16)
-    nce_dim: int = 256
-    num_patches: int = 256
-    temperature: float = 0.07
-    sampling: str = "random"
-    negatives: str = "internal"
-    queue_size: int = 16384
-    momentum: float = 0.999
-    gan: str = "lsgan"
-    lambda_gan: float = 1.0
-    lambda_x: float = 1.0
-    lambda_y: float = 1.0
+    init_gain: Positive = 0.02
+    nce_layers: Layers = (0, 4, 8, 12, 16)
+    nce_dim: Channels = 256
+    num_patches: Count = 256
+    temperature: Temperature = 0.07
+    sampling: Literal["random", "dag"] = "random"
+    negatives: Literal["internal", "external", "both", "batch"] = "internal"
+    queue_size: Rows = 16384
+    momentum: Share = 0.999
+    gan: Adversary = "lsgan"
+    lambda_gan: Weight = 1.0
+    lambda_x: Weight = 1.0
+    lambda_y: Weight = 1.0
     flip_equivariance: bool = False
-    lr: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    epochs: int = 200
-    decay_epochs: int = 200
+    lr: Rate = 2e-4
+    beta1: Beta = 0.5
+    beta2: Beta = 0.999
+    epochs: Count = 200
+    decay_epochs: CountOrZero = 200
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampling == "dag" and self.lambda_gan == 0:
+            raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
+        if not self.nce_layers:
+            raise ValueError("nce_layers: expected at least one layer, got none")
+        if self.output_nc != self.input_nc:
+            raise ValueError(
+                f"output_nc: translations are encoded like images, so expected input_nc {self.input_nc}, got "
+                f"{self.output_nc}"
+            )
+
+    def least_size(self) -> int:
+        return max(ResnetGenerator.least_size(self.n_down), PatchDiscriminator.least_size(self.d_layers))
 
 
 @dataclass
 class FastCUTConfig(CUTConfig):
     __doc__ = (CUTConfig.__doc__ or "").replace("Options of CUT", "Options of FastCUT")
 
-    lambda_x: float = 10.0
-    lambda_y: float = 0.0
+    lambda_x: Weight = 10.0
+    lambda_y: Weight = 0.0
     flip_equivariance: bool = True
-    epochs: int = 150
-    decay_epochs: int = 50
+    epochs: Count = 150
+    decay_epochs: CountOrZero = 50
 
 
 class CUT(Method):
@@ -110,12 +144,6 @@ class CUT(Method):
 
     def __init__(self, config: CUTConfig) -> None:
         super().__init__(config)
-        if config.sampling not in ("random", "dag"):
-            raise ValueError(f"sampling: expected 'random' or 'dag', got {config.sampling!r}")
-        if config.sampling == "dag" and config.lambda_gan == 0:
-            raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
-        if not config.nce_layers:
-            raise ValueError("nce_layers: expected at least one layer, got none")
         self.layers = tuple(config.nce_layers)
         self.identity = config.lambda_y > 0
         self.G = ResnetGenerator(
@@ -128,7 +156,7 @@ class CUT(Method):
             n_down=config.n_down,
         )
         self.D = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
-        self.H = Projector(self.G.layer_channels(self.layers), config.nce_dim)
+        self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
         for network in (self.G, self.D, self.H):
             init_weights(network, "xavier", config.init_gain)
         self.gan = GANLoss(config.gan)

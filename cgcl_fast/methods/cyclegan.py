@@ -11,12 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.methods.options import (
+    Adversary,
+    Beta,
+    Blocks,
+    Channels,
+    Config,
+    Count,
+    CountOrZero,
+    Depth,
+    Halvings,
+    Positive,
+    Rate,
+    Weight,
+)
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, ImagePool
 
 
 @dataclass
-class CycleGANConfig:
+class CycleGANConfig(Config):
     """Options of CycleGAN; the defaults are the paper's.
 
     Args:
@@ -41,25 +55,36 @@ class CycleGANConfig:
         decay_epochs: epochs of linear decay to zero that follow.
     """
 
-    input_nc: int = 3
-    output_nc: int = 3
-    ngf: int = 64
-    ndf: int = 64
-    d_layers: int = 3
-    n_blocks: int = 9
-    n_down: int = 2
+    input_nc: Channels = 3
+    output_nc: Channels = 3
+    ngf: Channels = 64
+    ndf: Channels = 64
+    d_layers: Depth = 3
+    n_blocks: Blocks = 9
+    n_down: Halvings = 2
     antialias: bool = False
     dropout: bool = False
-    init_gain: float = 0.02
-    gan: str = "lsgan"
-    lambda_cycle: float = 10.0
-    lambda_idt: float = 0.5
-    pool_size: int = 50
-    lr: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    epochs: int = 100
-    decay_epochs: int = 100
+    init_gain: Positive = 0.02
+    gan: Adversary = "lsgan"
+    lambda_cycle: Weight = 10.0
+    lambda_idt: Weight = 0.5
+    pool_size: CountOrZero = 50
+    lr: Rate = 2e-4
+    beta1: Beta = 0.5
+    beta2: Beta = 0.999
+    epochs: Count = 100
+    decay_epochs: CountOrZero = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lambda_idt > 0 and self.input_nc != self.output_nc:
+            raise ValueError(
+                f"lambda_idt: the identity term needs as many input as output channels, got {self.input_nc} and "
+                f"{self.output_nc}"
+            )
+
+    def least_size(self) -> int:
+        return max(ResnetGenerator.least_size(self.n_down), PatchDiscriminator.least_size(self.d_layers))
 
 
 class CycleGAN(Method):
@@ -74,11 +99,6 @@ class CycleGAN(Method):
 
     def __init__(self, config: CycleGANConfig) -> None:
         super().__init__(config)
-        if config.lambda_idt > 0 and config.input_nc != config.output_nc:
-            raise ValueError(
-                f"lambda_idt: the identity term needs as many input as output channels, got {config.input_nc} and "
-                f"{config.output_nc}"
-            )
         shape = (config.ngf, config.n_blocks, config.antialias, config.dropout)
         self.G = ResnetGenerator(config.input_nc, config.output_nc, *shape, n_down=config.n_down)
         self.F = ResnetGenerator(config.output_nc, config.input_nc, *shape, n_down=config.n_down)

@@ -5,22 +5,36 @@ for Unpaired Image-to-Image Translation", 2022).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.methods.options import (
+    Adversary,
+    Beta,
+    Channels,
+    Config,
+    Count,
+    CountOrZero,
+    Depth,
+    Halvings,
+    Positive,
+    Rate,
+    Share,
+    Temperature,
+    Weight,
+    Within,
+)
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, Projector
 from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
-LOSSES = ("infonce", "decoupled", "cosine")
-SAMPLINGS = ("dag", "random")
-
 
 @dataclass
-class EnCoConfig:
+class EnCoConfig(Config):
     """Options of EnCo; the defaults are the paper's.
 
     Args:
@@ -58,36 +72,54 @@ class EnCoConfig:
         decay_epochs: epochs of linear decay to zero that follow.
     """
 
-    input_nc: int = 3
-    output_nc: int = 3
-    ngf: int = 64
-    ndf: int = 64
-    d_layers: int = 3
-    n_blocks: int = 9
-    n_down: int = 2
+    input_nc: Channels = 3
+    output_nc: Channels = 3
+    ngf: Channels = 64
+    ndf: Channels = 64
+    d_layers: Depth = 3
+    n_blocks: Annotated[int, Within(5, 256)] = 9  # two layers are within them
+    n_down: Halvings = 2
     antialias: bool = True
-    init_gain: float = 0.02
+    init_gain: Positive = 0.02
     scales: tuple[int, ...] = (1, 2, 4)
     shared_projector: bool = True
-    nce_dim: int = 256
-    num_patches: int = 256
-    temperature: float = 0.07
-    sampling: str = "dag"
-    oversample: float = 4.0
-    importance: float = 0.5
+    nce_dim: Channels = 256
+    num_patches: Count = 256
+    temperature: Temperature = 0.07
+    sampling: Literal["dag", "random"] = "dag"
+    oversample: Annotated[float, Within(1, 1e6)] = 4.0
+    importance: Share = 0.5
     fresh_random: bool = False
-    loss: str = "infonce"
-    gan: str = "lsgan"
-    lambda_gan: float = 1.0
-    lambda_nce: float = 2.0
-    lambda_idt: float = 10.0
-    lr_g: float = 5e-5
-    lr_d: float = 2e-4
-    lr_h: float = 5e-5
-    beta1: float = 0.5
-    beta2: float = 0.999
-    epochs: int = 100
-    decay_epochs: int = 100
+    loss: Literal["infonce", "decoupled", "cosine"] = "infonce"
+    gan: Adversary = "lsgan"
+    lambda_gan: Weight = 1.0
+    lambda_nce: Weight = 2.0
+    lambda_idt: Weight = 10.0
+    lr_g: Rate = 5e-5
+    lr_d: Rate = 2e-4
+    lr_h: Rate = 5e-5
+    beta1: Beta = 0.5
+    beta2: Beta = 0.999
+    epochs: Count = 100
+    decay_epochs: CountOrZero = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampling == "dag" and self.lambda_gan == 0:
+            raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
+        if self.loss == "cosine" and self.num_patches < 2:
+            raise ValueError(f"num_patches: the norms of 'cosine' need at least 2, got {self.num_patches}")
+        if self.lambda_idt > 0 and self.input_nc != self.output_nc:
+            raise ValueError(
+                f"lambda_idt: the identity term needs as many input as output channels, got {self.input_nc} and "
+                f"{self.output_nc}"
+            )
+        known = [2**i for i in range(self.n_down + 1)]
+        if not self.scales or list(self.scales) != [scale for scale in known if scale in self.scales]:
+            raise ValueError(f"scales: expected some of {', '.join(map(str, known))}, in order, got {self.scales}")
+
+    def least_size(self) -> int:
+        return max(ResnetGenerator.least_size(self.n_down), PatchDiscriminator.least_size(self.d_layers))
 
 
 def layer_pairs(n_blocks: int, antialias: bool = True, n_down: int = 2) -> dict[int, tuple[int, int]]:
@@ -115,16 +147,7 @@ class EnCo(Method):
 
     def __init__(self, config: EnCoConfig) -> None:
         super().__init__(config)
-        for name, value, choices in (("loss", config.loss, LOSSES), ("sampling", config.sampling, SAMPLINGS)):
-            if value not in choices:
-                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-        if config.n_blocks < 5:
-            raise ValueError(f"n_blocks: expected at least 5, for two layers within them, got {config.n_blocks}")
-        if config.sampling == "dag" and config.lambda_gan == 0:
-            raise ValueError("sampling: 'dag' needs a discriminator, so lambda_gan must not be 0")
         pairs = layer_pairs(config.n_blocks, config.antialias, config.n_down)
-        if not config.scales or list(config.scales) != [scale for scale in pairs if scale in config.scales]:
-            raise ValueError(f"scales: expected some of {', '.join(map(str, pairs))}, in order, got {config.scales}")
         self.encoder_layers = tuple(pairs[scale][0] for scale in config.scales)
         self.decoder_layers = tuple(pairs[scale][1] for scale in config.scales)
         self.G = ResnetGenerator(

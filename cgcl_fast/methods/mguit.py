@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
+from cgcl_fast.methods.options import (
+    Adversary,
+    Beta,
+    Blocks,
+    Channels,
+    Config,
+    Count,
+    CountOrZero,
+    Depth,
+    Names,
+    Positive,
+    Rate,
+    Rows,
+    Scale,
+    Temperature,
+    Weight,
+)
 from cgcl_fast.networks import (
     ContentDiscriminator,
     MGUITGenerator,
@@ -18,13 +35,10 @@ from cgcl_fast.networks import (
     init_weights,
 )
 from cgcl_fast.nn import GANLoss, class_map
-from cgcl_fast.nn.memory import LOSSES
-
-MEMORIES = ("class", "single")
 
 
 @dataclass
-class MGUITConfig:
+class MGUITConfig(Config):
     """Options of MGUIT; the defaults are the paper's (Sec. 4.1, with DRIT's weights), for images scaled to a
     short side of 360 pixels and cut to 360x360 (preprocess scale_shortside_and_crop, size 360), and batch size 1.
 
@@ -67,39 +81,49 @@ class MGUITConfig:
         decay_epochs: epochs of linear decay to zero that follow.
     """
 
-    input_nc: int = 3
-    ngf: int = 64
-    ndf: int = 64
-    n_blocks: int = 3
-    style_nc: int = 256
-    d_layers: int = 4
-    n_scales: int = 3
-    content_layers: int = 3
-    noise: float = 1.0
-    init_gain: float = 0.001
-    classes: tuple[str, ...] = ("car", "person", "sign")
-    items: tuple[int, ...] = (5, 3, 2)
-    background_items: int = 10
-    memory: str = "class"
-    memory_loss: str = "contrastive"
-    update: str = "paper"
-    temperature: float = 0.07
-    margin: float = 1.0
-    gan: str = "nonsaturating"
-    lambda_self: float = 10.0
-    lambda_cycle: float = 10.0
-    lambda_content: float = 1.0
-    lambda_gan: float = 1.0
-    lambda_kl: float = 0.01
-    lambda_latent: float = 10.0
-    lambda_key: float = 1.0
-    lambda_value: float = 0.5
-    lr: float = 1e-4
-    lr_content: float = 4e-5
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epochs: int = 30
-    decay_epochs: int = 30
+    input_nc: Channels = 3
+    ngf: Channels = 64
+    ndf: Channels = 64
+    n_blocks: Blocks = 3
+    style_nc: Channels = 256
+    d_layers: Depth = 4
+    n_scales: Depth = 3
+    content_layers: Depth = 3
+    noise: Scale = 1.0
+    init_gain: Positive = 0.001
+    classes: Names = ("car", "person", "sign")
+    items: tuple[Rows, ...] = (5, 3, 2)
+    background_items: Rows = 10
+    memory: Literal["class", "single"] = "class"
+    memory_loss: Literal["contrastive", "triplet"] = "contrastive"
+    update: Literal["paper", "published"] = "paper"
+    temperature: Temperature = 0.07
+    margin: Scale = 1.0
+    gan: Adversary = "nonsaturating"
+    lambda_self: Weight = 10.0
+    lambda_cycle: Weight = 10.0
+    lambda_content: Weight = 1.0
+    lambda_gan: Weight = 1.0
+    lambda_kl: Weight = 0.01
+    lambda_latent: Weight = 10.0
+    lambda_key: Weight = 1.0
+    lambda_value: Weight = 0.5
+    lr: Rate = 1e-4
+    lr_content: Rate = 4e-5
+    beta1: Beta = 0.9
+    beta2: Beta = 0.999
+    epochs: Count = 30
+    decay_epochs: CountOrZero = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.items) != len(self.classes):
+            raise ValueError(
+                f"items: expected a number for each of the {len(self.classes)} classes, got {len(self.items)}"
+            )
+
+    def least_size(self) -> int:
+        return max(8, MultiScaleDiscriminator.least_size(self.d_layers, self.n_scales))
 
 
 class MGUIT(Method):
@@ -133,15 +157,6 @@ class MGUIT(Method):
 
     def __init__(self, config: MGUITConfig) -> None:
         super().__init__(config)
-        for name, allowed in (("memory", MEMORIES), ("memory_loss", LOSSES)):
-            if getattr(config, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(config, name)!r}")
-        if not config.temperature > 0:
-            raise ValueError(f"temperature: expected a positive number, got {config.temperature:g}")
-        if len(config.items) != len(config.classes):
-            raise ValueError(
-                f"items: expected a number for each of the {len(config.classes)} classes, got {len(config.items)}"
-            )
         self.class_aware = config.memory == "class"
         self.G = MGUITGenerator(
             config.input_nc,

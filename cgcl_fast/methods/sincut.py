@@ -5,20 +5,35 @@ Translation", ECCV 2020, Sec. 4.3 and Appendix B).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgcl_fast.methods.base import Batch, Crops, DataNeeds, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.methods.base import Batch, Crops, DataNeeds, Method, OptimizerSpec, Phase, Shared, widths_of
+from cgcl_fast.methods.options import (
+    Adversary,
+    Beta,
+    Blocks,
+    Channels,
+    Config,
+    Count,
+    CountOrZero,
+    Layers,
+    Positive,
+    Rate,
+    Side,
+    Temperature,
+    Weight,
+    Within,
+)
 from cgcl_fast.networks import StyleGAN2Discriminator, StyleGAN2Generator, init_weights
 from cgcl_fast.nn import GANLoss, PatchNCE, Projector
 
-CROPS = ("paper", "published")
-
 
 @dataclass
-class SinCUTConfig:
+class SinCUTConfig(Config):
     """Options of SinCUT; the defaults are the paper's, and what it leaves open is as in the authors' code.
 
     Args:
@@ -54,47 +69,48 @@ class SinCUTConfig:
         decay_epochs: epochs of linear decay to zero that follow.
     """
 
-    input_nc: int = 3
-    ngf: int = 10
-    ndf: int = 8
-    n_blocks: int = 6
+    input_nc: Channels = 3
+    ngf: Channels = 10
+    ndf: Channels = 8
+    n_blocks: Blocks = 6
     minibatch_stddev: bool = True
-    crops: str = "paper"
-    num_crops: int = 16
-    crop_size: int | None = None
-    tile_size: int | None = None
-    least_width: int | None = None
-    most_width: int = 1024
-    nce_layers: tuple[int, ...] = (0, 2, 4)
-    nce_dim: int = 256
-    num_patches: int = 1
-    temperature: float = 0.07
-    init_gain: float = 0.02
-    gan: str = "nonsaturating"
-    lambda_nce: float = 4.0
-    lambda_idt: float = 1.0
-    lambda_r1: float = 1.0
-    lr: float = 2e-3
-    beta1: float = 0.0
-    beta2: float = 0.99
-    epochs: int = 8
-    decay_epochs: int = 8
+    crops: Literal["paper", "published"] = "paper"
+    num_crops: Annotated[int, Within(1, 4096)] = 16
+    crop_size: Annotated[int, Within(8, 4096)] | None = None
+    tile_size: Annotated[int, Within(8, 4096)] | None = None
+    least_width: Side | None = None
+    most_width: Side = 1024
+    nce_layers: Layers = (0, 2, 4)
+    nce_dim: Channels = 256
+    num_patches: Count = 1
+    temperature: Temperature = 0.07
+    init_gain: Positive = 0.02
+    gan: Adversary = "nonsaturating"
+    lambda_nce: Weight = 4.0
+    lambda_idt: Weight = 1.0
+    lambda_r1: Weight = 1.0
+    lr: Rate = 2e-3
+    beta1: Beta = 0.0
+    beta2: Beta = 0.99
+    epochs: Count = 8
+    decay_epochs: CountOrZero = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.nce_layers:
+            raise ValueError("nce_layers: expected at least one layer, got none")
+        crop, tile = sizes(self)
+        if crop % tile:
+            raise ValueError(f"tile_size: expected a divisor of crop_size {crop}, got {tile}")
+        if tile < 8 or tile & (tile - 1):
+            raise ValueError(f"tile_size: expected a power of two and at least 8, got {tile}")
 
 
 def sizes(config: SinCUTConfig) -> tuple[int, int]:
-    """Side of a crop and of a tile.
-
-    Raises:
-        ValueError: the tiles do not fill the crop, or ``crops`` is neither of the two.
-    """
-    if config.crops not in CROPS:
-        raise ValueError(f"crops: expected one of {', '.join(CROPS)}, got {config.crops!r}")
+    """Side of a crop and of a tile."""
     paper = config.crops == "paper"
     crop = config.crop_size or (128 if paper else 64)
-    tile = config.tile_size or (crop // 2 if paper else crop)
-    if crop % tile:
-        raise ValueError(f"tile_size: expected a divisor of crop_size {crop}, got {tile}")
-    return crop, tile
+    return crop, config.tile_size or (crop // 2 if paper else crop)
 
 
 def split_into_tiles(images: Tensor, size: int) -> Tensor:
@@ -123,12 +139,10 @@ class SinCUT(Method):
     def __init__(self, config: SinCUTConfig) -> None:
         super().__init__(config)
         self.crop_size, self.tile_size = sizes(config)
-        if not config.nce_layers:
-            raise ValueError("nce_layers: expected at least one layer, got none")
         self.layers = tuple(config.nce_layers)
         self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks)
         self.D = StyleGAN2Discriminator(config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev)
-        self.H = Projector(self.G.layer_channels(self.layers), config.nce_dim)
+        self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
         init_weights(self.H, "xavier", config.init_gain)
         self.gan = GANLoss(config.gan)
         self.nce = PatchNCE(config.num_patches, config.temperature, "batch")

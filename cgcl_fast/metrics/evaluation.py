@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgcl_fast.data import UnpairedDataset, to_tensor
 from cgcl_fast.metrics.colour_transfer import ColourStatistics, colour_statistics, colour_transfer
-from cgcl_fast.metrics.distances import DISTANCES
+from cgcl_fast.metrics.distances import DISTANCES, SSIM_WINDOW
 
 BEFORE, TRANSFER, AFTER = "before", "colour_transfer", "after"
 """What is compared with the truth: the source, the source in the target domain's colours, its translation."""
@@ -102,6 +102,9 @@ def evaluation_of(dataset: UnpairedDataset, scenes: int) -> Evaluation | None:
 
     Args:
         scenes: number of test scenes; fewer where there are fewer.
+
+    Raises:
+        ValueError: they are too small to be compared.
     """
     batch = dataset.sample_batch(scenes)
     targets = {name: name for name in dataset.domains if f"truth_{name}" in batch}
@@ -109,6 +112,12 @@ def evaluation_of(dataset: UnpairedDataset, scenes: int) -> Evaluation | None:
         targets["translated"] = dataset.domains[1]
     if not targets:
         return None
+    height, width = batch["A"].shape[-2:]
+    if min(height, width) < SSIM_WINDOW:
+        raise ValueError(
+            f"size: comparing with the truth needs images of at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels, got "
+            f"{width}x{height}; eval_images 0 does without"
+        )
     statistics = {column: colour_statistics(_training_images(dataset, domain)) for column, domain in targets.items()}
     return Evaluation(batch, statistics)
 

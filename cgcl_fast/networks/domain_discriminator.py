@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.halvings import check_halvings
+
 
 class DomainDiscriminator(nn.Module):
     """4x4 convolutions of stride 2 with LeakyReLU 0.2 and without norm, then two heads: D_src, a map of real or fake
@@ -38,12 +40,18 @@ class DomainDiscriminator(nn.Module):
         for name, value in self.config.items():
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_halvings("n_layers", n_layers)
         widths = [input_nc, *(ndf * 2**i for i in range(n_layers))]
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
         )
         self.src = nn.Conv2d(widths[-1], 1, 1)
         self.cls = nn.Conv2d(widths[-1], n_domains, map_size)
+
+    @staticmethod
+    def least_size(n_layers: int) -> int:
+        """The least side in pixels of an image."""
+        return 2**n_layers
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """D_src and D_cls.
@@ -57,7 +65,7 @@ class DomainDiscriminator(nn.Module):
         Raises:
             ValueError: ``x`` has another shape.
         """
-        channels, least = self.config["input_nc"], 2 ** len(self.convs)
+        channels, least = self.config["input_nc"], self.least_size(len(self.convs))
         if x.dim() != 4 or x.shape[1] != channels or min(x.shape[2:]) < least:
             raise ValueError(
                 f"x: expected (B, {channels}, H, W) with H and W at least {least} for {len(self.convs)} halvings, "

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from cgcl_fast._files import check_regular
+from cgcl_fast._weights import is_finite
 from cgcl_fast.networks.disentangled import DisentangledGenerator
 from cgcl_fast.networks.mguit import MGUITGenerator
 from cgcl_fast.networks.resnet import ResnetGenerator
 from cgcl_fast.networks.stylegan2 import StyleGAN2Generator
+
+T = TypeVar("T")
+
+MOST_PARAMETERS = 2_000
+"""Tensors of all the networks that a file describes. The largest method here has a tenth of it."""
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "ResnetGenerator": ResnetGenerator,
@@ -35,7 +46,24 @@ def generator_bytes(module: nn.Module) -> bytes:
     if GENERATORS.get(name) is not type(module):
         raise TypeError(f"module: expected one of {', '.join(GENERATORS)}, got {name}")
     metadata = {"network": name, "config": json.dumps(module.config)}
-    return safetensors.torch.save({k: v.cpu().contiguous() for k, v in module.state_dict().items()}, metadata)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    content = memoryview(safetensors.torch.save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)}))
+    # The library writes the metadata in another order each time; equal generators shall be equal files.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(bytes(content[8:end])), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join((len(header).to_bytes(8, "little"), header, content[end:]))
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of names, types, shapes and values of the tensors, and of all the metadata but the checksum itself: against
+    damage, as that of the zip files of ``torch.save``, not against forgery."""
+    described = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
+    others = {name: value for name, value in metadata.items() if name != "checksum"}
+    found = zlib.crc32(json.dumps([others, described], sort_keys=True).encode())
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 def save_generator(path: str | Path, module: nn.Module) -> None:
@@ -47,16 +75,27 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
     """Tensors and metadata of a safetensors file.
 
     Raises:
-        ValueError: it is not one, or is cut short; one line that names it.
-        OSError: it cannot be opened.
+        ValueError: it is not one, is cut short, or has other content than its checksum says; one line that names it.
+        OSError: it cannot be opened, or is no regular file.
+
+    Warns:
+        UserWarning: a generator from before there were checksums, in which damage goes unnoticed.
     """
+    check_regular(path)
     with open(path, "rb"):
-        pass  # a missing file is an OSError, not a broken one
+        pass  # a file that may not be read is an OSError, not a broken one
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({_line(error)})") from error
+    if "checksum" in metadata:
+        if metadata["checksum"] != _checksum(tensors, metadata):
+            raise ValueError(f"{path}: damaged (its content is not that of its checksum)")
+    elif "network" in metadata:
+        warnings.warn(f"{path}: has no checksum, so that damage to it would not be noticed", stacklevel=3)
+    return tensors, metadata
 
 
 def build_generator(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> nn.Module:
@@ -69,11 +108,33 @@ def build_generator(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     if kind is None:
         raise ValueError(f"network: expected one of {', '.join(GENERATORS)}, got {metadata.get('network')!r}")
     try:
-        with torch.device("meta"):
-            module = kind(**json.loads(metadata["config"]))
-    except (KeyError, TypeError, ValueError) as error:
+        module = build_empty(lambda: kind(**json.loads(metadata["config"])))
+    except Exception as error:  # it is someone's JSON: of other types, too deep, with numbers that nothing can hold
         raise ValueError(f"config: does not describe a {metadata['network']} ({_line(error)})") from error
     return fill(module, tensors)
+
+
+def build_empty(make: Callable[[], T]) -> T:
+    """What ``make`` builds, on the meta device: names and shapes, to be compared with what a file holds, at no cost.
+
+    Raises:
+        ValueError: it goes beyond ``MOST_PARAMETERS``; a file that asks for 10^8 blocks would have it built for days.
+    """
+    left, thread = MOST_PARAMETERS, threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if parameter is not None and threading.get_ident() == thread:
+            left -= 1
+            if left < 0:
+                raise ValueError(f"expected at most {MOST_PARAMETERS} tensors of weights, got more")
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            return make()
+    finally:
+        counting.remove()
 
 
 def load_generator(path: str | Path) -> nn.Module:
@@ -94,7 +155,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
     """Give a module built on the meta device these tensors, as float32, after checking names and shapes.
 
     Raises:
-        ValueError: a tensor is missing, left over, of another shape or not of floating point.
+        ValueError: a tensor is missing, left over, of another shape, not of floating point or not finite.
     """
     expected = module.state_dict()
     for problem, names in (
@@ -112,6 +173,9 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
                 f"got {tuple(tensor.shape)} of {tensor.dtype}"
             )
     own = {name: t.detach().to(torch.float32, copy=True).contiguous() for name, t in tensors.items()}
+    for name, tensor in own.items():
+        if not is_finite(tensor):
+            raise ValueError(f"{type(module).__name__}: {name}: expected finite numbers, got NaN or infinity")
     module.load_state_dict(own, assign=True)
     return module
 

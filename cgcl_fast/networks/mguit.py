@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import ClassMemory, conv_of, reflect_pad
@@ -251,10 +252,11 @@ class MultiScaleDiscriminator(nn.Module):
 
     def __init__(self, input_nc: int = 3, ndf: int = 64, n_layers: int = 4, n_scales: int = 3) -> None:
         super().__init__()
-        for name, value in (("ndf", ndf), ("n_layers", n_layers), ("n_scales", n_scales)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        self.least = 2 ** (n_layers + n_scales - 1)
+        for name, value in (("n_layers", n_layers), ("n_scales", n_scales)):
+            check_halvings(name, value)
+        if ndf < 1:
+            raise ValueError(f"ndf: expected at least 1, got {ndf}")
+        self.least = self.least_size(n_layers, n_scales)
         widths = [input_nc, *(ndf * min(2**i, 8) for i in range(n_layers))]
         self.scales = nn.ModuleList()
         for _ in range(n_scales):
@@ -262,6 +264,11 @@ class MultiScaleDiscriminator(nn.Module):
             for a, b in zip(widths, widths[1:], strict=False):
                 layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
             self.scales.append(nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1)))
+
+    @staticmethod
+    def least_size(n_layers: int, n_scales: int) -> int:
+        """The least side in pixels of an image."""
+        return 2 ** (n_layers + n_scales - 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Raw outputs of each scale, large for real.
@@ -299,6 +306,7 @@ class ContentDiscriminator(nn.Module):
 
     def __init__(self, channels: int = 256, n_layers: int = 3) -> None:
         super().__init__()
+        check_halvings("n_layers", n_layers)
         kernels = [(7, 2, 3)] * n_layers + [(4, 1, 2)]  # size, stride, padding
         layers: list[nn.Module] = []
         for size, stride, padding in kernels:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.nn import blur_down
 from cgcl_fast.ops import instance_norm
 
@@ -27,9 +28,10 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True) -> None:
         super().__init__()
-        for name, value in (("input_nc", input_nc), ("ndf", ndf), ("n_layers", n_layers)):
+        for name, value in (("input_nc", input_nc), ("ndf", ndf)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_halvings("n_layers", n_layers)
         self.config: dict[str, Any] = {
             "input_nc": input_nc,
             "ndf": ndf,
@@ -43,6 +45,12 @@ class PatchDiscriminator(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 4, stride=s, padding=1) for a, b, s in zip(widths, widths[1:], strides, strict=False)
         )
+
+    @staticmethod
+    def least_size(n_layers: int) -> int:
+        """The least side in pixels of an image of which something is left: the last two convolutions take one pixel
+        each."""
+        return 3 * 2**n_layers
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw outputs, large for real.

@@ -127,6 +127,11 @@ class ResnetGenerator(nn.Module):
         )
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
+    @staticmethod
+    def least_size(n_down: int) -> int:
+        """The least side in pixels of images in training: a reflection padding needs two at the residual blocks."""
+        return max(8, 2 ** (n_down + 1))
+
     def _layers(self) -> list[tuple[int, Layer]]:
         """(published number, layer) in order; a norm with its ReLU goes by the number of the ReLU."""
         layers: list[tuple[int, Layer]] = []

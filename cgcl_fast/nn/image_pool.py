@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast._weights import is_finite
+
 
 class ImagePool(nn.Module):
     """Keeps images; once full, gives back an older one in half of the cases and keeps the new one in its place.
@@ -53,4 +55,12 @@ class ImagePool(nn.Module):
         return {"images": list(self.images)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.images = list(state["images"])
+        images = list(state["images"])
+        if len(images) > self.size:
+            raise ValueError(f"images: expected at most {self.size}, got {len(images)}")
+        for image in images:
+            if not isinstance(image, Tensor) or image.dim() != 3 or image.shape != images[0].shape:
+                raise ValueError("images: expected tensors (C, H, W) of one size")
+            if not image.is_floating_point() or not is_finite(image):
+                raise ValueError("images: expected finite numbers of floating point")
+        self.images = images

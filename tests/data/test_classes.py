@@ -38,6 +38,14 @@ def test_unknown_classes_are_named_once_each(caplog):
     ]
 
 
+def test_a_file_of_endless_class_names_does_not_fill_the_log(caplog):
+    table = ClassTable(["car"])
+    with caplog.at_level(logging.WARNING):
+        assert all(table.find(f"{number}{'x' * 10_000}") is None for number in range(5000))
+    assert len(caplog.records) == 1001 and "more than 1000 other classes" in caplog.records[-1].getMessage()
+    assert max(len(record.getMessage()) for record in caplog.records) < 200
+
+
 @pytest.mark.parametrize("classes", [[], "car", [""], [1], ["car", "car"]])
 def test_wrong_classes(classes):
     with pytest.raises(ValueError, match="classes must"):

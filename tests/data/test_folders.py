@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgcl_fast.data import FolderDataset, Preprocess, build_loader, open_dataset
+from cgcl_fast.data import DataError, FolderDataset, Preprocess, build_loader, open_dataset
 from cgcl_fast.data import images as images_module
 from cgcl_fast.data.streets.__main__ import main as write_streets
 
@@ -321,3 +321,22 @@ def test_written_streets_are_read_with_their_boxes(tmp_path):
             np.testing.assert_allclose(one.boxes.numpy(), two.boxes.numpy(), atol=0.006)
     batch, expected = read.sample_batch(2), built_in.sample_batch(2)
     assert all(torch.equal(a, b) for a, b in zip(batch["A_classes"], expected["A_classes"], strict=True))
+
+
+@pytest.mark.parametrize("gone", ["deleted", "broken"])
+def test_data_that_vanish_are_one_error_and_not_a_line_a_file(root, caplog, gone):
+    data = open_dataset(root, size=16)
+    for path in (root / "trainB").iterdir():
+        path.unlink() if gone == "deleted" else path.write_bytes(b"no image")
+    reason = "No such file or directory" if gone == "deleted" else "not a JPEG"
+    with caplog.at_level(logging.WARNING), pytest.raises(DataError, match=f"none of the 4 image files in .*{reason}"):
+        data[0]
+    assert not caplog.records
+
+
+def test_a_truth_that_cannot_be_read_is_named(root, caplog):
+    fill(root / "truth", 3, 500)
+    (root / "truth" / "1.png").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        assert "truth" not in open_dataset(root, size=16).sample_batch(3)
+    assert caplog.text.count(f"skipped {root / 'truth' / '1.png'}: not a JPEG") == 1

@@ -23,7 +23,7 @@ from cgcl_fast.data import (
     to_tensor,
 )
 from cgcl_fast.data import images as images_module
-from cgcl_fast.data.images import read_stored
+from cgcl_fast.data.images import printable, read_stored
 
 LOSSLESS = ("png", "bmp", "tiff", "webp")
 
@@ -293,3 +293,50 @@ def test_find_images_looks_only_at_those_to_keep(tmp_path):
     found = find_images(tmp_path, keep=lambda path: path.stem in "013", limit=2)
     assert [path.stem for path in found] == ["0", "1"]
     assert [path.stem for path in find_images(tmp_path, keep=lambda path: path.stem in "13")] == ["1", "3"]
+
+
+def test_a_path_is_shown_on_one_line_without_what_terminals_obey():
+    """A line break in a file's name would begin a line of its own in a log; escape sequences change what is seen."""
+    name = "straße 写真/a\nerror: b\r\x1b[2J\x7f\x85\u2028\u202ec.png"
+    shown = printable(name)
+    assert shown == r"straße 写真/a\nerror: b\r\x1b[2J\x7f\x85\u2028\u202ec.png"
+    assert shown.isprintable() and len(shown.splitlines()) == 1
+    assert printable(b"a\xff.png") == r"a\udcff.png"
+    forged = UnreadableImageError("a\nerror: b.png", "broken")
+    assert str(forged) == r"cannot read image a\nerror: b.png: broken"
+
+
+def test_names_in_the_log_stay_on_their_line(tmp_path, caplog):
+    save(tmp_path / "good.png", pattern())
+    (tmp_path / "bad\nskipped good.png: forged.png").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        find_images(tmp_path)
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert r"bad\nskipped good.png: forged.png: not a JPEG" in caplog.text
+
+
+def test_folders_that_cannot_be_listed_are_named_and_counted(tmp_path, caplog, hide):
+    for name in ("a/1.png", "hidden/2.png", "z/also hidden/3.png", "z/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / name, pattern())
+    hide(tmp_path / "hidden")
+    hide(tmp_path / "z" / "also hidden")
+    with caplog.at_level(logging.WARNING):
+        found = find_images(tmp_path)
+    assert [path.name for path in found] == ["1.png", "4.png"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"skipped folder {tmp_path}/hidden: Permission denied",
+        f"skipped folder {tmp_path}/z/also hidden: Permission denied",
+        f"skipped 2 of the folders in {tmp_path}: unreadable",
+    ]
+    told = []
+    list_images(tmp_path, unreadable=lambda place, error: told.append((place.name, error.strerror)))
+    assert told == [("hidden", "Permission denied"), ("also hidden", "Permission denied")]
+
+
+def test_a_data_folder_that_cannot_be_listed_is_an_error(tmp_path, hide):
+    save(tmp_path / "a.png", pattern())
+    hide(tmp_path)
+    for look in (list_images, find_images):
+        with pytest.raises(ValueError, match=f"{tmp_path} cannot be read: Permission denied"):
+            look(tmp_path)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cgcl_fast.data import ResumableSampler, build_loader, open_dataset
+from cgcl_fast.data import DataError, ResumableSampler, build_loader, open_dataset
 from cgcl_fast.data.sampler import epoch_order
 
 
@@ -196,6 +196,37 @@ def test_images_of_different_sizes_make_no_batch(tmp_path):
         for number in range(4):
             Image.new("RGB", (12 + 4 * number, 12)).save(tmp_path / name / f"{number}.png")
     data = open_dataset(tmp_path, preprocess="none")
-    with pytest.raises(ValueError, match="images of one batch must have one size"):
-        next(iter(build_loader(data, batch_size=4)))
+    for workers in (0, 1):
+        loader = build_loader(data, batch_size=4, num_workers=workers)
+        with pytest.raises(DataError, match="^images of one batch must have one size"):
+            next(iter(loader))
+        loader.close()
     assert len(list(build_loader(data, batch_size=1))) == 4
+
+
+class Vanishing(torch.utils.data.Dataset):
+    """Items of which one cannot be made."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        if key[1] > self.last:
+            raise DataError("the data are gone")
+        return {"A": torch.tensor(key[1])}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_that_vanish_come_out_of_the_workers_as_what_they_are(workers):
+    """Of its own type, with its own message, and after the batches before it: the position is that of the last one."""
+    loader = build_loader(Vanishing(3), shuffle=False, num_workers=workers)
+    found = []
+    for _ in range(2):  # raised again when it is asked again
+        with pytest.raises(DataError, match="^the data are gone$"):
+            for batch in loader:
+                found.append(int(batch["A"]))
+        assert found == [0, 1, 2, 3] and (loader.epoch, loader.position) == (0, 4)
+    loader.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import NO_FILES, no_waiting
 
 from cgcl_fast.engine import CheckpointError, Checkpoints, files, read_checkpoint
 
@@ -116,6 +117,47 @@ def test_a_full_disk_leaves_the_earlier_checkpoints_and_no_rest(
     after_failure = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != "step_00000002.safetensors"}
     assert after_failure == before
     assert Checkpoints(tmp_path).newest()[0] == good
+
+
+@pytest.mark.parametrize("step", [-5, 4, 3.0, True, "3", None, [3]])
+def test_a_step_that_is_not_that_of_the_name_is_refused(step: object, tmp_path: Path) -> None:
+    good = [save(tmp_path, 2), save(tmp_path, 3)]
+    torch.save({"format": "cgcl_fast.checkpoint", "step": step}, good[1])
+    with pytest.raises(CheckpointError, match=r"step_00000003\.pt: step: expected 3, as its name says, got"):
+        read_checkpoint(good[1])
+    with pytest.warns(UserWarning, match=r"step_00000002\.pt is used instead"):
+        assert Checkpoints(tmp_path).newest()[0] == good[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "3", "{}", "[" * 10**5, '{"step": 2, "metric": "psnr"}', "\xff"),
+        *('{"step": "2", "metric": "psnr", "value": 1}', '{"step": -2, "metric": "psnr", "value": 1}'),
+        *('{"step": 2, "metric": "psnr", "value": "x"}', '{"step": 2, "metric": "psnr", "value": NaN}'),
+        '{"step": 2, "metric": "psnr", "value": 1%s}' % ("0" * 999),
+    ],
+)
+def test_a_note_of_the_best_that_cannot_be_read_is_said_and_costs_no_checkpoint(content: str, tmp_path: Path) -> None:
+    """Without the note the best checkpoint would be removed as an old one."""
+    for step in (1, 2, 3):
+        save(tmp_path, step, keep=2, metric=("psnr", 9.0 - step))
+    (tmp_path / "best.json").write_text(content, encoding="latin-1")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(CheckpointError, match=r"best\.json: does not say which checkpoint is the best \([^\n]*$"):
+        save(tmp_path, 4, keep=1, metric=("psnr", 5.0))
+    assert before < set(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    good = save(tmp_path, 2)
+    NO_FILES[kind](tmp_path / "step_00000003.pt")
+    with no_waiting(), pytest.warns(UserWarning, match=f"{kind}, not a regular file"):
+        assert Checkpoints(tmp_path).newest()[0] == good
+    NO_FILES[kind](tmp_path / "best.json")
+    with no_waiting(), pytest.raises(CheckpointError, match=rf"best\.json: .*{kind}, not a regular file"):
+        Checkpoints(tmp_path).best()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 from engine_checks import assert_same, last_state, log_of
-from toy_run import Plain, make_trainer
+from toy_run import Noise, Plain, make_trainer
 
 from cgcl_fast.data import build_loader, open_dataset
-from cgcl_fast.engine import CheckpointError, NonFiniteError, Options, Trainer, make_accelerator
+from cgcl_fast.data.sampler import epoch_order
+from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError, Options, Trainer, make_accelerator
 from cgcl_fast.engine.log import RunLog
 from cgcl_fast.methods.enco import EnCo, EnCoConfig
 
@@ -123,6 +124,64 @@ def test_a_log_that_cannot_be_written_ends_the_run_with_step_and_checkpoint(
     with pytest.raises(CheckpointError, match=r"^step 5: .*No space left on device; .*step_00000003\.pt$"):
         make_trainer(tmp_path, 10).fit()
     assert last_state(tmp_path)["step"] == 3
+
+
+def at_batch(number: int, batch_size: int, epoch: int) -> tuple[int, int]:
+    """The item that begins a batch of an epoch of the toy's run."""
+    return epoch, int(epoch_order(8, seed=3, epoch=epoch)[number * batch_size])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (1, 0), (1, 3)])
+def test_data_that_vanish_end_the_run_after_saving_its_last_step(
+    tmp_path: Path, whole: Path, workers: int, epoch: int, batch: int
+) -> None:
+    """When they are back, the run goes on as if nothing had happened, bit for bit."""
+    step = 4 * epoch + batch
+    trainer = make_trainer(tmp_path, 10, data=Noise(at_batch(batch, 2, epoch)), workers=workers)
+    with pytest.raises(LoaderError) as caught:
+        trainer.fit()
+    newest = tmp_path / "checkpoints" / f"step_{step:08d}.pt"
+    assert str(caught.value) == (
+        f"step {step}: the data have come to an end: the data are gone; the last good checkpoint is {newest}"
+    )
+    assert last_state(tmp_path)["step"] == step
+    with pytest.raises(LoaderError, match=f"step {step}: "):  # they are not back yet: nothing is lost
+        make_trainer(tmp_path, 10, data=Noise(at_batch(batch, 2, epoch)), workers=workers).fit(resume=True)
+    make_trainer(tmp_path, 10, workers=workers).fit(resume=True)
+    assert_same(last_state(tmp_path), last_state(whole))
+    assert log_of(tmp_path) == log_of(whole)
+
+
+def test_data_that_vanish_in_the_middle_of_an_accumulated_step_lose_no_part_of_it(tmp_path: Path) -> None:
+    make_trainer(tmp_path / "whole", 5, batch_size=1, accumulate=2).fit()
+    broken = make_trainer(tmp_path / "broken", 5, batch_size=1, accumulate=2, data=Noise(at_batch(5, 1, 0)))
+    with pytest.raises(LoaderError, match=r"step 2: .*step_00000002\.pt"):
+        broken.fit()
+    assert last_state(tmp_path / "broken")["loader"]["position"] == 4
+    make_trainer(tmp_path / "broken", 5, batch_size=1, accumulate=2).fit(resume=True)
+    assert_same(last_state(tmp_path / "broken"), last_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError, MemoryError])
+def test_whatever_a_loader_raises_the_last_step_is_saved(tmp_path: Path, error: type[Exception]) -> None:
+    with pytest.raises(LoaderError, match=r"step 1: the data have come to an end: the data are gone; .*00001\.pt"):
+        make_trainer(tmp_path, 10, data=Noise(at_batch(1, 2, 0), error)).fit()
+    assert last_state(tmp_path)["step"] == 1
+
+
+def test_data_and_disk_that_vanish_together_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tmp_path, 10, data=Noise(at_batch(2, 2, 0)))
+    save = trainer.checkpoints.save
+
+    def unmounted(*arguments: object, step: int, **more: object) -> Path:
+        if step:
+            raise CheckpointError("checkpoints: could not be written (Input/output error)")
+        return save(*arguments, step=step, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer.checkpoints, "save", unmounted)
+    with pytest.raises(LoaderError, match="step 2: .*the data are gone; checkpoints: could not be written"):
+        trainer.fit()
 
 
 def test_resume_without_a_checkpoint_and_with_a_foreign_one(tmp_path: Path) -> None:

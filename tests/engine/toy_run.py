@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from cgcl_fast.data import build_loader
+from cgcl_fast.data import DataError, build_loader
 from cgcl_fast.data.unpaired import collate
 from cgcl_fast.engine import Options, Trainer, linear_decay, make_accelerator
 from cgcl_fast.methods import OptimizerSpec, Phase
@@ -97,13 +97,20 @@ class Plain(Toy):
 
 
 class Noise(Dataset):
-    """Items are a function of (epoch, index), as if each epoch had its own augmentation."""
+    """Items are a function of (epoch, index), as if each epoch had its own augmentation. ``gone``: one that is not
+    there, and the error that is in its place."""
+
+    def __init__(self, gone: tuple[int, int] | None = None, error: type[Exception] = DataError) -> None:
+        self.gone = gone
+        self.error = error
 
     def __len__(self) -> int:
         return 8
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
+        if self.gone == (epoch, index):
+            raise self.error("the data are gone")
         image = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(epoch * 1000 + index)) * 2 - 1
         return {"A": image[0], "B": image[1], "A_paths": f"{epoch}/{index}", "B_paths": f"{epoch}/{index}"}
 
@@ -116,6 +123,8 @@ def make_trainer(
     batch_size: int = 2,
     accumulate: int = 1,
     kind: type[Toy] = Toy,
+    data: Noise | None = None,
+    workers: int = 0,
     **more: Any,
 ) -> Trainer:
     torch.manual_seed(5)
@@ -123,7 +132,9 @@ def make_trainer(
     accelerator = make_accelerator(device="cpu", accumulate=accumulate)
     rank, world = accelerator.process_index, accelerator.num_processes
     random.seed(7 + rank), np.random.seed(7), torch.manual_seed(7 + rank)
-    loader = build_loader(Noise(), batch_size=batch_size, seed=3, rank=rank, replicas=world)
+    loader = build_loader(
+        data or Noise(), batch_size=batch_size, seed=3, num_workers=workers, rank=rank, replicas=world
+    )
     options = Options(steps=steps, save_every=3, log_every=1, accumulate=accumulate)
     return Trainer(
         method,

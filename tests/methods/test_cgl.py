@@ -323,8 +323,8 @@ def test_samples_and_translation() -> None:
         ({"object_size": 18}, "object_size: expected a multiple of 4, at least 16 for 3 d_layers, got 18"),
         ({"object_size": 16, "d_layers": 5}, "at least 32 for 5 d_layers, got 16"),
         ({"domains": ("dry",)}, "domains: expected two or more different names, got dry"),
-        ({"domains": ("dry", "dry")}, "domains: expected two or more different names"),
-        ({"gp_upper": 0.5}, "expected 0 <= lower <= upper"),
+        ({"domains": ("dry", "dry")}, "domains: expected different names"),
+        ({"gp_upper": 0.5}, "gp_lower: expected at most gp_upper 0.5"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -342,8 +342,8 @@ def test_translate_keeps_any_size(size: tuple[int, int]) -> None:
         ({"sampling": "dag", "lambda_gan": 0.0}, "needs a discriminator"),
         ({"negatives": "none"}, "negatives: expected"),
         ({"nce_layers": ()}, "nce_layers: expected at least one"),
-        ({"nce_layers": (0, 40)}, "feature_layers: expected numbers from 0 to 28"),
-        ({"gan": "hinge"}, "kind: expected 'lsgan'"),
+        ({"nce_layers": (0, 40)}, "nce_layers: expected numbers from 0 to 28"),
+        ({"gan": "hinge"}, "gan: expected 'lsgan'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -178,10 +178,11 @@ def test_learning_rates_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampling": "grid"}, "sampling: expected one of dag, random, got 'grid'"),
+        ({"sampling": "grid"}, "sampling: expected 'dag' or 'random', got 'grid'"),
         ({"sampling": "dag", "lambda_gan": 0.0}, "needs a discriminator"),
-        ({"loss": "l2"}, "loss: expected one of infonce, decoupled, cosine, got 'l2'"),
-        ({"n_blocks": 4}, "n_blocks: expected at least 5"),
+        ({"loss": "l2"}, "loss: expected 'infonce', 'decoupled' or 'cosine', got 'l2'"),
+        ({"loss": "cosine", "num_patches": 1}, "num_patches: the norms of 'cosine' need at least 2, got 1"),
+        ({"n_blocks": 4}, "n_blocks: expected an integer from 5 to 256, got 4"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cgcl_fast import train, translate
+from cgcl_fast._generator import read_generator
 from cgcl_fast.data.streets.__main__ import main as write_streets
 from cgcl_fast.engine import Trainer
 from cgcl_fast.methods import METHODS
@@ -65,6 +66,12 @@ def test_killed_and_resumed_gives_the_same_weights(
     assert train.main(["--resume", "--output", str(tmp_path / "killed")]) == 0
     assert_same(last_state(tmp_path / "killed"), last_state(tmp_path / "whole"), method)
     assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+
+    of_run, alone = (
+        read_generator(max((tmp_path / "killed" / "checkpoints").glob(f"step_*{suffix}"))).state_dict()
+        for suffix in (".pt", ".safetensors")
+    )
+    assert_same(of_run, alone, method)
 
     photograph = tmp_path / "photograph.png"
     Image.new("RGB", (41, 38), (200, 120, 40)).save(photograph)

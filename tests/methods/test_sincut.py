@@ -234,12 +234,12 @@ def test_tiles_give_the_whole(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crops": "grid"}, "crops: expected one of paper, published, got 'grid'"),
+        ({"crops": "grid"}, "crops: expected 'paper' or 'published', got 'grid'"),
         ({"tile_size": 12}, "tile_size: expected a divisor of crop_size 16, got 12"),
-        ({"crop_size": 40}, "size: expected a power of two and at least 8, got 20"),
+        ({"crop_size": 40}, "tile_size: expected a power of two and at least 8, got 20"),
         ({"nce_layers": ()}, "nce_layers: expected at least one"),
-        ({"nce_layers": (0, 40)}, "feature_layers: expected numbers from 0 to 6"),
-        ({"gan": "hinge"}, "kind: expected 'lsgan'"),
+        ({"nce_layers": (0, 40)}, "nce_layers: expected numbers from 0 to 6"),
+        ({"gan": "hinge"}, "gan: expected 'lsgan'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -345,7 +345,7 @@ def disagreement(
 
     limits = torch.finfo(eager.dtype)
     unavoidable = worst(torch.where(other.isfinite(), other - truth, 0)) + limits.eps * worst(truth) + EPS * terms
-    allowed = 2 * worst(eager.double() - truth) + 8 * unavoidable + 64 * limits.smallest_normal * limits.eps
+    allowed = 2 * worst(eager.double() - truth) + 8 * unavoidable + 1024 * limits.smallest_normal * limits.eps
     error = worst(fast.double() - truth)
     row = int((error - allowed).argmax())
     if error.flatten()[row] > allowed.flatten()[row]:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cgcl_fast._files import check_regular
+
+MOST_BYTES = 16 * 2**20
+"""Of a file about one image. What is read from it takes up to some thirty times as much memory."""
+
+_MOST_DIGITS = 100  # of an integer; converting takes time quadratic in their number, and Python refuses thousands
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +105,34 @@ def corners_of(x: Any, y: Any, width: Any, height: Any) -> tuple[Any, Any, Any, 
     return x, y, x + width, y + height
 
 
-def bytes_of(path: Path) -> bytes:
+def corners_around(points: Iterable[Any]) -> tuple[float, ...]:
+    """Corners of the box that the points (x, y) of a polygon span; () if there are none or they are not all finite."""
+    left = top = math.inf
+    right = bottom = -math.inf
+    try:
+        for x, y in points:  # one by one: there may be millions
+            x, y = float(x), float(y)
+            if not (math.isfinite(x) and math.isfinite(y)):
+                return ()
+            left, right = x if x < left else left, x if x > right else right
+            top, bottom = y if y < top else top, y if y > bottom else bottom
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    return (left, top, right, bottom) if left <= right else ()
+
+
+def bytes_of(path: Path, most: int | None = MOST_BYTES) -> bytes:
     """Content of a file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no file; opening a pipe would wait for ever.
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it has more than ``most`` bytes.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("not a regular file")
-    return path.read_bytes()
+    check_regular(path)
+    with open(path, "rb") as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise ValueError(f"it is larger than {most / 2**20:g} MiB")
+        return file.read()
 
 
 def text_of(data: bytes) -> str:
@@ -120,12 +146,20 @@ def text_of(data: bytes) -> str:
 
 
 def json_of(data: bytes) -> Any:
-    """Content of a JSON file. NaN and infinities, which are no JSON but occur, are read.
+    """Content of a JSON file. NaN and infinities, which are no JSON but occur, are read; so are integers that are too
+    long for a number that means anything, as what they come to in floating point.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or is nested too deeply.
     """
-    return json.loads(text_of(data))
+    try:
+        return json.loads(text_of(data), parse_int=_integer)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def text(value: Any) -> str:

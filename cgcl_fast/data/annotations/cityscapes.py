@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgcl_fast.data.annotations.annotation import Annotation, annotation, corners_of, dicts, text
+from cgcl_fast.data.annotations.annotation import Annotation, annotation, corners_around, corners_of, dicts, text
 
 THINGS = frozenset(
     (
@@ -40,9 +40,5 @@ def _corners(entry: dict[str, Any]) -> tuple[Any, ...]:
     box = flat.get("modal") if isinstance(flat, dict) else entry.get("bbox")
     if isinstance(box, list) and len(box) == 4:
         return corners_of(*box)
-    try:
-        points = [(float(x), float(y)) for x, y in entry["polygon"]]
-        xs, ys = zip(*points, strict=True)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return ()
-    return min(xs), min(ys), max(xs), max(ys)
+    polygon = entry.get("polygon")
+    return corners_around(polygon) if isinstance(polygon, list) else ()

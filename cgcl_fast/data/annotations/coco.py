@@ -17,7 +17,7 @@ def is_coco(content: Any) -> bool:
 def parse_coco(content: dict[str, Any]) -> dict[str, Annotation]:
     """The boxes of each image by its file name (with the folders that stand before it)."""
     names = {_id(category.get("id")): text(category.get("name")) for category in dicts(content.get("categories"))}
-    rows: dict[Any, list[tuple[str, Any]]] = {}
+    rows: dict[str | None, list[tuple[str, Any]]] = {}
     for entry in dicts(content.get("annotations")):
         if entry.get("iscrowd") in (1, True):
             continue
@@ -34,6 +34,6 @@ def parse_coco(content: dict[str, Any]) -> dict[str, Annotation]:
     return found
 
 
-def _id(value: Any) -> Any:
-    """Ids are numbers, but some programs write them as text."""
-    return str(value)
+def _id(value: Any) -> str | None:
+    """Ids are numbers, but some programs write them as text; anything else is no id."""
+    return str(value) if isinstance(value, (int, float, str)) else None

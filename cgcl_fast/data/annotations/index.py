@@ -18,14 +18,14 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cgcl_fast.data.annotations.annotation import EMPTY, Annotation, bytes_of, text_of
 from cgcl_fast.data.annotations.reading import SUFFIXES, image_key, read_file, read_set
 from cgcl_fast.data.annotations.text_files import guess, read_names
-from cgcl_fast.data.images import printable
+from cgcl_fast.data.images import entries_of, is_folder, printable, reason_of, walk
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class AnnotationIndex:
         self.folder = folder
         self._root = root
         self._words = tuple(words)
-        self._excluded = {path.resolve() for path in excluded}
+        self._excluded = {os.path.realpath(path) for path in excluded}
         self._candidates: dict[str, list[_Candidate]] = {image_key(path.name): [] for path in images}
         self._known: dict[Path, Annotation] = {}
         self._said: set[Path] = set()
@@ -133,7 +133,7 @@ class AnnotationIndex:
         try:
             found = read_file(path, self._format, self._names)
         except Exception as error:  # damaged files make parsers raise nearly anything, RecursionError included
-            self._say(path, f"{_reason(error)}: its image counts as without boxes")
+            self._say(path, f"{reason_of(error)}: its image counts as without boxes")
             return EMPTY
         if found is None:
             if not quiet:
@@ -181,14 +181,14 @@ class AnnotationIndex:
     def _scan(self) -> None:
         sets: list[tuple[Path, tuple[str, ...]]] = []
         for order, (place, deep) in enumerate(self._places()):
-            for file, parts in _files(place, deep=deep, skip=self._is_other):
+            for file, parts in self._annotation_files(place, deep):
                 key = image_key(file.name)
                 if key in self._candidates:
                     rank = 10 * SUFFIXES.index(file.suffix.lower()) + ("_gtBbox" in file.name)
                     self._candidates[key].append(_Candidate(parts, 1000 * rank + order, file=file))
                 elif file.suffix.lower() == ".json":
                     sets.append((file, parts))
-        unique = {file.resolve(): (file, parts) for file, parts in sets}
+        unique = {os.path.realpath(file): (file, parts) for file, parts in sets}
         if len(unique) > _SET_FILES:
             logger.info("%s: %d JSON files belong to no image", printable(self.folder), len(unique))
             return
@@ -200,7 +200,7 @@ class AnnotationIndex:
         try:
             found = read_set(file)
         except Exception as error:
-            self._say(file, f"{_reason(error)}: the images that it is about count as without boxes")
+            self._say(file, f"{reason_of(error)}: the images that it is about count as without boxes")
             return
         for name, known in (found or {}).items():
             key = image_key(name)
@@ -230,20 +230,43 @@ class AnnotationIndex:
         for above, below in zip(way[1:], way, strict=False):
             rest = self.folder.relative_to(above).parts
             yield above, False
-            for sibling in sorted(above.iterdir()):
+            for sibling in self._folders(above):
                 name = sibling.name.lower().removeprefix(below.name.lower()).lstrip("_- ")
                 if not name.startswith(FOLDER_NAMES) or sibling == below or self._is_other(sibling.name):
                     continue
-                if not sibling.is_dir() or sibling.resolve() in self._excluded:
+                if os.path.realpath(sibling) in self._excluded:
                     continue
                 mirrored = [sibling.joinpath(*parts) for parts in (rest[1:], rest) if parts]
-                own = next((place for place in mirrored if place.is_dir()), None)
+                own = next((place for place in mirrored if os.path.isdir(place)), None)
                 if own is not None:
                     yield own, True
                     yield sibling, False
-                    yield from ((folder, False) for folder in sorted(sibling.iterdir()) if folder.is_dir())
+                    yield from ((folder, False) for folder in self._folders(sibling) if not self._is_other(folder.name))
                 else:
                     yield sibling, True
+
+    def _folders(self, place: Path) -> list[Path]:
+        try:
+            return [place / entry.name for entry in entries_of(place) if is_folder(entry)]
+        except OSError as error:
+            self._say_hidden(place, error)
+            return []
+
+    def _annotation_files(self, place: Path, deep: bool) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """Files that may be annotations, each with the folders between ``place`` and it."""
+
+        def enter(name: str) -> bool:
+            return deep and not self._is_other(name)
+
+        try:
+            for here, names in walk(place, self._say_hidden, enter=enter):
+                parts = here.relative_to(place).parts
+                yield from ((here / name, parts) for name in names if name.lower().endswith(SUFFIXES))
+        except ValueError as error:  # an OSError, of the place itself
+            self._say_hidden(place, error.__cause__ or error)
+
+    def _say_hidden(self, place: Path, error: BaseException) -> None:
+        self._say(place, f"{reason_of(error)}: the annotations in this folder are not found")
 
     def _is_other(self, *names: str) -> bool:
         """Whether the names of a file and its folders say that it is about images of another split or domain."""
@@ -256,22 +279,6 @@ def _up(folder: Path, root: Path) -> list[Path]:
     """The folder and those above it, up to the root."""
     above = [folder, *folder.parents]
     return above[: above.index(root) + 1] if root in above else [folder]
-
-
-def _files(place: Path, *, deep: bool, skip: Callable[..., bool]) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Files that may be annotations, each with the folders between ``place`` and it."""
-    seen = set()
-    for here, folders, names in os.walk(place, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:  # a link back to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        parts = Path(here).relative_to(place).parts
-        folders[:] = sorted(name for name in folders if deep and not name.startswith(".") and not skip(name))
-        for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield Path(here, name), parts
 
 
 def _plain(parts: Sequence[str]) -> tuple[str, ...]:
@@ -300,10 +307,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).splitlines()
-    return lines[0] if lines and lines[0] and not isinstance(error, RecursionError) else type(error).__name__

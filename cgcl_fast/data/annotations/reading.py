@@ -58,7 +58,7 @@ def read_set(path: Path) -> dict[str, Annotation] | None:
     Raises:
         OSError, ValueError: it cannot be read.
     """
-    content = json_of(bytes_of(path))
+    content = json_of(bytes_of(path, None))  # those of large data sets have more than a GiB
     for form in SET_FORMATS.values():
         if form.recognise(content):
             found: dict[str, Annotation] = form.parse(content)

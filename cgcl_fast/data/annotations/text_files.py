@@ -13,17 +13,21 @@ and counted.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
+from cgcl_fast._yaml import read_yaml
+from cgcl_fast.data.annotations.annotation import Annotation, annotation, bytes_of, corners_around, text_of
+from cgcl_fast.data.images import IMAGE_SUFFIXES, printable
 
-from cgcl_fast.data.annotations.annotation import Annotation, annotation, bytes_of, text_of
-from cgcl_fast.data.images import IMAGE_SUFFIXES
+logger = logging.getLogger(__name__)
 
 NAME_FILES = ("classes.txt", "obj.names", "classes.names", "data.names", "_classes.txt", "_darknet.labels")
 """Files with the name of a YOLO class on each line."""
+
+_MOST_OF_NAMES = 2**20  # bytes of a file of names
 
 _IGNORED = ("dontcare", "ignore")  # KITTI's regions that were not looked at
 
@@ -92,7 +96,7 @@ def _yolo_corners(values: Sequence[str]) -> tuple[float, ...]:
         x, y, width, height = numbers[:4]
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
     if len(numbers) >= 6 and len(numbers) % 2 == 0:
-        return min(numbers[0::2]), min(numbers[1::2]), max(numbers[0::2]), max(numbers[1::2])
+        return corners_around(zip(numbers[0::2], numbers[1::2], strict=True))
     return ()
 
 
@@ -108,7 +112,7 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
     """Names of the YOLO classes by number, from the first of the folders that has some.
 
     They are in a ``data.yaml`` (any YAML file with ``names``: a list, or numbers to names), or in one of
-    ``NAME_FILES``, a name on each line.
+    ``NAME_FILES``, a name on each line. A YAML file that cannot be read is named in the log.
     """
     for folder in folders:
         for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
@@ -117,7 +121,7 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
                 return names
         for path in [folder / name for name in NAME_FILES]:
             try:
-                lines = [line.strip() for line in text_of(bytes_of(path)).splitlines()]
+                lines = [line.strip() for line in text_of(bytes_of(path, _MOST_OF_NAMES)).splitlines()]
             except (OSError, ValueError):
                 continue
             if any(lines):
@@ -127,12 +131,16 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
 
 def _yaml_names(path: Path) -> dict[int, str]:
     try:
-        content = yaml.safe_load(text_of(bytes_of(path)))
-        names = content.get("names") if isinstance(content, dict) else None
-        if isinstance(names, str):  # "names: [a, b]" in quotes, or one name
-            names = [name for name in re.split(r"[\s,\[\]'\"]+", names) if name]
-        if isinstance(names, list):
-            names = dict(enumerate(names))
+        content = read_yaml(path, text_of)
+    except (OSError, ValueError) as error:
+        logger.warning("no names of classes: %s", printable(" ".join(str(error).split())))
+        return {}
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, str):  # "names: [a, b]" in quotes, or one name
+        names = [name for name in re.split(r"[\s,\[\]'\"]+", names) if name]
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    try:
         return {int(number): str(name) for number, name in names.items()} if isinstance(names, dict) else {}
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+    except (ValueError, TypeError, OverflowError):  # the key is no number
         return {}

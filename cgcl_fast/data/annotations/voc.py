@@ -3,50 +3,102 @@
     <object><name>car</name><bndbox><xmin>10</xmin><ymin>20</ymin><xmax>50</xmax><ymax>60</ymax></bndbox></object>
 
 Corners are taken as they are, in pixels from 0. The ``<filename>`` inside is not looked at: it often has another
-suffix than the image. Nothing outside the file is read: a file that declares entities of its own is refused.
+suffix than the image. Nothing outside the file is read, no more of it is kept than the boxes, and a file with
+declarations of its own is refused: entities and default attributes make many times its size of it.
 """
 
 from __future__ import annotations
 
-from xml.etree.ElementTree import Element, TreeBuilder
+from collections.abc import Sequence
 from xml.parsers import expat
 
 from cgcl_fast.data.annotations.annotation import Annotation, annotation
+
+DEEPEST = 100
+"""Elements inside each other; a box has five."""
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_SIZE: dict[tuple[str, ...], str] = {("size", side): side for side in ("width", "height")}
+_OBJECT: dict[tuple[str, ...], str] = {("object", "name"): "name"} | {("object", "bndbox", s): s for s in _SIDES}
 
 
 def parse_voc(data: bytes) -> Annotation:
     """The boxes of a file.
 
     Raises:
-        ValueError: it is no XML, declares entities, or is XML of something else.
+        ValueError: it is no XML, has declarations of its own, is nested too deeply, or is XML of something else.
     """
-    root = _tree(data)
-    if root.tag.lower() != "annotation":
-        raise ValueError(f"its outermost element is <{root.tag[:40]}>, not <annotation>")
-    rows = []
-    for entry in root.iterfind("object"):
-        box = entry.find("bndbox")  # a child: the parts of an object have boxes and names of their own
-        corners = [None if box is None else box.findtext(side) for side in ("xmin", "ymin", "xmax", "ymax")]
-        rows.append(((entry.findtext("name") or "").strip(), corners))
-    return annotation(rows, size=(root.findtext("size/width"), root.findtext("size/height")))
-
-
-def _tree(data: bytes) -> Element:
-    builder = TreeBuilder()
+    reader = _Reader()
     parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.EntityDeclHandler = _refuse
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler = reader.doctype
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.characters
     try:
         parser.Parse(_readable(data), True)
-        return builder.close()
-    except (expat.ExpatError, AssertionError) as error:
+    except (expat.ExpatError, LookupError) as error:  # the latter: an encoding that Python does not know
         raise ValueError(f"no XML: {error}") from error
+    return annotation(reader.rows, size=(reader.size.get("width"), reader.size.get("height")))
 
 
-def _refuse(*declaration: object) -> None:
-    raise ValueError("it declares entities")
+class _Reader:
+    """Takes the boxes from the elements as they come; a tree of all of them would be far larger than the file.
+
+    Attributes:
+        rows: class and corners of each object.
+        size: of the image, where it is said.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, Sequence[str | None]]] = []
+        self.size: dict[str, str] = {}
+        self._inside: list[str] = []  # the elements that are open
+        self._object: dict[str, str] = {}
+        self._boxes = 0  # of the object
+        self._text: list[str] | None = None  # of the element that was opened last, if it is wanted
+
+    def doctype(self, name: str, system: str | None, public: str | None, declarations: int) -> None:
+        if declarations:
+            raise ValueError("its DOCTYPE has declarations, which could make it fill the memory")
+
+    def start(self, tag: str, attributes: object) -> None:
+        self._keep_text()
+        if not self._inside and tag.lower() != "annotation":
+            raise ValueError(f"its outermost element is <{tag[:40]}>, not <annotation>")
+        if len(self._inside) == DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} elements inside each other")
+        self._inside.append(tag)
+        place = tuple(self._inside[1:])
+        if place == ("object",):
+            self._object, self._boxes = {}, 0
+        elif place == ("object", "bndbox"):  # a child: the parts of an object have boxes and names of their own
+            self._boxes += 1
+        elif place in _SIZE or place == ("object", "name") or (place in _OBJECT and self._boxes == 1):
+            self._text = []
+
+    def characters(self, text: str) -> None:
+        if self._text is not None:
+            self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        self._keep_text()
+        self._inside.pop()
+        if len(self._inside) == 1 and tag == "object":
+            found = self._object
+            corners = [found.get(side) for side in _SIDES] if self._boxes else ()
+            self.rows.append((found.get("name", "").strip(), corners))
+
+    def _keep_text(self) -> None:
+        """Of an element that is there several times the first counts, and of its text what stands before others."""
+        if self._text is None:
+            return
+        text, self._text = "".join(self._text), None
+        place = tuple(self._inside[1:])
+        if place in _SIZE:
+            self.size.setdefault(_SIZE[place], text)
+        else:
+            self._object.setdefault(_OBJECT[place], text)
 
 
 def _readable(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from cgcl_fast.data.images import printable
 from cgcl_fast.data.streets import DOMAINS, MAX_SIZE, MIN_SIZE, render, scene_boxes
 from cgcl_fast.data.streets.dataset import StreetsDataset
 
@@ -28,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
         )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
-    print(f"{written} images in {options.output}")
+    print(f"{written} images in {printable(options.output)}")
     return 0
 
 

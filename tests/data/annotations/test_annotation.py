@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cgcl_fast.data.annotations.annotation import annotation, corners_of, json_of, text_of
+from cgcl_fast.data.annotations.annotation import annotation, corners_around, corners_of, json_of, text_of
 
 
 def test_boxes_that_are_none_are_counted_and_left_out():
@@ -49,3 +49,28 @@ def test_json_with_numbers_that_are_none():
     assert np.isnan(json_of(b'{"a": NaN}')["a"])
     with pytest.raises(ValueError):
         json_of(b'{"a": ')
+
+
+def test_json_that_is_nested_deeply():
+    for depth in (10_000, 1_000_000):
+        for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+            with pytest.raises(ValueError, match="it is nested too deeply"):
+                json_of(opening * depth + b"1" + closing * depth)
+
+
+def test_integers_without_end_are_read_as_numbers_that_are_none():
+    """Python refuses integers of thousands of digits, and takes minutes for millions where it does not."""
+    found = json_of(b'{"a": 12, "b": -12, "c": %s, "d": -%s, "e": 1e400}' % (b"9" * 10**6, b"9" * 10**6))
+    assert found == {"a": 12, "b": -12, "c": np.inf, "d": -np.inf, "e": np.inf}
+    assert annotation([("car", (1, 2, 3, found["c"]))]).broken == 1
+
+
+def test_corners_around_a_polygon():
+    assert corners_around([[3, 9], ["1", 2.5], (2, 4)]) == (1, 2.5, 3, 9)
+    nan, inf = float("nan"), float("inf")
+    for points in ([], [[]], [[1]], [[1, 2, 3]], [[1, "x"]], [None], [1], [[10**400, 1]], [[1, 2], [inf, 3], [4, 5]]):
+        assert corners_around(points) == ()
+    for place in range(3):  # wherever it stands
+        points = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+        points[place][0] = nan
+        assert corners_around(points) == ()

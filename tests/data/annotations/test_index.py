@@ -240,3 +240,53 @@ def test_every_box_of_a_large_set_is_kept(tmp_path):
     index = index_of(tmp_path)
     boxes = np.stack([index[tmp_path / f"{stem}.png"].boxes for stem in stems])
     assert boxes.shape == (50, 1, 4) and (boxes == [10, 2, 19, 20]).all()
+
+
+def test_annotations_that_would_take_all_memory_are_one_line_each_and_end_nothing(tmp_path, caplog):
+    hostile = {
+        "deep.json": "[" * 1_000_000 + "]" * 1_000_000,
+        "digits.json": '{"boxes": [{"class": "car", "box": [1, 2, 3, %s]}]}' % ("9" * 100_000),
+        "default.xml": '<!DOCTYPE annotation [<!ATTLIST a x CDATA "y">]><annotation><a/></annotation>',
+        "nested.xml": "<annotation>" + "<a>" * 10_000 + "</a>" * 10_000 + "</annotation>",
+    }
+    for domain in "AB":
+        image(tmp_path / f"train{domain}" / "good.png")
+        write(tmp_path / f"train{domain}" / "good.xml", voc("car"))
+    for name, content in hostile.items():
+        image(tmp_path / "trainA" / f"{name.partition('.')[0]}.png")
+        write(tmp_path / "trainA" / name, content)
+    write(tmp_path / "trainA" / "of_all.json", hostile["deep.json"])
+    with caplog.at_level(logging.WARNING):
+        assert names(tmp_path) == {"A": [(), (), (), ("car",), ()], "B": [("car",)]}
+    said = [record.getMessage() for record in caplog.records]
+    for name, reason in (
+        ("deep.json", "it is nested too deeply: its image counts as without boxes"),
+        ("digits.json", "1 of 1 boxes are no boxes"),
+        ("default.xml", "its DOCTYPE has declarations"),
+        ("nested.xml", "more than 100 elements inside each other"),
+        ("of_all.json", "it is nested too deeply: the images that it is about"),
+    ):
+        assert len([line for line in said if f"/{name}: " in line and reason in line]) == 1, name
+    assert all(len(line.splitlines()) == 1 for line in said)
+
+
+def test_folders_of_annotations_that_cannot_be_listed_are_named(tmp_path, caplog, hide):
+    for domain in "AB":
+        image(tmp_path / f"train{domain}" / "0.png")
+        write(tmp_path / "labels" / f"train{domain}" / "0.xml", voc("car"))
+        write(tmp_path / f"annotations{domain}" / "0.xml", voc("car"))
+    hide(tmp_path / "labels" / "trainA")
+    hide(tmp_path / "annotationsA")
+    with caplog.at_level(logging.WARNING):
+        assert names(tmp_path) == {"A": [()], "B": [("car",)]}
+    for folder in ("labels/trainA", "annotationsA"):
+        assert f"{folder}: Permission denied: the annotations in this folder are not found" in caplog.text
+
+
+def test_links_that_lead_in_a_circle_end_nothing(tmp_path):
+    for domain in "AB":
+        image(tmp_path / f"train{domain}" / "0.png")
+        write(tmp_path / f"train{domain}" / "0.xml", voc("car"))
+    for name in ("all.json", "labels", "trainA/labels"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    assert names(tmp_path) == {"A": [("car",)], "B": [("car",)]}

@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 
-from cgcl_fast.data.annotations.annotation import EMPTY
+from cgcl_fast.data.annotations.annotation import EMPTY, MOST_BYTES
 from cgcl_fast.data.annotations.reading import image_key, read_file, read_set
 
 
@@ -72,8 +72,39 @@ def test_empty_files(tmp_path):
 
 def test_pipes_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(ValueError, match="not a regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read_file(tmp_path / "a.txt", "yolo", {})
+
+
+@pytest.mark.parametrize("suffix", ["json", "xml", "txt"])
+def test_files_that_are_too_large_for_one_image_are_not_read(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.touch()
+    os.truncate(path, 100 * MOST_BYTES)  # takes nothing on the disk
+    with pytest.raises(ValueError, match="it is larger than 16 MiB"):
+        read_file(path, "yolo", {})
+
+
+@pytest.mark.parametrize(
+    ("content", "boxes", "broken"),
+    [
+        ('{"boxes": [{"class": "car", "box": [1, 2, 3, 1e400]}, {"class": "car", "box": [1, 2, 3, 4]}]}', 1, 1),
+        ('{"boxes": [{"class": "car", "box": [1, 2, 3, %s]}, {"box": [1, 2, 3, 4]}]}' % ("7" * 100_000), 1, 1),
+        ('{"boxes": [], "size": [%s, 1e400]}' % ("7" * 100_000), 0, 0),
+        ('{"imgWidth": 9, "objects": [{"label": "car", "polygon": [' + "[1,2]," * 200_000 + "[3,4]]}]}", 1, 0),
+        ('{"imgWidth": 9, "objects": [{"label": "car", "polygon": [[1, 2], [NaN, 3], [4, 5]]}]}', 0, 1),
+        (
+            '{"images": [{"id": [[[]]], "file_name": "a"}], "annotations": [{"image_id": {}, "bbox": [1, 2, 3, 4]}]}',
+            1,
+            0,
+        ),
+    ],
+)
+def test_numbers_without_bounds(tmp_path, content, boxes, broken):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    found = read_file(path, None, {})
+    assert (len(found.names), found.broken, found.size) == (boxes, broken, None)
 
 
 KEYS = (

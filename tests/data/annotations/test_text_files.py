@@ -86,12 +86,35 @@ def test_names(tmp_path, name, content):
     assert read_names([tmp_path / "nowhere", tmp_path]) == {0: "car", 1: "bus"}
 
 
-def test_broken_names(tmp_path):
+def test_broken_names(tmp_path, caplog):
     (tmp_path / "a.yaml").write_text("names: [car")
     (tmp_path / "b.yaml").write_text("- 1\n")
     (tmp_path / "c.yaml").write_text("!!python/object/apply:os.system [touch /tmp/never]\n")
     (tmp_path / "d.yaml").write_text("names: {x: car}\n")
+    (tmp_path / "e.yaml").write_text("names: {.inf: car}\n")
+    (tmp_path / "f.yaml").write_text("names: " + "[" * 100_000)
     (tmp_path / "classes.txt").write_bytes(b"")
     assert read_names([tmp_path]) == {}
+    said = [record.getMessage() for record in caplog.records]
+    assert [name for name in "abcdef" for line in said if f"/{name}.yaml: cannot be read" in line] == ["a", "c", "f"]
+    assert not any("\n" in line for line in said)
     (tmp_path / "classes.txt").write_bytes("motorrad\ngrün\n".encode("latin-1"))
     assert read_names([tmp_path]) == {0: "motorrad", 1: "grün"}
+
+
+def test_names_of_a_few_bytes_that_would_take_all_memory_are_left_out(tmp_path, caplog):
+    lines = [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
+    (tmp_path / "data.yaml").write_text("a: &a [x, x]\n" + "\n".join(lines) + "\nnames: [*i, *i]\n")
+    assert read_names([tmp_path]) == {}
+    assert "data.yaml: cannot be read (aliases and tags are not read, line 2)" in caplog.text
+
+
+def test_a_polygon_with_a_point_that_is_none_has_no_box():
+    """Wherever it stands: what is least of numbers and NaN depends on their order."""
+    found = parse_yolo("0 nan 1 2 3 4 5\n0 2 3 nan 1 4 5\n0 2 3 4 1e400 4 5\n0 2 3 4 5 1 1\n", {})
+    assert found.broken == 3 and found.boxes.tolist() == [[1, 1, 4, 5]]
+
+
+def test_a_file_of_names_without_end_is_not_read(tmp_path):
+    (tmp_path / "classes.txt").write_text("x\n" * 2**20)
+    assert read_names([tmp_path]) == {}

@@ -1,0 +1,122 @@
+"""Whether what a checkpoint holds fits what it is to be loaded into: asked of all of it before any of it is loaded.
+
+Each function raises a ValueError (or what hostile content makes of a comparison: TypeError, KeyError, ...) and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgcl_fast._weights import is_finite
+
+_NEEDED = ("lr", "betas", "eps", "weight_decay")
+"""What every version of Adam reads of a group of parameters; others it fills in."""
+
+
+def check_tensor(name: str, found: Any, like: Tensor) -> None:
+    """``found`` has the shape and type of ``like``, and is finite."""
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(found).__name__}")
+    if found.shape != like.shape or found.dtype != like.dtype:
+        raise ValueError(
+            f"{name}: expected {tuple(like.shape)} of {like.dtype}, got {tuple(found.shape)} of {found.dtype}"
+        )
+    if found.is_floating_point() and not is_finite(found):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+
+
+def check_module(found: Any, module: nn.Module) -> None:
+    """``found`` is a state dict of ``module``."""
+    own = module.state_dict()
+    _check_names("weights", found, own)
+    for name, like in own.items():
+        if isinstance(like, Tensor):
+            check_tensor(f"weights {name}", found[name], like)
+    for name, part in module.named_modules():  # what a module keeps beside its tensors, it checks itself
+        extra = f"{name}._extra_state"
+        if extra in own:
+            try:
+                copy.deepcopy(part).set_extra_state(found[extra])
+            except Exception as error:
+                raise ValueError(f"{extra}: {error}") from error
+
+
+def check_adam(name: str, found: Any, optimizer: Any, *, complete: bool) -> None:
+    """``found`` is a state dict of ``optimizer``, an Adam.
+
+    Args:
+        name: for messages.
+        complete: every parameter must have an entry, if only an empty one, as ``full_state`` writes them.
+    """
+    own = optimizer.state_dict()
+    _check_names(name, found, own)
+    groups, states = found["param_groups"], found["state"]
+    _check_named(f"{name}: state", states)
+    if not isinstance(groups, list) or len(groups) != len(own["param_groups"]):
+        raise ValueError(f"{name}: expected {len(own['param_groups'])} groups of parameters")
+    for group, like in zip(groups, own["param_groups"], strict=True):
+        _check_named(name, group)
+        for key in ("params", *_NEEDED, *(key for key in like if key in group)):
+            if key not in group:
+                raise ValueError(f"{name}: lacks {key}")
+            if key == "lr":  # set anew in each step
+                continue
+            if type(group[key]) is not type(like[key]) or group[key] != like[key]:
+                raise ValueError(f"{name}: {key}: expected {like[key]}, got {str(group[key])[:50]}")
+        if not isinstance(group["lr"], (int, float)) or not math.isfinite(group["lr"]):
+            raise ValueError(f"{name}: lr: expected a number, got {str(group['lr'])[:50]}")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    unknown = [key for key in states if type(key) is not int or not 0 <= key < len(parameters)]
+    if unknown:
+        raise ValueError(f"{name}: has a state of {str(unknown[0])[:50]}, which is no parameter")
+    for index, parameter in enumerate(parameters):
+        if complete and index not in states:
+            raise ValueError(f"{name}: lacks the state of parameter {index}")
+        state = states.get(index, {})
+        _check_named(f"{name}, parameter {index}", state)
+        if state:
+            _check_adam_parameter(f"{name}, parameter {index}", state, parameter)
+
+
+def _check_adam_parameter(name: str, found: Any, parameter: Tensor) -> None:
+    _check_names(name, found, {"step": None, "exp_avg": None, "exp_avg_sq": None})
+    check_tensor(f"{name}: step", found["step"], torch.zeros(()))
+    for moment in ("exp_avg", "exp_avg_sq"):
+        check_tensor(f"{name}: {moment}", found[moment], parameter)
+    if found["step"] < 1 or bool((found["exp_avg_sq"] < 0).any()):
+        raise ValueError(f"{name}: expected positive steps and squares")
+
+
+def full_state(optimizer: Any) -> dict[str, Any]:
+    """State dict of an optimiser with an entry for each parameter, empty for those that had no gradient yet, so that
+    a state that got lost is not taken for one of them."""
+    state = optimizer.state_dict()
+    count = sum(len(group["params"]) for group in state["param_groups"])
+    return {**state, "state": {index: state["state"].get(index, {}) for index in range(count)}}
+
+
+def check_numbers(name: str, found: Any, like: Mapping[str, float]) -> None:
+    """``found`` has the names of ``like``, each for a finite number of its type."""
+    _check_names(name, found, like)
+    for key, number in like.items():
+        if type(found[key]) is not type(number) or not math.isfinite(found[key]):
+            raise ValueError(f"{name} {key}: expected a {type(number).__name__}, got {str(found[key])[:50]}")
+
+
+def _check_named(name: str, found: Any) -> None:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{name}: expected named values, got {type(found).__name__}")
+
+
+def _check_names(name: str, found: Any, like: Mapping[str, Any]) -> None:
+    _check_named(name, found)
+    for problem, names in (("lacks", like.keys() - found.keys()), ("has the unknown", found.keys() - like.keys())):
+        if names:
+            raise ValueError(f"{name}: {problem} {sorted(map(str, names))[0][:100]}")

@@ -1,0 +1,139 @@
+"""What options may be: a field's type says its range, and one check asks all fields of an options class for theirs.
+
+    @dataclass
+    class CUTConfig(Config):
+        lambda_x: Weight = 1.0        # CUTConfig(lambda_x=-1) is a ValueError, "lambda_x: expected a number from 0 ..."
+
+The ranges keep out what cannot work; the greatest numbers are far above what makes sense, but neither overflow nor take
+all memory by themselves.
+"""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass, fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Within:
+    """A range of numbers.
+
+    Args:
+        low, high: its ends.
+        without: the end that does not belong to it, if there is one.
+    """
+
+    low: float
+    high: float
+    without: float | None = None
+
+    def __contains__(self, value: Any) -> bool:
+        return self.low <= value <= self.high and value != self.without  # NaN is in no range
+
+    def __str__(self) -> str:
+        low, high = (f"{end:g}" if isinstance(end, float) else f"{end}" for end in (self.low, self.high))
+        if self.without == self.low:
+            return f"above {low} and at most {high}"
+        return f"from {low} to {'below ' if self.without == self.high else ''}{high}"
+
+
+class Distinct:
+    """Names that are not empty, none of them twice."""
+
+    def __contains__(self, value: Any) -> bool:
+        return all(value) and len(set(value)) == len(value)
+
+    def __str__(self) -> str:
+        return "different names"
+
+
+Count = Annotated[int, Within(1, 10**9)]
+CountOrZero = Annotated[int, Within(0, 10**9)]
+"""Of which 0 has a meaning."""
+Side = Annotated[int, Within(1, 8192)]
+"""In pixels."""
+Channels = Annotated[int, Within(1, 4096)]
+Rows = Annotated[int, Within(1, 2**20)]
+"""That are kept in memory."""
+Depth = Annotated[int, Within(1, 16)]
+"""Of networks that halve the size in each layer."""
+Halvings = Annotated[int, Within(1, 2)]
+Blocks = Annotated[int, Within(0, 256)]
+Layers = tuple[Annotated[int, Within(0, 4096)], ...]
+Names = Annotated[tuple[str, ...], Distinct()]
+
+Weight = Annotated[float, Within(0, 1e30)]
+"""Of a loss; 0 leaves it out. What is far too much is noticed when the loss is no longer finite."""
+Rate = Annotated[float, Within(0, 1e30)]
+"""Of learning; 0 leaves a network as it is."""
+Scale = Annotated[float, Within(0, 1e6)]
+Positive = Annotated[float, Within(0, 1e6, without=0)]
+Temperature = Annotated[float, Within(1e-6, 1e6)]
+Share = Annotated[float, Within(0, 1)]
+Adversary = Literal["lsgan", "nonsaturating", "wgan"]
+Beta = Annotated[float, Within(0, 1, without=1)]
+"""Of Adam."""
+
+
+class Config:
+    """Base of the methods' options: refuses values out of range."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def least_size(self) -> int:
+        """The least side in pixels that the images of a step may have."""
+        return 1
+
+
+def check(options: Any) -> None:
+    """Ask all fields of a dataclass for what their types allow: numbers in their ranges, never NaN; names among those
+    known. A list will do for a tuple, and an integer for a float.
+
+    Raises:
+        ValueError: one line with the field, what was expected and what came.
+    """
+    types = get_type_hints(type(options), include_extras=True)
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if not _fits(value, types[field.name]):
+            shown = repr(value)
+            shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+            raise ValueError(f"{field.name}: expected {_expected(types[field.name])}, got {shown}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _fits(value, arguments[0]) and value in arguments[1]
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is Literal:
+        return any(value == each and type(value) is type(each) for each in arguments)
+    if origin is tuple:
+        return isinstance(value, (tuple, list)) and all(_fits(each, arguments[0]) for each in value)
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _expected(kind: Any, many: bool = False) -> str:
+    """A type in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        rule = str(arguments[1])
+        return rule if arguments[0] not in (int, float) else f"{_expected(arguments[0], many)} {rule}"
+    if origin in (Union, UnionType):
+        return " or ".join(_expected(each, many) for each in arguments)
+    if origin is Literal:
+        return ", ".join(map(repr, arguments[:-1])) + " or " * (len(arguments) > 1) + repr(arguments[-1])
+    if origin is tuple:
+        return _expected(arguments[0], many=True)
+    if kind is NoneType:
+        return "none"
+    one, several = {int: ("an integer", "integers"), float: ("a number", "numbers")}.get(kind, (kind.__name__,) * 2)
+    return several if many else one
