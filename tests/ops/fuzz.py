@@ -492,6 +492,11 @@ def nce_extra(draw: Draw, name: str, *shapes: tuple[int, int, int]) -> Tensor:
     return extra if all(B * P > 0 for B, P, _ in shapes) else extra.detach()
 
 
+def bounded(temperature: float, product: float) -> float:
+    """A temperature by which products overflow float32, or are no larger than float64 can still tell weights of."""
+    return max(temperature, product * 1e-12) if product / temperature < LARGEST else temperature
+
+
 def nce_terms(arguments: dict[str, Any], queries: list[Tensor], keys: list[Tensor]) -> dict[str, float]:
     extra = arguments.get("extra_negatives", [])
     # A kernel divides vectors by the temperature before it multiplies with the upstream gradient: they fit float32.
@@ -509,6 +514,7 @@ def nce_terms(arguments: dict[str, Any], queries: list[Tensor], keys: list[Tenso
         max((math.prod(q.shape[:2]) for q in queries), default=0),
     )
     size = {"query": negatives, "key": largest["query"] * count**0.5, "extra_negatives": largest["query"] * count**0.5}
+    arguments["temperature"] = bounded(arguments["temperature"], largest["query"] * negatives)
     terms = {name: size[name] / arguments["temperature"] / (least[name] + 1e-7) for name in size}
     return {
         **terms,
@@ -619,7 +625,9 @@ def memory_contrast(draw: Draw, seed: int) -> Case:
     if found := classes(draw, [(B, H, W)], N):
         arguments |= {"pixel_class": found[0][0], "item_class": found[1]}
     arguments["features"] = without_near_ties(features, arguments["items"].detach(), *(found or (None, None)))
-    tau, count = arguments["temperature"], B * H * W
+    product = lengths(arguments["features"], 1)[1] * lengths(arguments["items"], 1)[1]
+    tau = arguments["temperature"] = bounded(arguments["temperature"], product)
+    count = B * H * W
     terms = {
         "result": float(count if arguments["reduction"] == "sum" else 1),
         "features": most(arguments["items"]) / tau,
