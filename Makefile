@@ -1,5 +1,6 @@
 # make demo    install into .venv and train CGCL on the built-in street scenes, on the CPU
 # make test    install into .venv with the test extras and run everything that CI runs
+# make fuzz    search for faults with calls and examples drawn at random, the ops' for MINUTES=10
 # make gpu     build, test, sanitize and time on a GPU, with what a PyTorch image has; DRY_RUN=1 needs no GPU
 # make bench   time the ops and a training step beside eager PyTorch and torch.compile
 # make cost    time a training step of every method, in one run, and measure its peak memory
@@ -10,8 +11,9 @@ BIN = $(VENV)/bin
 BUILD_NEEDS = "setuptools>=77" "torch>=2.11" ninja "pybind11>=2.13" numpy
 NATIVE = setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 DEMO = runs/demo
+MINUTES = 10
 
-.PHONY: demo test lint pytest gpu bench cost bench-smoke sanitize wheel-test clean
+.PHONY: demo test lint pytest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
@@ -29,6 +31,12 @@ lint: $(VENV)/.tested
 # A process for each core, each with one thread: OpenMP's threads wait for each other, and long where cores are taken.
 pytest: $(VENV)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
+
+# What pytest draws from fixed seeds, from others each time: ten times hypothesis' examples, and calls of the ops until
+# the time is up, natively and in Triton's interpreter at once. Each failure says how to have it again.
+fuzz: $(VENV)/.tested
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q -m hypothesis --hypothesis-profile=fuzz -n auto --maxprocesses 8; \
+	    status=$$?; OMP_NUM_THREADS=1 $(BIN)/python tests/ops/fuzz.py --minutes $(MINUTES) && exit $$status
 
 # The benchmarks run once each, without timing: they show that they work.
 bench-smoke: $(VENV)/.tested

@@ -2,6 +2,9 @@
 
 It becomes PyTorch's default device before the tests are collected, since some of their tensors are made then.
 Generators stay on the CPU: what is drawn from one goes through the helpers of tests/ops/op_checks.py.
+
+Every run draws the same numbers: each test begins with the same seeds, and hypothesis takes its examples from the test
+alone. `--hypothesis-profile=fuzz`, of `make fuzz`, draws others each time, and ten times as many.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +29,38 @@ if device := os.environ.get("CGCL_FAST_TEST_DEVICE"):
 
 if importlib.util.find_spec("hypothesis") is None:  # an image with PyTorch and little else
     sys.path.insert(0, str(HERE / "without_hypothesis"))
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)
+settings.register_profile("fuzz", max_examples=1000, database=None, deadline=None, print_blob=True)
+settings.load_profile("ci")
+
+try:
+    from hypothesis.internal.conjecture import providers
+except ImportError:  # the stand-in, or another version
+    pass
+else:
+    # It also draws numbers that it reads in the package's modules, of those that happen to be imported: which ones
+    # depends on the tests that the process has run before.
+    if hasattr(providers, "is_local_module_file"):
+        providers.is_local_module_file = lambda path: False
+
+
+def seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    seed()  # for the fixtures of a module, which its first test makes
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    seed()  # and for the test, whether or not it is the first
 
 
 @pytest.fixture

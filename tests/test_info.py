@@ -98,7 +98,7 @@ def shown_from(package: Path, **environment: str) -> str:
         env={**os.environ, "PYTHONPATH": str(package.parent), "CGCL_FAST_LIBRARY": "", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert result.returncode == 0, result.stderr
     assert str(package) in result.stdout

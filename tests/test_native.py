@@ -33,7 +33,7 @@ def run(*arguments: str, expect: int = 0, cwd: Path = ROOT, **environment: str) 
         env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert result.returncode == expect, result.stderr
     return result

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -64,7 +63,7 @@ def start(*arguments: object, variables: dict[str, str] | None = None, **more: o
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
     """Until the loss log has come to ``step``."""
-    log, deadline = folder / "log.jsonl", time.monotonic() + 120
+    log, deadline = folder / "log.jsonl", time.monotonic() + 600
     while not (log.exists() and log.read_bytes().count(b"generator/loss") >= step):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
@@ -116,8 +115,8 @@ def test_a_run_leaves_config_log_grids_and_checkpoints(finished: Path) -> None:
     assert best["metric"] == "psnr/after" and (finished / "checkpoints" / f"step_{best['step']:08d}.pt").exists()
 
 
-def test_killed_at_a_random_step_and_resumed_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
-    step = random.randint(1, 10)
+def test_killed_between_checkpoints_and_resumed_gives_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    step = 5  # far from the last, which a busy machine may come to before the signal does
     process = start("cut", *TINY, "--steps", 12, "--save-every", 4, "--log-every", 1, "--output", tmp_path)
     wait_for_step(process, tmp_path, step)
     process.send_signal(signal.SIGKILL)

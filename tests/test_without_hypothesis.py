@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 drawn = []
+settings.register_profile("ci", max_examples=3)
+settings.load_profile("ci")
 
 @pytest.mark.parametrize("sign", [1, -1])
-@settings(deadline=None, max_examples=7)
+@settings(deadline=None, max_examples=settings.default.max_examples * 7 // 100)
 @given(st.tuples(st.integers(3, 5), st.booleans()), st.data())
 def test_draws(sign, pair, data):
     drawn.append(pair)

@@ -65,7 +65,7 @@ class _View(NamedTuple):
 
 def round_to_multiple(length: float, multiple: int) -> int:
     """The multiple nearest to a length (halves up), at least one of it."""
-    return max(1, int(length / multiple + 0.5)) * multiple
+    return max(1, int((2 * length + multiple) // (2 * multiple))) * multiple
 
 
 class Preprocess:
@@ -203,11 +203,12 @@ class Preprocess:
         return view.crop(top, left, window, window).resize(self.size, self.size)
 
     def _whole(self, view: _View) -> _View:
-        width, height = view.image.size
-        scale = self.load_size / width if self.mode == "scale_width" else 1.0
-        return view.resize(
-            round_to_multiple(height * scale, self.multiple), round_to_multiple(width * scale, self.multiple)
-        )
+        columns, rows = view.image.size
+        height: float = rows
+        if self.mode == "scale_width":
+            # Not times the quotient of the widths: 11 * (30 / 11) is less than 30, and its multiple of 4 is another.
+            columns, height = self.load_size, rows * self.load_size / columns
+        return view.resize(round_to_multiple(height, self.multiple), round_to_multiple(columns, self.multiple))
 
 
 def _offset(room: int, rng: random.Random | None) -> int:

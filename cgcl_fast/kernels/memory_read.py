@@ -185,7 +185,7 @@ def backward(
     N, Cv = values.shape
     keys = keys.contiguous()
     dcontent = empty_map(content, C) if need_content else content.new_empty((0, C, H, W))
-    if content.numel() == 0:
+    if rnorm.numel() == 0:  # no pixels; without channels the values have a gradient all the same
         dkeys = content.new_zeros((N if need_keys else 0, C), dtype=torch.float32)
         return dcontent, dkeys, content.new_zeros((N if need_values else 0, Cv), dtype=torch.float32)
     dkeys = content.new_empty((N if need_keys else 0, C), dtype=torch.float32)

@@ -519,7 +519,7 @@ def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[st
         "WHOLE": whole,
         # A block of owner rows stays in registers; in float32, which tf32x3 splits in two, only one of few channels.
         "HELD": whole and (narrow or block_c <= block_k),
-        "EVEN": all(c % block_c == 0 for c in channels),
+        "EVEN": all(c > 0 and c % block_c == 0 for c in channels),
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
         "BLOCK_C": block_c,

@@ -284,16 +284,15 @@ def _for_each(op: str, name: str, given: Tensor | Sequence[Tensor] | None, count
 
 
 def _groups(layers: list[_Layer]) -> list[list[_Layer]]:
-    """Neighbouring layers of one dtype on one device, at most as many as a launch takes."""
+    """Neighbouring layers of one dtype, device and kind of negatives, at most as many as a launch takes."""
+
+    def kind(layer: _Layer) -> tuple[Any, ...]:
+        # A layer of few keys has no offsets where the others have num_negatives of them.
+        return layer.query.dtype, layer.query.device, layer.extra is None, layer.offsets is None
+
     groups: list[list[_Layer]] = []
     for layer in layers:
-        like = groups[-1][-1].query if groups else None
-        if (
-            like is not None
-            and like.dtype == layer.query.dtype
-            and like.device == layer.query.device
-            and len(groups[-1]) < MOST_LAYERS
-        ):
+        if groups and kind(layer) == kind(groups[-1][-1]) and len(groups[-1]) < MOST_LAYERS:
             groups[-1].append(layer)
         else:
             groups.append([layer])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_checks import examples
 from PIL import Image
 
 from cgcl_fast.data import StreetsDataset, build_loader, find_domains, open_dataset
@@ -23,7 +24,7 @@ from cgcl_fast.data.streets.drawing import draw
 from cgcl_fast.data.streets.raster import ASPHALT, HEADLIGHT, INSTANCE, LIGHT, SURFACE, TAILLIGHT, WINDOW, WINDOW_EARLY
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     seed=st.integers(-(2**60), 2**60),
     domain=st.sampled_from(DOMAINS),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_checks import examples
 from PIL import Image
 
 from cgcl_fast.data import PREPROCESS, Preprocess
@@ -19,7 +22,7 @@ def picture(width, height, seed=0):
     return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(
     width=st.integers(1, 150),
     height=st.integers(1, 150),
@@ -43,6 +46,16 @@ def test_any_image_comes_out_in_a_size_the_network_takes(width, height, size, ex
         assert abs(rows - height * (size + extra) / width) <= max(multiple, 1)
     else:
         assert abs(rows - height) <= multiple and abs(columns - width) <= multiple
+
+
+@pytest.mark.parametrize("load_size", [30, 34, 59, 70])
+def test_scale_width_gives_every_width_the_same_multiple(load_size):
+    """Also 11, for which load_size / 11 * 11 is a little less than 30, half-way between 28 and 32."""
+    transform = Preprocess("scale_width", size=4, load_size=load_size, train=False)
+    for width in range(1, 120):
+        rows, columns = transform(picture(width, 1)).shape[1:]
+        exact = Fraction(load_size, width) / 4 + Fraction(1, 2)
+        assert (rows, columns) == (max(1, math.floor(exact)) * 4, round_to_multiple(load_size, 4))
 
 
 @pytest.mark.parametrize(("length", "expected"), [(1, 4), (5, 4), (6, 8), (7, 8), (256, 256), (30, 32), (25.9, 24)])
@@ -157,7 +170,7 @@ def marked(width, height, box):
     return Image.fromarray(values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     mode=st.sampled_from(PREPROCESS),
     width=st.integers(40, 120),

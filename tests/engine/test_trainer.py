@@ -31,7 +31,7 @@ def run_toy(*arguments: object, launch: Sequence[str] = ()) -> subprocess.Comple
     root = str(SCRIPT.parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launch, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def assert_close_weights(left: dict, right: dict) -> None:

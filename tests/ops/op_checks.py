@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 import cgcl_fast
@@ -115,7 +116,11 @@ def native(op: str) -> bool:
 
 
 def examples(count: int) -> int:
-    """How many examples hypothesis draws: fewer where Triton interprets, or compiles for each shape."""
+    """How many examples hypothesis draws: fewer where Triton interprets, or compiles for each shape.
+
+    `count` is for the usual profile, of 100 examples where a test asks for no other number; see tests/conftest.py.
+    """
+    count = count * settings.default.max_examples // 100
     return max(count // 8, 5) if INTERPRET else count if DEVICE.type == "cpu" else count // 3
 
 

@@ -100,7 +100,7 @@ def test_gradient_and_residual_may_lie_in_another_layout(layout, residual_layout
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(1, 70), st.integers(1, 40), st.integers(1, 40)),
     channels_last=st.booleans(),

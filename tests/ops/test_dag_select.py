@@ -44,7 +44,7 @@ def published(score: Tensor, size: tuple[int, int], candidates: Tensor, patches:
     return torch.stack(rows) if rows else candidates.new_empty(0, patches)
 
 
-@settings(deadline=None, max_examples=examples(80))
+@settings(max_examples=examples(80))
 @given(
     st.integers(0, 3),
     st.tuples(*[st.integers(1, 9)] * 2),

@@ -57,7 +57,7 @@ def scattered_by_hand(grad: Tensor, ids: Tensor, shape: torch.Size) -> Tensor:
     return out
 
 
-@settings(deadline=None, max_examples=examples(80))
+@settings(max_examples=examples(80))
 @given(
     st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12)),
     st.integers(0, 150),

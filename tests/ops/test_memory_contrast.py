@@ -65,7 +65,7 @@ def scalar_contrast(features, items, temperature, pixel_class=None, item_class=N
     return losses, count
 
 
-@settings(deadline=None, max_examples=examples(40))
+@settings(max_examples=examples(40))
 @given(
     st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(1, 7), st.integers(1, 9)),
     st.integers(1, 13),

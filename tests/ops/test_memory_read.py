@@ -60,7 +60,7 @@ def scalar_read(content, keys, values, pixel_class=None, item_class=None):
     return out
 
 
-@settings(deadline=None, max_examples=examples(40))
+@settings(max_examples=examples(40))
 @given(
     st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(1, 7), st.integers(1, 9)),
     st.integers(1, 13),
@@ -332,3 +332,12 @@ x, k, v, p, i = (
 def test_errors(arguments, options, error, match):
     with pytest.raises(error, match=f"^memory_read: .*{match}"):
         ops.memory_read(*arguments, **options)
+
+
+def test_without_channels_the_values_have_a_gradient():
+    """All cosines are zero, and a pixel reads the mean of the values."""
+    content, keys, values = torch.zeros(1, 0, 3, 3), torch.zeros(2, 0), random(2, 5, seed=1).requires_grad_()
+    out = ops.memory_read(content, keys, values)
+    torch.testing.assert_close(out, values.mean(0)[None, :, None, None].expand(1, 5, 3, 3))
+    out.sum().backward()
+    torch.testing.assert_close(values.grad, torch.full((2, 5), 4.5))

@@ -66,7 +66,7 @@ def scalar_update(keys, values, contents, styles, pixel_classes=None, item_class
     return new_keys, new_values
 
 
-@settings(deadline=None, max_examples=examples(40))
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5), st.integers(1, 6)), min_size=1, max_size=3),
     st.integers(1, 20),

@@ -105,7 +105,7 @@ def test_values_and_gradients_to_all_three(case, dtype, normalize):
     assert_as_exact_as_eager(op, [query, key, extra], dtype, scale=2 * LOGIT)
 
 
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(1, 70), st.integers(1, 50)),
     extra=st.integers(0, 20),
@@ -327,6 +327,31 @@ def layered(*tensors):
 
 def layered_inputs():
     return [unit(*shape, seed=i) for i, shape in enumerate(((2, 7, 8), (1, 5, 4)) * 2)] + [unit(5, 8), unit(5, 4)]
+
+
+@pytest.mark.parametrize("negatives", ["image", "none"])
+def test_vectors_of_no_channels_are_not_read(negatives):
+    """All logits are zero: the losses are those of a uniform choice. Nothing may be read where no memory is."""
+    query, key, extra = (torch.zeros(*shape, requires_grad=True) for shape in ((2, 5, 0), (2, 5, 0), (3, 0)))
+    losses = ops.patch_nce(query, key, negatives=negatives, extra_negatives=extra, reduction="none")
+    torch.testing.assert_close(losses, torch.full((2, 5), math.log(8.0 if negatives == "image" else 4.0)))
+    losses.sum().backward()
+    assert query.grad.shape == key.grad.shape == (2, 5, 0) and extra.grad.shape == (3, 0)
+
+
+def test_layers_of_more_and_of_fewer_keys_than_negatives_are_asked_for():
+    """The latter take all of their keys, and have no offsets; extra negatives may be given to one layer only."""
+    sizes = ((2, 9, 8), (1, 3, 8), (2, 1, 8), (1, 7, 8))
+    queries, keys = layers_of(sizes), layers_of(sizes, seed=20)
+    for extras in (None, [unit(5, 8), None, None, unit(5, 8, seed=1)]):
+        options = {"num_negatives": 4, "reduction": "none"}
+        torch.manual_seed(0)
+        together = ops.patch_nce_layers(queries, keys, extra_negatives=extras, **options)
+        torch.manual_seed(0)
+        for i, loss in enumerate(together):
+            extra = None if extras is None else extras[i]
+            alone = ops.patch_nce(queries[i], keys[i], extra_negatives=extra, **options)
+            torch.testing.assert_close(loss, alone)
 
 
 def test_layers_compile():

@@ -55,7 +55,7 @@ def scalar_ids(key: int, positions: int, patches: int) -> list[int]:
     return list(ids)
 
 
-@settings(deadline=None, max_examples=examples(60))
+@settings(max_examples=examples(60))
 @given(st.integers(0, 500), st.integers(0, 140), st.one_of(st.none(), st.integers(0, 4)), st.integers(0, 2**32))
 def test_ids_are_distinct_and_in_range(positions: int, patches: int, batch: int | None, seed: int) -> None:
     ids = sample_patch_ids(positions, patches, batch=batch, generator=seeded(seed))
@@ -67,7 +67,7 @@ def test_ids_are_distinct_and_in_range(positions: int, patches: int, batch: int 
 
 
 @needs_native
-@settings(deadline=None, max_examples=examples(60))
+@settings(max_examples=examples(60))
 @given(st.integers(1, 3000), st.integers(0, 300), st.lists(st.integers(0, 2**63 - 2), min_size=1, max_size=3))
 def test_kernel_equals_reference_and_python(positions: int, patches: int, keys: list[int]) -> None:
     count = min(positions, patches)

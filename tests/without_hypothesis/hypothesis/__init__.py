@@ -13,12 +13,28 @@ from . import strategies as strategies
 MOST = 12
 
 
-def settings(max_examples: int = MOST, **_: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    def decorate(test: Callable[..., None]) -> Callable[..., None]:
-        test.examples = min(max_examples, MOST)  # type: ignore[attr-defined]
+class settings:  # noqa: N801  as hypothesis calls it
+    """Profiles change nothing: what is drawn is the same each time."""
+
+    default: settings
+
+    def __init__(self, max_examples: int = 100, **_: Any) -> None:
+        self.max_examples = max_examples
+
+    def __call__(self, test: Callable[..., None]) -> Callable[..., None]:
+        test.examples = min(self.max_examples, MOST)  # type: ignore[attr-defined]
         return test
 
-    return decorate
+    @staticmethod
+    def register_profile(name: str, **_: Any) -> None:
+        pass
+
+    @staticmethod
+    def load_profile(name: str) -> None:
+        pass
+
+
+settings.default = settings()
 
 
 def given(*positional: Any, **named: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
