@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import torch
 from jsonargparse import ArgumentParser
 
-from cgcl_fast import _openmp
+from cgcl_fast import _start
 from cgcl_fast.data.images import printable
 from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError
 from cgcl_fast.engine.processes import leave_group, lost_peer
@@ -88,8 +88,8 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
     warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
     # TensorBoard writes in a thread; that the disk is full is said once, by whoever writes next in the main thread.
     threading.excepthook = lambda thread: None if thread.exc_type is OSError else except_hook(thread)
-    if _openmp.waiting.busy:
-        setting, reason, _ = _openmp.waiting
+    if _start.waiting.busy:
+        setting, reason, _ = _start.waiting
         print(f"{reason}: OpenMP's threads sleep while they wait ({setting})", file=sys.stderr)
     interrupt = signal.getsignal(signal.SIGINT)
     handled = threading.current_thread() is threading.main_thread() and interrupt in (

@@ -6,15 +6,14 @@ a thread that has none, and the spinning takes the very core that it would need:
 as fast on a quiet machine, and hands its core over on a busy one; where others are busy already at the start, the
 threads sleep at once.
 
-Only the commands of this package choose: a program that imports it has an environment of its own.
+`_start` chooses, for the commands of this package only.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from typing import NamedTuple
 
 SPIN = "1000"
@@ -74,14 +73,3 @@ def _idle_seconds() -> float | None:
         return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")  # idle, and idle while a disk works
     except (OSError, ValueError, IndexError):  # no Linux
         return None
-
-
-def is_command(arguments: Sequence[str], original: Sequence[str]) -> bool:
-    """Whether Python was started as ``python -m cgcl_fast.NAME``: while it looks for the module, `sys.argv` begins with
-    -m."""
-    return arguments[:1] == ["-m"] and any(word.startswith("cgcl_fast.") for word in original)
-
-
-waiting = Waiting("as OpenMP does", "left to the program that imports cgcl_fast")
-if is_command(sys.argv, sys.orig_argv) and "torch" not in sys.modules:
-    waiting = choose(os.environ, busy_cores(), os.cpu_count() or 1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, _backend, _library, _openmp, ops
+from . import __version__, _backend, _library, _start, ops
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -118,7 +118,7 @@ def collect() -> dict[str, Any]:
         },
         "build": build_info(),
         "devices": here,
-        "openmp": {"waiting": _openmp.waiting.setting, "reason": _openmp.waiting.reason},
+        "openmp": {"waiting": _start.waiting.setting, "reason": _start.waiting.reason},
         "backend": _backend.current_backend(),
         "ops": {
             op: {device: dict(zip(("backend", "reason"), chosen(op, device), strict=True)) for device in shown}

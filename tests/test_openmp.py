@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cgcl_fast import _openmp
+from cgcl_fast import _openmp, _start
 
 
 def chosen(busy: float | None, cores: int = 2, **environment: str) -> tuple[dict[str, str], _openmp.Waiting]:
@@ -51,9 +51,9 @@ def test_idle_cores_are_no_more_than_there_are():
 
 
 def test_only_a_command_is_one():
-    assert _openmp.is_command(["-m", "--steps", "5"], ["python", "-m", "cgcl_fast.train", "--steps", "5"])
-    assert not _openmp.is_command(["-m"], ["python", "-m", "pytest", "tests"])
-    assert not _openmp.is_command(["script.py", "cgcl_fast.train"], ["python", "script.py", "cgcl_fast.train"])
+    assert _start.is_command(["-m", "--steps", "5"], ["python", "-m", "cgcl_fast.train", "--steps", "5"])
+    assert not _start.is_command(["-m"], ["python", "-m", "pytest", "tests"])
+    assert not _start.is_command(["script.py", "cgcl_fast.train"], ["python", "script.py", "cgcl_fast.train"])
 
 
 def quiet_environment() -> dict[str, str]:
