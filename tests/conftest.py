@@ -58,6 +58,24 @@ def pytest_runtest_setup() -> None:
     seed()  # for the fixtures of a module, which its first test makes
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup` of pytest-xdist: a file's tests are one group, since they share its fixtures; those that
+    are a group of their own are long, and begin first."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """pytest-xdist sends what a test has printed and logged as UTF-8, which not every file name is."""
+    report.sections = [
+        (name, content.encode("utf-8", "backslashreplace").decode("utf-8")) for name, content in report.sections
+    ]
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     seed()  # and for the test, whether or not it is the first

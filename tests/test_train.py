@@ -231,8 +231,9 @@ def test_a_killed_worker_is_one_line_and_what_was_trained_is_saved(tmp_path: Pat
 
 
 def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (photographs / "trainA" / "broken.jpg").write_bytes(b"not an image")
-    run = [*TINY, "--data", str(photographs), "--output", str(tmp_path / "run")]
+    data = Path(shutil.copytree(photographs, tmp_path / "photographs"))
+    (data / "trainA" / "broken.jpg").write_bytes(b"not an image")
+    run = [*TINY, "--data", str(data), "--output", str(tmp_path / "run")]
     assert main(["fastcut", *run, "--epochs", "1"]) == 0
     assert last_state(tmp_path / "run")["step"] == 3
     assert not (tmp_path / "run" / "metrics.jsonl").exists()  # nobody knows the truth

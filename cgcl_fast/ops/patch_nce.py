@@ -288,7 +288,7 @@ def _groups(layers: list[_Layer]) -> list[list[_Layer]]:
 
     def kind(layer: _Layer) -> tuple[Any, ...]:
         # A layer of few keys has no offsets where the others have num_negatives of them.
-        return layer.query.dtype, layer.query.device, layer.extra is None, layer.offsets is None
+        return layer.query.dtype, layer.query.device, layer.offsets is None
 
     groups: list[list[_Layer]] = []
     for layer in layers:
