@@ -14,7 +14,7 @@ DEMO = runs/demo
 MINUTES = 10
 
 # Threads that spin for long while they wait nearly stop beside another program; a user's own choice stays.
-WAITING = $(if $(GOMP_SPINCOUNT)$(OMP_WAIT_POLICY),,GOMP_SPINCOUNT=1000)
+WAITING = $(if $(GOMP_SPINCOUNT)$(OMP_WAIT_POLICY),,GOMP_SPINCOUNT=2500)
 
 .PHONY: demo test lint pytest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
 

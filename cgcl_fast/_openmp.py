@@ -16,8 +16,8 @@ import time
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
-SPIN = "1000"
-"""Rounds of GNU OpenMP's waiting loop, some 20 to 60 µs: as long as a small region takes."""
+SPIN = "2500"
+"""Rounds of GNU OpenMP's waiting loop, some 50 to 150 µs: a little longer than a small region takes."""
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 """The user's own choice, which is never overridden."""
