@@ -157,6 +157,8 @@ def check_networks(kind: type[Method], config: Any) -> None:
         method = kind(config)
     # Weights in float32, and of those that learn the gradient and Adam's two averages.
     needed = sum(p.numel() * (16 if p.requires_grad else 4) for p in (*method.parameters(), *method.buffers()))
+    if not hasattr(os, "sysconf"):  # not a POSIX system: nothing tells
+        return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise ValueError(
