@@ -33,7 +33,7 @@ lint: $(VENV)/.tested
 
 # A process for each core, each with one thread: OpenMP's threads wait for each other, and long where cores are taken.
 pytest: $(VENV)/.tested
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # What pytest draws from fixed seeds, from others each time: ten times hypothesis' examples, and calls of the ops until
 # the time is up, natively and in Triton's interpreter at once. Each failure says how to have it again.

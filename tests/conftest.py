@@ -47,6 +47,10 @@ else:
         providers.is_local_module_file = lambda path: False
 
 
+LONG = ("test_interpreter.py", "test_cmake.py", "test_wheel.py", "test_runs.py", "test_two_processes.py")
+"""Files of tests that take minutes."""
+
+
 def seed() -> None:
     random.seed(0)
     np.random.seed(0)
@@ -58,14 +62,9 @@ def pytest_runtest_setup() -> None:
     seed()  # for the fixtures of a module, which its first test makes
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup` of pytest-xdist: a file's tests are one group, since they share its fixtures; those that
-    are a group of their own are long, and begin first."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """Each file is one process's, which ends late if it begins late with a long one."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -23,11 +23,7 @@ pytestmark = pytest.mark.skipif(
     reason=f"the interpreter of Triton {triton.__version__} cannot loop to a bound known at run time with NumPy 2.4",
 )
 OPS = Path(__file__).parent.parent / "ops"
-# Each is a group of its own for pytest-xdist: some take minutes.
-FILES = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"interpreter {name}"))
-    for name in sorted(path.name for path in OPS.glob("test_*.py"))
-]
+FILES = sorted(path.name for path in OPS.glob("test_*.py"))
 
 
 @pytest.mark.parametrize("file", FILES)
