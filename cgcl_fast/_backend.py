@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,14 @@ PREFERENCE = {"cpu": ("triton", "native") if INTERPRET else ("native",), "cuda":
 kernels: dict[tuple[str, str], set[str]] = {}
 #: (backend, device type) -> why it has none.
 problems: dict[tuple[str, str], str] = {}
+#: What was decided before: (op, device or its type, choice, dtypes) -> backend.
+_decided: dict[tuple[Any, ...], str] = {}
+
+
+def add_kernels(backend_name: str, device: str, *ops: str) -> None:
+    """Record that public `ops` have a kernel of the backend on devices of type `device`."""
+    kernels.setdefault((backend_name, device), set()).update(ops)
+    _decided.clear()
 
 
 def _checked(name: str, origin: str) -> str:
@@ -96,30 +105,45 @@ def has_kernel(op: str, backend_name: str, device: str) -> bool:
     return op in kernels.get((backend_name, device), ())
 
 
-def order(device: str) -> tuple[str, ...]:
-    """The backends to try on devices of type `device` as things stand, best first."""
-    wanted = _choice.name
-    return PREFERENCE.get(device, ()) if wanted in ("auto", "reference") else (wanted,)
+def choose(op: str, tensor: Tensor) -> str:
+    """The implementation that `op` takes for a map like `tensor`: "native", "triton" or "reference"."""
+    return choose_on(op, tensor.device, tensor.dtype)
 
 
-def choose(op: str, *tensors: Tensor) -> str:
-    """The implementation that `op` takes for `tensors`, all on one device: "native", "triton" or "reference"."""
-    return choose_on(op, tensors[0].device.type, *(tensor.dtype for tensor in tensors))
+def choose_on(op: str, device: torch.device | str, *dtypes: torch.dtype) -> str:
+    """The implementation that `op` takes on `device` (or devices of that type) for arguments of `dtypes`.
 
-
-def choose_on(op: str, device: str, *dtypes: torch.dtype) -> str:
-    """The implementation that `op` takes on devices of type `device` for arguments of `dtypes`."""
-    wanted = _choice.name
-    if wanted == "reference" or device == "meta":
+    Raises:
+        RuntimeError: the backend asked for has no kernel there.
+    """
+    if _choice.name == "reference":
         return "reference"
     # What the kernels do not see: a tangent, or a level of torch.func.
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return "reference"
-    for name in order(device):
+    return kernel_backend(op, device, *dtypes)
+
+
+def kernel_backend(op: str, device: torch.device | str, *dtypes: torch.dtype) -> str:
+    """As :func:`choose_on`, where nothing but device and dtypes is in the way of a kernel."""
+    if torch.compiler.is_compiling():  # which would have to compile again whenever something new was decided
+        return _decide(op, device, dtypes)
+    key = op, device, _choice.name, dtypes
+    found = _decided.get(key)
+    if found is None:
+        found = _decided[key] = _decide(op, device, dtypes)
+    return found
+
+
+def _decide(op: str, device: torch.device | str, dtypes: tuple[torch.dtype, ...]) -> str:
+    wanted, device = _choice.name, device if isinstance(device, str) else device.type
+    if device == "meta":
+        return "reference"
+    for name in PREFERENCE.get(device, ()) if wanted in ("auto", "reference") else (wanted,):
         if has_kernel(op, name, device):
             if all(dtype in DTYPES[name, device] for dtype in dtypes):
                 return name
-        elif wanted != "auto":
+        elif wanted not in ("auto", "reference"):
             reason = problems.get((name, device))
             raise RuntimeError(
                 f"cgcl_fast.ops.{op}: backend {wanted!r} was asked for but has no kernel on {device}"

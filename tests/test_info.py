@@ -54,10 +54,12 @@ def test_choice_on_cuda_is_explained(monkeypatch):
     kernels = {("triton", "cuda"): {"adain"}, ("native", "cuda"): {"adain", "dag_select"}}
     monkeypatch.setattr(_backend, "kernels", kernels)
     monkeypatch.setattr(_backend, "problems", {})
+    monkeypatch.setattr(_backend, "_decided", {})
     with cgcl_fast.backend("auto"):
         half = "float32, float16, bfloat16; other dtypes take the reference"
         assert info.chosen("adain", "cuda") == ("triton", half)
         kernels.pop(("triton", "cuda"))
+        _backend._decided.clear()
         _backend.problems["triton", "cuda"] = "Triton is not installed"
         assert info.chosen("adain", "cuda") == ("native", f"CUDA C++: Triton is not installed; {half}")
         _backend.problems["native", "cuda"] = "not built: no nvcc"

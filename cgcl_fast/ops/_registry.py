@@ -8,7 +8,6 @@ needs among its outputs. `torch.ops.cgcl_fast.adain` is the public function agai
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from torch.autograd import forward_ad
 
 from .. import _backend, _library
 from ..kernels import INTERPRET
+from . import _operator
+from ._operator import Backward, SetupContext, operator
 from ._schemas import SCHEMAS
 
 
@@ -89,7 +90,7 @@ _define_what_the_library_did_not()
 def native_on_cpu(op: str) -> None:
     """Record that public op `op` has a C++ kernel on the CPU, if the library is loaded."""
     if _library.problem is None:
-        _backend.kernels.setdefault(("native", "cpu"), set()).add(op)
+        _backend.add_kernels("native", "cpu", op)
     else:
         _backend.problems["native", "cpu"] = _library.problem
 
@@ -97,14 +98,12 @@ def native_on_cpu(op: str) -> None:
 def native_on_cuda(op: str) -> None:
     """Record that public op `op` has a CUDA C++ kernel, if the library with it is loaded."""
     if _library.cuda_problem is None:
-        _backend.kernels.setdefault(("native", "cuda"), set()).add(op)
+        _backend.add_kernels("native", "cuda", op)
     else:
         _backend.problems["native", "cuda"] = _library.cuda_problem
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
-#: Operator -> file in cgcl_fast/kernels and function in it: what runs there.
-triton_functions: dict[str, tuple[str, str]] = {}
 _TRITON_DEVICES = ("cuda", "cpu") if INTERPRET else ("cuda",)
 if not _HAS_TRITON:
     _backend.problems["triton", "cuda"] = "Triton is not installed"
@@ -120,30 +119,27 @@ def triton(ops: tuple[str, ...], module: str, **operators: str) -> None:
     """
     if not _HAS_TRITON:
         return
-    triton_functions.update({name: (module, function) for name, function in operators.items()})
+    _operator.triton_functions.update({name: (module, function) for name, function in operators.items()})
     for device in _TRITON_DEVICES:
-        for name, function in operators.items():
-            _register_triton(name, module, function, device)
-        _backend.kernels.setdefault(("triton", device), set()).update(ops)
+        _backend.add_kernels("triton", device, *ops)
+        for name in operators:
+            _register_triton(ops[0], name, device)
 
 
-def _register_triton(name: str, module: str, function: str, device: str) -> None:
+def _register_triton(op: str, name: str, device: str) -> None:
     key = device.upper()
     # A kernel of the library under the same operator stays reachable: for the backend "native", and for C++ programs,
     # which load the library without Python.
-    native = None
     in_use = _library.cuda_problem is None if device == "cuda" else _library.problem is None
     if in_use and torch._C._dispatch_has_kernel_for_dispatch_key(f"cgcl_fast::{name}", key):
-        native = torch.library.get_kernel(f"cgcl_fast::{name}", key)
+        _operator.native_kernels[name, device] = torch.library.get_kernel(f"cgcl_fast::{name}", key)
 
     def run(keys: Any, *arguments: Any) -> Any:
         dtypes = {tensor.dtype for tensor in _tensors(arguments) if tensor.is_floating_point()}
-        for backend in _backend.order(device):
-            if backend == "native" and native is not None:
-                return native.call_boxed(keys, *arguments)
-            if backend == "triton" and dtypes.issubset(_backend.DTYPES[backend, device]):
-                break
-        return getattr(importlib.import_module(f"cgcl_fast.kernels.{module}"), function)(*arguments)
+        backend = _backend.kernel_backend(op, device, *dtypes)
+        if backend != "native" or (name, device) not in _operator.native_kernels:
+            backend = "triton"
+        return _operator.find_kernel(name, backend, device)(*arguments)
 
     with warnings.catch_warnings():  # which torch 2.11 gives in spite of allow_override
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
@@ -155,18 +151,26 @@ def fake(name: str, shapes: Callable[..., Any]) -> None:
     torch.library.register_fake(f"cgcl_fast::{name}", shapes, lib=_fragment)
 
 
-def gradient(name: str, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
-    """The gradient of operator `name`, whose backward runs the backend that its forward ran, in whatever thread."""
+def gradient(
+    name: str, backward: Backward, setup_context: SetupContext, results: int = 0
+) -> Callable[..., Any]:
+    """Give operator `name` its gradient, whose backward runs the backend that its forward ran, in whatever thread.
+
+    Returns:
+        How the package itself calls the operator, see :func:`operator`.
+    """
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.backend = _backend.current_backend()
+        ctx.choice = _backend.current_backend()
         setup_context(ctx, inputs, output)
+        ctx.backend = None
 
     def run(ctx: Any, *grads: Any) -> Any:
-        with _backend.backend(ctx.backend):
-            return backward(ctx, *grads)
+        with _backend.backend(ctx.choice):
+            return backward(ctx, ctx.needs_input_grad, *grads)
 
     torch.library.register_autograd(f"cgcl_fast::{name}", run, setup_context=setup, lib=_fragment)
+    return operator(name, backward, setup_context, results)
 
 
 def once_differentiable(name: str) -> None:

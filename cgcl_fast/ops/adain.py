@@ -9,6 +9,7 @@ the style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the I
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,9 +67,10 @@ def _normalise(
         _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
         _check.same_device(op, "residual", residual, "x", x)
         residual = residual.to(x.dtype)
-    if choose(op, x) == "reference":
+    backend = choose(op, x)
+    if backend == "reference":
         return adain_reference(x, scale, shift, eps, activation, residual)
-    return torch.ops.cgcl_fast._adain(x, scale, shift, eps, activation, residual)[0]
+    return _adain(backend, x, scale, shift, eps, activation, residual)[0]
 
 
 def adain(
@@ -155,13 +157,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return None, None, None, None, None, None
     x, scale, shift, mean, rstd = ctx.saved_tensors
     dx = dscale = dshift = None
-    if any(ctx.needs_input_grad[:3]):
-        dx, dscale, dshift = torch.ops.cgcl_fast._adain_backward(grad, x, scale, shift, mean, rstd, ctx.activation)
+    if any(needs[:3]):
+        dx, dscale, dshift = _adain_backward(ctx.backend, grad, x, scale, shift, mean, rstd, ctx.activation)
         dscale = dscale.to(scale.dtype) if scale is not None else None
         dshift = dshift.to(shift.dtype) if shift is not None else None
     return dx, dscale, dshift, None, None, grad if ctx.has_residual else None
@@ -169,7 +171,8 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 
 _registry.fake("_adain", _fake_forward)
 _registry.fake("_adain_backward", _fake_backward)
-_registry.gradient("_adain", _backward, _setup_context)
+_adain = _registry.gradient("_adain", _backward, _setup_context, results=1)
+_adain_backward = _registry.operator("_adain_backward")
 _registry.once_differentiable("_adain_backward")
 _registry.native_on_cpu("adain")
 _registry.native_on_cpu("instance_norm")

@@ -114,7 +114,7 @@ def dag_select(
     if backend == "reference":
         return dag_select_reference(score, candidates, height, width, num_patches, first)
     try:
-        return torch.ops.cgcl_fast._dag_select(score, candidates, height, width, num_patches, first)
+        return _dag_select(backend, score, candidates, height, width, num_patches, first)
     except RuntimeError:  # the kernel has looked at the candidates; here is the better type of error
         _check.in_range(op, "candidates", candidates, positions)
         raise
@@ -125,6 +125,7 @@ def _fake(score: Tensor, candidates: Tensor, height: int, width: int, num_patche
 
 
 _registry.fake("_dag_select", _fake)
+_dag_select = _registry.operator("_dag_select")
 _registry.native_on_cpu("dag_select")
 _registry.native_on_cuda("dag_select")
 _registry.triton(("dag_select",), "dag_select", _dag_select="forward")

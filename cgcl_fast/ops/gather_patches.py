@@ -9,6 +9,7 @@ just filled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def gather_patches(features: Tensor, ids: Tensor) -> Tensor:
     if backend == "reference":
         return gather_patches_reference(features, ids)
     try:
-        return torch.ops.cgcl_fast._gather_patches(features, ids)
+        return _gather_patches(backend, features, ids)
     except RuntimeError:  # the kernel has looked at the ids; here is the better type of error
         _check.in_range(op, "ids", ids, features.shape[2] * features.shape[3])
         raise
@@ -84,24 +85,26 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> N
     ctx.channels_last = _layout.kernel_format(features) is torch.channels_last
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Tensor, None]:
     (ids,) = ctx.saved_tensors
-    return torch.ops.cgcl_fast._gather_patches_backward(grad, ids, *ctx.shape, ctx.channels_last), None
+    return _gather_patches_backward(ctx.backend, grad, ids, *ctx.shape, ctx.channels_last), None
 
 
 def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(inputs[1])
 
 
-def _backward_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_of_backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Tensor | None, ...]:
     (ids,) = ctx.saved_tensors  # scattering is linear, and its transpose is gathering
-    return torch.ops.cgcl_fast._gather_patches(grad, ids), None, None, None, None, None
+    return _gather_patches(ctx.backend, grad, ids), None, None, None, None, None
 
 
 _registry.fake("_gather_patches", _fake_forward)
 _registry.fake("_gather_patches_backward", _fake_backward)
-_registry.gradient("_gather_patches", _backward, _setup_context)
-_registry.gradient("_gather_patches_backward", _backward_of_backward, _setup_context_of_backward)
+_gather_patches = _registry.gradient("_gather_patches", _backward, _setup_context)
+_gather_patches_backward = _registry.gradient(
+    "_gather_patches_backward", _backward_of_backward, _setup_context_of_backward
+)
 _registry.native_on_cpu("gather_patches")
 _registry.native_on_cuda("gather_patches")
 _registry.triton(("gather_patches",), "gather_patches", _gather_patches="forward", _gather_patches_backward="backward")

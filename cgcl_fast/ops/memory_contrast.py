@@ -7,6 +7,7 @@ $$\ell_p = -\log \frac{\exp(c_p \cdot k_{p+}/\tau)}{\sum_n \exp(c_p \cdot k_n/\t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,12 +82,13 @@ def memory_contrast(
     _check.choice(op, "reduction", reduction, REDUCTIONS)
     temperature = _check.positive(op, "temperature", temperature)
     pixel_class, item_class = _memory.classes(op, pixel_class, item_class, "features", features, items.shape[0])
-    if choose(op, features) == "reference":
+    backend = choose(op, features)
+    if backend == "reference":
         loss, counted = memory_contrast_reference(features, items, temperature, pixel_class, item_class)
     else:
-        loss, _, counted = torch.ops.cgcl_fast._memory_contrast(features, items, temperature, pixel_class, item_class)
-    if reduction == "mean":
-        loss = loss.sum() / counted.clamp(min=1)
+        loss, _, counted = _memory_contrast(backend, features, items, temperature, pixel_class, item_class)
+    if reduction == "mean":  # of no pixels 0
+        loss = loss.sum() / (max(loss.numel(), 1) if pixel_class is None else counted.clamp(min=1))
     elif reduction == "sum":
         loss = loss.sum()
     return loss if _autocast.enabled(features) else loss.to(features.dtype)
@@ -125,20 +127,21 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    needs = ctx.needs_input_grad[:2]
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    needs = needs[:2]
     if grad is None or not any(needs):
         return None, None, None, None, None
     features, items, logit_grad = ctx.saved_tensors
-    dfeatures, ditems = torch.ops.cgcl_fast._memory_contrast_backward(
-        grad, features, items, logit_grad, ctx.temperature, *needs
+    dfeatures, ditems = _memory_contrast_backward(
+        ctx.backend, grad, features, items, logit_grad, ctx.temperature, *needs
     )
     return dfeatures if needs[0] else None, ditems.to(items.dtype) if needs[1] else None, None, None, None
 
 
 _registry.fake("_memory_contrast", _fake_forward)
 _registry.fake("_memory_contrast_backward", _fake_backward)
-_registry.gradient("_memory_contrast", _backward, _setup_context)
+_memory_contrast = _registry.gradient("_memory_contrast", _backward, _setup_context, results=3)
+_memory_contrast_backward = _registry.operator("_memory_contrast_backward")
 _registry.once_differentiable("_memory_contrast_backward")
 _registry.native_on_cpu("memory_contrast")
 _registry.triton(

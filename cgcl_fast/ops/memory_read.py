@@ -9,6 +9,7 @@ d(c, k) = \frac{c \cdot k}{\lVert c\rVert_2 \lVert k\rVert_2}, \qquad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,9 +80,10 @@ def memory_read(
     _check.same_device(op, "keys", keys, "content", content)
     _check.same_device(op, "values", values, "content", content)
     pixel_class, item_class = _memory.classes(op, pixel_class, item_class, "content", content, keys.shape[0])
-    if choose(op, content) == "reference":
+    backend = choose(op, content)
+    if backend == "reference":
         return memory_read_reference(content, keys, values, pixel_class, item_class)
-    return torch.ops.cgcl_fast._memory_read(content, keys, values, pixel_class, item_class)[0]
+    return _memory_read(backend, content, keys, values, pixel_class, item_class)[0]
 
 
 def _fake_forward(
@@ -120,13 +122,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    needs = ctx.needs_input_grad[:3]
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    needs = needs[:3]
     if grad is None or not any(needs):
         return None, None, None, None, None
     content, keys, values, cosines, rnorm = ctx.saved_tensors
-    dcontent, dkeys, dvalues = torch.ops.cgcl_fast._memory_read_backward(
-        grad, content, keys, values, cosines, rnorm, *needs
+    dcontent, dkeys, dvalues = _memory_read_backward(
+        ctx.backend, grad, content, keys, values, cosines, rnorm, *needs
     )
     return (
         dcontent if needs[0] else None,
@@ -139,7 +141,8 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ..
 
 _registry.fake("_memory_read", _fake_forward)
 _registry.fake("_memory_read_backward", _fake_backward)
-_registry.gradient("_memory_read", _backward, _setup_context)
+_memory_read = _registry.gradient("_memory_read", _backward, _setup_context, results=1)
+_memory_read_backward = _registry.operator("_memory_read_backward")
 _registry.once_differentiable("_memory_read_backward")
 _registry.native_on_cpu("memory_read")
 _registry.native_on_cuda("memory_read")

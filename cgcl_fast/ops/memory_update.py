@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._backend import choose
+from .._backend import choose_on
 from . import _autocast, _check, _memory, _registry
 
 
@@ -97,9 +97,10 @@ def memory_update(
     keys, values = keys.detach(), values.detach()
     contents, styles = [c.detach() for c in contents], [s.detach() for s in styles]
     exact = torch.float64 in (keys.dtype, values.dtype)
-    if exact or choose(op, *contents, *styles) == "reference":
+    backend = choose_on(op, keys.device, *{tensor.dtype for tensor in (*contents, *styles)})
+    if exact or backend == "reference":
         return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
-    return torch.ops.cgcl_fast._memory_update(keys, values, contents, styles, pixel_classes, item_class)
+    return _memory_update(backend, keys, values, contents, styles, pixel_classes, item_class)
 
 
 def _checked(
@@ -163,6 +164,7 @@ def _fake(
 
 
 _registry.fake("_memory_update", _fake)
+_memory_update = _registry.operator("_memory_update")
 _registry.native_on_cpu("memory_update")
 _registry.triton(("memory_update",), "memory_update", _memory_update="forward")
 _registry.public(

@@ -127,8 +127,8 @@ def patch_nce(
         )
     else:
         query_grad, key_grad = _formed_forward([layer], among_keys, reduction, backend)
-        losses = torch.ops.cgcl_fast._patch_nce(
-            layer.query, layer.key, layer.extra, layer.offsets,
+        losses = _patch_nce(
+            backend, layer.query, layer.key, layer.extra, layer.offsets,
             temperature, among_keys, decoupled, normalize, query_grad, key_grad,
         )[0]  # fmt: skip
     losses = _reduce(losses, query.shape[:2], reduction)
@@ -183,7 +183,7 @@ def patch_nce_layers(
     decoupled = loss == "decoupled"
     results: list[Tensor] = []
     for group in _groups(layers):
-        backend = choose(op, *(layer.query for layer in group))
+        backend = choose(op, group[0].query)
         shapes = [query.shape[:2] for query in queries[len(results) : len(results) + len(group)]]
         if backend == "reference":
             losses = [
@@ -194,7 +194,8 @@ def patch_nce_layers(
             ]
             found = [_reduce(part, shape, reduction) for part, shape in zip(losses, shapes, strict=True)]
         else:
-            rows = torch.ops.cgcl_fast._patch_nce_layers(
+            rows = _patch_nce_layers(
+                backend,
                 [layer.query for layer in group],
                 [layer.key for layer in group],
                 [layer.extra for layer in group if layer.extra is not None],
@@ -414,18 +415,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     rest = (None,) * 7
     if grad is None:
         return None, None, None, *rest
     query, key, extra, offsets, denominator, unit_grad, unit_key_grad = ctx.saved_tensors
-    need_query, need_key = ctx.needs_input_grad[:2]
-    need_extra = extra is not None and ctx.needs_input_grad[2]
+    need_query, need_key = needs[:2]
+    need_extra = extra is not None and needs[2]
     if need_query and not ctx.has_unit_grad:
         raise RuntimeError("cgcl_fast._patch_nce: query_grad=False was given but the query's gradient is asked for")
     saved = (query, key, extra, offsets, denominator, unit_grad, unit_key_grad)
-    dquery, dkey, dextra = torch.ops.cgcl_fast._patch_nce_backward(
-        grad, *saved, *ctx.options, need_query, need_key, need_extra
+    dquery, dkey, dextra = _patch_nce_backward(
+        ctx.backend, grad, *saved, *ctx.options, need_query, need_key, need_extra
     )
     return (
         dquery.to(query.dtype) if need_query else None,
@@ -495,38 +496,40 @@ def _setup_layers_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tenso
     ctx.set_materialize_grads(False)
 
 
-def _layers_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+def _layers_backward(ctx: Any, needs: Sequence[Any], grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     saved = list(ctx.saved_tensors)
     lists = [[saved.pop(0) for _ in range(length)] for length in ctx.lengths]
     grads: list[list[Tensor | None]] = [[None] * length for length in ctx.lengths]
     rest = (None,) * 6
     if grad is None:
         return (*grads, *rest)
-    needs = [any(need) for need in ctx.needs_input_grad[:3]]
-    if needs[0] and not ctx.has_unit_grad:
+    wanted = [any(need) for need in needs[:3]]
+    if wanted[0] and not ctx.has_unit_grad:
         raise RuntimeError(
             "cgcl_fast._patch_nce_layers: query_grad=False was given but queries' gradients are asked for"
         )
-    found = torch.ops.cgcl_fast._patch_nce_layers_backward(grad, *lists, *saved, *ctx.options, *needs)
-    for i, (flat, tensors, need) in enumerate(zip(found, lists, ctx.needs_input_grad, strict=False)):
-        if needs[i]:
+    found = _patch_nce_layers_backward(ctx.backend, grad, *lists, *saved, *ctx.options, *wanted)
+    for i, (flat, tensors, need) in enumerate(zip(found, lists, needs, strict=False)):
+        if wanted[i]:
             parts = flat.to(tensors[0].dtype).split(_sizes(tensors))
             grads[i] = [
-                part.view(tensor.shape) if wanted else None
-                for part, tensor, wanted in zip(parts, tensors, need, strict=True)
+                part.view(tensor.shape) if asked else None
+                for part, tensor, asked in zip(parts, tensors, need, strict=True)
             ]
     return (*grads, *rest)
 
 
 _registry.fake("_patch_nce", _fake_forward)
 _registry.fake("_patch_nce_backward", _fake_backward)
-_registry.gradient("_patch_nce", _backward, _setup_context)
+_patch_nce = _registry.gradient("_patch_nce", _backward, _setup_context, results=1)
+_patch_nce_backward = _registry.operator("_patch_nce_backward")
 _registry.once_differentiable("_patch_nce_backward")
 _registry.native_on_cpu("patch_nce")
 _registry.native_on_cpu("patch_nce_layers")
 _registry.fake("_patch_nce_layers", _fake_layers)
 _registry.fake("_patch_nce_layers_backward", _fake_layers_backward)
-_registry.gradient("_patch_nce_layers", _layers_backward, _setup_layers_context)
+_patch_nce_layers = _registry.gradient("_patch_nce_layers", _layers_backward, _setup_layers_context, results=1)
+_patch_nce_layers_backward = _registry.operator("_patch_nce_layers_backward")
 _registry.once_differentiable("_patch_nce_layers_backward")
 _registry.triton(
     ("patch_nce", "patch_nce_layers"),

@@ -98,12 +98,14 @@ def sample_patch_ids(
     else:
         keys = torch.randint(_KEYS, shape, device=generator.device, generator=generator)
         keys = keys if device is None else keys.to(device)
-    if choose_on(op, keys.device.type) == "reference":
+    backend = choose_on(op, keys.device)
+    if backend == "reference":
         return sample_patch_ids_reference(keys, num_positions, num_patches)
-    return torch.ops.cgcl_fast._sample_patch_ids.default(keys, num_positions, num_patches)
+    return _sample_patch_ids(backend, keys, num_positions, num_patches)
 
 
 _registry.fake("_sample_patch_ids", lambda keys, num_positions, num_patches: keys.new_empty((*keys.shape, num_patches)))
+_sample_patch_ids = _registry.operator("_sample_patch_ids")
 _registry.native_on_cpu("sample_patch_ids")
 _registry.triton(("sample_patch_ids",), "sample_patch_ids", _sample_patch_ids="forward")
 _registry.public(

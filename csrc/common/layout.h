@@ -24,10 +24,9 @@ inline Map pixels_of(const Tensor& t) {
 
 // Uninitialised, on the device and of the dtype of `like`.
 inline Tensor empty_map(const Tensor& like, std::initializer_list<int64_t> sizes, bool channels_last) {
-  using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()), like.scalar_type(),
-                              std::nullopt, like.device(), std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  if (!channels_last) return new_tensor(like, sizes, like.scalar_type());
+  const auto size = [&](size_t d) { return std::max<int64_t>(sizes.begin()[d], 1); };
+  return new_tensor(like, sizes, {size(1) * size(2) * size(3), 1, size(3) * size(1), size(1)}, like.scalar_type());
 }
 inline Tensor empty_map(const Tensor& like, bool channels_last) {
   return empty_map(like, {like.size(0), like.size(1), like.size(2), like.size(3)}, channels_last);

@@ -8,6 +8,8 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <array>
+#include <initializer_list>
 #include <optional>
 
 namespace cgcl {
@@ -19,15 +21,42 @@ inline void check_dim(const Tensor& tensor, int64_t dim, const char* op, const c
   STD_TORCH_CHECK(tensor.dim() == dim, op, ": expected ", argument, " with ", dim, " dimensions, got ", tensor.dim());
 }
 
+// The tensor itself if it is dense already.
+inline Tensor dense(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 // A dense float32 tensor; the values themselves if they are that already.
 inline Tensor as_float32(const Tensor& tensor) {
-  const Tensor converted =
-      tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float);
-  return torch::stable::contiguous(converted);
+  return dense(tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float));
+}
+
+// Uninitialised, on the device of `like`. Not by the dispatcher, which the ABI calls by an operator's name and with boxed
+// arguments: that takes longer than the allocation, of which a small op has several.
+inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, std::initializer_list<int64_t> strides,
+                         ScalarType type) {
+  int32_t device_type, device_index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  const int32_t dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle made;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides.begin(), dtype,
+                                                         device_type, device_index, &made));
+  return Tensor(made);
 }
 
 inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()), type);
+  const int64_t* n = sizes.begin();
+  const auto size = [&](size_t d) { return std::max<int64_t>(n[d], 1); };
+  switch (sizes.size()) {
+    case 0: return new_tensor(like, {}, {}, type);
+    case 1: return new_tensor(like, sizes, {1}, type);
+    case 2: return new_tensor(like, sizes, {size(1), 1}, type);
+    case 3: return new_tensor(like, sizes, {size(1) * size(2), size(2), 1}, type);
+    default:
+      STD_TORCH_CHECK(sizes.size() == 4, "cgcl_fast: expected at most 4 dimensions, got ", sizes.size());
+      return new_tensor(like, sizes, {size(1) * size(2) * size(3), size(2) * size(3), size(3), 1}, type);
+  }
 }
 
 }  // namespace cgcl

@@ -141,7 +141,7 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, channels_last);
-  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = torch::stable::empty_like(mean);
+  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
   const bool pixel_rows = channels_last && (!residual.has_value() || is_channels_last(*residual));
   AdainArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
                  pixel_rows ? pixels_of(x) : map_of(x),
@@ -167,8 +167,7 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   Tensor dx = empty_map(x, channels_last);
   const bool parameters = scale.has_value() || shift.has_value();
   const int64_t B = parameters ? x.size(0) : 0, C = x.size(1);
-  Tensor dscale = torch::stable::new_zeros(x, {B, C}, ScalarType::Float);
-  Tensor dshift = torch::stable::new_zeros(x, {B, C}, ScalarType::Float);
+  Tensor dscale = new_tensor(x, {B, C}, ScalarType::Float), dshift = new_tensor(x, {B, C}, ScalarType::Float);
   AdainBackwardArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
                          pixel_rows ? pixels_of(x) : map_of(x), pixel_rows ? pixels_of(grad) : map_of(grad),
                          pixel_rows ? pixels_of(dx) : map_of(dx),
@@ -176,7 +175,12 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
                          parameters ? static_cast<float*>(dscale.mutable_data_ptr()) : nullptr,
                          parameters ? static_cast<float*>(dshift.mutable_data_ptr()) : nullptr,
                          negative_slope_of(activation)};
-  if (args.B * args.C * args.H * args.W > 0) pixel_rows ? backward_pixels(args, dtype) : backward_planes(args, dtype);
+  if (args.B * args.C * args.H * args.W > 0) {
+    pixel_rows ? backward_pixels(args, dtype) : backward_planes(args, dtype);
+  } else if (parameters) {
+    std::fill_n(args.dscale, B * C, 0.0f);
+    std::fill_n(args.dshift, B * C, 0.0f);
+  }
   return {dx, dscale, dshift};
 }
 

@@ -74,8 +74,8 @@ class PackedClasses {
  public:
   PackedClasses(const std::optional<Tensor>& pixels, const std::optional<Tensor>& items) {
     if (!pixels.has_value() || !items.has_value()) return;
-    pixels_ = torch::stable::contiguous(*pixels);
-    items_ = torch::stable::contiguous(*items);
+    pixels_ = dense(*pixels);
+    items_ = dense(*items);
   }
   static void check(const std::optional<Tensor>& pixels, const std::optional<Tensor>& items, const Tensor& map, int64_t N,
                     const char* op) {

@@ -52,14 +52,14 @@ std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t cou
   if (!offsets.has_value()) return {};
   check_dim(*offsets, 1, kOp, "offsets");
   STD_TORCH_CHECK(offsets->scalar_type() == ScalarType::Long, "patch_nce: expected offsets of dtype int64");
-  const Tensor dense = torch::stable::contiguous(*offsets);
-  const int64_t* values = static_cast<const int64_t*>(dense.const_data_ptr());
+  const Tensor listed = dense(*offsets);
+  const int64_t* values = static_cast<const int64_t*>(listed.const_data_ptr());
   std::vector<float> mask(2 * count, 0.0f);
   const auto set = [&](int64_t d) {
     mask[d] = mask[d + count] = 1.0f;
   };
   if (!decoupled && count > 0) set(0);
-  for (int64_t i = 0; i < dense.numel(); ++i) {
+  for (int64_t i = 0; i < listed.numel(); ++i) {
     STD_TORCH_CHECK(values[i] >= 1 && values[i] < count, "patch_nce: expected offsets between 1 and ", count - 1,
                     " (the other keys), got ", values[i]);
     set(values[i]);
@@ -413,75 +413,103 @@ struct Layers {
 
 inline float* at(float* data, bool there, int64_t offset) { return there ? data + offset : nullptr; }
 
-// -> loss (R,) of all R rows, denominator (2, R) as the largest product and 1/Σexp((product - largest)/τ), d loss_s / d query_s
-// and d Σloss / d key of all layers, or empty tensors. All float32. With key_grad the gradient of the keys is that of the sum of their layer.
+// Loss (R,) of all R rows, denominator (2, R) as the largest product and 1/Σexp((product - largest)/τ), d loss_s / d query_s
+// and d Σloss / d key of all layers, or empty tensors. All float32. With a gradient of the keys, it is that of the sum of
+// their layer.
+struct Losses {
+  Tensor loss, denominator, grad, dkey;
+};
+
+void form_losses(const Layers& layers, const Options& options, const Losses& out) {
+  float *losses = floats(out.loss), *best = floats(out.denominator), *grads = floats(out.grad), *dkeys = floats(out.dkey);
+  const bool query_grad = out.grad.numel() > 0, key_grad = out.dkey.numel() > 0;
+  layers.each([&](size_t i, int64_t row, int64_t element, int64_t) {
+    const bool any = layers.queries[i].numel() > 0;
+    forward_layer(layers.queries[i], layers.keys[i], layers.extra(i), layers.offset(i), options,
+                  {losses + row, best + row, best + layers.rows + row, at(grads, query_grad && any, element),
+                   at(dkeys, key_grad && any, element)});
+  });
+}
+
+// d query, d key, d extra of Σ grad·loss (float32), of all layers, each empty if not asked for.
+struct InputGradients {
+  Tensor dquery, dkey, dextra;
+};
+
+struct Saved {
+  const Tensor &grad, &denominator, &unit_grad, &unit_key_grad;
+  bool need_query, need_key, need_extra;
+};
+
+void form_gradients(const Layers& layers, const Options& options, const Saved& saved, const InputGradients& out) {
+  STD_TORCH_CHECK(saved.grad.numel() == layers.rows, "patch_nce: expected grad of shape (B, P)");
+  STD_TORCH_CHECK(saved.denominator.numel() == 2 * layers.rows, "patch_nce: expected denominator of shape (2, B, P)");
+  STD_TORCH_CHECK(!saved.need_query || saved.unit_grad.numel() == layers.size,
+                  "patch_nce: expected the query's gradient from the forward pass");
+  const bool key_formed = saved.need_key && saved.unit_key_grad.numel() > 0;
+  STD_TORCH_CHECK(!key_formed || saved.unit_key_grad.numel() == layers.size,
+                  "patch_nce: expected the keys' gradient from the forward pass");
+  const Tensor upstream = as_float32(saved.grad), denominator = as_float32(saved.denominator),
+               unit = as_float32(saved.unit_grad), key_unit = as_float32(saved.unit_key_grad);
+  float *g = floats(upstream), *best = floats(denominator), *units = floats(unit), *key_units = floats(key_unit);
+  float *dqueries = floats(out.dquery), *dkeys = floats(out.dkey), *dextras = floats(out.dextra);
+  layers.each([&](size_t i, int64_t row, int64_t element, int64_t extra_element) {
+    backward_layer(layers.queries[i], layers.keys[i], layers.extra(i), layers.offset(i), options,
+                   {g + row, best + row, best + layers.rows + row, at(units, saved.need_query, element),
+                    at(key_units, key_formed, element), at(dqueries, saved.need_query, element),
+                    at(dkeys, saved.need_key, element), at(dextras, saved.need_extra, extra_element)});
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce_layers(std::vector<Tensor> queries, std::vector<Tensor> keys,
                                                             std::vector<Tensor> extras, std::vector<Tensor> offsets,
                                                             double temperature, std::string negatives, bool decoupled,
                                                             bool normalize, bool query_grad, bool key_grad) {
   const Layers layers(queries, keys, extras, offsets);
-  const Options options{temperature, negatives, decoupled, normalize};
   const auto result = [&](auto... sizes) { return new_tensor(queries[0], {sizes...}, ScalarType::Float); };
-  Tensor loss = result(layers.rows), denominator = result(int64_t(2), layers.rows);
-  Tensor grad = result(query_grad ? layers.size : 0), dkey = result(key_grad ? layers.size : 0);
-  float *losses = floats(loss), *best = floats(denominator), *grads = floats(grad), *dkeys = floats(dkey);
-  layers.each([&](size_t i, int64_t row, int64_t element, int64_t) {
-    const bool any = queries[i].numel() > 0;
-    forward_layer(queries[i], keys[i], layers.extra(i), layers.offset(i), options,
-                  {losses + row, best + row, best + layers.rows + row, at(grads, query_grad && any, element),
-                   at(dkeys, key_grad && any, element)});
-  });
-  return {loss, denominator, grad, dkey};
+  const Losses out{result(layers.rows), result(int64_t(2), layers.rows), result(query_grad ? layers.size : 0),
+                   result(key_grad ? layers.size : 0)};
+  form_losses(layers, {temperature, negatives, decoupled, normalize}, out);
+  return {out.loss, out.denominator, out.grad, out.dkey};
 }
 
-// -> d query, d key, d extra of Σ grad·loss (float32), of all layers, each empty if not asked for.
 std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(
     Tensor grad, std::vector<Tensor> queries, std::vector<Tensor> keys, std::vector<Tensor> extras,
     std::vector<Tensor> offsets, Tensor denominator, Tensor unit_grad, Tensor unit_key_grad, double temperature,
     std::string negatives, bool decoupled, bool normalize, bool need_query, bool need_key, bool need_extra) {
   const Layers layers(queries, keys, extras, offsets);
-  const Options options{temperature, negatives, decoupled, normalize};
-  STD_TORCH_CHECK(grad.numel() == layers.rows, "patch_nce: expected grad of shape (B, P)");
-  STD_TORCH_CHECK(denominator.numel() == 2 * layers.rows, "patch_nce: expected denominator of shape (2, B, P)");
-  STD_TORCH_CHECK(!need_query || unit_grad.numel() == layers.size,
-                  "patch_nce: expected the query's gradient from the forward pass");
-  const bool key_formed = need_key && unit_key_grad.numel() > 0;
-  STD_TORCH_CHECK(!key_formed || unit_key_grad.numel() == layers.size,
-                  "patch_nce: expected the keys' gradient from the forward pass");
-  const Tensor upstream = as_float32(grad), saved = as_float32(denominator), unit = as_float32(unit_grad),
-               key_unit = as_float32(unit_key_grad);
   const auto result = [&](int64_t size) { return new_tensor(queries[0], {size}, ScalarType::Float); };
-  Tensor dquery = result(need_query ? layers.size : 0), dkey = result(need_key ? layers.size : 0);
-  Tensor dextra = result(need_extra ? layers.extra_size : 0);
-  float *g = floats(upstream), *best = floats(saved), *units = floats(unit), *key_units = floats(key_unit);
-  float *dqueries = floats(dquery), *dkeys = floats(dkey), *dextras = floats(dextra);
-  layers.each([&](size_t i, int64_t row, int64_t element, int64_t extra_element) {
-    backward_layer(queries[i], keys[i], layers.extra(i), layers.offset(i), options,
-                   {g + row, best + row, best + layers.rows + row, at(units, need_query, element),
-                    at(key_units, key_formed, element), at(dqueries, need_query, element), at(dkeys, need_key, element),
-                    at(dextras, need_extra, extra_element)});
-  });
-  return {dquery, dkey, dextra};
+  const InputGradients out{result(need_query ? layers.size : 0), result(need_key ? layers.size : 0),
+                           result(need_extra ? layers.extra_size : 0)};
+  form_gradients(layers, {temperature, negatives, decoupled, normalize},
+                 {grad, denominator, unit_grad, unit_key_grad, need_query, need_key, need_extra}, out);
+  return {out.dquery, out.dkey, out.dextra};
 }
 
-std::vector<Tensor> listed(const std::optional<Tensor>& tensor) {
-  return tensor.has_value() ? std::vector<Tensor>{*tensor} : std::vector<Tensor>{};
-}
+// One layer, whose results have its shapes.
+struct OneLayer {
+  std::vector<Tensor> query, key, extra, offsets;
 
-Tensor shaped(const Tensor& flat, std::initializer_list<int64_t> shape) {
-  return torch::stable::view(flat, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()));
-}
+  OneLayer(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra, const std::optional<Tensor>& offsets)
+      : query{query}, key{key} {
+    if (extra.has_value()) this->extra.push_back(*extra);
+    if (offsets.has_value()) this->offsets.push_back(*offsets);
+  }
+  Layers layers() const { return Layers(query, key, extra, offsets); }
+  Tensor result(std::initializer_list<int64_t> sizes) const { return new_tensor(query[0], sizes, ScalarType::Float); }
+};
 
-// The same of one layer, with its shapes.
 std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
                                                      std::optional<Tensor> offsets, double temperature,
                                                      std::string negatives, bool decoupled, bool normalize,
                                                      bool query_grad, bool key_grad) {
+  const OneLayer layer(query, key, extra, offsets);
+  const Layers layers = layer.layers();
   const auto [B, P, C, M] = check(query, key, extra);
-  const auto [loss, denominator, grad, dkey] = patch_nce_layers(
-      {query}, {key}, listed(extra), listed(offsets), temperature, negatives, decoupled, normalize, query_grad, key_grad);
-  return {shaped(loss, {B, P}), shaped(denominator, {2, B, P}), shaped(grad, {query_grad ? B : 0, P, C}),
-          shaped(dkey, {key_grad ? B : 0, P, C})};
+  const Losses out{layer.result({B, P}), layer.result({2, B, P}), layer.result({query_grad ? B : 0, P, C}),
+                   layer.result({key_grad ? B : 0, P, C})};
+  form_losses(layers, {temperature, negatives, decoupled, normalize}, out);
+  return {out.loss, out.denominator, out.grad, out.dkey};
 }
 
 std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query, Tensor key, std::optional<Tensor> extra,
@@ -489,12 +517,14 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query,
                                                       Tensor unit_grad, Tensor unit_key_grad, double temperature,
                                                       std::string negatives, bool decoupled, bool normalize,
                                                       bool need_query, bool need_key, bool need_extra) {
+  const OneLayer layer(query, key, extra, offsets);
+  const Layers layers = layer.layers();
   const auto [B, P, C, M] = check(query, key, extra);
-  const auto [dquery, dkey, dextra] = patch_nce_layers_backward(
-      grad, {query}, {key}, listed(extra), listed(offsets), denominator, unit_grad, unit_key_grad, temperature,
-      negatives, decoupled, normalize, need_query, need_key, need_extra);
-  return {shaped(dquery, {need_query ? B : 0, P, C}), shaped(dkey, {need_key ? B : 0, P, C}),
-          shaped(dextra, {need_extra ? M : 0, C})};
+  const InputGradients out{layer.result({need_query ? B : 0, P, C}), layer.result({need_key ? B : 0, P, C}),
+                           layer.result({need_extra ? M : 0, C})};
+  form_gradients(layers, {temperature, negatives, decoupled, normalize},
+                 {grad, denominator, unit_grad, unit_key_grad, need_query, need_key, need_extra}, out);
+  return {out.dquery, out.dkey, out.dextra};
 }
 
 }  // namespace

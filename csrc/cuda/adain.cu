@@ -583,7 +583,7 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, channels_last);
-  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = torch::stable::empty_like(mean);
+  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
   with_element(x, "adain", "x", [&](auto element) {
     if (x.numel() == 0) return;
     Plan<decltype(element)> plan(x, residual.has_value() ? &*residual : nullptr, y,

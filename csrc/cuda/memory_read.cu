@@ -364,7 +364,7 @@ std::optional<Tensor> class_tensor(const std::optional<Tensor>& classes, const T
   check_device(*classes, content, "memory_read", argument);
   STD_TORCH_CHECK(classes->scalar_type() == ScalarType::Long && classes->numel() == count, "memory_read: expected ", argument,
                   " of dtype int64 with ", count, " elements");
-  return torch::stable::contiguous(*classes);
+  return dense(*classes);
 }
 
 int64_t pixel_blocks(const Tensor& content) { return content.size(0) * ceil_div(content.size(2) * content.size(3), kWarp); }

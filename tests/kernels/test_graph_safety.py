@@ -28,7 +28,7 @@ from gpu_cases import CASES, NAMES, OpCase, weights  # noqa: E402
 
 from cgcl_fast import _backend, ops  # noqa: E402
 from cgcl_fast.kernels import _launch  # noqa: E402
-from cgcl_fast.ops import _registry  # noqa: E402
+from cgcl_fast.ops import _operator  # noqa: E402
 
 SAMPLES = [
     OpCase("sample_patch_ids", lambda: ops.sample_patch_ids(65536, 256, device="cuda"), lambda g: []),
@@ -53,8 +53,8 @@ class TritonFunctions(TorchDispatchMode):
             devices = {tensor.device for tensor in tensors if copies or tensor.dim() > 0}
             assert len(devices) <= 1, f"{name} between {devices}"
         _, _, name = name.partition("cgcl_fast::")
-        if name in _registry.triton_functions:
-            module, function = _registry.triton_functions[name]
+        if name in _operator.triton_functions:
+            module, function = _operator.triton_functions[name]
             with self:  # what the function does is looked at too
                 made = getattr(importlib.import_module(f"cgcl_fast.kernels.{module}"), function)(*args)
             for result, promised in zip(tree_leaves(made), tree_leaves(out), strict=True):
@@ -157,7 +157,7 @@ def test_every_op_and_every_kernel_is_looked_at(launched: list[Any]) -> None:
     with FakeTensorMode():
         for case in cases:
             ran |= run(case, fake_arguments(case), case.function)
-    assert ran == set(_registry.triton_functions)
+    assert ran == set(_operator.triton_functions)
 
 
 READS: dict[str, Callable[[Tensor], Any]] = {

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from op_cases import DIFFERENTIABLE, Case, by_name
-from op_checks import KERNEL, native, randn
+from op_checks import DEVICE, KERNEL, native, randn
 
 import cgcl_fast
 from cgcl_fast import _backend, current_backend, ops
 from cgcl_fast.kernels import INTERPRET
+from cgcl_fast.ops import _operator
 
 DEFAULT = current_backend()
 
@@ -80,18 +81,20 @@ def test_backward_takes_the_backend_of_its_forward(case: Case, monkeypatch: pyte
     """Also in another thread than the forward pass's, as on a GPU, and inside another block."""
     if not native(case.op):
         pytest.skip("no kernel here")
-    seen: list[str] = []
-    backend = cgcl_fast.backend
+    with cgcl_fast.backend(KERNEL):
+        expected = _backend.choose_on(case.op, DEVICE, torch.float32)
+    seen: list[tuple[str, str]] = []
+    backend, find_kernel = cgcl_fast.backend, _operator.find_kernel
 
-    class Recorded(backend):
-        def __init__(self, name: str) -> None:
-            super().__init__(name)
-            seen.append(name)
+    def recorded(name: str, backend: str, device: str) -> Callable[..., object]:
+        seen.append((name, backend))
+        return find_kernel(name, backend, device)
 
     leaves = [t.requires_grad_() for t in case.tensors()]
     with backend(KERNEL):
         results = case(*leaves)
-    monkeypatch.setattr(_backend, "backend", Recorded)
+    monkeypatch.setattr(_operator, "find_kernel", recorded)
+    monkeypatch.setattr(_operator, "_found", {})
     total = sum(result.sum() for result in results)
 
     def backward() -> None:
@@ -100,7 +103,7 @@ def test_backward_takes_the_backend_of_its_forward(case: Case, monkeypatch: pyte
             assert current_backend() == "reference"
 
     in_thread(backward)
-    assert seen and set(seen) == {KERNEL}
+    assert seen and all(name.endswith("_backward") and found == expected for name, found in seen)
 
 
 @pytest.mark.skipif(INTERPRET, reason="Triton's interpreter runs in one thread at a time")
