@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -101,11 +100,8 @@ class CudaRecorder:
             ):
                 result = function()
         except BaseException:
-            self._failed = graph  # the allocator may still refer to it
-            # PyTorch leaves allocator and generator as they are in a capture when the end of one fails.
-            with suppress(RuntimeError):
-                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self.pool)
-            generator.graphsafe_set_state(before)
+            self._give_up(graph)
+            generator.graphsafe_set_state(before)  # the other one may still be that of a capture
             raise
 
         def replay() -> R:
@@ -113,6 +109,16 @@ class CudaRecorder:
             return result
 
         return replay
+
+    def _give_up(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Where even the end of a capture fails, PyTorch's allocator goes on as if it were in it."""
+        device = torch.cuda.current_device()
+        try:
+            torch._C._cuda_endAllocateToPool(device, self.pool)
+        except RuntimeError:  # it has ended
+            return
+        torch._C._cuda_releasePool(device, self.pool)
+        self._failed = graph  # of which the allocator may have kept the address
 
 
 class _Recorded(NamedTuple):

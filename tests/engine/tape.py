@@ -75,10 +75,12 @@ class TapeRecorder:
 
     def record(self, function: Callable[[], R]) -> Callable[[], R]:
         tape, generator = Tape(), torch.get_rng_state()
-        with tape:
-            result = function()
-        tape.undo()
-        torch.set_rng_state(generator)
+        try:
+            with tape:
+                result = function()
+        finally:
+            tape.undo()
+            torch.set_rng_state(generator)
 
         def replay() -> R:
             tape.play()
