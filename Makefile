@@ -9,6 +9,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # As build-system.requires in pyproject.toml. They go into the environment itself, so that torch is downloaded once.
 BUILD_NEEDS = "setuptools>=77" "torch>=2.11" ninja "pybind11>=2.13" numpy
+# Another torch than that: the oldest supported, unless TORCH says which.
+TORCH = 2.11.0
+OTHER = build/torch-$(TORCH)
 NATIVE = setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 DEMO = runs/demo
 MINUTES = 10
@@ -16,7 +19,9 @@ MINUTES = 10
 # Threads that spin for long while they wait nearly stop beside another program; a user's own choice stays.
 WAITING = $(if $(GOMP_SPINCOUNT)$(OMP_WAIT_POLICY),,GOMP_SPINCOUNT=2500)
 
-.PHONY: demo test lint pytest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
+IN_PROCESSES = -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test lint pytest oldest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
@@ -25,7 +30,7 @@ demo: $(VENV)/.installed
 	@echo "Sample grid, a street a row, and for each domain a translation by a reference, by a random style, and the truth:"
 	@ls $(CURDIR)/$(DEMO)/samples/*.png | tail -n 1
 
-test: lint pytest bench-smoke sanitize
+test: lint pytest oldest bench-smoke sanitize
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
@@ -33,7 +38,12 @@ lint: $(VENV)/.tested
 
 # A process for each core, each with one thread: OpenMP's threads wait for each other, and long where cores are taken.
 pytest: $(VENV)/.tested
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(IN_PROCESSES)
+
+# The oldest torch supported, with the binaries that were built with the newest: the tests of the ops, which torch.compile
+# and torch.library do not treat alike in all versions.
+oldest: $(VENV)/.tested $(OTHER)/.installed
+	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest tests/ops -q $(IN_PROCESSES)
 
 # What pytest draws from fixed seeds, from others each time: ten times hypothesis' examples, and calls of the ops until
 # the time is up, natively and in Triton's interpreter at once. Each failure says how to have it again.
@@ -68,15 +78,12 @@ sanitize: $(VENV)/.tested
 	    $(BIN)/python -m pytest tests/ops -q -x -k "not compile"
 
 # One wheel, on another torch than it was built with: the tests of the ops, without building again.
-TORCH = 2.11.0
-wheel-test: $(VENV)/.tested
+wheel-test: $(VENV)/.tested $(OTHER)/.installed
 	rm -rf build/wheel
 	CGCL_FAST_REQUIRE_NATIVE=1 $(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
-	$(PYTHON) -m venv build/torch-$(TORCH)
-	build/torch-$(TORCH)/bin/python -m pip install torch==$(TORCH) numpy pytest hypothesis
-	build/torch-$(TORCH)/bin/python -m pip install --no-deps --force-reinstall build/wheel/*.whl
-	build/torch-$(TORCH)/bin/python -m cgcl_fast.info
-	build/torch-$(TORCH)/bin/pytest tests/ops -q
+	$(OTHER)/bin/python -m pip install --no-deps --force-reinstall build/wheel/*.whl
+	$(OTHER)/bin/python -m cgcl_fast.info
+	OMP_NUM_THREADS=1 $(OTHER)/bin/pytest tests/ops -q $(IN_PROCESSES)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -92,6 +99,11 @@ $(VENV)/.installed: $(VENV)/.build-needs $(NATIVE)
 $(VENV)/.tested: $(VENV)/.build-needs $(NATIVE)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable ".[test]"
 	touch $(VENV)/.installed $@
+
+$(OTHER)/.installed:
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/python -m pip install --disable-pip-version-check torch==$(TORCH) numpy pytest pytest-xdist hypothesis
+	touch $@
 
 clean:
 	rm -rf build dist *.egg-info cgcl_fast/*.so cgcl_fast/_C*.problem.txt .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,12 @@ from torch import Tensor
 def enabled(x: Tensor) -> bool:
     """Whether autocast is on for x's device; off for devices that have none, such as meta."""
     device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return _casts(device) and torch.is_autocast_enabled(device)
+
+
+@torch.compiler.assume_constant_result  # PyTorch 2.11's Dynamo cannot trace it
+def _casts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
 
 
 def einsum(equation: str, a: Tensor, b: Tensor) -> Tensor:

@@ -209,6 +209,7 @@ def test_opcheck():
     )
 
 
+@pytest.mark.compile
 def test_compile():
     def op(x, scale, shift, residual):
         return ops.adain(x, scale, shift, activation="relu", residual=residual)

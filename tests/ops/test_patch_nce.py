@@ -354,6 +354,7 @@ def test_layers_of_more_and_of_fewer_keys_than_negatives_are_asked_for():
             torch.testing.assert_close(loss, alone)
 
 
+@pytest.mark.compile
 def test_layers_compile():
     assert_compiles(layered, layered_inputs())
 
@@ -460,6 +461,7 @@ def test_opcheck():
     )
 
 
+@pytest.mark.compile
 def test_compile():
     def op(query, key, extra):
         return ops.patch_nce(query, key, extra_negatives=extra, negatives="batch", reduction="none")
