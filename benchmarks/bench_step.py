@@ -88,8 +88,8 @@ def fast_step(method: str, size: int, progress: float, device: str) -> Run:
     """The phases of the method with their optimisers, as the engine runs them when `progress` of it all is done."""
     torch.manual_seed(0)
     model = METHODS[method](METHODS[method].Config()).to(device)
-    model.begin(progress)
-    batch = batch_of(method, size, device)
+    batch = model.prepare(batch_of(method, size, "cpu"))
+    batch = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
     phases = model.phases()
     optimizers = []
     for phase in phases:
@@ -97,7 +97,7 @@ def fast_step(method: str, size: int, progress: float, device: str) -> Run:
         optimizers.append(torch.optim.Adam(parameters, phase.optimizer.lr, phase.optimizer.betas))
 
     def step() -> list[Tensor]:
-        shared: dict[str, object] = {}
+        shared = model.choose(progress)
         losses = []
         for phase, optimizer in zip(phases, optimizers, strict=True):
             for name in phase.frozen:

@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser
 
 from cgcl_fast import _start
 from cgcl_fast.data.images import printable
-from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError
+from cgcl_fast.engine import CaptureError, CheckpointError, LoaderError, NonFiniteError
 from cgcl_fast.engine.processes import leave_group, lost_peer
 
 
@@ -102,7 +102,7 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
         return command(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
         return _fail(error, 2)
-    except (CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
+    except (CaptureError, CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
         return _fail(error, 1)
     except OSError as error:
         return _fail(error, 1)

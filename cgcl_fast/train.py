@@ -41,6 +41,7 @@ from cgcl_fast.engine import (
     seed_all,
 )
 from cgcl_fast.engine.files import write_atomically
+from cgcl_fast.engine.graphs import obstacle
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
@@ -51,7 +52,7 @@ DEFAULT_METHOD = "cgcl"
 
 MAY_CHANGE = frozenset(
     (
-        "compile", "data", "device", "epochs", "keep", "log_every", "output", "resume", "save_every", "steps",
+        "compile", "data", "device", "epochs", "graphs", "keep", "log_every", "output", "resume", "save_every", "steps",
         "timeout", "workers",
     )
 )  # fmt: skip
@@ -87,6 +88,9 @@ class RunOptions:
         workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
+        graphs: auto replays each step on a GPU as one CUDA graph, which spares the host from issuing its kernels one by
+            one, if there is one process and the precision is fp32 or bf16 (with --accumulate and --compile too); the
+            result is the same. on demands that; off never does it.
         timeout: Seconds that the processes of a run wait for one that does not answer; the first one's saving and
             measuring must not take longer.
     """
@@ -110,6 +114,7 @@ class RunOptions:
     workers: Annotated[int, Within(0, 1024)] | None = None
     device: str = "auto"
     precision: str = "fp32"
+    graphs: str = "auto"
     timeout: Annotated[int, Within(1, 10**6)] = 900
 
     def __post_init__(self) -> None:
@@ -279,6 +284,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             accumulate=options.accumulate,
             timeout=options.timeout,
         )
+        without_graphs = obstacle(options.graphs, accelerator)
         if output.exists() and not output.is_dir():
             raise UsageError(f"--output: {output} is no folder")
         used: list[Any] = [None]
@@ -340,7 +346,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         early.flush()
         logging.getLogger("cgcl_fast").removeHandler(early)
         save_config(options, output)
-        describe(options, method, len(dataset), steps, str(accelerator.device))
+        describe(options, method, len(dataset), steps, accelerator.device, without_graphs)
 
     trainer = Trainer(
         method,
@@ -354,6 +360,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             precision=options.precision,
             accumulate=options.accumulate,
             compile=options.compile,
+            graphs=options.graphs,
         ),
         schedule=method.schedule(steps) or linear_decay(steps, round(steps * decay / (constant + decay))),
         sample_batch=sample_batch,
@@ -384,7 +391,14 @@ def default_workers(on_gpu: bool) -> int:
     return 4 if on_gpu else int(torch.get_num_threads() > 1)
 
 
-def describe(options: Namespace, method: Method, images: int, steps: int, device: str) -> None:
+def describe(
+    options: Namespace,
+    method: Method,
+    images: int,
+    steps: int,
+    device: torch.device,
+    without_graphs: str | None,
+) -> None:
     """What is about to happen, on stdout."""
     if options.data is None:
         domains = ", ".join(options.domains) if "domains" in options else "sunny to night"
@@ -400,6 +414,9 @@ def describe(options: Namespace, method: Method, images: int, steps: int, device
         f"{options.precision}; run folder {printable(options.output)}",
         flush=True,
     )
+    if device.type == "cuda":
+        graphs = "each step is one CUDA graph, all of it"
+        print(graphs if without_graphs is None else f"no CUDA graphs: {without_graphs}", flush=True)
 
 
 def report(outcome: Outcome, steps: int, output: Path) -> None:

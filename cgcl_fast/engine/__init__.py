@@ -2,6 +2,7 @@
 
 from .checkpoint import CheckpointError, Checkpoints, read_checkpoint, safe_load
 from .files import InUseError, alone_in
+from .graphs import CaptureError
 from .processes import leave_group
 from .rng import preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import linear_decay
@@ -9,6 +10,7 @@ from .tiles import translate_tiled
 from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
 
 __all__ = [
+    "CaptureError",
     "CheckpointError",
     "Checkpoints",
     "InUseError",

@@ -18,6 +18,9 @@ from cgcl_fast._weights import is_finite
 
 _NEEDED = ("lr", "betas", "eps", "weight_decay")
 """What every version of Adam reads of a group of parameters; others it fills in."""
+_OWN = ("lr", "capturable", "foreach", "fused")
+"""Of these each run has its own: the learning rate is set in each step, and the others say how the device computes, not
+what."""
 
 
 def check_tensor(name: str, found: Any, like: Tensor) -> None:
@@ -66,7 +69,7 @@ def check_adam(name: str, found: Any, optimizer: Any, *, complete: bool) -> None
         for key in ("params", *_NEEDED, *(key for key in like if key in group)):
             if key not in group:
                 raise ValueError(f"{name}: lacks {key}")
-            if key == "lr":  # set anew in each step
+            if key in _OWN:
                 continue
             if type(group[key]) is not type(like[key]) or group[key] != like[key]:
                 raise ValueError(f"{name}: {key}: expected {like[key]}, got {str(group[key])[:50]}")
@@ -95,11 +98,25 @@ def _check_adam_parameter(name: str, found: Any, parameter: Tensor) -> None:
 
 
 def full_state(optimizer: Any) -> dict[str, Any]:
-    """State dict of an optimiser with an entry for each parameter, empty for those that had no gradient yet, so that
-    a state that got lost is not taken for one of them."""
+    """State dict of an optimiser with the learning rates as numbers, and with an entry for each parameter, empty for
+    those that had no gradient yet, so that a state that got lost is not taken for one of them."""
     state = optimizer.state_dict()
-    count = sum(len(group["params"]) for group in state["param_groups"])
-    return {**state, "state": {index: state["state"].get(index, {}) for index in range(count)}}
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    count = sum(len(group["params"]) for group in groups)
+    return {"param_groups": groups, "state": {index: state["state"].get(index, {}) for index in range(count)}}
+
+
+def load_state(optimizer: Any, found: Mapping[str, Any]) -> None:
+    """Load what :func:`check_adam` has found to fit, of a run on any device: ``optimizer`` keeps its learning rates,
+    which stay the same tensors, and its way to compute."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    groups = [
+        {**own, "params": group["params"]}
+        for own, group in zip(optimizer.param_groups, found["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({**found, "param_groups": groups})
+    for rate, group in zip(rates, optimizer.param_groups, strict=True):
+        group["lr"] = rate
 
 
 def check_numbers(name: str, found: Any, like: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +22,8 @@ from cgcl_fast._weights import is_finite
 
 from .checkpoint import CheckpointError, Checkpoints
 from .files import alone_in, remove_leftovers
-from .fitting import check_adam, check_module, check_numbers, full_state
+from .fitting import check_adam, check_module, check_numbers, full_state, load_state
+from .graphs import Choices, CudaRecorder, Part, StepGraphs, obstacle, to_device
 from .log import RunLog
 from .rng import check_rng_state, preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import Schedule
@@ -75,6 +76,7 @@ class Options:
         precision: fp32, bf16 or fp16 (mixed precision: weights stay float32).
         accumulate: batches whose gradients are summed for one step.
         compile: compile the networks with torch.compile.
+        graphs: "auto" replays each step as one CUDA graph where that is possible; "on" demands it; "off" does not.
     """
 
     steps: int
@@ -84,6 +86,7 @@ class Options:
     precision: str = "fp32"
     accumulate: int = 1
     compile: bool = False
+    graphs: str = "auto"
 
 
 @dataclass
@@ -92,7 +95,7 @@ class _Inputs:
     phase puts into ``shared`` must reach the next one."""
 
     batch: Batch
-    shared: dict[str, Any] = field(default_factory=dict)
+    shared: dict[str, Any]
 
 
 class _PhaseModule(nn.Module):
@@ -114,6 +117,14 @@ class _RunningPhase:
     module: nn.Module
     optimizer: Any  # accelerate's wrapper around Adam
     rates: tuple[float, ...]  # of the optimizer's groups, before the schedule
+    factor: float = 1.0  # the schedule's, which the groups have now
+
+    def scale_rates(self, factor: float) -> None:
+        """In place, since a CUDA graph reads the learning rates where they are."""
+        if factor != self.factor:
+            for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+                group["lr"].fill_(rate * factor)
+            self.factor = factor
 
 
 @dataclass(frozen=True)
@@ -221,13 +232,17 @@ class Trainer:
         self.loader = loader
         self.folder = folder
         self.schedule = schedule
-        self.sample_batch = self._to_device(sample_batch)
+        self.sample_batch = to_device(sample_batch, self.accelerator.device)
         self.config = dict(config)
         self.generator_file = generator_file
         self.evaluate = evaluate
         self.best = best
         self.checkpoints = Checkpoints(folder / "checkpoints", options.keep)
         self.phases = [self._prepare(phase) for phase in method.phases()]
+        self.graphs: StepGraphs | None = None
+        if obstacle(options.graphs, self.accelerator) is None:
+            required = options.graphs == "on"
+            self.graphs = StepGraphs(self._run, self.accelerator.device, CudaRecorder(), required=required)
         if options.compile:
             for name in {name for running in self.phases for name in running.phase.networks}:
                 getattr(method, name).compile()
@@ -243,13 +258,17 @@ class Trainer:
         for name, network in module.networks.items():
             by_rate.setdefault(phase.optimizer.lr_of(name), []).extend(network.parameters())
         groups = [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
-        adam = torch.optim.Adam(groups, betas=phase.optimizer.betas)
+        kind = self.accelerator.device.type
+        adam = torch.optim.Adam(
+            groups,
+            betas=phase.optimizer.betas,
+            fused=kind in ("cpu", "cuda"),
+            capturable=kind == "cuda",  # a CUDA graph or none: the same numbers
+        )
         module, optimizer = self.accelerator.prepare(module, adam)
+        for rate, group in zip(by_rate, optimizer.param_groups, strict=True):
+            group["lr"] = torch.tensor(rate, device=self.accelerator.device)
         return _RunningPhase(phase, module, optimizer, tuple(by_rate))
-
-    def _to_device(self, batch: Batch) -> Batch:
-        device = self.accelerator.device
-        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     # -------------------------------------------------------------------------------------------------------- the loop
 
@@ -287,12 +306,10 @@ class Trainer:
                         fetched = [next(batches) for _ in range(options.accumulate)]
                     except (OSError, ValueError, RuntimeError, MemoryError) as error:
                         self._data_ended(error, done, log)
-                    self.method.begin(self.step / options.steps)
-                    parts = [self._to_device(batch) for batch in fetched]
-                    losses = self.train_step(parts)
+                    losses = self.train_step(fetched)
                     self.step += 1
                     self._pending.append((self.step, losses))
-                    batch_size = len(next(v for v in parts[0].values() if isinstance(v, Tensor)))
+                    batch_size = len(next(v for v in fetched[0].values() if isinstance(v, Tensor)))
                     images += batch_size * options.accumulate * self.accelerator.num_processes
 
                     last = self.step == options.steps
@@ -307,7 +324,7 @@ class Trainer:
                         if log is not None:
                             log.progress(self.step, values, rate)
                             if log_due:
-                                rates = {f"lr/{r.phase.name}": r.optimizer.param_groups[0]["lr"] for r in self.phases}
+                                rates = {f"lr/{r.phase.name}": r.rates[0] * r.factor for r in self.phases}
                                 rates["images_per_second"] = round(rate, 3)
                                 log.scalars(self.step, {"epoch": self.loader.epoch, **values, **rates})
                         if log_due:
@@ -347,31 +364,55 @@ class Trainer:
             yield from self.loader
 
     def train_step(self, parts: list[Batch]) -> dict[str, Tensor]:
-        """One optimiser step of every phase over the batches ``parts`` (more than one: their gradients are averaged).
+        """One optimiser step of every phase over the loader's batches ``parts`` (more than one: their gradients are
+        averaged).
 
         Returns:
             "phase/loss name" -> detached scalar, of the last part.
+
+        Raises:
+            CaptureError: the step cannot be captured, and ``options.graphs`` is "on".
         """
         factor = self.schedule(self.step)
         for running in self.phases:
-            for rate, group in zip(running.rates, running.optimizer.param_groups, strict=True):
-                group["lr"] = rate * factor
+            running.scale_rates(factor)
+        choices = self.method.choose(self.step / self.options.steps)
+        tensors = [
+            {name: value for name, value in self.method.prepare(part).items() if isinstance(value, Tensor)}
+            for part in parts
+        ]
+        if self.graphs is not None:
+            return self.graphs(tensors, choices)
+        return self._run([to_device(part, self.accelerator.device) for part in tensors], choices)
+
+    def _run(self, parts: Sequence[Part], choices: Choices) -> dict[str, Tensor]:
+        """The step on batches that are on the device; all that a CUDA graph holds."""
         losses: dict[str, Tensor] = {}
-        for part in parts:
-            inputs = _Inputs(part)
-            with self.accelerator.accumulate(*(running.module for running in self.phases)):
-                for running in self.phases:
-                    phase = running.phase
-                    with _frozen([getattr(self.method, name) for name in phase.frozen]):
-                        found = running.module(inputs)
-                        self.accelerator.backward(found["loss"])
-                    running.optimizer.step()
-                    running.optimizer.zero_grad()
-                    if phase.after is not None and self.accelerator.sync_gradients:
-                        with torch.no_grad():
-                            phase.after(part, inputs.shared)
-                    losses.update({f"{phase.name}/{name}": value.detach() for name, value in found.items()})
+        done = self.accelerator.step
+        try:
+            for part in parts:
+                inputs = _Inputs(dict(part), dict(choices))
+                with self.accelerator.accumulate(*(running.module for running in self.phases)):
+                    for running in self.phases:
+                        losses.update(self._run_phase(running, inputs))
+        except BaseException:  # such as a capture that is not possible, after which the step is run without
+            self.accelerator.step = done
+            for running in self.phases:
+                running.optimizer.optimizer.zero_grad()
+            raise
         return losses
+
+    def _run_phase(self, running: _RunningPhase, inputs: _Inputs) -> dict[str, Tensor]:
+        phase = running.phase
+        with _frozen([getattr(self.method, name) for name in phase.frozen]):
+            found = running.module(inputs)
+            self.accelerator.backward(found["loss"])
+        running.optimizer.step()
+        running.optimizer.zero_grad()
+        if phase.after is not None and self.accelerator.sync_gradients:
+            with torch.no_grad():
+                phase.after(inputs.batch, inputs.shared)
+        return {f"{phase.name}/{name}": value.detach() for name, value in found.items()}
 
     def _read_losses(self, stop: bool) -> tuple[dict[str, float], bool]:
         """The losses of the newest step, averaged over the processes, after checking those of every step since the last
@@ -457,7 +498,9 @@ class Trainer:
             self.loader.load_state_dict(state["loader"])  # first, since it looks before it changes anything
             self.method.load_state_dict(state["method"])
             for running in self.phases:
-                running.optimizer.load_state_dict(state["optimizers"][running.phase.name])
+                load_state(running.optimizer, state["optimizers"][running.phase.name])
+            if self.graphs is not None:
+                self.graphs.forget()
             if self.accelerator.scaler is not None and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.step = state["step"]

@@ -42,7 +42,8 @@ class Phase:
         name: "discriminator", "generator", ...
         networks: names of the method's attributes whose parameters this phase trains.
         loss: (batch, shared) -> scalars. The entry "loss" is what is differentiated, the others are detached, for the
-            log. ``shared`` is a fresh dict in each step, for what later phases reuse.
+            log. ``batch`` has tensors only; ``shared`` is a fresh dict in each step that begins with the step's choices
+            (:meth:`Method.choose`), for what later phases reuse.
         optimizer: how to update.
         frozen: names of the attributes whose parameters take no gradient in this phase.
         after: called with (batch, shared) and without gradients after the update.
@@ -121,8 +122,24 @@ class Method(nn.Module):
         """The phases of a step, in order."""
         raise TypeError(f"{type(self).__name__} does not define phases()")
 
-    def begin(self, progress: float) -> None:
-        """Called before each step with the fraction of the training that is done, from 0 to 1."""
+    def choose(self, progress: float) -> Shared:
+        """All that a step decides on the host, drawn before it; its ``shared`` begins with this.
+
+        Within a step nothing is decided by the value of a tensor or by a number that the host draws. So the engine can
+        record a step as a CUDA graph, one for each combination of these choices, and replay it: they must be few.
+
+        Args:
+            progress: the fraction of the training that is done, from 0 to 1.
+
+        Returns:
+            Names and hashable values, in a new dict.
+        """
+        return {}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """A batch as the loader gives it, on the host, with what the phases need of it as tensors; all else (paths,
+        boxes) does not reach them."""
+        return batch
 
     @torch.no_grad()
     def translate(self, image: Tensor) -> Tensor:

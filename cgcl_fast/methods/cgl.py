@@ -255,7 +255,8 @@ class CGL(Method):
         height, width = batch["A"].shape[2:]
         if height % 4 or width % 4 or min(height, width) < 16:
             raise ValueError(f"A: expected sides that are multiples of 4, at least 16, got {height}x{width}")
-        label = F.one_hot(labels, len(self.domains)).to(real["g"].dtype)
+        domains = torch.arange(len(self.domains), device=labels.device)
+        label = (labels[:, None] == domains).to(real["g"].dtype)  # F.one_hot would read the values on the host
         with_instance = torch.cat([batch["A_has_object"], batch["B_has_object"]]).to(label)
         everywhere = torch.ones_like(with_instance)
         counted = {"g": (everywhere, everywhere), "o": (with_instance, with_instance * swap(with_instance))}

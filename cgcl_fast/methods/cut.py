@@ -186,6 +186,10 @@ class CUT(Method):
             return [generator]
         return [Phase("discriminator", ("D",), self.discriminator_loss, adam), generator]
 
+    def choose(self, progress: float) -> Shared:
+        """Whether this step flips G's input."""
+        return {"flipped": self.config.flip_equivariance and bool(torch.rand((), device="cpu") < 0.5)}
+
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
         """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step."""
         if "output" in shared:
@@ -194,14 +198,13 @@ class CUT(Method):
         if height % 4 or width % 4:
             raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
         images = torch.cat([batch["A"], batch["B"]]) if self.identity else batch["A"]
-        flipped = self.config.flip_equivariance and bool(torch.rand(()) < 0.5)
+        flipped = shared["flipped"]
         if flipped or self.config.dropout:
             shared["output"] = self.G(images.flip(3) if flipped else images)
             with torch.no_grad():
                 features = self.G.encode(images, self.layers)
         else:
             shared["output"], features = self.G(images, self.layers)
-        shared["flipped"] = flipped
         shared["source_features"] = [feature.detach() for feature in features]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:

@@ -164,10 +164,10 @@ class EnCo(Method):
         for name in ("G", "D", *self.projectors):
             init_weights(getattr(self, name), "xavier", config.init_gain)
         self.gan = GANLoss(config.gan)
-        self.identity = config.lambda_idt > 0
 
-    def begin(self, progress: float) -> None:
-        self.identity = self.config.lambda_idt > 0 and progress < 0.5
+    def choose(self, progress: float) -> Shared:
+        """Whether this step has the identity term, as those of the first half of the training have."""
+        return {"identity": self.config.lambda_idt > 0 and progress < 0.5}
 
     def phases(self) -> list[Phase]:
         config = self.config
@@ -185,7 +185,7 @@ class EnCo(Method):
         height, width = batch["A"].shape[2:]
         if height % 4 or width % 4:
             raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
-        images = torch.cat([batch["A"], batch["B"]]) if self.identity else batch["A"]
+        images = torch.cat([batch["A"], batch["B"]]) if shared["identity"] else batch["A"]
         layers = (*self.encoder_layers, *reversed(self.decoder_layers))
         shared["output"], features = self.G(images, layers)
         n, pairs = len(batch["A"]), len(self.encoder_layers)
@@ -215,7 +215,7 @@ class EnCo(Method):
             total = total + config.lambda_gan * losses["G_GAN"]
         losses["NCE"] = config.lambda_nce * self.contrast(shared)
         total = total + losses["NCE"]
-        if self.identity:
+        if shared["identity"]:
             losses["idt"] = config.lambda_idt * F.l1_loss(shared["output"][n:], batch["B"])
             total = total + losses["idt"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}

@@ -190,6 +190,23 @@ class MGUIT(Method):
             Phase("generator", ("G", "E_s"), self.generator_loss, adam, frozen=("D", "D_c"), after=self.update_memory),
         ]
 
+    def prepare(self, batch: Batch) -> Batch:
+        """With the class of each pixel of the contents instead of boxes: "class_maps", (2B, h, w) int64, A before B. A
+        single memory needs none.
+
+        Raises:
+            ValueError: the batch has no boxes.
+        """
+        if not self.class_aware:
+            return batch
+        maps = []
+        for name in self.domains:
+            if f"{name}_boxes" not in batch:
+                raise ValueError(f"{name}_boxes: the class-aware memory needs boxes; memory 'single' does without")
+            size = batch[name].shape[2:]
+            maps.append(class_map(batch[f"{name}_boxes"], batch[f"{name}_classes"], size, len(self.config.classes)))
+        return {**batch, "class_maps": torch.cat(maps)}
+
     # ------------------------------------------------------------------------------------------------------- the losses
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
@@ -202,7 +219,7 @@ class MGUIT(Method):
         if "content" in shared:
             return
         G, n = self.G, len(batch["A"])
-        shared["classes"] = classes = self.class_maps(batch)
+        shared["classes"] = classes = batch["class_maps"] if self.class_aware else None
         shared["content"] = content = G.encode([batch["A"], batch["B"]])
         # One reading gives the style of x, that of y and the random one for every content.
         values = torch.cat([*G.memory.values, G.memory.random_values(1)[0]], dim=1)
@@ -219,22 +236,6 @@ class MGUIT(Method):
             for name, image in zip(("self", "fake", "random"), images.split(n), strict=True):
                 shared[name].append(image)
             shared["random_style"].append(random_style.detach())
-
-    def class_maps(self, batch: Batch) -> Tensor | None:
-        """The class of each pixel of the contents, (2B, h, w), A before B; None for a single memory.
-
-        Raises:
-            ValueError: the batch has no boxes.
-        """
-        if not self.class_aware:
-            return None
-        maps = []
-        for name in self.domains:
-            if f"{name}_boxes" not in batch:
-                raise ValueError(f"{name}_boxes: the class-aware memory needs boxes; memory 'single' does without")
-            size = batch[name].shape[2:]
-            maps.append(class_map(batch[f"{name}_boxes"], batch[f"{name}_classes"], size, len(self.config.classes)))
-        return torch.cat(maps).to(batch["A"].device)
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """Adversarial losses of D^x, D^y and D_c, each with all that it judges in one pass."""

@@ -13,10 +13,11 @@ from cgcl_fast._weights import is_finite
 class ImagePool(nn.Module):
     """Keeps images; once full, gives back an older one in half of the cases and keeps the new one in its place.
 
-    A part of the state dict, so that a resumed run has the same history.
+    Images of several sizes have a history each. A part of the state dict, so that a resumed run has the same history.
+    Everything is drawn and chosen on the device of the images: reading how many there are would wait for it.
 
     Args:
-        size: images kept (50 in CycleGAN); 0 gives every image back at once.
+        size: images kept (50 in CycleGAN) of a size; 0 gives every image back at once.
     """
 
     def __init__(self, size: int = 50) -> None:
@@ -24,7 +25,8 @@ class ImagePool(nn.Module):
         if size < 0:
             raise ValueError(f"size: expected at least 0, got {size}")
         self.size = size
-        self.images: list[Tensor] = []
+        self._kept: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        """(C, H, W) -> (size, C, H, W), of which the first are images, and how many those are, int64 (1,)."""
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:
@@ -36,31 +38,49 @@ class ImagePool(nn.Module):
         Returns:
             (B, C, H, W): each either the image itself or one of earlier calls.
         """
+        images = images.detach()
         if self.size == 0:
-            return images.detach()
+            return images
+        kept, count = self._history_of(images)
+        older = torch.rand(len(images), device=images.device) < 0.5
+        drawn = torch.randint(self.size, (len(images),), device=images.device)
         out = []
-        for image in images.detach():
-            if len(self.images) < self.size:
-                self.images.append(image.clone())
-                out.append(image)
-            elif torch.rand(()) < 0.5:
-                place = int(torch.randint(self.size, ()))
-                out.append(self.images[place])
-                self.images[place] = image.clone()
-            else:
-                out.append(image)
-        return torch.stack(out)
+        for i, image in enumerate(images.split(1)):
+            full = count >= self.size
+            place = torch.where(full, drawn[i], count)
+            given_back = full & older[i]
+            held = kept.index_select(0, place)
+            out.append(torch.where(given_back, held, image))
+            kept.index_copy_(0, place, torch.where(given_back | ~full, image, held))
+            count += ~full
+        return torch.cat(out)
+
+    def _history_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        shape = tuple(images.shape[1:])
+        if shape not in self._kept:
+            kept = images.new_zeros(self.size, *shape)
+            self._kept[shape] = kept, torch.zeros(1, dtype=torch.int64, device=images.device)
+        kept, count = self._kept[shape]
+        if kept.device != images.device or kept.dtype != images.dtype:  # as they were saved
+            self._kept[shape] = kept, count = kept.to(images), count.to(images.device)
+        return kept, count
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"images": list(self.images)}
+        return {"images": [image.clone() for kept, count in self._kept.values() for image in kept[: int(count)]]}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        images = list(state["images"])
-        if len(images) > self.size:
-            raise ValueError(f"images: expected at most {self.size}, got {len(images)}")
-        for image in images:
-            if not isinstance(image, Tensor) or image.dim() != 3 or image.shape != images[0].shape:
-                raise ValueError("images: expected tensors (C, H, W) of one size")
+        by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+        for image in list(state["images"]):
+            if not isinstance(image, Tensor) or image.dim() != 3:
+                raise ValueError("images: expected tensors (C, H, W)")
             if not image.is_floating_point() or not is_finite(image):
                 raise ValueError("images: expected finite numbers of floating point")
-        self.images = images
+            by_shape.setdefault(tuple(image.shape), []).append(image)
+        most = max(map(len, by_shape.values()), default=0)
+        if most > self.size:
+            raise ValueError(f"images: expected at most {self.size} of a size, got {most}")
+        self._kept = {}
+        for shape, images in by_shape.items():
+            kept = images[0].new_zeros(self.size, *shape)
+            kept[: len(images)] = torch.stack(images)
+            self._kept[shape] = kept, torch.tensor([len(images)], device=kept.device)

@@ -46,6 +46,7 @@ class ClassMemory(nn.Module):
 
     keys: Tensor
     values: Tensor
+    item_class: Tensor
 
     def __init__(
         self,
@@ -67,12 +68,10 @@ class ClassMemory(nn.Module):
         self.rule = update
         self.register_buffer("keys", F.normalize(torch.randn(sum(items), key_dim), dim=1))
         self.register_buffer("values", F.normalize(torch.randn(domains, sum(items), value_dim), dim=2))
-
-    @property
-    def item_class(self) -> Tensor:
-        """(N,) int64: the class of each item."""
-        owners = [k for k, count in enumerate(self.items) for _ in range(count)]
-        return torch.tensor(owners, device=self.keys.device)
+        # What a file of weights is read into is built on the meta device, and the file has none of this.
+        device = "cpu" if self.keys.is_meta else self.keys.device
+        owners = [k for k, count in enumerate(items) for _ in range(count)]
+        self.register_buffer("item_class", torch.tensor(owners, device=device), persistent=False)
 
     def _classes(self, pixel_class: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The classes of pixels and items, or neither."""
@@ -206,7 +205,8 @@ def published_update(
             same = pixel_classes[d].reshape(-1, 1) == item_class
         weight = cosine.exp() * same
         weight = weight / weight.sum(dim=0).clamp(min=torch.finfo(weight.dtype).tiny)
-        nearest = F.one_hot(cosine.masked_fill(~same, -torch.inf).argmax(dim=1), len(keys)).bool() & same
+        first = cosine.masked_fill(~same, -torch.inf).argmax(dim=1, keepdim=True)
+        nearest = (first == torch.arange(len(keys), device=keys.device)) & same
         weight = weight * nearest
         new_keys = new_keys + weight.T @ c * (0.5 / len(contents))
         new_values.append((values[d] + F.layer_norm(weight.T @ s, s.shape[1:])) * 0.5)

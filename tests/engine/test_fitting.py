@@ -135,7 +135,7 @@ def test_parameters_without_a_gradient_have_an_empty_entry(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "images",
-    [3, [3], [torch.ones(3, 4, 4)] * 3, [torch.ones(3)], [torch.ones(3, 4, 4), torch.ones(3, 4, 5)],
+    [3, [3], [torch.ones(3, 4, 4)] * 3, [torch.ones(3)],
      [torch.full((3, 4, 4), float("nan"))], [torch.ones(3, 4, 4, dtype=torch.int64)]],
 )  # fmt: skip
 def test_a_history_of_images_that_is_none_is_refused(images: object) -> None:
@@ -143,4 +143,4 @@ def test_a_history_of_images_that_is_none_is_refused(images: object) -> None:
     with pytest.raises(ValueError, match="pool._extra_state: "):
         check_module({"pool._extra_state": {"images": images}}, module)
     check_module({"pool._extra_state": {"images": [torch.ones(3, 4, 4)]}}, module)
-    assert module["pool"].images == []  # type: ignore[comparison-overlap]
+    assert module["pool"].get_extra_state() == {"images": []}  # type: ignore[operator]

@@ -39,8 +39,13 @@ class Toy(nn.Module):
         self.seen: list[list[str]] = []
         self.progress: list[float] = []
 
-    def begin(self, progress: float) -> None:
+    def choose(self, progress: float) -> dict:
         self.progress.append(progress)
+        return {}
+
+    def prepare(self, batch: dict) -> dict:
+        self.seen.append(batch["A_paths"])
+        return batch
 
     def phases(self) -> list[Phase]:
         spec = OptimizerSpec(1e-2, (0.5, 0.999))
@@ -54,7 +59,6 @@ class Toy(nn.Module):
         kind, at = self.trouble
         if kind in ("kill", "term") and int(self.calls) == at:
             os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
-        self.seen.append(batch["A_paths"])
         shared["fake"] = self.G(batch["A"] + 0.1 * (torch.randn(3, 1, 1) + random.random() + np.random.rand()))
         loss = (self.D(shared["fake"].detach()) ** 2).mean() + ((self.D(batch["B"]) - 1) ** 2).mean()
         if kind == "nan" and int(self.calls) == at:

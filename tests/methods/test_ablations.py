@@ -67,7 +67,7 @@ class Seen:
     def step(self) -> None:
         images = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator(device="cpu").manual_seed(1), device="cpu")
         a, b = images.to(torch.get_default_device()) * 2 - 1
-        batch, shared = {"A": a, "B": b}, dict[str, Any]()
+        batch, shared = {"A": a, "B": b}, self.method.choose(0.0)
         before = {name: p.detach().clone() for name, p in self.method.named_parameters()}
         for phase in self.method.phases():
             networks = [getattr(self.method, name) for name in phase.networks]

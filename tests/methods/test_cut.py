@@ -57,7 +57,7 @@ def optimizers(method: CUT) -> list[torch.optim.Adam]:
 
 def step(method: CUT, batch: dict[str, Tensor], adams: list[torch.optim.Adam]) -> tuple[dict[str, Tensor], bool]:
     """One step as the engine does it, but the gradients stay; the losses, and whether it was flipped."""
-    shared: dict[str, Any] = {}
+    shared = method.choose(0.0)
     losses = {}
     for phase, adam in zip(method.phases(), adams, strict=True):
         for name in phase.frozen:
@@ -128,7 +128,7 @@ def test_two_steps_equal_the_plain_four_pass_step(
 @pytest.mark.parametrize("kind", [CUT, FastCUT])
 def test_each_phase_trains_its_own_networks(kind: type[CUT]) -> None:
     method = kind(kind.Config(**SMALL)).double()
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(), method.choose(0.0)
     discriminator, generator = method.phases()
     assert (discriminator.networks, generator.networks, generator.frozen) == (("D",), ("G", "H"), ("D",))
     discriminator.loss(batch, shared)["loss"].backward()
@@ -144,7 +144,7 @@ def test_each_phase_trains_its_own_networks(kind: type[CUT]) -> None:
 def test_keys_take_no_gradient() -> None:
     """With the query fixed, nothing is left that could move the encoder or H through the keys."""
     method = CUT(CUTConfig(**SMALL)).double()
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(), method.choose(0.0)
     method.forward_generator(batch, shared)
     assert all(not feature.requires_grad for feature in shared["source_features"])
     rows = [torch.randn(4, 20, 8, dtype=torch.float64, requires_grad=True) for _ in method.layers]
@@ -165,7 +165,7 @@ def test_one_pass_of_the_generator_and_one_of_its_encoder() -> None:
 def test_autocast_leaves_no_parameter_without_gradient() -> None:
     """Autocast caches cast weights; one cast for the keys first would take the gradient from the queries."""
     method = CUT(CUTConfig(**SMALL))
-    batch, shared = batch_of(dtype=torch.float32), {}
+    batch, shared = batch_of(dtype=torch.float32), method.choose(0.0)
     method.D.requires_grad_(False)
     with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         loss = method.phases()[1].loss(batch, shared)["loss"]
@@ -182,7 +182,7 @@ def test_flips_are_half_of_the_steps_and_follow_the_seed() -> None:
         torch.manual_seed(5)
         found = []
         for _ in range(24):
-            shared: dict[str, Any] = {}
+            shared = method.choose(0.0)
             with torch.no_grad():
                 method.forward_generator(batch, shared)
             found.append(shared["flipped"])
@@ -284,7 +284,7 @@ def test_attention_picks_each_images_own_positions(kind: type[CUT], monkeypatch:
     batch, flips = batch_of(1, size=(40, 40)), set()
     torch.manual_seed(1)
     for _ in range(3 if kind is FastCUT else 1):
-        shared: dict[str, Any] = {}
+        shared = method.choose(0.0)
         losses = method.generator_loss(batch, shared)
         losses["loss"].backward()
         assert losses["loss"].isfinite()
@@ -354,4 +354,4 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 def test_training_sizes_must_be_multiples_of_four() -> None:
     method = CUT(CUTConfig(**SMALL)).double()
     with pytest.raises(ValueError, match="multiples of 4, got 30x32"):
-        method.discriminator_loss(batch_of(1, (30, 32)), {})
+        method.discriminator_loss(batch_of(1, (30, 32)), method.choose(0.0))

@@ -81,6 +81,10 @@ def test_each_phase_trains_its_own_networks() -> None:
     assert all(p.grad is None for g in (method.G, method.F) for p in g.parameters())
 
 
+def history_of(pool: ImagePool) -> list[Tensor]:
+    return pool.get_extra_state()["images"]
+
+
 def test_pool_gives_older_images_in_half_of_the_cases() -> None:
     pool = ImagePool(50)
     torch.manual_seed(0)
@@ -88,7 +92,7 @@ def test_pool_gives_older_images_in_half_of_the_cases() -> None:
     out = torch.cat([pool.query(image[None]) for image in images]).flatten()
     assert torch.equal(out[:50], images.flatten()[:50])
     older = (out[50:] != images.flatten()[50:]).float().mean()
-    assert 0.45 < older < 0.55 and len(pool.images) == 50
+    assert 0.45 < older < 0.55 and len(history_of(pool)) == 50
     given = images.flatten()
     assert all(float(value) <= float(given[i]) for i, value in enumerate(out))
 
@@ -97,7 +101,7 @@ def test_pool_is_part_of_the_state() -> None:
     pool, other = ImagePool(2), ImagePool(2)
     pool.query(torch.ones(2, 3, 4, 4))
     other.load_state_dict(pool.state_dict())
-    assert len(other.images) == 2 and torch.equal(other.images[1], torch.ones(3, 4, 4))
+    assert len(history_of(other)) == 2 and torch.equal(history_of(other)[1], torch.ones(3, 4, 4))
     torch.manual_seed(1)
     first = [pool.query(torch.full((1, 3, 4, 4), float(i))) for i in range(8)]
     torch.manual_seed(1)

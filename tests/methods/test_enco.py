@@ -68,7 +68,7 @@ def test_losses_equal_the_plain_computation(loss: str, antialias: bool, monkeypa
     plain_d = plain_cut.Discriminator(ndf=4, antialias=antialias).double()
     plain_g.load_state_dict(compat.published_state_dict(method.G))
     plain_d.load_state_dict(compat.published_state_dict(method.D))
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(), method.choose(0.0)
     draws = record_draws(method, monkeypatch)
     d_losses = method.discriminator_loss(batch, shared)
     losses = method.generator_loss(batch, shared)
@@ -109,7 +109,7 @@ def test_pairs_of_the_paper_have_the_same_scale() -> None:
 @pytest.mark.parametrize("loss", ["infonce", "decoupled", "cosine"])
 def test_each_phase_trains_its_own_networks(loss: str) -> None:
     method = method_of(loss=loss)
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(), method.choose(0.0)
     discriminator, generator = method.phases()
     assert (discriminator.networks, generator.networks, generator.frozen) == (("D",), ("G", "H"), ("D",))
     discriminator.loss(batch, shared)["loss"].backward()
@@ -128,8 +128,7 @@ def test_one_pass_of_the_generator_and_half_the_batch_in_the_second_half() -> No
     passes: list[int] = []
     method.G.stem.register_forward_hook(lambda _, x, y: passes.append(len(y)))
     for progress in (0.0, 0.49, 0.5, 0.9):
-        method.begin(progress)
-        shared: dict[str, Any] = {}
+        shared = method.choose(progress)
         method.discriminator_loss(batch_of(), shared)
         losses = method.generator_loss(batch_of(), shared)
         assert ("idt" in losses) == (progress < 0.5)
@@ -139,7 +138,7 @@ def test_one_pass_of_the_generator_and_half_the_batch_in_the_second_half() -> No
 def test_positions_follow_the_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:
     """With β = 1 and as many candidates as positions, the most fake ones of the interpolated score are drawn."""
     method = method_of(importance=1.0, oversample=1e6)
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(), method.choose(0.0)
     draws = record_draws(method, monkeypatch)
     method.generator_loss(batch, shared)
     for ids, size in zip(draws, ((32, 40), (16, 20), (8, 10)), strict=True):
@@ -162,7 +161,7 @@ def test_random_sampling_needs_no_score(monkeypatch: pytest.MonkeyPatch) -> None
     method = method_of(sampling="random", lambda_gan=0.0)
     (only,) = method.phases()
     draws = record_draws(method, monkeypatch)
-    assert only.name == "generator" and only.loss(batch_of(), {})["loss"].isfinite()
+    assert only.name == "generator" and only.loss(batch_of(), method.choose(0.0))["loss"].isfinite()
     assert all(ids.shape == (2, 20) and not torch.equal(ids[0], ids[1]) for ids in draws)
 
 

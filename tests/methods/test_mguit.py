@@ -55,7 +55,7 @@ def method_of(**options: Any) -> MGUIT:
 
 def step(method: MGUIT, batch: dict[str, Any], *, after: bool = True) -> dict[str, Tensor]:
     """The losses and gradients of a step as the engine does it, without the optimisers."""
-    shared: dict[str, Any] = {}
+    batch, shared = method.prepare(batch), method.choose(0.0)
     losses: dict[str, Tensor] = {}
     for phase in method.phases():
         for name in phase.frozen:
@@ -147,7 +147,7 @@ def test_each_term_reaches_its_networks_only(term: str, reached: tuple[str, ...]
     method, shared = method_of(**{**weights, f"lambda_{term}": 1.0}), {}
     method.D.requires_grad_(False)
     method.D_c.requires_grad_(False)
-    method.generator_loss(batch_of(), shared)["loss"].backward()
+    method.generator_loss(method.prepare(batch_of()), shared)["loss"].backward()
     assert all(p.grad is None for network in (method.D, method.D_c) for p in network.parameters())
     touched = {
         name.removeprefix("G.").rsplit(".", 1)[0]
@@ -161,7 +161,8 @@ def test_each_term_reaches_its_networks_only(term: str, reached: tuple[str, ...]
 
 
 def test_each_phase_trains_its_own_networks() -> None:
-    method, batch, shared = method_of(), batch_of(), {}
+    method, shared = method_of(), {}
+    batch = method.prepare(batch_of())
     discriminator, generator = method.phases()
     assert (discriminator.networks, generator.networks) == (("D", "D_c"), ("G", "E_s"))
     assert (discriminator.optimizer.lr_of("D"), discriminator.optimizer.lr_of("D_c")) == (1e-4, 4e-5)
@@ -204,7 +205,7 @@ def test_a_single_memory_needs_no_boxes_and_a_class_aware_one_does() -> None:
     images = {name: image for name, image in batch_of().items() if name in "AB"}
     assert all(value.isfinite() for value in step(method_of(memory="single"), images).values())
     with pytest.raises(ValueError, match="A_boxes: the class-aware memory needs boxes"):
-        method_of().discriminator_loss(images, {})
+        method_of().prepare(images)
     assert MGUIT.needs(MGUITConfig()) == DataNeeds(classes=("car", "person", "sign"))
     assert MGUIT.needs(MGUITConfig(memory="single")) == DataNeeds()
     assert MGUIT.needs(MGUITConfig(classes=("truck",), items=(3,))) == DataNeeds(classes=("truck",))
