@@ -69,16 +69,18 @@ def plain_step(method: str, size: int, compile_backend: str | None, device: str)
     return run
 
 
-def batch_of(method: str, size: int, device: str) -> dict[str, Any]:
-    """A batch of one item of the built-in streets, with all that the method asks for."""
+def batch_of(method: str, size: int, device: str, config: Any = None, count: int = 1) -> dict[str, Any]:
+    """A batch of `count` items of the built-in streets, with all that the method asks for (with its paper's config
+    unless another is given)."""
     kind = METHODS[method]
-    config = kind.Config()
+    config = config or kind.Config()
     domains = (config.domains or DOMAINS) if hasattr(config, "domains") else kind.domains
     needs = {name: value for name, value in vars(kind.needs(config)).items() if value}
     dataset = open_dataset(None, size=size, domains=domains, **needs)
-    batches = (collate([dataset[index]]) for index in range(len(dataset)))
+    items = (dataset[index] for index in range(len(dataset)))
     # A step without instances would do half of the work.
-    batch = next(b for b in batches if all(b.get(f"{side}_has_object", True) for side in "AB"))
+    whole = (item for item in items if all(item.get(f"{side}_has_object", True) for side in "AB"))
+    batch = collate(list(itertools.islice(whole, count)))
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 

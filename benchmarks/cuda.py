@@ -183,11 +183,10 @@ def plan(select: str, compiled: bool, small: bool) -> list[tuple[Case, str]]:
     return first + ([(case, "compile") for case in ordered] if compiled else [])
 
 
-def still_usable(clock: Clock) -> bool:
+def still_usable(device: str) -> bool:
     """False after a kernel that read or wrote where it may not: every later call on the device fails too."""
     try:
-        if clock.cuda:
-            torch.cuda.synchronize(clock.device)
+        machine.synchronize(device)
     except RuntimeError:
         return False
     return True
@@ -229,7 +228,7 @@ def main() -> int:
         except Exception as error:  # one case must not cost the others
             failures.append(f"{case.name} {implementation}: {' '.join(str(error).split())[:300]}")
             print(f"FAILED {failures[-1]}\n{traceback.format_exc(limit=-3)}", flush=True)
-            usable = still_usable(clock)
+            usable = still_usable(clock.device)
         if clock.cuda and usable:
             gc.collect()
             torch.cuda.empty_cache()

@@ -21,13 +21,13 @@ from cgcl_fast.info import method_parameters
 
 from . import targets
 from .case import BOTH
+from .markdown import NOT_MEASURED, Number, mebibytes, milliseconds, percent, table, times
+from .step_table import NOTES as STEP_NOTES
+from .step_table import step_table
 from .targets import TARGETS, Target
 
 BEGIN, END = "<!-- python -m benchmarks.report: begin -->", "<!-- python -m benchmarks.report: end -->"
-NOT_MEASURED = "not measured"
 Key = tuple[str, str, str]
-#: A cell of a table, or nothing.
-Number = float | None
 #: Numbers of a measurement of memory; what the second says is subtracted.
 EXTRA_MEMORY = ("peak_extra_bytes",)
 RESIDENT_MEMORY = ("peak_rss_bytes",)
@@ -41,6 +41,7 @@ PAPER_SECONDS = {
     ("enco", "first half"): "0.14",
     ("enco", "second half"): "0.14",
 }
+STEP_PRECISIONS = {"float32_convolutions": "convolutions", "float32_products": "products"}
 MEMORY_ROWS = {
     EXTRA_MEMORY: "peak extra",
     RESIDENT_MEMORY: "peak resident",
@@ -131,28 +132,6 @@ def read(path: Path) -> tuple[dict[str, Any], list[Result]]:
         result.minima[info["impl"]] = entry["stats"]["min"]
         result.info[info["impl"]] = info
     return data["machine_info"], list(results.values())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the columns after the first are right-aligned."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
-
-
-def milliseconds(seconds: Number) -> str:
-    return "" if seconds is None else f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
-
-
-def times(ratio: Number) -> str:
-    return "" if ratio is None else f"{ratio:.2f}×" if ratio < 9.95 else f"{ratio:.0f}×"
-
-
-def percent(share: Number) -> str:
-    return "" if share is None else f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
-
-
-def mebibytes(size: Number) -> str:
-    return "" if size is None else f"{size / 2**20:.1f}"
 
 
 def quantity_text(quantity: str, value: float) -> str:
@@ -275,7 +254,8 @@ def cost_table(results: list[Result]) -> str:
 
 
 def suite(machine: dict[str, Any]) -> str:
-    """ "cuda" for the results of `benchmarks.cuda`, whose cases and targets are others, "cpu" for `benchmarks.run`."""
+    """ "cuda" for the results of `benchmarks.cuda`, whose cases and targets are others, "gpu_step" for those of
+    `benchmarks.gpu_step`, "cpu" for `benchmarks.run`."""
     return str(machine.get("suite", "cpu"))
 
 
@@ -310,6 +290,7 @@ def gpu_rates(machine: dict[str, Any]) -> list[str]:
         f"fill {machine['fill_bytes_per_second'] / 1e9:.1f} GB/s",
         f"products in float32 {machine['float32_flops_per_second'] / 1e12:.3g} TFLOP/s",
         f"in bfloat16 {machine['bf16_flops_per_second'] / 1e12:.3g} TFLOP/s",
+        *(f"{what} of a step in {machine[name]}" for name, what in STEP_PRECISIONS.items() if name in machine),
     ]
 
 
@@ -337,6 +318,8 @@ the rate of products in tf32 (in bfloat16 for bf16), all measured in the same ru
 
 
 def report(machine: dict[str, Any], results: list[Result]) -> str:
+    if suite(machine) == "gpu_step":
+        return "\n\n".join(["# Training steps", machine_text(machine), STEP_NOTES, step_table(results)]) + "\n"
     notes = CUDA_NOTES if suite(machine) == "cuda" else NOTES
     parts = ["# Benchmarks", machine_text(machine), notes]
     parts += ["## Time", time_table(machine, results)]
