@@ -14,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+pytest.importorskip("accelerate")  # an image with PyTorch and little else
+pytest.importorskip("tensorboard")
+pytest.importorskip("torchvision")
+
 from cgcl_fast.engine import CaptureError, Trainer
 from cgcl_fast.nn import blur_pool, pad
 
