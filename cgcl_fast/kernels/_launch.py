@@ -4,7 +4,7 @@ is not here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -150,13 +150,14 @@ def launch(
 def _compile_and_run(
     kernel: Any,
     programs: int,
-    device: torch.device,
+    device: torch.device | None,
     arguments: tuple[Any, ...],
     constants: dict[str, Any],
     options: dict[str, Any],
 ) -> _Held:
     with torch.cuda.device(device):
         compiled = kernel[(programs,)](*arguments, **constants, **options)
+    assert device is not None
     return _Held(compiled, tuple(constants[name] for name in kernel.arg_names[len(arguments) :]), device.index)
 
 
@@ -166,7 +167,7 @@ def _is_watched() -> bool:
     return bool(getattr(hook, "calls", hook))
 
 
-_first = _compile_and_run
+_first: Callable[..., _Held] = _compile_and_run
 _current_device = getattr(torch._C, "_cuda_getDevice", lambda: -1)
 
 

@@ -8,13 +8,16 @@ and Σg'n, where n is the normalised x and g' the gradient behind the activation
 
 from __future__ import annotations
 
+import functools
+from typing import Any, NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ._launch import ceil_div, launch, power_of_2
-from ._layout import empty_map, is_channels_last, is_linear
+from ._layout import is_channels_last, is_linear, kernel_format
 from ._map import offsets
 
 ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 2}
@@ -287,35 +290,72 @@ def _warps(block: int) -> int:
     return 1 if block <= 256 else 4 if block <= 2048 else 8 if block <= 8192 else 16
 
 
+class _Plan(NamedTuple):
+    """What a pass takes from shapes and strides alone.
+
+    Attributes:
+        strides: of the result.
+        programs: of each launch; 0 where there is nothing to do.
+        sizes, chunks: arguments of the kernels, where a plane is not cut the latter are empty.
+        first, last: constants of the first of two launches, and of the second or only one.
+    """
+
+    strides: tuple[int, ...]
+    programs: int
+    sizes: tuple[int, ...]
+    chunks: tuple[int, ...]
+    first: dict[str, Any]
+    last: dict[str, Any]
+
+
+@functools.lru_cache(4096)
+def _plan(
+    shape: tuple[int, ...], x: tuple[int, ...], others: tuple[tuple[int, ...], ...], activation: str, backward: bool
+) -> _Plan:
+    """The plan for a map of a shape and strides, with those of the other maps that are read."""
+    B, C, H, W = shape
+    like = torch.empty_strided(shape, x, device="meta")
+    result = torch.empty(shape, device="meta", memory_format=kernel_format(like))
+    maps = [like, result, *(torch.empty_strided(shape, strides, device="meta") for strides in others)]
+    act, linear = ACTIVATIONS[activation], is_linear(*maps)
+    if like.numel() == 0:
+        return _Plan(result.stride(), 0, (), (), {}, {})
+    largest = LARGEST_PLANE_BACKWARD if backward else LARGEST_PLANE
+    if H * W <= largest and not is_channels_last(like):
+        block = power_of_2(H * W)
+        warps = _warps(block) if not backward else 2 * _warps(block) if block > 256 else 1
+        last = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, "num_warps": warps}
+        return _Plan(result.stride(), B * C, (C, H, W), (), {}, last)
+    programs, chunks, length, block_c, block_p = chunked(like)
+    first = {"LINEAR": linear, "BLOCK_C": block_c, "BLOCK_P": block_p}
+    last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": power_of_2(chunks)}
+    return _Plan(result.stride(), programs, (C, H, W), (chunks, length), first, last)
+
+
 def forward(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    B, C, H, W = x.shape
+    shape, strides = x.shape, x.stride()
+    others = strides if residual is None else residual.stride()
+    plan = _plan(shape, strides, (others,), activation, False)
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()
-    y = empty_map(x, C)
-    mean, rstd = (x.new_empty((B, C), dtype=torch.float32) for _ in range(2))
-    if x.numel() == 0:
+    y = torch.empty_strided(shape, plan.strides, dtype=x.dtype, device=x.device)
+    mean = x.new_empty(shape[:2], dtype=torch.float32)
+    rstd = torch.empty_like(mean)
+    if plan.programs == 0:
         return y, mean, rstd
-    others = [*x.stride(), *(x if residual is None else residual).stride(), *y.stride()]
-    act, linear = ACTIVATIONS[activation], is_linear(x, y, *([] if residual is None else [residual]))
-    if H * W <= LARGEST_PLANE and not is_channels_last(x):
-        block = power_of_2(H * W)
+    if not plan.chunks:
         launch(
-            _plane_forward, B * C, x, scale, shift, residual, y, mean, rstd, eps, C, H, W, *others,
-            ACTIVATION=act, LINEAR=linear, BLOCK=block, num_warps=_warps(block),
+            _plane_forward, plan.programs, x, scale, shift, residual, y, mean, rstd, eps, *plan.sizes,
+            *strides, *others, *plan.strides, **plan.last,
         )  # fmt: skip
         return y, mean, rstd
-    programs, chunks, length, block_c, block_p = chunked(x)
-    means, squares = (x.new_empty((B * C, chunks), dtype=torch.float32) for _ in range(2))
+    means, squares = (x.new_empty((shape[0] * shape[1], plan.chunks[0]), dtype=torch.float32) for _ in range(2))
+    launch(_chunk_moments, plan.programs, x, means, squares, *plan.sizes, *strides, *plan.chunks, **plan.first)
     launch(
-        _chunk_moments, programs, x, means, squares, C, H, W, *x.stride(), chunks, length,
-        LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p,
-    )  # fmt: skip
-    launch(
-        _chunk_forward, programs, x, scale, shift, residual, y, means, squares, mean, rstd, eps, C, H, W, *others,
-        chunks, length,
-        ACTIVATION=act, LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p, BLOCK_CHUNKS=power_of_2(chunks),
+        _chunk_forward, plan.programs, x, scale, shift, residual, y, means, squares, mean, rstd, eps, *plan.sizes,
+        *strides, *others, *plan.strides, *plan.chunks, **plan.last,
     )  # fmt: skip
     return y, mean, rstd
 
@@ -329,34 +369,30 @@ def backward(
     rstd: Tensor,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    B, C, H, W = x.shape
+    shape, strides, upstream = x.shape, x.stride(), grad.stride()
+    plan = _plan(shape, strides, (upstream,), activation, True)
     affine = scale is not None or shift is not None
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()
-    dx = empty_map(x, C)
-    if x.numel() == 0:
-        nothing = x.new_zeros((B if affine else 0, C), dtype=torch.float32)
-        return dx, nothing, nothing.clone()
-    dscale, dshift = (x.new_empty((B if affine else 0, C), dtype=torch.float32) for _ in range(2))
+    dx = torch.empty_strided(shape, plan.strides, dtype=x.dtype, device=x.device)
+    dscale = x.new_empty((shape[0] if affine else 0, shape[1]), dtype=torch.float32)
+    dshift = torch.empty_like(dscale)
+    if plan.programs == 0:
+        return dx, dscale.zero_(), dshift.zero_()
     parameters = (dscale, dshift) if affine else (None, None)
-    strides = [*grad.stride(), *x.stride()]
-    act, linear = ACTIVATIONS[activation], is_linear(grad, x, dx)
-    if H * W <= LARGEST_PLANE_BACKWARD and not is_channels_last(x):
-        block = power_of_2(H * W)
+    if not plan.chunks:
         launch(
-            _plane_backward, B * C, grad, x, scale, shift, mean, rstd, dx, *parameters, C, H, W, *strides,
-            *dx.stride(), ACTIVATION=act, LINEAR=linear, BLOCK=block, num_warps=2 * _warps(block) if block > 256 else 1,
+            _plane_backward, plan.programs, grad, x, scale, shift, mean, rstd, dx, *parameters, *plan.sizes,
+            *upstream, *strides, *plan.strides, **plan.last,
         )  # fmt: skip
         return dx, dscale, dshift
-    programs, chunks, length, block_c, block_p = chunked(x)
-    sums_g, sums_gn = (x.new_empty((B * C, chunks), dtype=torch.float32) for _ in range(2))
+    sums_g, sums_gn = (x.new_empty((shape[0] * shape[1], plan.chunks[0]), dtype=torch.float32) for _ in range(2))
     launch(
-        _chunk_gradient_sums, programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, C, H, W, *strides,
-        chunks, length, ACTIVATION=act, LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p,
+        _chunk_gradient_sums, plan.programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, *plan.sizes,
+        *upstream, *strides, *plan.chunks, **plan.first, ACTIVATION=plan.last["ACTIVATION"],
     )  # fmt: skip
     launch(
-        _chunk_backward, programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, *parameters, C, H, W,
-        *strides, *dx.stride(), chunks, length,
-        ACTIVATION=act, LINEAR=linear, BLOCK_C=block_c, BLOCK_P=block_p, BLOCK_CHUNKS=power_of_2(chunks),
+        _chunk_backward, plan.programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, *parameters,
+        *plan.sizes, *upstream, *strides, *plan.strides, *plan.chunks, **plan.last,
     )  # fmt: skip
     return dx, dscale, dshift

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -66,7 +67,9 @@ def operator(
     kinds = [str(argument.type) for argument in overload._schema.arguments]
     lists = [index for index, kind in enumerate(kinds) if kind == "List[Tensor]"]
     places = [index for index, kind in enumerate(kinds) if kind in ("Tensor", "Optional[Tensor]")]
-    with_gradient = None if backward is None or setup_context is None else _function(backward, setup_context, results)
+    gradient = None
+    if backward is not None and setup_context is not None:
+        gradient = _function(backward, setup_context, results, lists, places)
 
     def call(backend: str | None, *arguments: Any) -> Any:
         if backend is None or torch.compiler.is_compiling():
@@ -84,62 +87,52 @@ def operator(
         kernel = _found.get((name, backend, device))
         if kernel is None:
             kernel = _found[name, backend, device] = find_kernel(name, backend, device.type)
-        if not torch.is_grad_enabled() or not _is_wanted(tensors, arguments, places):
+        if not torch.is_grad_enabled():
             return kernel(*arguments)
-        if with_gradient is None:
+        if places:
+            tensors = [*tensors, *[arguments[place] for place in places]]
+        if not any([tensor is not None and tensor.requires_grad for tensor in tensors]):
+            return kernel(*arguments)
+        if gradient is None:
             with _backend.backend(backend):
                 return overload(*arguments)
-        if not lists:
-            return with_gradient(backend, kernel, None, *arguments)
-        count = len(lists)  # an operator with a gradient has its lists first
-        return with_gradient(backend, kernel, [len(part) for part in arguments[:count]], *tensors, *arguments[count:])
+        found = gradient.apply((backend, kernel, arguments), *tensors)
+        return (found,) if results == 1 else found
 
     return call
 
 
-def _is_wanted(tensors: Sequence[Tensor], arguments: Sequence[Any], places: Sequence[int]) -> bool:
-    """Whether one of `tensors`, or of the arguments at `places`, takes a gradient."""
-    for place in places:
-        argument = arguments[place]
-        if argument is not None and argument.requires_grad:
-            return True
-    return any([tensor.requires_grad for tensor in tensors])
-
-
-def _function(backward: Backward, setup_context: SetupContext, results: int) -> Callable[..., Any]:
-    """A gradient around a kernel, of (backend, kernel, lengths, *the operator's arguments).
-
-    An autograd.Function sees no tensors in lists: `lengths` are those of the lists, which come first, laid out flat.
-    """
+def _function(
+    backward: Backward, setup_context: SetupContext, results: int, lists: Sequence[int], places: Sequence[int]
+) -> type[torch.autograd.Function]:
+    """A gradient around a kernel, of (backend, kernel, the operator's arguments) and all tensors among those: first the
+    ones in `lists`, then those at `places`."""
 
     class Gradient(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, backend: str, kernel: Callable[..., Any], lengths: list[int] | None, *inputs: Any) -> Any:
-            ctx.backend, ctx.lists = backend, lengths
-            arguments = inputs if lengths is None else _in_lists(inputs, lengths)
+        def forward(ctx: Any, made: tuple[str, Callable[..., Any], Sequence[Any]], *tensors: Tensor | None) -> Any:
+            ctx.backend, kernel, arguments = made
+            ctx.lengths = [len(arguments[place]) for place in lists]
             output = kernel(*arguments)
             setup_context(ctx, arguments, output)
-            return output[0] if results == 1 else output[:results] if results else output
+            if results == 1:
+                return output[0]
+            if results == 0:
+                return output
+            ctx.mark_non_differentiable(*output[1:results])
+            ctx.set_materialize_grads(False)
+            return output[:results]
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-            needs, lengths = ctx.needs_input_grad[3:], ctx.lists
-            if lengths is None:
-                return (None, None, None, *backward(ctx, needs, *grads))
-            found = backward(ctx, _in_lists(needs, lengths), *grads)
-            flat = [gradient for part in found[: len(lengths)] for gradient in part]
-            return (None, None, None, *flat, *found[len(lengths) :])
+            needs = ctx.needs_input_grad[1:]
+            if not lists:
+                found = backward(ctx, needs, *grads)
+                return (None, *[found[place] for place in places])
+            starts = accumulate(ctx.lengths, initial=0)
+            found = backward(
+                ctx, [needs[start : start + n] for start, n in zip(starts, ctx.lengths, strict=False)], *grads
+            )
+            return (None, *[gradient for part in found[: len(lists)] for gradient in part])
 
-    if results != 1:
-        return Gradient.apply
-    return lambda *arguments: (Gradient.apply(*arguments),)
-
-
-def _in_lists(flat: Sequence[Any], lengths: Sequence[int]) -> list[Any]:
-    """The first of `flat` in lists of these lengths, then the rest."""
-    found: list[Any] = []
-    start = 0
-    for length in lengths:
-        found.append(list(flat[start : start + length]))
-        start += length
-    return [*found, *flat[start:]]
+    return Gradient

@@ -151,9 +151,7 @@ def fake(name: str, shapes: Callable[..., Any]) -> None:
     torch.library.register_fake(f"cgcl_fast::{name}", shapes, lib=_fragment)
 
 
-def gradient(
-    name: str, backward: Backward, setup_context: SetupContext, results: int = 0
-) -> Callable[..., Any]:
+def gradient(name: str, backward: Backward, setup_context: SetupContext, results: int = 0) -> Callable[..., Any]:
     """Give operator `name` its gradient, whose backward runs the backend that its forward ran, in whatever thread.
 
     Returns:
@@ -163,6 +161,9 @@ def gradient(
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.choice = _backend.current_backend()
         setup_context(ctx, inputs, output)
+        if isinstance(output, tuple):  # of which only the first has a gradient
+            ctx.mark_non_differentiable(*output[1:])
+            ctx.set_materialize_grads(False)
         ctx.backend = None
 
     def run(ctx: Any, *grads: Any) -> Any:

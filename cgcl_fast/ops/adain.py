@@ -66,7 +66,7 @@ def _normalise(
         _check.tensor(op, "residual", residual, 4, "(B, C, H, W)")
         _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
         _check.same_device(op, "residual", residual, "x", x)
-        residual = residual.to(x.dtype)
+        residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
     backend = choose(op, x)
     if backend == "reference":
         return adain_reference(x, scale, shift, eps, activation, residual)
@@ -149,12 +149,9 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, scale, shift, _, activation, residual = inputs
-    _, mean, rstd = output
-    ctx.save_for_backward(x, scale, shift, mean, rstd)
-    ctx.activation, ctx.has_residual = activation, residual is not None
-    ctx.mark_non_differentiable(mean, rstd)
-    ctx.set_materialize_grads(False)
+    x, scale, shift, _, ctx.activation, residual = inputs
+    ctx.has_residual = residual is not None
+    ctx.save_for_backward(x, scale, shift, output[1], output[2])
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:

@@ -91,7 +91,7 @@ def memory_contrast(
         loss = loss.sum() / (max(loss.numel(), 1) if pixel_class is None else counted.clamp(min=1))
     elif reduction == "sum":
         loss = loss.sum()
-    return loss if _autocast.enabled(features) else loss.to(features.dtype)
+    return loss if loss.dtype == features.dtype or _autocast.enabled(features) else loss.to(features.dtype)
 
 
 def _fake_forward(
@@ -123,8 +123,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     _, logit_grad, counted = output
     ctx.save_for_backward(features, items, logit_grad)
     ctx.temperature = temperature
-    ctx.mark_non_differentiable(logit_grad, counted)
-    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:

@@ -118,8 +118,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     content, keys, values, _, _ = inputs
     _, cosines, rnorm = output
     ctx.save_for_backward(content, keys, values, cosines, rnorm)
-    ctx.mark_non_differentiable(cosines, rnorm)
-    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -127,9 +125,7 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> 
     if grad is None or not any(needs):
         return None, None, None, None, None
     content, keys, values, cosines, rnorm = ctx.saved_tensors
-    dcontent, dkeys, dvalues = _memory_read_backward(
-        ctx.backend, grad, content, keys, values, cosines, rnorm, *needs
-    )
+    dcontent, dkeys, dvalues = _memory_read_backward(ctx.backend, grad, content, keys, values, cosines, rnorm, *needs)
     return (
         dcontent if needs[0] else None,
         dkeys.to(keys.dtype) if needs[1] else None,

@@ -9,6 +9,7 @@ and/or extra negatives such as a queue. With `loss="decoupled"` the positive is 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -116,8 +117,7 @@ def patch_nce(
     needs one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
     """
     temperature = _check_options("patch_nce", temperature, negatives, normalize, loss, reduction)
-    names = _Names("patch_nce", "query", "key", "extra_negatives", "offsets")
-    layer = _prepare(names, query, key, negatives, num_negatives, extra_negatives, offsets)
+    layer = _prepare(_NAMES, query, key, negatives, num_negatives, extra_negatives, offsets)
     among_keys = "none" if negatives in (None, "none") else "all"
     decoupled = loss == "decoupled"
     backend = choose("patch_nce", layer.query)
@@ -132,7 +132,8 @@ def patch_nce(
             temperature, among_keys, decoupled, normalize, query_grad, key_grad,
         )[0]  # fmt: skip
     losses = _reduce(losses, query.shape[:2], reduction)
-    return losses if _autocast.enabled(query) else losses.to(layer.query.dtype)
+    dtype = layer.query.dtype
+    return losses if losses.dtype == dtype or _autocast.enabled(query) else losses.to(dtype)
 
 
 def patch_nce_layers(
@@ -173,12 +174,9 @@ def patch_nce_layers(
     extras = _for_each(op, "extra_negatives", extra_negatives, len(queries))
     fixed = _for_each(op, "offsets", offsets, len(queries))
     layers = [
-        _prepare(
-            _Names(op, f"queries[{i}]", f"keys[{i}]", f"extra_negatives[{i}]", f"offsets[{i}]"),
-            query, key, negatives, num_negatives, extra, steps,
-        )
+        _prepare(_names_of(i), query, key, negatives, num_negatives, extra, steps)
         for i, (query, key, extra, steps) in enumerate(zip(queries, keys, extras, fixed, strict=True))
-    ]  # fmt: skip
+    ]
     among_keys = "none" if negatives in (None, "none") else "all"
     decoupled = loss == "decoupled"
     results: list[Tensor] = []
@@ -204,7 +202,7 @@ def patch_nce_layers(
             )[0]  # fmt: skip
             found = _reduce_layers(rows, shapes, reduction)
         results += [
-            loss if _autocast.enabled(layer.query) else loss.to(layer.query.dtype)
+            loss if loss.dtype == layer.query.dtype or _autocast.enabled(layer.query) else loss.to(layer.query.dtype)
             for loss, layer in zip(found, group, strict=True)
         ]
     return results
@@ -218,6 +216,15 @@ class _Names(NamedTuple):
     key: str
     extra: str
     offsets: str
+
+
+_NAMES = _Names("patch_nce", "query", "key", "extra_negatives", "offsets")
+
+
+@functools.cache
+def _names_of(layer: int) -> _Names:
+    arguments = (f"{name}[{layer}]" for name in ("queries", "keys", "extra_negatives", "offsets"))
+    return _Names("patch_nce_layers", *arguments)
 
 
 class _Layer(NamedTuple):
@@ -253,7 +260,8 @@ def _prepare(
     op = names.op
     _check.tensor(op, names.query, query, 3, "(B, P, C)")
     _check.tensor(op, names.key, key, 3, "(B, P, C)")
-    _check.shape(op, names.key, key, tuple(query.shape), f"(B, P, C), {names.query}'s")
+    if key.shape != query.shape:
+        _check.shape(op, names.key, key, tuple(query.shape), f"(B, P, C), {names.query}'s")
     _check.same_device(op, names.key, key, names.query, query)
     if extra is not None:
         _check.tensor(op, names.extra, extra, 2, "(M, C)")
@@ -262,11 +270,12 @@ def _prepare(
     B, P, C = query.shape
     count = B * P if negatives == "batch" else P
     offsets = _resolve_offsets(names, negatives or "none", num_negatives, offsets, count, query.device)
-    dtype = torch.promote_types(query.dtype, key.dtype)
-    if extra is not None:
-        dtype = torch.promote_types(dtype, extra.dtype)
-        extra = extra.to(dtype)
-    query, key = query.to(dtype), key.to(dtype)
+    dtype = query.dtype
+    if key.dtype != dtype or (extra is not None and extra.dtype != dtype):
+        dtype = torch.promote_types(dtype, key.dtype)
+        dtype = dtype if extra is None else torch.promote_types(dtype, extra.dtype)
+        query, key = query.to(dtype), key.to(dtype)
+        extra = None if extra is None else extra.to(dtype)
     if negatives == "batch":
         query, key = query.reshape(1, count, C), key.reshape(1, count, C)
     return _Layer(query, key, extra, offsets)
@@ -411,8 +420,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.save_for_backward(query, key, extra, offsets, denominator, unit_grad, unit_key_grad)
     ctx.options = (temperature, negatives, decoupled, normalize)
     ctx.has_unit_grad = query_grad
-    ctx.mark_non_differentiable(denominator, unit_grad, unit_key_grad)
-    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -492,8 +499,6 @@ def _setup_layers_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tenso
     ctx.lengths = [len(tensors) for tensors in lists]
     ctx.options = (temperature, negatives, decoupled, normalize)
     ctx.has_unit_grad = query_grad
-    ctx.mark_non_differentiable(denominator, unit_grad, unit_key_grad)
-    ctx.set_materialize_grads(False)
 
 
 def _layers_backward(ctx: Any, needs: Sequence[Any], grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
