@@ -1,8 +1,10 @@
 """Everything that needs a GPU, in one command and at most 8 minutes: `make gpu`, or `python scripts/gpu.py`.
 
-Builds with nvcc in place, runs the tests on the device, compute-sanitizer over small shapes, and the benchmarks; writes
-one JSON with what was measured and how each step ended, and its table beside it, into benchmarks/results/. Nothing is
-downloaded or installed: Python, PyTorch with CUDA, Triton, nvcc and pytest must be there.
+Builds with nvcc in place, runs the tests on the device and compute-sanitizer over small shapes, at once, times training
+steps and then the ops; writes what was measured and how each step ended into benchmarks/results/, the ops' table beside
+it. Nothing is downloaded or installed: Python, PyTorch with CUDA, Triton, nvcc and pytest must be there.
+
+The most important checks alone: `python scripts/gpu.py --steps info,build,tests --tests tests/gpu/test_cuda.py`.
 
 A step that fails or runs out of time does not stop the others; the exit status is 1 then. `--dry-run` does everything
 up to the first CUDA call, on a machine with or without a GPU. This file uses the standard library alone.
@@ -31,10 +33,28 @@ LOGS = ROOT / "build" / "gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 PYTHON = sys.executable
 TOTAL = 480.0  # seconds, for all of it
-#: Seconds for each step; the tests' is for each file.
-LIMITS = {"info": 40.0, "build": 150.0, "tests": 170.0, "sanitizer": 75.0, "benchmarks": 200.0, "report": 20.0}
+#: Seconds for each step; the tests' is for all of them.
+LIMITS = {
+    "info": 30.0,
+    "build": 130.0,
+    "tests": 150.0,
+    "sanitizer": 120.0,
+    "steps": 110.0,
+    "benchmarks": 100.0,
+    "report": 20.0,
+}
 STEPS = tuple(LIMITS)
-CPU_ONLY = ("test_interpreter.py", "test_runs.py")
+#: Steps that run at once. Where times are measured nothing else runs.
+TOGETHER = (("info",), ("build",), ("tests", "sanitizer"), ("steps",), ("benchmarks",), ("report",))
+#: Folders with tests that have a meaning on a GPU, the most important first, and of theirs the files that have none:
+#: they hide the GPU, or are about Python and the references alone.
+FOLDERS = ("gpu", "ops", "nn", "methods")
+NOT_OF_A_GPU = ("test_runs.py", "test_two_processes.py", "test_function_transforms.py", "test_wrong_arguments.py")
+#: Tests of the ops that a CPU answers as well, some of which take long: compilers, schemas, finite differences, errors.
+ELSEWHERE = ("opcheck", "gradcheck", "torchscript", "meta", "errors", "many_threads", "number_of_threads")
+#: Files of long tests, in several processes: each compiles kernels one after the other.
+PARTS = {"test_cuda.py": 2, "test_cuda_compile.py": 2, "test_fuzz.py": 4, "test_numerics.py": 2, "test_patch_nce.py": 3}
+PARTS |= {f"test_memory_{op}.py": 3 for op in ("contrast", "read", "update")}
 NEEDED = ("torch", "triton", "numpy", "pytest", "setuptools")
 OPTIONAL = ("safetensors", "hypothesis", "ninja", "pybind11", "pytest-benchmark")
 PROBE = """
@@ -121,12 +141,14 @@ class Suite:
     Args:
         dry: up to the first CUDA call.
         capability: of the GPU, for example "9.0"; "" in a dry run.
+        device: its name, for example "NVIDIA H100 80GB HBM3".
         files: test files, instead of all that have a meaning on a GPU.
     """
 
-    def __init__(self, dry: bool, capability: str, files: Sequence[str] = ()) -> None:
+    def __init__(self, dry: bool, capability: str, files: Sequence[str] = (), device: str = "") -> None:
         self.dry = dry
         self.capability = capability
+        self.device = device
         self.files = list(files) or test_files()
         self.patience = 4 if dry else 1  # a machine without a GPU may be a small one
         self.end = time.monotonic() + self.patience * TOTAL
@@ -142,13 +164,18 @@ class Suite:
             show(one)
 
     def execute(self, steps: Sequence[str]) -> None:
-        for step in STEPS:
-            if step in steps:
+        for group in TOGETHER:
+            chosen = [step for step in group if step in steps]
+            for step in chosen:
                 say(f"{step} (at most {self.left(step):.0f} s)")
-                try:
-                    getattr(self, step)()
-                except Exception as error:  # a fault of this file must not cost the other steps either
-                    self.add(Ended(step, "failed", 0.0, f"{type(error).__name__}: {error}"))
+            with ThreadPoolExecutor(len(group)) as pool:
+                list(pool.map(self.guarded, chosen))
+
+    def guarded(self, step: str) -> None:
+        try:
+            getattr(self, step)()
+        except Exception as error:  # a fault of this file must not cost the other steps either
+            self.add(Ended(step, "failed", 0.0, f"{type(error).__name__}: {error}"))
 
     def info(self) -> None:
         say("  " + ", ".join(f"{name} {version(name) or 'missing'}" for name in (*NEEDED, *OPTIONAL)))
@@ -180,7 +207,7 @@ class Suite:
         say((LOGS / "cgcl_fast.info.log").read_text(errors="replace"))
 
     def tests(self) -> None:
-        """Each file in a process of its own, several at a time: a fault on the device ends only one of them."""
+        """Each file in a process of its own, or in several, at once: a fault on the device ends only one of them."""
         options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20", "-W", "ignore"]
         if self.dry:
             command = [PYTHON, "-m", "pytest", *options, "--collect-only"]
@@ -189,24 +216,30 @@ class Suite:
                 env = environment(CGCL_FAST_TEST_DEVICE="meta" if device else "")
                 self.add(run(f"collection/{device or 'own'}", [*command, *files], self.left("tests"), env))
             return
-        limit = self.left("tests")
-        end = time.monotonic() + limit
+        end = time.monotonic() + self.left("tests")
 
-        def one(job: tuple[str, str]) -> Ended:
-            device, file = job
-            command = [PYTHON, "-m", "pytest", *options, file]
-            return run(file, command, end - time.monotonic(), environment(CGCL_FAST_TEST_DEVICE=device))
+        def one(job: tuple[str, str, int, int]) -> Ended:
+            device, file, part, parts = job
+            command = [PYTHON, "-m", "pytest", *options, *(selection(file) if device else []), file]
+            env = environment(CGCL_FAST_TEST_DEVICE=device, CGCL_FAST_TEST_PART=f"{part}/{parts}")
+            name = file if parts == 1 else f"{file} {part} of {parts}"
+            return run(name, command, end - time.monotonic(), env)
 
-        jobs = [(device, file) for device, files in self.by_device().items() for file in files]
-        jobs.sort(key=lambda job: "tests/gpu/" not in job[1])  # the longest first
-        with ThreadPoolExecutor(min(8, max(2, (os.cpu_count() or 2) // 2))) as pool:
+        jobs = [
+            (device, file, part, PARTS.get(Path(file).name, 1))
+            for device, files in self.by_device().items()
+            for file in files
+            for part in range(1, PARTS.get(Path(file).name, 1) + 1)
+        ]
+        jobs.sort(key=lambda job: self.files.index(job[1]))
+        with ThreadPoolExecutor(min(14, max(2, (os.cpu_count() or 2) - 2))) as pool:
             for ended in pool.map(one, jobs):
                 self.add(ended)
 
     def by_device(self) -> dict[str, list[str]]:
         """Test files by the default device that they run with: those that ask for cuda themselves have none."""
         own = [file for file in self.files if file.startswith(("tests/gpu", "tests/kernels"))]
-        found = {"cuda": [file for file in self.files if file not in own], "": own}
+        found = {"": own, "cuda": [file for file in self.files if file not in own]}
         return {device: files for device, files in found.items() if files}
 
     def sanitizer(self) -> None:
@@ -231,8 +264,24 @@ class Suite:
             for future in found:
                 self.add(future.result())
 
+    def steps(self) -> None:
+        """Training steps of every method."""
+        limit = self.left("steps")
+        command = [PYTHON, "-m", "benchmarks.gpu_step"]
+        if self.dry:
+            output = LOGS / "step-rehearsal.json"
+            command += ["--rehearse"]
+        else:
+            stamp = time.strftime("%Y-%m-%d", time.gmtime())
+            output = RESULTS / f"step-{slug(self.device)}-{stamp}.json"
+        output.unlink(missing_ok=True)
+        minutes = max(limit - 15, 10) / 60  # the last row may take a while to compile
+        self.add(run("steps", [*command, "--minutes", f"{minutes:.2f}", "--output", str(output)], limit))
+        if output.exists():
+            say(f"  steps: {output}")
+
     def benchmarks(self) -> None:
-        limit = min(self.left("benchmarks"), self.end - time.monotonic() - 20)
+        limit = min(self.left("benchmarks"), self.end - time.monotonic() - LIMITS["report"])
         command = [PYTHON, "-m", "benchmarks.cuda"]
         if self.dry:
             self.add(run("benchmark list", [*command, "--list"], self.left("report")))
@@ -243,7 +292,7 @@ class Suite:
             stamp = time.strftime("%Y-%m-%d", time.gmtime())
             self.output = RESULTS / f"cuda-sm{self.capability.replace('.', '')}-{stamp}.json"
         self.output.unlink(missing_ok=True)
-        minutes = max(limit - 30, 10) / 60  # the last case may take a while to compile
+        minutes = max(limit - 20, 10) / 60  # the last case may take a while to compile
         command += ["--minutes", f"{minutes:.2f}", "--output", str(self.output)]
         self.add(run("benchmarks", command, limit))
         if self.ended[-1].status != "skipped":
@@ -297,10 +346,21 @@ def find_nvcc() -> str:
 
 
 def test_files() -> list[str]:
-    """What has a meaning on a GPU: not the interpreter, which runs tests/ops without one, nor whole runs on the CPU."""
-    folders = [ROOT / "tests" / part for part in ("gpu", "ops", "nn", "methods", "kernels")]
-    found = [path for folder in folders for path in folder.glob("test_*.py")]
-    return sorted(str(path.relative_to(ROOT)) for path in found if path.name not in CPU_ONLY)
+    """What has a meaning on a GPU, in the order in which it is run."""
+    found = [path for part in FOLDERS for path in sorted((ROOT / "tests" / part).glob("test_*.py"))]
+    return [str(path.relative_to(ROOT)) for path in found if path.name not in NOT_OF_A_GPU]
+
+
+def selection(file: str) -> list[str]:
+    """pytest's options for the tests of a file that have a meaning on a GPU."""
+    names = ELSEWHERE if file.startswith("tests/ops/") else ()
+    return ["-m", "not compile", *(["-k", " and ".join(f"not {name}" for name in names)] if names else [])]
+
+
+def slug(device: str) -> str:
+    """Of a GPU's name what is in a file's: "h100" of "NVIDIA H100 80GB HBM3"."""
+    words = re.findall(r"[\w-]+", device.lower().replace("nvidia", ""))
+    return "-".join(words[:1]) or "gpu"
 
 
 def main() -> int:
@@ -321,7 +381,7 @@ def main() -> int:
     what = f"dry run ({problem or device}): no CUDA call is made" if arguments.dry_run else f"{device}, sm_{capability}"
     processors = f"Python {sys.version.split()[0]}, {os.cpu_count()} processors"
     say(f"make gpu: {what}; {processors}" + ("" if arguments.dry_run else f", at most {TOTAL / 60:.0f} minutes"))
-    suite = Suite(arguments.dry_run, "" if arguments.dry_run else capability, arguments.tests)
+    suite = Suite(arguments.dry_run, "" if arguments.dry_run else capability, arguments.tests, device)
     suite.execute(steps)
     return suite.summary()
 

@@ -94,8 +94,50 @@ def test_how_a_command_ended(gpu: Any, code: str, name: str, status: str, detail
     assert ended.status == status and detail in ended.detail
 
 
-def test_every_test_of_an_op_runs_on_the_device(gpu: Any) -> None:
+def test_every_op_runs_on_the_device_and_the_own_tests_of_a_gpu_come_first(gpu: Any) -> None:
     suite = gpu.Suite(dry=True, capability="")
     devices = suite.by_device()
-    assert {f"tests/ops/{path.name}" for path in (ROOT / "tests" / "ops").glob("test_*.py")} <= set(devices["cuda"])
-    assert {f"tests/gpu/{path.name}" for path in (ROOT / "tests" / "gpu").glob("test_*.py")} <= set(devices[""])
+    own = [f"tests/gpu/{path.name}" for path in sorted((ROOT / "tests" / "gpu").glob("test_*.py"))]
+    assert devices[""] == own == suite.files[: len(own)]
+    assert {f"tests/ops/test_{path.stem}.py" for path in (ROOT / "cgcl_fast" / "ops").glob("[!_]*.py")} <= set(
+        devices["cuda"]
+    )
+    assert not any("kernels" in file for file in suite.files)
+    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert names.issuperset((*gpu.PARTS, *gpu.NOT_OF_A_GPU))
+
+
+def test_the_steps_end_in_eight_minutes(gpu: Any) -> None:
+    """Those that measure run alone, and are left what they need if all before them take their whole time."""
+    together = [step for group in gpu.TOGETHER for step in group]
+    assert tuple(together) == gpu.STEPS
+    longest = {group: max(gpu.LIMITS[step] for step in group) for group in gpu.TOGETHER}
+    before = sum(longest[group] for group in gpu.TOGETHER if not {"benchmarks", "report"} & set(group))
+    assert gpu.TOTAL == 480 and before + gpu.LIMITS["report"] + 30 <= gpu.TOTAL
+
+
+@pytest.mark.parametrize(
+    ("device", "name"), [("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA GeForce RTX 4090", "geforce"), ("", "gpu")]
+)
+def test_names_of_devices(gpu: Any, device: str, name: str) -> None:
+    assert gpu.slug(device) == name
+
+
+def test_parts_hold_every_test_once(gpu: Any) -> None:
+    def collected(part: str) -> list[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--collect-only",
+            *gpu.selection("tests/ops/"),
+            "tests/ops/test_adain.py",
+        ]
+        environment = {**os.environ, "CGCL_FAST_TEST_PART": part}
+        shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+        return [line for line in shown.splitlines() if "::" in line]
+
+    whole, parts = collected("1/1"), [collected(f"{part}/3") for part in (1, 2, 3)]
+    assert len(whole) > 50 and all(parts) and sorted(sum(parts, [])) == sorted(whole)
+    assert not any("compile" in test or "opcheck" in test for test in whole)

@@ -20,6 +20,7 @@ from . import INTERPRET
 from ._launch import ceil_div, launch, power_of_2
 from ._layout import is_linear
 from ._map import offsets
+from ._sums import sum_of_products
 
 ZERO_NORM = tl.constexpr(1e-12)  # vectors up to this length count as zero: cosine 0, gradient 0
 MASKED = tl.constexpr(-1e30)  # similarity to an item of another class
@@ -216,8 +217,8 @@ def _item_gradients(
             d = row_sum(key_parts, row, N, C, chunks, BLOCK, BLOCK_CHUNKS)
             if keys is not None:
                 k = tl.load(keys + row * C + c, mask=c < C, other=0.0).to(tl.float32)
-                k *= reciprocal_norm(tl.sum(k * k, 0))
-                d -= tl.sum(d * k, 0) * k
+                k *= reciprocal_norm(sum_of_products(k, k, 0))
+                d -= sum_of_products(d, k, 0) * k
             tl.store(dkeys + row * C + c, d, mask=c < C)
         row -= N
     if value_parts is not None:  # noqa: SIM102  known when the kernel is compiled, which row it is not

@@ -19,6 +19,7 @@ from torch import Tensor
 from ._launch import ceil_div, launch, power_of_2
 from ._layout import is_channels_last, is_linear, kernel_format
 from ._map import offsets
+from ._sums import sum_of_products
 
 ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 2}
 LARGEST_PLANE = 16384  # elements that one program keeps in registers
@@ -146,7 +147,7 @@ def _chunk_forward(
     parts = planes.to(tl.int64)[:, None] * chunks + k[None, :]
     known = within[:, None] & (k < chunks)[None, :]
     mu_parts = tl.load(means + parts, mask=known, other=0.0)
-    mu = tl.sum(mu_parts * lengths[None, :], 1) / positions
+    mu = sum_of_products(mu_parts, tl.broadcast_to(lengths[None, :], mu_parts.shape), 1) / positions
     apart = tl.where(known, mu_parts - mu[:, None], 0.0)
     squared = tl.load(squares + parts, mask=known, other=0.0) + apart * apart * lengths[None, :]
     r = 1.0 / tl.sqrt(tl.sum(squared, 1) / positions + eps)

@@ -26,6 +26,7 @@ from ._memory import (
     tile_of,
     weight_offsets,
 )
+from ._sums import sum_of_products
 
 UPDATE_P = 64  # pixels of a tile
 
@@ -67,7 +68,7 @@ def _mean(parts, totals, row, rows, C, chunks, tiles, BLOCK: tl.constexpr, BLOCK
 
 @triton.jit
 def _unit(v):
-    return v * reciprocal_norm(tl.sum(v * v, 0))
+    return v * reciprocal_norm(sum_of_products(v, v, 0))
 
 
 @triton.jit

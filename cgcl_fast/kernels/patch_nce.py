@@ -40,6 +40,7 @@ from torch import Tensor
 
 from . import INTERPRET
 from ._launch import ceil_div, launch, power_of_2
+from ._sums import sum_of_products
 
 NORM_EPSILON = tl.constexpr(1e-7)
 NEVER = tl.constexpr(float("-inf"))  # a product that does not count
@@ -80,13 +81,13 @@ def _rows_of(base, rows, count, c, C, EVEN: tl.constexpr):
 @triton.jit
 def _row_products(a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr, BLOCK_C: tl.constexpr):
     """Σ_c a_rc·b_rc of two rows each, in float32."""
-    total = tl.zeros(a_rows.shape, tl.float32)
+    total = tl.zeros((a_rows.shape[0], BLOCK_C), tl.float32)
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
         x = _rows_of(a, a_rows, a_count, c, C, EVEN).to(tl.float32)
         y = _rows_of(b, b_rows, b_count, c, C, EVEN).to(tl.float32)
-        total += tl.sum(x * y, 1)
-    return total
+        total = tl.fma(x, y, total)
+    return tl.sum(total, 1)
 
 
 @triton.jit
@@ -125,7 +126,8 @@ def _relative(x, best, exponent):
 @triton.jit
 def _through_norm(grad, y, norm):
     """From the gradient to y = v/(‖v‖ + 1e-7) to that to v, of whole rows."""
-    along = tl.where(norm > 0, tl.sum(grad * y, 1) * (1.0 + NORM_EPSILON / norm), 0.0)  # the norm may be infinite
+    longer = 1.0 + NORM_EPSILON / norm  # the norm may be infinite
+    along = tl.where(norm > 0, sum_of_products(grad, y, 1) * longer, 0.0)
     return (grad - y * along[:, None]) / (norm + NORM_EPSILON)[:, None]
 
 
@@ -211,7 +213,7 @@ def _rows(
             t = tl.where(valid & (s < count), ((s + step) % count).to(tl.int32), s)
             if WHOLE:
                 rows = _rows_of(key, t, count, c, C, EVEN).to(tl.float32)
-                x = tl.sum(q.to(tl.float32) * rows, 1)
+                x = sum_of_products(q.to(tl.float32), rows, 1)
             else:
                 x = _row_products(query, s, count, key, t, count, C, EVEN, BLOCK_K)
             x = tl.where(valid, x, float("nan"))
@@ -331,7 +333,7 @@ def _columns(
             s = tl.where(valid & (t < count), ((t - step + count) % count).to(tl.int32), t)
             if WHOLE:
                 rows = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
-                x = tl.sum(k.to(tl.float32) * rows, 1)
+                x = sum_of_products(k.to(tl.float32), rows, 1)
             else:
                 x = _row_products(owner, t, count, query, s, count, C, EVEN, BLOCK_K)
                 rows = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)

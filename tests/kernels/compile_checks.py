@@ -46,7 +46,23 @@ def assert_fits(
         assert kernel.shared <= MOST_SHARED[capability], f"{kernel.name}: {kernel.shared} bytes of shared memory"
         spilled = spilled_bytes(kernel.cubin)
         assert spilled <= most_spilled, f"{kernel.name} {kernel.constants}: {spilled} bytes of registers spilled"
+        unlike = sums_unlike(kernel.ptx)
+        assert not unlike, f"{kernel.name} {kernel.constants}: lanes come to different sums: {unlike[0]}"
     return [kernel.name for kernel in kernels]
+
+
+def sums_unlike(ptx: str) -> list[str]:
+    """Instructions that add another lane's product, which is rounded, to this lane's, which is not or need not be.
+
+    The lanes of a sum come to different last bits then and write them to one place: a race, which `racecheck` reports;
+    see cgcl_fast/kernels/_sums.py.
+    """
+    products = {target: {a, b} for target, a, b in re.findall(r"\bmul\.f32\s+(%\w+), (%\w+), (%\w+);", ptx)}
+    shuffled = dict(re.findall(r"\bshfl\.sync\.bfly\.b32\s+(%\w+), (%\w+),", ptx))
+    fused = re.findall(r"\b(fma\.rn\.f32\s+%\w+, (%\w+), (%\w+), (%\w+);)", ptx)
+    found = [line for line, a, b, addend in fused if products.get(shuffled.get(addend, "")) == {a, b}]
+    added = re.findall(r"\b(add\.f32\s+%\w+, (%\w+), (%\w+);)", ptx)  # which the assembler may fuse
+    return found + [line for line, a, b in added if shuffled.get(b, shuffled.get(a)) in products.keys() & {a, b}]
 
 
 def spilled_bytes(cubin: bytes) -> int:

@@ -27,6 +27,8 @@ CASES: dict[str, dict[str, Any]] = {
     "CGCL, 16 offsets": {"layers": [(1, 256, 256), (1, 64, 256)], "offsets": 16},
     "CGCL, 16 offsets, bfloat16": {"layers": [(16, 4096, 256)], "offsets": 16, "dtype": torch.bfloat16},
     "512 channels": {"layers": [(1, 256, 512)]},
+    "40 channels": {"layers": [(3, 70, 40)], "decoupled": True},
+    "3 channels, 4 offsets": {"layers": [(3, 70, 3)], "offsets": 4},
     "colours": {"layers": [(2, 300, 3)], "dtype": torch.float16, "extra": 5},
     "layers of different sizes": {"layers": [(1, 256, 64), (2, 100, 256), (1, 16, 128)], "extra": 32, "offsets": 3},
 }  # fmt: skip

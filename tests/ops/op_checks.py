@@ -121,7 +121,7 @@ def examples(count: int) -> int:
     `count` is for the usual profile, of 100 examples where a test asks for no other number; see tests/conftest.py.
     """
     count = count * settings.default.max_examples // 100
-    return max(count // 8, 5) if INTERPRET else count if DEVICE.type == "cpu" else count // 3
+    return count if DEVICE.type == "cpu" and not INTERPRET else max(count // 8, 5)
 
 
 def layouts(x: Tensor) -> dict[str, Tensor]:
