@@ -321,6 +321,11 @@ def test_names_of_files_forge_no_line_of_the_log(
     assert len(err.splitlines()) == 1 and "\x1b" not in err and "already holds a run" in err
 
 
+def test_a_run_goes_on_with_graphs_or_without(finished: Path) -> None:
+    assert yaml.safe_load((finished / "config.yaml").read_text())["graphs"] == "auto"
+    assert resolve(["--resume", "--output", str(finished), "--graphs", "off"]).graphs == "off"
+
+
 def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert main(["cut", *TINY, "--output", str(finished)]) == 2
@@ -399,6 +404,8 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("--precision fp16 --device cpu", "fp16 needs a GPU"),
         ("--precision fp8", "precision must be"),
         ("--device tpu", "device must be"),
+        ("--graphs on --device cpu", "graphs must be auto or off here, got 'on': device cpu has no CUDA graphs"),
+        ("--graphs yes", "graphs must be auto, on or off, got 'yes'"),
         ("--batch-size 5000", "batch_size must be"),
         ("--preprocess stretch", "preprocess must be"),
         ("cut --sampling nowhere", "--sampling: expected"),

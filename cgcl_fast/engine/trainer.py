@@ -40,9 +40,10 @@ Evaluate = Callable[["Method"], Mapping[str, float]]
 class Loader(Protocol):
     """Batches whose position can be saved: :class:`cgcl_fast.data.ResumableLoader`.
 
-    Each pass over it gives what is left of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]. The state
-    taken while a batch is in use counts that batch as done. An exception in place of a batch ends the training, after
-    what has been trained is saved.
+    Each pass over it gives what is left of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]; for a GPU
+    in pinned memory, out of which a batch is copied without waiting for the step before. The state taken while a batch
+    is in use counts that batch as done. An exception in place of a batch ends the training, after what has been trained
+    is saved.
     """
 
     @property

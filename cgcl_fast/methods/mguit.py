@@ -205,7 +205,7 @@ class MGUIT(Method):
                 raise ValueError(f"{name}_boxes: the class-aware memory needs boxes; memory 'single' does without")
             size = batch[name].shape[2:]
             maps.append(class_map(batch[f"{name}_boxes"], batch[f"{name}_classes"], size, len(self.config.classes)))
-        return {**batch, "class_maps": torch.cat(maps)}
+        return {**batch, "class_maps": torch.cat(maps).to(batch["A"].device)}
 
     # ------------------------------------------------------------------------------------------------------- the losses
 

@@ -126,6 +126,33 @@ def test_checkpoints_from_before_every_parameter_had_an_entry_are_taken(run: Pat
     assert trainer.fit(resume=True).step == 6
 
 
+def test_states_of_other_devices_and_of_older_runs_go_on_alike(run: Path, tmp_path: Path) -> None:
+    """How Adam computes, and with which learning rate in the last step, is not taken from them."""
+
+    def resumed(folder: Path, change: Callable[[State], object]) -> State:
+        trainer, state = make_trainer(folder, 6), last_state(run)
+        for name in state["optimizers"]:
+            change(adam(state, name))
+        trainer.checkpoints.newest = lambda: (run / "checkpoints" / "step_00000004.pt", state)  # type: ignore[method-assign]
+        rates = [group["lr"] for running in trainer.phases for group in running.optimizer.param_groups]
+        assert trainer.fit(resume=True).step == 6
+        groups = [group for running in trainer.phases for group in running.optimizer.param_groups]
+        assert all(group["lr"] is rate for group, rate in zip(groups, rates, strict=True))
+        assert all(group["fused"] is True and group["capturable"] is False for group in groups)
+        return last_state(folder)
+
+    def of_a_gpu(state: State) -> None:
+        state["param_groups"][0].update(lr=0.3, capturable=True, foreach=None)
+
+    def of_before(state: State) -> None:
+        state["param_groups"][0].update(lr=1, fused=None)
+        del state["param_groups"][0]["capturable"]
+
+    expected = resumed(tmp_path / "own", lambda state: None)
+    assert_same(resumed(tmp_path / "gpu", of_a_gpu), expected)
+    assert_same(resumed(tmp_path / "before", of_before), expected)
+
+
 def test_parameters_without_a_gradient_have_an_empty_entry(tmp_path: Path) -> None:
     make_trainer(tmp_path, 1).fit()
     first = torch.load(tmp_path / "checkpoints" / "step_00000000.pt", weights_only=True)

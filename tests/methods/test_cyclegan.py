@@ -97,6 +97,38 @@ def test_pool_gives_older_images_in_half_of_the_cases() -> None:
     assert all(float(value) <= float(given[i]) for i, value in enumerate(out))
 
 
+def test_pool_takes_the_images_of_a_batch_one_after_the_other() -> None:
+    """As a list would, with the same draws: an image may get back one that came with it."""
+    pool, kept = ImagePool(3), list[float]()
+    found, expected = [], []
+    for number in range(20):
+        images = torch.arange(8.0) + 8 * number
+        torch.manual_seed(number)
+        found += pool.query(images.view(-1, 1, 1, 1)).flatten().tolist()
+        torch.manual_seed(number)
+        older, places = torch.rand(8) < 0.5, torch.randint(3, (8,))
+        for image, is_older, place in zip(images.tolist(), older, places, strict=True):
+            if len(kept) < 3:
+                kept.append(image)
+            elif is_older:
+                image, kept[place] = kept[place], image
+            expected.append(image)
+    assert found == expected and [float(image) for image in history_of(pool)] == kept
+    together = [value // 8 for value in found]
+    assert any(found[i] in range(8 * (i // 8), i) for i in range(len(found))) and together != sorted(together)
+
+
+def test_pool_has_a_history_for_each_size() -> None:
+    pool, other = ImagePool(2), ImagePool(2)
+    for number in range(6):
+        for size in (4, 6):
+            out = pool.query(torch.full((1, 3, size, size), float(number)))
+            assert out.shape == (1, 3, size, size)
+    assert [image.shape[1] for image in history_of(pool)] == [4, 4, 6, 6]
+    other.load_state_dict(pool.state_dict())
+    assert all(torch.equal(*pair) for pair in zip(history_of(pool), history_of(other), strict=True))
+
+
 def test_pool_is_part_of_the_state() -> None:
     pool, other = ImagePool(2), ImagePool(2)
     pool.query(torch.ones(2, 3, 4, 4))

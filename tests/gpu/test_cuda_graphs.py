@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+pytest.importorskip("accelerate")  # an image with PyTorch and little else
+pytest.importorskip("tensorboard")
+pytest.importorskip("torchvision")
 
 from cgcl_fast.engine import CaptureError, Trainer
 from cgcl_fast.nn import blur_pool, pad
@@ -31,38 +35,56 @@ FEW = (
 """Every method, and the options that run other operations."""
 
 
-def reflected(x: Tensor, size: int) -> Tensor:
-    """Reflection padding of parts, whose gradient adds in a fixed order; PyTorch's adds with atomics."""
-    for dim in (2, 3):
+PAD, INTERPOLATE = F.pad, F.interpolate
+
+
+def padded(x: Tensor, sizes: Any, mode: str = "constant", value: float | None = None) -> Tensor:
+    """``F.pad`` of parts, whose gradient adds in a fixed order; PyTorch's adds with atomics."""
+    if mode not in ("reflect", "replicate"):
+        return PAD(x, sizes, mode, value)
+    for dim, low, high in ((3, *sizes[:2]), (2, *sizes[2:])):
         n = x.shape[dim]
-        x = torch.cat([x.narrow(dim, 1, size).flip(dim), x, x.narrow(dim, n - 1 - size, size).flip(dim)], dim)
+        if mode == "reflect":
+            before, after = x.narrow(dim, 1, low).flip(dim), x.narrow(dim, n - 1 - high, high).flip(dim)
+        else:
+            before, after = (x.narrow(dim, at, 1).repeat_interleave(k, dim) for at, k in ((0, low), (n - 1, high)))
+        x = torch.cat([before, x, after], dim)
     return x
 
 
+def interpolated(x: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **more: Any) -> Tensor:
+    """``F.interpolate`` by products with what it makes of unit vectors, for the same reason."""
+    if mode != "bilinear":
+        return INTERPOLATE(x, size, scale_factor, mode, **more)
+    height, width = size or (scale_factor * side for side in x.shape[2:])
+    rows, columns = (
+        INTERPOLATE(torch.eye(n, device=x.device)[None, None], (n, to), mode=mode, align_corners=False)[0, 0].to(x)
+        for n, to in ((x.shape[2], height), (x.shape[3], width))
+    )
+    return rows.T @ x @ columns
+
+
 class Pad:
-    apply = staticmethod(reflected)
+    @staticmethod
+    def apply(x: Tensor, size: int) -> Tensor:
+        return padded(x, [size] * 4, "reflect")
 
 
 class Blur:
     @staticmethod
     def apply(x: Tensor) -> Tensor:
-        return F.conv2d(reflected(x, 1), blur_pool._kernel(x), stride=2, groups=x.shape[1])
+        return blur_pool._convolve(x)
 
 
 @pytest.fixture
-def same_bits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """PyTorch computes the same bits each time, as far as it can."""
+def same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits each time, as far as PyTorch can."""
+    monkeypatch.setattr(F, "pad", padded)
+    monkeypatch.setattr(F, "interpolate", interpolated)
     monkeypatch.setattr(pad, "_ReflectPad", Pad)
     monkeypatch.setattr(blur_pool, "_BlurDown", Blur)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(False)
 
 
 def run(case: str, folder: Path, **options: Any) -> tuple[Trainer, list[dict[str, float]]]:
