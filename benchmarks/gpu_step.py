@@ -37,7 +37,7 @@ from torch import Tensor
 
 import cgcl_fast
 from cgcl_fast import train
-from cgcl_fast.engine import Options, Trainer, make_accelerator
+from cgcl_fast.engine import Options, Trainer, make_accelerator, set_tf32
 from cgcl_fast.methods import METHODS
 
 from . import cuda, machine, report
@@ -171,6 +171,15 @@ def config_of(method: str, small: bool) -> Any:
 
     options = train.resolve([method, "--preset", "paper", *TINY, *TINY_OF.get(method, [])])
     return kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+
+
+def choose_precision(row: Row, tf32: bool) -> None:
+    """Of float32: as a training sets it; the published code leaves it as PyTorch has it."""
+    if VARIANTS[row.variant].published:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
+    else:
+        set_tf32(tf32)
 
 
 def build(row: Row, scale: Scale, device: str, folder: Path, published: Path | None) -> Step:
@@ -353,6 +362,7 @@ def main() -> int:
     parser.add_argument("--variants", default=",".join(VARIANTS), help="some of: %(default)s")
     parser.add_argument("--published", type=Path, help="a checkout of taesungp/contrastive-unpaired-translation")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes a minute")
+    parser.add_argument("--tf32", choices=("true", "false"), default="true", help="as of a training (default: true)")
     parser.add_argument("--rehearse", action="store_true", help="tiny networks and images")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda; for a rehearsal cpu")
     parser.add_argument("--list", action="store_true", help="print what would be timed, and stop")
@@ -382,6 +392,8 @@ def main() -> int:
     end = begin + 60 * arguments.minutes
     end_of_times = begin + (0.7 if device == "cuda" else 1.0) * 60 * arguments.minutes
     torch.backends.cudnn.benchmark = device == "cuda"  # as in a training
+    if device == "cuda":
+        set_tf32(arguments.tf32 == "true")
     info = describe(device)
     output = arguments.output
     if output is None:
@@ -391,14 +403,19 @@ def main() -> int:
     results = Results(info, rows, output, device)
     with tempfile.TemporaryDirectory() as folder:
 
+        def made(row: Row) -> Step:
+            if device == "cuda":
+                choose_precision(row, arguments.tf32 == "true")
+            return build(row, scale, device, Path(folder), arguments.published)
+
         def timed(row: Row) -> str:
-            step = build(row, scale, device, Path(folder), arguments.published)
+            step = made(row)
             entry = results.entries[row] = measure(row, step, scale, device)
             alone, in_a_row = entry["stats"]["median"], entry["extra_info"]["in_a_row"]
             return f"{alone * 1e3:.2f} ms alone, {in_a_row * 1e3:.2f} in a row"
 
         def traced(row: Row) -> str:
-            step = build(row, scale, device, Path(folder), arguments.published)
+            step = made(row)
             found = trace(step, scale, device, Path(folder, "trace.json"))
             results.entries[row]["extra_info"].update(found)
             return f"{found['busy'] * 1e3:.2f} ms busy with {found['kernels']} kernels"

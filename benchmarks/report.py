@@ -3,7 +3,8 @@
     python -m benchmarks.report FILE.json [--cuda FILE.json] [--markdown OUT.md] [--plot OUT.png] [--readme README.md]
 
 Prints the tables of all cases. `--readme` rewrites what stands between the two comments that name this program in a
-Markdown file: the cases that have a target, with those of a GPU from `--cuda` ("not measured" without it).
+Markdown file: the cases that have a target, with those of a GPU from `--cuda` ("not measured" without it). The results
+of `benchmarks.gpu_step` have two comments of their own, which name that.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .step_table import step_table
 from .targets import TARGETS, Target
 
 BEGIN, END = "<!-- python -m benchmarks.report: begin -->", "<!-- python -m benchmarks.report: end -->"
+STEPS_BEGIN, STEPS_END = "<!-- python -m benchmarks.gpu_step: begin -->", "<!-- python -m benchmarks.gpu_step: end -->"
 Key = tuple[str, str, str]
 #: Numbers of a measurement of memory; what the second says is subtracted.
 EXTRA_MEMORY = ("peak_extra_bytes",)
@@ -341,8 +343,14 @@ def headline(results: list[Result]) -> list[Result]:
 
 
 def readme_section(
-    machine: dict[str, Any], results: list[Result], cuda: list[Result], source: str, plot: str | None
+    machine: dict[str, Any],
+    results: list[Result],
+    cuda: list[Result],
+    source: str,
+    plot: str | None,
+    cuda_text: str = "",
 ) -> str:
+    """`cuda_text` says where the results on CUDA come from."""
     on_gpu = {result.key: result for result in cuda}
     header = ["case", "eager ms", "compile ms", "cgcl_fast ms", "over eager", "over compile", "of floor"]
     header += ["CUDA, over eager"]
@@ -359,7 +367,7 @@ def readme_section(
                 times(gpu.speedup("eager")) if gpu else NOT_MEASURED,
             ]
         )
-    parts = [f"CPU: {machine_text(machine)}"]
+    parts = [f"CPU: {machine_text(machine)}", cuda_text]
     if plot:
         parts.append(f"![Speed-up of each op over eager PyTorch and over torch.compile]({plot})")
     parts += [table(header, rows), memory_table(headline(results)), NOTES]
@@ -372,12 +380,17 @@ def readme_section(
     return "\n\n".join(part for part in parts if part)
 
 
-def rewrite(path: Path, section: str) -> None:
+def steps_section(machine: dict[str, Any], results: list[Result], source: str) -> str:
+    """What a README shows of the results of `benchmarks.gpu_step`."""
+    return "\n\n".join([machine_text(machine), step_table(results), STEP_NOTES, f"From `{source}`."])
+
+
+def rewrite(path: Path, section: str, begin: str = BEGIN, end: str = END) -> None:
     text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise SystemExit(f"benchmarks.report: {path} needs the line {BEGIN} and after it the line {END}, once each")
-    before, rest = text.split(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n\n{section}\n\n{END}{rest.split(END)[1]}")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise SystemExit(f"benchmarks.report: {path} needs the line {begin} and after it the line {end}, once each")
+    before, rest = text.split(begin)
+    path.write_text(f"{before}{begin}\n\n{section}\n\n{end}{rest.split(end)[1]}")
 
 
 def draw(path: Path, machine: dict[str, Any], results: list[Result]) -> None:
@@ -441,7 +454,7 @@ def draw(path: Path, machine: dict[str, Any], results: list[Result]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.report", description="Tables and a plot of benchmark results.")
-    parser.add_argument("file", type=Path, help="JSON of benchmarks.run or of pytest-benchmark")
+    parser.add_argument("file", type=Path, help="JSON of benchmarks.run, cuda or gpu_step, or of pytest-benchmark")
     parser.add_argument("--cuda", type=Path, help="JSON of the same suite on a GPU")
     parser.add_argument("--markdown", type=Path, help="write the tables here instead of printing them")
     parser.add_argument("--plot", type=Path, help="write a picture of the speed-ups here")
@@ -450,7 +463,7 @@ def main() -> None:
     machine, results = read(arguments.file)
     if not results:
         parser.error(f"{arguments.file}: no benchmark results in it")
-    cuda = read(arguments.cuda)[1] if arguments.cuda else []
+    on_cuda, cuda = read(arguments.cuda) if arguments.cuda else ({}, [])
     text = report(machine, results)
     if arguments.markdown:
         arguments.markdown.write_text(text)
@@ -460,10 +473,16 @@ def main() -> None:
         draw(arguments.plot, machine, results)
     if arguments.readme:
         folder = arguments.readme.resolve().parent
-        source, plot = (
-            os.path.relpath(path.resolve(), folder) if path else None for path in (arguments.file, arguments.plot)
+        source, plot, cuda_source = (
+            os.path.relpath(path.resolve(), folder) if path else None
+            for path in (arguments.file, arguments.plot, arguments.cuda)
         )
-        rewrite(arguments.readme, readme_section(machine, results, cuda, str(source), plot))
+        if suite(machine) == "gpu_step":
+            section = steps_section(machine, results, str(source))
+            rewrite(arguments.readme, section, STEPS_BEGIN, STEPS_END)
+        else:
+            cuda_text = f"CUDA: {machine_text(on_cuda)} From `{cuda_source}`." if on_cuda else ""
+            rewrite(arguments.readme, readme_section(machine, results, cuda, str(source), plot, cuda_text))
 
 
 if __name__ == "__main__":

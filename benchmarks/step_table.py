@@ -14,8 +14,8 @@ A training step by the engine, with the paper's networks and images of 256×256 
 line above says so, unless bf16 is named. *Alone*: the wall clock from the call to the end of the device's work; *host*:
 until the call returns. *In a row*: each of 20 without a wait in between. *Busy*: how long kernels, copies and fills run
 on the device. *Plain eager* has PyTorch's own operations in the place of this project's, *published* is CUT's published
-code; *graph* and *compile* replay a step as one CUDA graph. Peaks are those of PyTorch's allocator: of the tensors, and
-of all that it holds."""
+code, with PyTorch's own settings (TF32 in convolutions alone); *graph* and *compile* replay a step as one CUDA graph.
+Peaks are those of PyTorch's allocator: of the tensors, and of all that it holds."""
 
 
 def step_table(results: list[Result]) -> str:

@@ -61,6 +61,13 @@ def test_rehearsal_writes_what_the_report_reads(
         ["| `cut`", "plain eager"],
         ["| `cut`, batch 8", "eager"],
     ]
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.STEPS_BEGIN}\nnot measured\n{report.STEPS_END}\nafter\n")
+    monkeypatch.setattr("sys.argv", ["report", str(path), "--readme", str(readme)])
+    report.main()
+    written = readme.read_text()
+    assert written.startswith("before\n") and written.endswith("\nafter\n") and "From `steps.json`." in written
+    assert all(line in written for line in lines) and "\nnot measured\n" not in written
 
 
 def test_time_that_is_up_leaves_rows_unmeasured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

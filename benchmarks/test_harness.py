@@ -119,7 +119,8 @@ def test_readme_section_is_rewritten_and_nothing_else(tmp_path: Path) -> None:
 def test_cuda_cell_is_filled_from_its_own_file(tmp_path: Path) -> None:
     machine, results = report.read(results_file(tmp_path, raw(eager=8.0, cgcl_fast=2.0)))
     _, cuda = report.read(results_file(tmp_path, raw(eager=3.0, cgcl_fast=0.5)))
-    section = report.readme_section(machine, results, cuda, "results.json", None)
+    section = report.readme_section(machine, results, cuda, "results.json", None, "CUDA: a GPU.")
+    assert "\n\nCUDA: a GPU.\n\n" in section
     (row,) = [line for line in section.splitlines() if line.startswith("| `adain`")]
     assert "4.00×" in row and row.endswith("6.00× |")
 

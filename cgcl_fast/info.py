@@ -118,6 +118,10 @@ def collect() -> dict[str, Any]:
         },
         "build": build_info(),
         "devices": here,
+        "tf32": {
+            "convolutions": torch.backends.cudnn.conv.fp32_precision == "tf32",  # type: ignore[attr-defined]
+            "products": torch.backends.cuda.matmul.fp32_precision == "tf32",
+        },
         "openmp": {"waiting": _start.waiting.setting, "reason": _start.waiting.reason},
         "backend": _backend.current_backend(),
         "ops": {
@@ -172,6 +176,11 @@ def _native_lines(info: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _tf32_text(tf32: dict[str, bool]) -> str:
+    parts = ", ".join(f"{what} in {'TF32' if on else 'float32'}" for what, on in tf32.items())
+    return f"{parts}, as PyTorch is set here; train sets both by --tf32"
+
+
 def describe(info: dict[str, Any]) -> str:
     """`collect()` as text."""
     lines = [
@@ -181,6 +190,7 @@ def describe(info: dict[str, Any]) -> str:
         ("triton", info["triton"] or "not installed"),
         *_native_lines(info),
         *((f"device {kind}", "; ".join(names)) for kind, names in info["devices"].items()),
+        *([("float32 on CUDA", _tf32_text(info["tf32"]))] if info["torch_cuda"] else []),
         ("OpenMP's waiting", f"{info['openmp']['waiting']}: {info['openmp']['reason']}"),
         ("backend", f"{info['backend']} (CGCL_FAST_BACKEND or cgcl_fast.backend)"),
     ]

@@ -39,6 +39,7 @@ from cgcl_fast.engine import (
     linear_decay,
     make_accelerator,
     seed_all,
+    set_tf32,
 )
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.engine.graphs import obstacle
@@ -91,6 +92,8 @@ class RunOptions:
         graphs: auto replays each step on a GPU as one CUDA graph, which spares the host from issuing its kernels one by
             one, if there is one process and the precision is fp32 or bf16 (with --accumulate and --compile too); the
             result is the same. on demands that; off never does it.
+        tf32: On GPUs that have it, multiply float32 as TF32, with 10 bits of mantissa, in convolutions and matrix
+            products; false: with all 23 bits in both. It leaves bf16, fp16 and CPUs as they are.
         timeout: Seconds that the processes of a run wait for one that does not answer; the first one's saving and
             measuring must not take longer.
     """
@@ -115,6 +118,7 @@ class RunOptions:
     device: str = "auto"
     precision: str = "fp32"
     graphs: str = "auto"
+    tf32: bool = True
     timeout: Annotated[int, Within(1, 10**6)] = 900
 
     def __post_init__(self) -> None:
@@ -317,6 +321,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"
         torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
+        if on_gpu:  # the same switch is for CPUs too
+            set_tf32(options.tf32)
         loader = build_loader(
             dataset,
             batch_size=options.batch_size,
@@ -408,10 +414,13 @@ def describe(
         chosen = " ".join(f"{name}={options[name]}" for name in small if options[name] is not None)
         print(f"small preset (any option overrides it; --preset paper is the full setting): {chosen}")
     parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    precision = options.precision
+    if device.type == "cuda":
+        precision += ", float32 multiplied " + ("as TF32" if options.tf32 else "in full")
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
         f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
-        f"{options.precision}; run folder {printable(options.output)}",
+        f"{precision}; run folder {printable(options.output)}",
         flush=True,
     )
     if device.type == "cuda":

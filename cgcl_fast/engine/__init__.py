@@ -6,6 +6,7 @@ from .graphs import CaptureError
 from .processes import leave_group
 from .rng import preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import linear_decay
+from .tf32 import set_tf32
 from .tiles import translate_tiled
 from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
 
@@ -30,5 +31,6 @@ __all__ = [
     "safe_load",
     "seed_all",
     "set_rng_state",
+    "set_tf32",
     "translate_tiled",
 ]

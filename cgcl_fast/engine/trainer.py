@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cgcl_fast._weights import is_finite
 
 from .checkpoint import CheckpointError, Checkpoints
+from .compiling import compile_networks
 from .files import alone_in, remove_leftovers
 from .fitting import check_adam, check_module, check_numbers, full_state, load_state
 from .graphs import Choices, CudaRecorder, Part, StepGraphs, obstacle, to_device
@@ -245,8 +246,7 @@ class Trainer:
             required = options.graphs == "on"
             self.graphs = StepGraphs(self._run, self.accelerator.device, CudaRecorder(), required=required)
         if options.compile:
-            for name in {name for running in self.phases for name in running.phase.networks}:
-                getattr(method, name).compile()
+            compile_networks(method)
         self.step = 0
         self.saved: Path | None = None
         self._saved_step: int | None = None

@@ -281,7 +281,8 @@ def alignment(maps: list[Tensor]) -> int:
 
 
 def precision() -> str:
-    """Of products of float32 on tensor cores, as `torch.set_float32_matmul_precision` asks."""
+    """Of products of float32 on tensor cores, as PyTorch's own: by `torch.set_float32_matmul_precision`, or by
+    `torch.backends.cuda.matmul.fp32_precision`, which tells the same and can be read whichever of the two was set."""
     if INTERPRET:
         return "ieee"
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"

@@ -515,7 +515,7 @@ def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[st
     block_n = 64 if dtype == torch.bfloat16 or (not narrow and block_c <= 64) else 32
     if INTERPRET:
         block_m, block_n, block_k = 64, 64, block_c  # fewer steps
-    fine = torch.get_float32_matmul_precision() == "highest"
+    fine = torch.backends.cuda.matmul.fp32_precision != "tf32"
     whole = max(channels) <= block_c
     return {
         "WHOLE": whole,

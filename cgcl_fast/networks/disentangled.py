@@ -213,6 +213,8 @@ class DisentangledGenerator(StyledGenerator):
         ValueError: fewer than two domains, or two of one name; a size below 1.
     """
 
+    entry_points = ("content", "style", "decoder")
+
     def __init__(
         self,
         domains: Sequence[str],
@@ -238,11 +240,6 @@ class DisentangledGenerator(StyledGenerator):
         self.content = ContentEncoder(input_nc, ngf, n_blocks, n_down)
         self.style = StyleEncoder(input_nc, n, ngf, style_dim)
         self.decoder = AdaINDecoder(input_nc, n, ngf, n_blocks, style_dim, mlp_dim, n_down)
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the three networks, which a training step calls one by one."""
-        for network in (self.content, self.style, self.decoder):
-            network.compile(*args, **kwargs)
 
     def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         drawn_on = "cpu" if generator is None else generator.device

@@ -132,6 +132,8 @@ class MGUITGenerator(StyledGenerator):
         domains: names of the two domains.
     """
 
+    entry_points = ("encode", "first_decoder_block", "decoders")
+
     def __init__(
         self,
         input_nc: int = 3,

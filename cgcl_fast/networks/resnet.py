@@ -82,6 +82,8 @@ class ResnetGenerator(nn.Module):
         n_down: halvings, 2 as published, or 1, which keeps the structure of images of 64x64 pixels.
     """
 
+    entry_points = ("forward", "encode")
+
     def __init__(
         self,
         input_nc: int = 3,

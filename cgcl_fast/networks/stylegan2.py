@@ -136,6 +136,8 @@ class StyleGAN2Generator(nn.Module):
         n_blocks: residual blocks.
     """
 
+    entry_points = ("forward", "encode")
+
     def __init__(self, input_nc: int = 3, output_nc: int = 3, ngf: int = 10, n_blocks: int = 6) -> None:
         super().__init__()
         for name, value in (("input_nc", input_nc), ("output_nc", output_nc), ("ngf", ngf)):

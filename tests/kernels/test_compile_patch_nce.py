@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -36,8 +37,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_compiles(case, capability, monkeypatch):
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: case.get("precision", "highest"))
+def test_compiles(case, capability, request):
+    request.addfinalizer(functools.partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision(case.get("precision", "highest"))
     dtype, negatives, decoupled = case.get("dtype", torch.float32), case.get("negatives", "all"), "decoupled" in case
     queries = [torch.empty(shape, dtype=dtype) for shape in case["layers"]]
     extras = [torch.empty(case["extra"], q.shape[2], dtype=dtype) for q in queries] if "extra" in case else []

@@ -182,13 +182,6 @@ def test_each_network_compiles_into_one_graph(part: str) -> None:
     assert all(p.grad is not None for p in network.parameters())
 
 
-def test_compile_reaches_the_networks_that_a_step_calls() -> None:
-    generator = generator_of()
-    generator.compile(backend="aot_eager")
-    compiled = [network._compiled_call_impl for network in (generator.content, generator.style, generator.decoder)]
-    assert None not in compiled
-
-
 def test_compiled_doubling_has_its_gradient_for_maps_in_channels_last_order() -> None:
     torch._dynamo.reset()
     conv = UpConv(4, 4)
