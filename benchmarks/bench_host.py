@@ -78,7 +78,9 @@ CASES = [
         "instance_norm relu", lambda x: ops.instance_norm(x, activation="relu"), eager_instance_norm, (MAP,), (0,)
     ),
     HostCase("adain", ops.adain, eager_adain, (MAP, (1, 4), (1, 4)), (0, 1, 2)),
-    HostCase("gather_patches", lambda x: ops.gather_patches(x, _ids(x)), lambda x: eager_gather(x, _ids(x)), (MAP,), (0,)),
+    HostCase(
+        "gather_patches", lambda x: ops.gather_patches(x, _ids(x)), lambda x: eager_gather(x, _ids(x)), (MAP,), (0,)
+    ),
     HostCase("patch_nce", ops.patch_nce, eager_published, (ROWS, ROWS), (0,)),
     HostCase("patch_nce dQ dK", ops.patch_nce, eager_published, (ROWS, ROWS), (0, 1)),
     HostCase("patch_nce_layers", fast_layers, eager_layers, (ROWS,) * 2 * LAYERS, tuple(range(LAYERS))),

@@ -289,12 +289,13 @@ def trace(step: Step, scale: Scale, device: str, file: Path) -> dict[str, Any]:
     """ "busy" seconds of the device in a step and its number of "kernels"."""
     warm_up(step, scale, device)
     steps = scale.traced
-    schedule = torch.profiler.schedule(wait=0, warmup=1, active=steps)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], schedule=schedule) as profiler:
-        for _ in range(steps + 1):
-            step()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    # A first trace starts CUPTI, which takes a while, in which kernels are missed.
+    for count in (1, steps):
+        with torch.profiler.profile(activities=activities) as profiler:
+            for _ in range(count):
+                step()
             machine.synchronize(device)
-            profiler.step()
     profiler.export_chrome_trace(str(file))
     busy, kernels = device_work(json.loads(file.read_text())["traceEvents"])
     return {"busy": rounded(busy / steps), "kernels": round(kernels / steps)}

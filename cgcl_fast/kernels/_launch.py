@@ -68,9 +68,9 @@ class _Held:
     """A kernel on a device, compiled for arguments of certain dtypes, alignments and numbers.
 
     Triton's own launch looks at every argument each time, in Python, to find out which of a kernel's compiled versions
-    fits: about 2 microseconds an argument, of which these kernels have up to 30. The numbers here follow from shapes and
-    strides and come again and again; so they are looked up as they are, and the version that Triton took the first time
-    is started.
+    fits: about 2 microseconds an argument, of which these kernels have up to 30. The numbers here follow from shapes
+    and strides and come again and again; so they are looked up as they are, and the version that Triton took the first
+    time is started.
     """
 
     def __init__(self, compiled: Any, constants: tuple[Any, ...], device: int) -> None:
@@ -99,8 +99,8 @@ def launch(
     Args:
         kernel: decorated with @triton.jit; its grid has one axis.
         programs: nothing happens for 0.
-        arguments: the kernel's leading arguments: first tensors, tuples of tensors of one dtype and None, then integers,
-            floats and tuples of them.
+        arguments: the kernel's leading arguments: first tensors, tuples of tensors of one dtype and None, then
+            integers, floats and tuples of them.
         fp_fusion: whether a product and a sum may share one rounding.
         constants: its tl.constexpr arguments.
     """

@@ -322,8 +322,9 @@ def _plan(
     if like.numel() == 0:
         return _Plan(result.stride(), 0, (), (), {}, {})
     largest = LARGEST_PLANE_BACKWARD if backward else LARGEST_PLANE
-    if H * W <= largest and not is_channels_last(like):
-        block = power_of_2(H * W)
+    positions = H * W
+    if positions <= largest and not is_channels_last(like):
+        block = power_of_2(positions)
         warps = _warps(block) if not backward else 2 * _warps(block) if block > 256 else 1
         last = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, "num_warps": warps}
         return _Plan(result.stride(), B * C, (C, H, W), (), {}, last)

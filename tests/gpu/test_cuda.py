@@ -153,7 +153,7 @@ def test_a_step_never_waits_for_the_device(name: str) -> None:
     images = {"A": torch.rand(1, 3, 128, 128, device="cuda"), "B": torch.rand(1, 3, 128, 128, device="cuda")}
 
     def step() -> None:
-        shared: dict[str, object] = {}
+        shared = dict(method.choose(0.0))
         for phase in method.phases():
             phase.loss(images, shared)["loss"].backward()
 
