@@ -8,6 +8,7 @@ through memory, where a program reads back only what it wrote.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -256,13 +257,21 @@ def row_blocks(chunks: int, *widths: int) -> dict[str, Any]:
 
 def blocks(maps: list[Tensor], N: int, block_p: int) -> dict[str, Any]:
     """The constants that all kernels of tiles take, for launches over `maps` and N items."""
+    return _blocks(tuple([(x.shape, x.stride()) for x in maps]), N, block_p, precision())
+
+
+@functools.lru_cache(4096)
+def _blocks(
+    layouts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...], N: int, block_p: int, precision: str
+) -> dict[str, Any]:
+    maps = [torch.empty_strided(shape, strides, device="meta") for shape, strides in layouts]
     channels = max(x.shape[1] for x in maps)
     block_n = min(max(power_of_2(N), 16), 32)
     return {
         "LINEAR": is_linear(*maps),
         "ALIGN": alignment(maps),
         "PLANE": math.gcd(16, maps[0].shape[2] * maps[0].shape[3]),
-        "PRECISION": precision(),
+        "PRECISION": precision,
         "BLOCKS": ceil_div(N, block_n),
         "BLOCK_N": block_n,
         "BLOCK_C": min(max(power_of_2(channels), 16), 32),
