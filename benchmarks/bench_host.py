@@ -24,16 +24,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import machine
-from benchmarks.bench_adain import eager_instance_norm
-from benchmarks.bench_memory import eager_contrast, eager_read, eager_update, fast_contrast, fast_update
-from benchmarks.bench_patch_nce import eager_published
-from benchmarks.bench_sampling import eager_gather
 from cgcl_fast import ops
+
+from . import machine
+from .bench_adain import eager_instance_norm
+from .bench_memory import eager_contrast, eager_read, eager_update, fast_contrast, fast_update
+from .bench_patch_nce import eager_published
+from .bench_sampling import eager_gather
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLS = 25  # between two looks at the clock: short, so that some of them are not interrupted
@@ -72,7 +74,7 @@ def eager_dag(score: Tensor) -> Tensor:
 
 
 MAP, ROWS, ITEMS = (1, 4, 2, 2), (1, 4, 4), (3, 4)
-CASES = [
+OPS = [
     HostCase("instance_norm", ops.instance_norm, F.instance_norm, (MAP,), (0,)),
     HostCase(
         "instance_norm relu", lambda x: ops.instance_norm(x, activation="relu"), eager_instance_norm, (MAP,), (0,)
@@ -105,6 +107,11 @@ def _ids(x: Tensor) -> Tensor:
     return _IDS[x.device]
 
 
+def tensors_of(case: HostCase, device: str) -> list[Tensor]:
+    generator = torch.Generator(device).manual_seed(0)
+    return [torch.randn(shape, generator=generator, device=device) for shape in case.shapes]
+
+
 def microseconds(call: Callable[[], Any], device: str, budget: float) -> float:
     """The least time of a call, of as many as fit into the budget (seconds)."""
     best, end = float("inf"), time.perf_counter() + budget
@@ -119,8 +126,7 @@ def microseconds(call: Callable[[], Any], device: str, budget: float) -> float:
 
 def measure(function: Callable[..., Any], case: HostCase, device: str, budget: float) -> dict[str, float]:
     """Microseconds of a call: "forward" without gradients, and "both" where the op has one."""
-    generator = torch.Generator(device).manual_seed(0)
-    tensors = [torch.randn(shape, generator=generator, device=device) for shape in case.shapes]
+    tensors = tensors_of(case, device)
     with torch.no_grad():
         found = {"forward": microseconds(lambda: function(*tensors), device, budget)}
     if case.wrt:
@@ -146,15 +152,21 @@ def work(path: str, device: str, budget: float) -> dict[str, Any]:
 
             entered.enter_context(_launch.launching_nothing())
             _check.readable = lambda value: False  # as of tensors on a GPU, whose values no check looks at
-        return {case.op: measure(case.eager if path == "eager" else case.fast, case, device, budget) for case in CASES}
+        return {case.op: measure(case.eager if path == "eager" else case.fast, case, device, budget) for case in OPS}
+
+
+#: The benchmarks of this checkout, with the package of another one.
+START = "import sys; sys.path.insert(0, sys.argv[1]); import cgcl_fast; sys.path[0] = sys.argv[2]; "
+START += "from benchmarks.bench_host import main; main(sys.argv[3:])"
 
 
 def in_process(path: str, checkout: Path, device: str, budget: float) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{ROOT}"}
+    environment = dict(os.environ)
     if path == "triton" and device == "cpu":
         environment |= {"TRITON_INTERPRET": "1", "CGCL_FAST_BACKEND": "triton"}
-    command = [sys.executable, str(Path(__file__)), "--work", path, "--device", device, "--budget", str(budget)]
-    run = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=False)
+    options = ["--work", path, "--device", device, "--budget", str(budget)]
+    command = [sys.executable, "-c", START, str(checkout), str(ROOT), *options]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise SystemExit(f"{path} of {checkout}: {run.stderr.strip().splitlines()[-1]}")
     return json.loads(run.stdout.splitlines()[-1])
@@ -175,6 +187,15 @@ def table(results: dict[str, Any]) -> str:
                 cells.append(f"{value:11.1f} ({value / eager:5.2f})".rjust(20))
             lines.append(f"{op + ' ' + direction:38}" + "".join(cells))
     return "\n".join(lines)
+
+
+@pytest.mark.parametrize("path", ["eager", "cgcl_fast"])
+@pytest.mark.parametrize("case", OPS, ids=lambda case: case.op)
+def test_host(case: HostCase, path: str, benchmark: Any) -> None:
+    benchmark.group = f"host time of {case.op}"
+    tensors = tensors_of(case, "cpu")
+    with torch.no_grad():
+        benchmark(case.eager if path == "eager" else case.fast, *tensors)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

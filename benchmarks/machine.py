@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+ROOT = Path(__file__).resolve().parent.parent
 LARGE_BYTES = 256 << 20
 MATMUL_SIZE = 2048
 
@@ -66,11 +67,23 @@ def synchronize(device: str) -> None:
 
 
 def git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def commit() -> tuple[str, bool | None]:
+    """The project's commit, and whether files that it tracks were changed since.
+
+    A copy without its history may lie in another repository, whose commit says nothing. Then the commit is what
+    CGCL_FAST_COMMIT says, or "", and nobody knows of changes.
+    """
+    top = git("rev-parse", "--show-toplevel")
+    if top and Path(top).resolve() == ROOT:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    return os.environ.get("CGCL_FAST_COMMIT", ""), None
 
 
 def cpu_name() -> str:
@@ -99,6 +112,7 @@ def describe(device: str = "cpu", rates: dict[str, float] | None = None) -> dict
             "copy_bytes_per_second": copy_rate(LARGE_BYTES, device, 1.0),
             "matmul_flops_per_second": matmul_rate(device),
         }
+    name, changed = commit()
     info: dict[str, Any] = {
         "device": device,
         "cpu": cpu_name(),
@@ -108,8 +122,8 @@ def describe(device: str = "cpu", rates: dict[str, float] | None = None) -> dict
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu_variant": cpu_variant(),
-        "commit": git("rev-parse", "HEAD"),
-        "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "commit": name,
+        "changed": changed,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **rates,
     }

@@ -86,7 +86,7 @@ def in_own_process(arguments: list[str], timeout: float = 1200) -> str:
 
 
 def cases_of(module: str) -> list[Case]:
-    return importlib.import_module(module).CASES
+    return getattr(importlib.import_module(module), "CASES", [])
 
 
 def find(module: str, name: str) -> Case:

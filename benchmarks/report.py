@@ -272,7 +272,7 @@ def machine_text(machine: dict[str, Any]) -> str:
             f"torch {machine['torch']}",
             f"Python {machine['python']}",
             machine["date"][:10],
-            f"commit {machine['commit'][:10]}{' with local changes' if machine['changed'] else ''}",
+            f"commit {machine['commit'][:10] or 'unknown'}{' with local changes' if machine['changed'] else ''}",
             f"copy {copy:.1f} GB/s (read and written bytes counted both)",
             *gpu_rates(machine),
             f"float32 product of 2048×2048 {matmul:.0f} GFLOP/s."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import bench_step, busy, cuda, cuda_cases, floors, peak_memory, report, run, targets
+from benchmarks import bench_step, busy, cuda, cuda_cases, floors, machine, peak_memory, report, run, targets
 from benchmarks.case import BOTH, Case, op_case
 from cgcl_fast.methods import METHODS
 
@@ -303,3 +304,30 @@ def test_a_training_that_ends_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(busy.SETTINGS, "wrong", ({}, ["--workers", "none"]))
     with pytest.raises(RuntimeError, match="ended with status 2.*--workers none"):
         busy.images_per_second("wrong", "quiet", 0.1)
+
+
+def test_the_commit_is_the_projects_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a repository around the project nothing is said."""
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    project = tmp_path / "project"
+    project.mkdir()
+    file = project / "file"
+    file.write_text("one")
+    monkeypatch.setattr(machine, "ROOT", tmp_path.resolve())
+    monkeypatch.delenv("CGCL_FAST_COMMIT", raising=False)
+    assert machine.commit() == ("", None)
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    assert machine.commit() == (git("rev-parse", "HEAD"), False)
+    file.write_text("two")
+    assert machine.commit() == (git("rev-parse", "HEAD"), True)
+    monkeypatch.setattr(machine, "ROOT", project.resolve())
+    assert machine.commit() == ("", None)
+    monkeypatch.setenv("CGCL_FAST_COMMIT", "49a2a73")
+    assert machine.commit() == ("49a2a73", None)

@@ -49,11 +49,15 @@ TOGETHER = (("info",), ("build",), ("tests", "sanitizer"), ("steps",), ("benchma
 #: Folders with tests that have a meaning on a GPU, the most important first, and of theirs the files that have none:
 #: they hide the GPU, or are about Python and the references alone.
 FOLDERS = ("gpu", "ops", "nn", "methods")
-NOT_OF_A_GPU = ("test_runs.py", "test_two_processes.py", "test_function_transforms.py", "test_wrong_arguments.py")
+NOT_OF_A_GPU = (
+    "test_runs.py", "test_two_processes.py", "test_function_transforms.py", "test_wrong_arguments.py",
+    "test_graph_safety.py", "test_compiled_steps.py",
+)  # fmt: skip
 #: Tests of the ops that a CPU answers as well, some of which take long: compilers, schemas, finite differences, errors.
 ELSEWHERE = ("opcheck", "gradcheck", "torchscript", "meta", "errors", "many_threads", "number_of_threads")
 #: Files of long tests, in several processes: each compiles kernels one after the other.
-PARTS = {"test_cuda.py": 2, "test_cuda_compile.py": 2, "test_fuzz.py": 4, "test_numerics.py": 2, "test_patch_nce.py": 3}
+PARTS = {"test_cuda.py": 2, "test_cuda_compile.py": 2, "test_cuda_graphs.py": 4}
+PARTS |= {"test_fuzz.py": 4, "test_numerics.py": 2, "test_patch_nce.py": 3}
 PARTS |= {f"test_memory_{op}.py": 3 for op in ("contrast", "read", "update")}
 NEEDED = ("torch", "triton", "numpy", "pytest", "setuptools")
 OPTIONAL = ("safetensors", "hypothesis", "ninja", "pybind11", "pytest-benchmark")

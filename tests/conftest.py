@@ -1,7 +1,8 @@
 """The device of the tests: `CGCL_FAST_TEST_DEVICE=cuda pytest tests/ops tests/nn tests/methods` runs them on a GPU.
 
-It becomes PyTorch's default device before the tests are collected, since some of their tensors are made then.
-Generators stay on the CPU: what is drawn from one goes through the helpers of tests/ops/op_checks.py.
+It is `op_checks.DEVICE`, where the tests of nn and methods put their modules and tensors; those of the ops run with it
+as the default device (tests/ops/conftest.py). Generators stay on the CPU: what is drawn from one goes through the
+helpers of tests/ops/op_checks.py.
 
 Every run draws the same numbers: each test begins with the same seeds, and hypothesis takes its examples from the test
 alone. `--hypothesis-profile=fuzz`, of `make fuzz`, draws others each time, and ten times as many.
@@ -23,9 +24,6 @@ import torch
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "ops"))  # op_checks, for the tests beside those of the ops
-
-if device := os.environ.get("CGCL_FAST_TEST_DEVICE"):
-    torch.set_default_device(device)
 
 if importlib.util.find_spec("hypothesis") is None:  # an image with PyTorch and little else
     sys.path.insert(0, str(HERE / "without_hypothesis"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gpu_cases import CASES, NAMES, OpCase
+from gpu_cases import CASES, NAMES, TOLERANCE, OpCase
 
 import cgcl_fast
 from cgcl_fast import ops
@@ -23,3 +23,11 @@ def test_case_runs_and_depends_on_its_inputs(case: OpCase) -> None:
     for result, truth, other in zip(results, expected, others, strict=True):
         torch.testing.assert_close(result, truth, rtol=1e-3, atol=1e-4)
         assert not torch.equal(result, other)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_results_of_the_reference_fit_the_dtype(case: OpCase, dtype: torch.dtype) -> None:
+    """What is compared with infinity or NaN is compared with nothing."""
+    with cgcl_fast.backend("reference"):
+        assert all(result.isfinite().all() for result in case.run(case.arguments("cpu", dtype)))

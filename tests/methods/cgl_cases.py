@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from op_checks import DEVICE
 from torch import Tensor, nn
 
 SMALL: dict[str, Any] = {
@@ -28,12 +29,12 @@ def batch_of(
 
     def images(height: int, width: int) -> Tensor:
         drawn = torch.rand(n, 3, height, width, generator=generator, dtype=torch.float64, device="cpu")
-        return (drawn * 2 - 1).to(device=torch.get_default_device(), **like)
+        return (drawn * 2 - 1).to(device=DEVICE, **like)
 
-    a = torch.arange(n, device=torch.get_default_device()) % 3
+    a = torch.arange(n, device=DEVICE) % 3
     batch: dict[str, Any] = {"A": images(*size), "B": images(*size), "A_domain": a, "B_domain": (a + 1) % 3}
     for name, flags in zip("AB", present or ([True] * n, [True] * n), strict=True):
-        has = torch.tensor(flags)
+        has = torch.tensor(flags, device=DEVICE)
         batch[f"{name}_object"] = images(16, 16) * has[:, None, None, None]
         batch[f"{name}_has_object"] = has
     return batch

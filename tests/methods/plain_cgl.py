@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from op_checks import DEVICE
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
@@ -48,7 +49,7 @@ def content(w: Weights, x: Tensor, n_blocks: int) -> list[Tensor]:
 
 def style(w: Weights, x: Tensor, domain: int, n_domains: int) -> Tensor:
     """(style_dim,)"""
-    maps = torch.zeros(1, n_domains, *x.shape[2:], dtype=x.dtype)
+    maps = torch.zeros(1, n_domains, *x.shape[2:], dtype=x.dtype, device=x.device)
     maps[:, domain] = 1
     x = F.relu(conv(w, "style.stem", torch.cat([x, maps], 1), 1, 3))
     for i in range(4):
@@ -57,7 +58,7 @@ def style(w: Weights, x: Tensor, domain: int, n_domains: int) -> Tensor:
 
 
 def decoder(w: Weights, c: Tensor, s: Tensor, domain: int, n_domains: int, n_blocks: int) -> Tensor:
-    y = torch.cat([s, F.one_hot(torch.tensor(domain), n_domains).to(s)])
+    y = torch.cat([s, F.one_hot(torch.tensor(domain, device=s.device), n_domains).to(s)])
     for i in (0, 2, 4):
         y = F.linear(y, w[f"decoder.mlp.{i}.weight"], w[f"decoder.mlp.{i}.bias"])
         y = F.relu(y) if i < 4 else y
@@ -99,7 +100,7 @@ def nce(q: Tensor, k: Tensor, negatives: Sequence[int], temperature: float) -> T
 
 
 def mean(values: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(values)).mean() if values else torch.zeros((), dtype=torch.float64)
+    return torch.stack(list(values)).mean() if values else torch.zeros((), dtype=torch.float64, device=DEVICE)
 
 
 def norm(x: Tensor) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast.methods import METHODS, Method
@@ -50,7 +51,7 @@ class Seen:
     def __init__(self, name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         kind = METHODS[name]
-        self.method: Method = kind(kind.Config(**TINY, **options))
+        self.method: Method = kind(kind.Config(**TINY, **options)).to(DEVICE)
         self.losses: dict[str, Tensor] = {}
         self.compared: list[tuple[list[Tensor], list[Tensor], dict[str, Any]]] = []
         module = __import__(f"cgcl_fast.methods.{name}", fromlist=["x"]) if name == "enco" else None
@@ -66,7 +67,7 @@ class Seen:
 
     def step(self) -> None:
         images = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator(device="cpu").manual_seed(1), device="cpu")
-        a, b = images.to(torch.get_default_device()) * 2 - 1
+        a, b = images.to(DEVICE) * 2 - 1
         batch, shared = {"A": a, "B": b}, self.method.choose(0.0)
         before = {name: p.detach().clone() for name, p in self.method.named_parameters()}
         for phase in self.method.phases():
@@ -130,11 +131,11 @@ def test_positions_of_enco(table: str) -> None:
     """Where the score grows along the image, the share of positions in its most fake part tells k and β."""
     number, row = table.split(" ", 1)
     options = ENCO_TABLE_3[row] if number == "3" else ENCO_TABLE_4[row]
-    method = METHODS["enco"](METHODS["enco"].Config(**TINY, num_patches=64, **options))
+    method = METHODS["enco"](METHODS["enco"].Config(**TINY, num_patches=64, **options)).to(DEVICE)
     torch.manual_seed(0)
     rows, columns = 32, 32
-    shared = {"score": torch.arange(rows * 4.0).view(1, 1, rows * 4, 1).expand(1, 1, -1, columns * 4)}
-    feature = torch.zeros(1, 4, rows, columns)
+    shared = {"score": torch.arange(rows * 4.0, device=DEVICE).view(1, 1, rows * 4, 1).expand(1, 1, -1, columns * 4)}
+    feature = torch.zeros(1, 4, rows, columns, device=DEVICE)
     heights = torch.cat([method.draw(feature, shared)[0] for _ in range(20)]) // columns / rows
     oversample, importance = options.get("oversample", 4.0), options.get("importance", 0.5)
     if row in ("D", "uniform"):

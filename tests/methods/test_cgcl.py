@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast.methods import METHODS
@@ -27,7 +28,7 @@ SOME = ([True, True], [False, True])
 
 
 def method_of(**options: Any) -> CGCL:
-    method = CGCL(CGCLConfig(**{**TINY, **options})).double()
+    method = CGCL(CGCLConfig(**{**TINY, **options})).double().to(DEVICE)
     randomise(method)
     return method
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast.methods import METHODS
@@ -20,7 +21,7 @@ SOME = ([True, True], [False, True])
 
 
 def method_of(**options: Any) -> CGL:
-    method = CGL(CGLConfig(**{**SMALL, **options})).double()
+    method = CGL(CGLConfig(**{**SMALL, **options})).double().to(DEVICE)
     randomise(method)
     return method
 
@@ -74,7 +75,7 @@ class Plain:
         for fake, domain in self.fakes(k):
             src, logits = self.judge(k, fake)
             found["adv"].append(-src.mean())
-            found["cls"].append(F.cross_entropy(logits[None], torch.tensor([domain])))
+            found["cls"].append(F.cross_entropy(logits[None], torch.tensor([domain], device=DEVICE)))
         for i in (0, 1):
             j, x, z = 1 - i, self.real[k], self.z
             if self.there[k][i]:
@@ -168,7 +169,7 @@ def test_the_discriminators_loss_is_that_of_the_equations(
                     continue
                 src, logits = item.judge(k, item.real[k][i])
                 real.append(src.mean().detach())
-                entropy.append(F.cross_entropy(logits[None], torch.tensor([item.z[i]])).detach())
+                entropy.append(F.cross_entropy(logits[None], torch.tensor([item.z[i]], device=DEVICE)).detach())
                 if not item.pair[k]:
                     continue
                 j = 1 - i  # whose content is in the fake of domain i
@@ -178,7 +179,7 @@ def test_the_discriminators_loss_is_that_of_the_equations(
                 x = ((1 - part) * item.real[k][i] + part * generated).requires_grad_()
                 (gradient,) = torch.autograd.grad(item.judge(k, x)[0].sum(), x)
                 norms.append(plain.norm(gradient))
-                penalty.append(torch.tensor((norms[-1] - 1) ** 2, dtype=torch.float64))
+                penalty.append(torch.tensor((norms[-1] - 1) ** 2, dtype=torch.float64, device=DEVICE))
         assert (len(real), len(fake), len(penalty)) == ((3, 5, 2) if present and k == "o" else (4, 8, 4))
         torch.testing.assert_close(losses[f"adv_{k}"], config.lambda_gan * (plain.mean(fake) - plain.mean(real)))
         torch.testing.assert_close(losses[f"cls_{k}"], config.lambda_cls * plain.mean(entropy))
@@ -301,15 +302,16 @@ def test_what_it_asks_of_the_data() -> None:
 
 
 def test_samples_and_translation() -> None:
-    method = CGL(CGLConfig(**SMALL)).eval()
+    method = CGL(CGLConfig(**SMALL)).eval().to(DEVICE)
     images = {
-        name: torch.rand(3, 3, 18, 21) * 2 - 1 for name in ("A", "reference_dry", "reference_wet", "reference_dark")
+        name: torch.rand(3, 3, 18, 21, device=DEVICE) * 2 - 1
+        for name in ("A", "reference_dry", "reference_wet", "reference_dark")
     }
-    pictures = method.samples({**images, "A_domain": torch.tensor([0, 1, 2]), "truth_wet": images["A"]})
+    pictures = method.samples({**images, "A_domain": torch.tensor([0, 1, 2], device=DEVICE), "truth_wet": images["A"]})
     assert list(pictures) == ["source", "dry", "dry random", "wet", "wet random", "wet truth", "dark", "dark random"]
     assert all(picture.shape == images["A"].shape for picture in pictures.values())
     assert not torch.equal(pictures["wet"], pictures["wet random"])
-    again = method.samples({**images, "A_domain": torch.tensor([0, 1, 2])})
+    again = method.samples({**images, "A_domain": torch.tensor([0, 1, 2], device=DEVICE)})
     assert torch.equal(again["dark random"], pictures["dark random"])
     one = method.translate(images["A"], 2, method.G_g.style_of(images["reference_dark"][:1], 2))
     torch.testing.assert_close(one[0], pictures["dark"][0])

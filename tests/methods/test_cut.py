@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from networks.plain_weights import randomise
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast import compat
@@ -21,21 +22,20 @@ SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_p
 
 def batch_of(n: int = 2, size: tuple[int, int] = (32, 24), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    a, b = (
-        torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu").to(torch.get_default_device()) * 2
-        - 1
-    )
+    a, b = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu").to(DEVICE) * 2 - 1
     return {"A": a, "B": b}
 
 
 def pair(kind: type[CUT], config: CUTConfig) -> tuple[CUT, plain_cut.PlainCUT]:
     """A method and the plain step with the same weights, in float64."""
-    method = kind(config).double()
+    method = kind(config).double().to(DEVICE)
     for seed, network in enumerate((method.G, method.D, method.H)):
         randomise(network, seed)
-    plain_g = plain_cut.Generator(ngf=config.ngf, n_blocks=config.n_blocks, antialias=config.antialias).double()
-    plain_d = plain_cut.Discriminator(ndf=config.ndf, antialias=config.antialias).double()
-    plain_h = plain_cut.Heads(method.H.channels, config.nce_dim).double()
+    plain_g = (
+        plain_cut.Generator(ngf=config.ngf, n_blocks=config.n_blocks, antialias=config.antialias).double().to(DEVICE)
+    )
+    plain_d = plain_cut.Discriminator(ndf=config.ndf, antialias=config.antialias).double().to(DEVICE)
+    plain_h = plain_cut.Heads(method.H.channels, config.nce_dim).double().to(DEVICE)
     for ours, plain in ((method.G, plain_g), (method.D, plain_d), (method.H, plain_h)):
         plain.load_state_dict(compat.published_state_dict(ours))
     plain = plain_cut.PlainCUT(
@@ -127,7 +127,7 @@ def test_two_steps_equal_the_plain_four_pass_step(
 
 @pytest.mark.parametrize("kind", [CUT, FastCUT])
 def test_each_phase_trains_its_own_networks(kind: type[CUT]) -> None:
-    method = kind(kind.Config(**SMALL)).double()
+    method = kind(kind.Config(**SMALL)).double().to(DEVICE)
     batch, shared = batch_of(), method.choose(0.0)
     discriminator, generator = method.phases()
     assert (discriminator.networks, generator.networks, generator.frozen) == (("D",), ("G", "H"), ("D",))
@@ -143,18 +143,18 @@ def test_each_phase_trains_its_own_networks(kind: type[CUT]) -> None:
 
 def test_keys_take_no_gradient() -> None:
     """With the query fixed, nothing is left that could move the encoder or H through the keys."""
-    method = CUT(CUTConfig(**SMALL)).double()
+    method = CUT(CUTConfig(**SMALL)).double().to(DEVICE)
     batch, shared = batch_of(), method.choose(0.0)
     method.forward_generator(batch, shared)
     assert all(not feature.requires_grad for feature in shared["source_features"])
-    rows = [torch.randn(4, 20, 8, dtype=torch.float64, requires_grad=True) for _ in method.layers]
-    keys = [torch.randn(4, 20, 8, dtype=torch.float64, requires_grad=True) for _ in method.layers]
+    rows = [torch.randn(4, 20, 8, dtype=torch.float64, requires_grad=True, device=DEVICE) for _ in method.layers]
+    keys = [torch.randn(4, 20, 8, dtype=torch.float64, requires_grad=True, device=DEVICE) for _ in method.layers]
     method.nce(rows, keys).sum().backward()
     assert all(key.grad is None for key in keys) and all(row.grad is not None for row in rows)
 
 
 def test_one_pass_of_the_generator_and_one_of_its_encoder() -> None:
-    method = CUT(CUTConfig(**SMALL)).double()
+    method = CUT(CUTConfig(**SMALL)).double().to(DEVICE)
     passes: list[tuple[str, int]] = []
     method.G.stem.register_forward_hook(lambda _, x, y: passes.append(("stem", len(y))))
     method.G.head.register_forward_hook(lambda _, x, y: passes.append(("head", len(y))))
@@ -164,10 +164,10 @@ def test_one_pass_of_the_generator_and_one_of_its_encoder() -> None:
 
 def test_autocast_leaves_no_parameter_without_gradient() -> None:
     """Autocast caches cast weights; one cast for the keys first would take the gradient from the queries."""
-    method = CUT(CUTConfig(**SMALL))
+    method = CUT(CUTConfig(**SMALL)).to(DEVICE)
     batch, shared = batch_of(dtype=torch.float32), method.choose(0.0)
     method.D.requires_grad_(False)
-    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         loss = method.phases()[1].loss(batch, shared)["loss"]
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in [*method.G.parameters(), *method.H.parameters()])
@@ -175,7 +175,7 @@ def test_autocast_leaves_no_parameter_without_gradient() -> None:
 
 
 def test_flips_are_half_of_the_steps_and_follow_the_seed() -> None:
-    method = FastCUT(FastCUTConfig(**{**SMALL, "ngf": 1, "n_blocks": 5})).double()
+    method = FastCUT(FastCUTConfig(**{**SMALL, "ngf": 1, "n_blocks": 5})).double().to(DEVICE)
     batch = batch_of(1, (16, 16))
 
     def flips() -> list[bool]:
@@ -195,7 +195,7 @@ def test_flips_are_half_of_the_steps_and_follow_the_seed() -> None:
 @pytest.mark.parametrize("negatives", ["external", "both"])
 @pytest.mark.parametrize("kind", [CUT, FastCUT])
 def test_external_negatives(negatives: str, kind: type[CUT], monkeypatch: pytest.MonkeyPatch) -> None:
-    method = kind(kind.Config(**SMALL, negatives=negatives, queue_size=50, momentum=0.9)).double()
+    method = kind(kind.Config(**SMALL, negatives=negatives, queue_size=50, momentum=0.9)).double().to(DEVICE)
     for network in (method.G, method.H, method.momentum_G, method.momentum_H):
         randomise(network)
     batch, adams = batch_of(), optimizers(method)
@@ -206,7 +206,7 @@ def test_external_negatives(negatives: str, kind: type[CUT], monkeypatch: pytest
     assert list(method.queues) == domains
 
     # The loss by hand: queries and keys of the step before, the queue as it was.
-    reference = kind(method.config).double()
+    reference = kind(method.config).double().to(DEVICE)
     reference.load_state_dict(before)
     with torch.no_grad():
         source = torch.cat([batch[d] for d in domains])
@@ -226,7 +226,7 @@ def test_external_negatives(negatives: str, kind: type[CUT], monkeypatch: pytest
                 inside = rows @ cols.transpose(1, 2) / 0.07
                 positive = inside.diagonal(dim1=1, dim2=2)[..., None]
                 outside = rows @ before[f"queues.{domain}.{i}.rows"].T / 0.07
-                inside = inside.masked_fill(torch.eye(20, dtype=torch.bool), -math.inf)
+                inside = inside.masked_fill(torch.eye(20, dtype=torch.bool, device=DEVICE), -math.inf)
                 logits = torch.cat([positive, outside, *([inside] if negatives == "both" else [])], 2)
                 layers.append((logits.logsumexp(2) - positive[..., 0]).mean())
             found.append(torch.stack(layers).mean())
@@ -254,7 +254,7 @@ def test_negatives_of_the_whole_batch() -> None:
     """With one image they are those of the image, so x and y are kept apart; with two there are more."""
     found = {}
     for negatives in ("internal", "batch"):
-        method = CUT(CUTConfig(**SMALL, negatives=negatives)).double()
+        method = CUT(CUTConfig(**SMALL, negatives=negatives)).double().to(DEVICE)
         for seed, network in enumerate((method.G, method.D, method.H)):
             randomise(network, seed)
         for n in (1, 2):
@@ -270,7 +270,7 @@ def test_negatives_of_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("kind", [CUT, FastCUT])
 def test_attention_picks_each_images_own_positions(kind: type[CUT], monkeypatch: pytest.MonkeyPatch) -> None:
-    method = kind(kind.Config(**SMALL, sampling="dag")).double()
+    method = kind(kind.Config(**SMALL, sampling="dag")).double().to(DEVICE)
     for seed, network in enumerate((method.G, method.D, method.H)):
         randomise(network, seed)
     scores = []
@@ -296,17 +296,17 @@ def test_attention_picks_each_images_own_positions(kind: type[CUT], monkeypatch:
 
 @pytest.mark.parametrize("gan", ["nonsaturating", "wgan"])
 def test_without_adversary_or_with_another(gan: str) -> None:
-    method = CUT(CUTConfig(**SMALL, lambda_gan=0.0)).double()
+    method = CUT(CUTConfig(**SMALL, lambda_gan=0.0)).double().to(DEVICE)
     (only,) = method.phases()
     losses, _ = step(method, batch_of(), optimizers(method))
     assert only.name == "generator" and "generator/G_GAN" not in losses and losses["generator/loss"].isfinite()
-    method = CUT(CUTConfig(**SMALL, gan=gan)).double()
+    method = CUT(CUTConfig(**SMALL, gan=gan)).double().to(DEVICE)
     losses, _ = step(method, batch_of(), optimizers(method))
     assert all(value.isfinite() for value in losses.values())
 
 
 def test_with_dropout_the_keys_are_encoded_anew() -> None:
-    method = CUT(CUTConfig(**SMALL, dropout=True)).double()
+    method = CUT(CUTConfig(**SMALL, dropout=True)).double().to(DEVICE)
     count = []
     method.G.stem.register_forward_hook(lambda *_: count.append(1))
     losses, _ = step(method, batch_of(), optimizers(method))
@@ -324,8 +324,8 @@ def test_defaults_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize("size", [(30, 41), (3, 2), (64, 32), (1, 1)])
 def test_translate_keeps_any_size(size: tuple[int, int]) -> None:
-    method = CUT(CUTConfig(**SMALL))
-    image = torch.rand(2, 3, *size) * 2 - 1
+    method = CUT(CUTConfig(**SMALL)).to(DEVICE)
+    image = torch.rand(2, 3, *size, device=DEVICE) * 2 - 1
     found = method.translate(image)
     assert found.shape == image.shape and found.abs().max() <= 1 and not found.requires_grad
     if size == (64, 32):
@@ -352,6 +352,6 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 
 
 def test_training_sizes_must_be_multiples_of_four() -> None:
-    method = CUT(CUTConfig(**SMALL)).double()
+    method = CUT(CUTConfig(**SMALL)).double().to(DEVICE)
     with pytest.raises(ValueError, match="multiples of 4, got 30x32"):
         method.discriminator_loss(batch_of(1, (30, 32)), method.choose(0.0))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from networks.plain_weights import randomise
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast import compat
@@ -22,12 +23,12 @@ SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 2}
 def batch_of() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(2, 2, 3, 32, 24, generator=generator, dtype=torch.float64, device="cpu")
-    a, b = images.to(torch.get_default_device()) * 2 - 1
+    a, b = images.to(DEVICE) * 2 - 1
     return {"A": a, "B": b}
 
 
 def method_of(**options: Any) -> CycleGAN:
-    method = CycleGAN(CycleGANConfig(**SMALL, **options)).double()
+    method = CycleGAN(CycleGANConfig(**SMALL, **options)).double().to(DEVICE)
     for seed, network in enumerate((method.G, method.F, method.D_X, method.D_Y)):
         randomise(network, seed)
     return method
@@ -36,8 +37,8 @@ def method_of(**options: Any) -> CycleGAN:
 @pytest.mark.parametrize("lambda_idt", [0.5, 0.0])
 def test_losses_equal_the_plain_computation(lambda_idt: float) -> None:
     method = method_of(lambda_idt=lambda_idt, pool_size=0)
-    g, f = (plain_cut.Generator(ngf=4, n_blocks=2, antialias=False).double() for _ in range(2))
-    d_x, d_y = (plain_cut.Discriminator(ndf=4, antialias=False).double() for _ in range(2))
+    g, f = (plain_cut.Generator(ngf=4, n_blocks=2, antialias=False).double().to(DEVICE) for _ in range(2))
+    d_x, d_y = (plain_cut.Discriminator(ndf=4, antialias=False).double().to(DEVICE) for _ in range(2))
     for plain, ours in ((g, method.G), (f, method.F), (d_x, method.D_X), (d_y, method.D_Y)):
         plain.load_state_dict(compat.published_state_dict(ours))
     batch, shared = batch_of(), {}

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks.plain_weights import randomise
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast import compat
@@ -24,12 +25,12 @@ SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_p
 def batch_of(n: int = 2, size: tuple[int, int] = (32, 40), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu")
-    a, b = images.to(torch.get_default_device()) * 2 - 1
+    a, b = images.to(DEVICE) * 2 - 1
     return {"A": a, "B": b}
 
 
 def method_of(**options: Any) -> EnCo:
-    method = EnCo(EnCoConfig(**{**SMALL, **options})).double()
+    method = EnCo(EnCoConfig(**{**SMALL, **options})).double().to(DEVICE)
     for seed, network in enumerate((method.G, method.D, method.H)):
         randomise(network, seed)
     return method
@@ -57,15 +58,15 @@ def nce_by_hand(q: Tensor, k: Tensor, decoupled: bool) -> Tensor:
             logits = [float(query.detach() @ key) / 0.07 for key in keys]
             counted = [math.exp(x) for t, x in enumerate(logits) if not (decoupled and t == s)]
             losses.append(math.log(sum(counted)) - logits[s])
-    return torch.tensor(losses, dtype=torch.float64).mean()
+    return torch.tensor(losses, dtype=torch.float64, device=DEVICE).mean()
 
 
 @pytest.mark.parametrize("loss", ["infonce", "decoupled"])
 @pytest.mark.parametrize("antialias", [True, False])
 def test_losses_equal_the_plain_computation(loss: str, antialias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     method = method_of(loss=loss, antialias=antialias)
-    plain_g = plain_cut.Generator(ngf=4, n_blocks=6, antialias=antialias).double()
-    plain_d = plain_cut.Discriminator(ndf=4, antialias=antialias).double()
+    plain_g = plain_cut.Generator(ngf=4, n_blocks=6, antialias=antialias).double().to(DEVICE)
+    plain_d = plain_cut.Discriminator(ndf=4, antialias=antialias).double().to(DEVICE)
     plain_g.load_state_dict(compat.published_state_dict(method.G))
     plain_d.load_state_dict(compat.published_state_dict(method.D))
     batch, shared = batch_of(), method.choose(0.0)
@@ -149,8 +150,8 @@ def test_positions_follow_the_discriminator(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_fresh_half_does_not_follow_the_score() -> None:
     method = method_of(fresh_random=True, importance=0.25, num_patches=16)
-    shared = {"score": torch.arange(80.0).view(1, 1, 8, 10)}
-    feature = torch.zeros(1, 4, 8, 10)
+    shared = {"score": torch.arange(80.0, device=DEVICE).view(1, 1, 8, 10)}
+    feature = torch.zeros(1, 4, 8, 10, device=DEVICE)
     torch.manual_seed(0)
     rest = torch.cat([method.draw(feature, shared)[0, 4:] for _ in range(100)])
     assert set(rest.tolist()) == set(range(80))

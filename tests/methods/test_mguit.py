@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from networks.plain_weights import randomise
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast.methods import METHODS
@@ -35,7 +36,7 @@ def batch_of(n: int = 1, size: tuple[int, int] = (32, 24), dtype: torch.dtype = 
     """The first image of each domain has boxes that overlap, the others have none. A has no sign, B no person."""
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu")
-    a, b = images.to(torch.get_default_device()) * 2 - 1
+    a, b = images.to(DEVICE) * 2 - 1
     batch: dict[str, Any] = {"A": a, "B": b}
     boxes = {"A": [[1.0, 6, 20, 31], [9, 11, 14, 30]], "B": [[0.0, 0, 10, 10], [3, 2, 9, 9], [12, 20, 24, 32]]}
     classes = {"A": [0, 1], "B": [0, 2, 0]}
@@ -47,7 +48,7 @@ def batch_of(n: int = 1, size: tuple[int, int] = (32, 24), dtype: torch.dtype = 
 
 
 def method_of(**options: Any) -> MGUIT:
-    method = MGUIT(MGUITConfig(**{**SMALL, **options})).double()
+    method = MGUIT(MGUITConfig(**{**SMALL, **options})).double().to(DEVICE)
     for seed, network in enumerate((method.G, method.E_s, method.D, method.D_c)):
         randomise(network, seed)
     return method
@@ -212,8 +213,9 @@ def test_a_single_memory_needs_no_boxes_and_a_class_aware_one_does() -> None:
 
 
 def test_autocast_trains_every_parameter() -> None:
-    method, batch = MGUIT(MGUITConfig(**{**SMALL, "init_gain": 0.1, "noise": 1.0})), batch_of(dtype=torch.float32)
-    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+    method = MGUIT(MGUITConfig(**{**SMALL, "init_gain": 0.1, "noise": 1.0})).to(DEVICE)
+    batch = batch_of(dtype=torch.float32)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         losses = step(method, batch)
     assert all(value.isfinite() for value in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
@@ -223,8 +225,8 @@ def test_autocast_trains_every_parameter() -> None:
 
 @pytest.mark.parametrize("size", [(30, 41), (64, 32), (3, 2)])
 def test_translate_takes_any_size_without_boxes(size: tuple[int, int]) -> None:
-    method = MGUIT(MGUITConfig(**{**SMALL, "init_gain": 0.2})).eval()
-    image = torch.rand(2, 3, *size) * 2 - 1
+    method = MGUIT(MGUITConfig(**{**SMALL, "init_gain": 0.2})).eval().to(DEVICE)
+    image = torch.rand(2, 3, *size, device=DEVICE) * 2 - 1
     found = method.translate(image)
     assert found.shape == image.shape and found.abs().max() <= 1 and not found.requires_grad
     pictures = method.samples({"A": image, "truth": image})
@@ -278,6 +280,6 @@ def test_images_must_fit_the_networks() -> None:
         method_of(memory="single").discriminator_loss(batch_of(1, (30, 32)), {})
     with pytest.raises(ValueError, match="sides of at least 32 for this many layers and scales"):
         method_of(memory="single", d_layers=4).discriminator_loss(batch_of(1, (16, 32)), {})
-    batch = {**batch_of(), "B": torch.zeros(1, 3, 32, 32, dtype=torch.float64)}
+    batch = {**batch_of(), "B": torch.zeros(1, 3, 32, 32, dtype=torch.float64, device=DEVICE)}
     with pytest.raises(ValueError, match="of one size, got"):
         method_of(memory="single").discriminator_loss(batch, {})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from networks import plain_stylegan2
+from op_checks import DEVICE
 from torch import Tensor, nn
 
 from cgcl_fast.engine import translate_tiled
@@ -21,12 +22,12 @@ SMALL: dict[str, Any] = {"ngf": 1, "ndf": 1, "n_blocks": 2, "nce_dim": 8, "num_c
 def batch_of(n: int = 3, side: int = 16, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(2, n, 3, side, side, generator=generator, dtype=dtype, device="cpu")
-    a, b = images.to(torch.get_default_device()) * 2 - 1
+    a, b = images.to(DEVICE) * 2 - 1
     return {"A": a, "B": b}
 
 
 def method_of(**options: Any) -> SinCUT:
-    method = SinCUT(SinCUTConfig(**{**SMALL, **options})).double()
+    method = SinCUT(SinCUTConfig(**{**SMALL, **options})).double().to(DEVICE)
     torch.manual_seed(1)
     for parameter in method.parameters():
         nn.init.normal_(parameter, 0.0, 0.7)
@@ -65,7 +66,7 @@ def nce_by_hand(q: Tensor, k: Tensor) -> Tensor:
     for s, query in enumerate(q):
         logits = [float(query @ key) / 0.07 for key in k]
         losses.append(math.log(sum(map(math.exp, logits))) - logits[s])
-    return torch.tensor(losses, dtype=torch.float64).mean()
+    return torch.tensor(losses, dtype=torch.float64, device=DEVICE).mean()
 
 
 @pytest.mark.parametrize(
@@ -171,10 +172,10 @@ def test_one_pass_of_the_generator_and_one_of_its_encoder() -> None:
 
 
 def test_the_penalty_is_float32_under_autocast() -> None:
-    method = SinCUT(SinCUTConfig(**SMALL))
+    method = SinCUT(SinCUTConfig(**SMALL)).to(DEVICE)
     batch = batch_of(dtype=torch.float32)
     shared: dict[str, Any] = {}
-    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         discriminator, generator = (phase.loss(batch, shared) for phase in method.phases())
     expected = method.gradient_penalty(split_into_tiles(batch["B"], 8))[1]
     torch.testing.assert_close(discriminator["R1"], 0.5 * expected.detach(), rtol=1e-5, atol=1e-7)
@@ -186,7 +187,7 @@ def test_the_penalty_is_float32_under_autocast() -> None:
 
 
 def test_tiles_are_in_reading_order() -> None:
-    images = torch.arange(2 * 3 * 8 * 12.0).view(2, 3, 8, 12)
+    images = torch.arange(2 * 3 * 8 * 12.0, device=DEVICE).view(2, 3, 8, 12)
     assert torch.equal(split_into_tiles(images, 4), tiles_by_hand(images, 4))
     assert torch.equal(split_into_tiles(images[..., :8], 8), images[..., :8])
 
@@ -207,8 +208,8 @@ def test_what_it_asks_of_its_data() -> None:
 
 @pytest.mark.parametrize("size", [(31, 42), (3, 2), (1, 1)])
 def test_translate_keeps_any_size(size: tuple[int, int]) -> None:
-    method = SinCUT(SinCUTConfig(**SMALL)).eval()
-    image = torch.rand(1, 3, *size) * 2 - 1
+    method = SinCUT(SinCUTConfig(**SMALL)).eval().to(DEVICE)
+    image = torch.rand(1, 3, *size, device=DEVICE) * 2 - 1
     found = method.translate(image)
     assert found.shape == image.shape and torch.equal(found, method.translate(image))
 

@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 
 def fir(x: Tensor, before: int, after: int, gain: float = 1.0) -> Tensor:
     """Zeros around the map, then the filter [1, 3, 3, 1] along both axes."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device)
     kernel = torch.outer(taps, taps) / 64 * gain
     x = F.pad(x, (before, after, before, after))
     return F.conv2d(x, kernel.expand(x.shape[1], 1, 4, 4), groups=x.shape[1])

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from methods import plain_cut
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast.nn import blur, blur_down, blur_up
@@ -14,10 +15,10 @@ SIZES = [(8, 8), (7, 9), (2, 3), (3, 2), (2, 2), (15, 6)]
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_down_is_the_published_filter(size: tuple[int, int], channels_last: bool) -> None:
-    x = torch.randn(2, 5, *size, dtype=torch.float64)
+    x = torch.randn(2, 5, *size, dtype=torch.float64, device=DEVICE)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    plain = plain_cut.Blur(5, up=False).double()
+    plain = plain_cut.Blur(5, up=False).to(DEVICE).double()
     torch.testing.assert_close(blur_down(x), plain(x))
     assert blur_down(x.requires_grad_()).shape[2:] == ((size[0] + 1) // 2, (size[1] + 1) // 2)
     assert torch.autograd.gradcheck(blur_down, (x,))
@@ -25,8 +26,8 @@ def test_down_is_the_published_filter(size: tuple[int, int], channels_last: bool
 
 @pytest.mark.parametrize("size", [*SIZES, (1, 1), (1, 4)])
 def test_up_is_the_published_filter(size: tuple[int, int]) -> None:
-    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
-    expected = plain_cut.Blur(3, up=True).double()(x)
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True, device=DEVICE)
+    expected = plain_cut.Blur(3, up=True).to(DEVICE).double()(x)
     found = blur_up(x)
     torch.testing.assert_close(found, expected)
     weights = torch.randn_like(expected)
@@ -35,25 +36,25 @@ def test_up_is_the_published_filter(size: tuple[int, int]) -> None:
 
 
 def test_half_precision_takes_the_convolution() -> None:
-    x = torch.randn(1, 3, 9, 8)
+    x = torch.randn(1, 3, 9, 8, device=DEVICE)
     found = blur_down(x.bfloat16())
     torch.testing.assert_close(found.float(), blur_down(x.bfloat16().float()), atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradient_of_both_paths(dtype: torch.dtype) -> None:
-    x = torch.randn(2, 3, 9, 8).to(dtype).requires_grad_()
+    x = torch.randn(2, 3, 9, 8, device=DEVICE).to(dtype).requires_grad_()
     wide = x.detach().double().requires_grad_()
-    weights = torch.randn(2, 3, 5, 4)
+    weights = torch.randn(2, 3, 5, 4, device=DEVICE)
     (blur_down(x).float() * weights).sum().backward()
-    (plain_cut.Blur(3, up=False).double()(wide) * weights).sum().backward()
+    (plain_cut.Blur(3, up=False).to(DEVICE).double()(wide) * weights).sum().backward()
     assert x.grad is not None and wide.grad is not None
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
     torch.testing.assert_close(x.grad.double(), wide.grad, atol=tolerance, rtol=tolerance)
 
 
 def test_compiled_and_eager_agree() -> None:
-    x = torch.randn(1, 2, 6, 7, requires_grad=True)
+    x = torch.randn(1, 2, 6, 7, requires_grad=True, device=DEVICE)
     found = torch.compile(blur_down, fullgraph=True, backend="aot_eager")(x)
     torch.testing.assert_close(found, blur_down(x))
     torch.testing.assert_close(torch.autograd.grad(found.sum(), x), torch.autograd.grad(blur_down(x).sum(), x))
@@ -67,15 +68,15 @@ def test_nothing_is_kept_for_the_backward_pass() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, keep):
-        blur_down(torch.randn(1, 2, 8, 8, requires_grad=True) * 1)
+        blur_down(torch.randn(1, 2, 8, 8, requires_grad=True, device=DEVICE) * 1)
     assert not [tensor for tensor in saved if tensor.numel() > 1]
 
 
 @pytest.mark.parametrize("padding", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_blur_is_stylegan2s_and_can_be_differentiated_twice(padding: int, stride: int) -> None:
-    x = torch.randn(2, 3, 6, 9, dtype=torch.float64, requires_grad=True)
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
+    x = torch.randn(2, 3, 6, 9, dtype=torch.float64, requires_grad=True, device=DEVICE)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64, device=DEVICE) / 8
     kernel = torch.outer(taps, taps).expand(3, 1, 4, 4)
     expected = F.conv2d(F.pad(x, (padding,) * 4), kernel, stride=stride, groups=3)
     torch.testing.assert_close(blur(x, padding, stride), expected)
@@ -87,4 +88,4 @@ def test_blur_is_stylegan2s_and_can_be_differentiated_twice(padding: int, stride
 @pytest.mark.parametrize("shape", [(1, 2, 1, 4), (2, 4, 4)])
 def test_too_small_maps_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="x: expected"):
-        blur_down(torch.zeros(shape))
+        blur_down(torch.zeros(shape, device=DEVICE))

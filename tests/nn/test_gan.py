@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from op_checks import DEVICE
 
 from cgcl_fast.nn import GANLoss
 
-LOGITS = torch.tensor([[-1.0, 0.5], [2.0, 0.0]])
+LOGITS = torch.tensor([[-1.0, 0.5], [2.0, 0.0]], device=DEVICE)
 
 
 def softplus(x: float) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from op_checks import DEVICE
 from torch import Tensor, nn
 
 from cgcl_fast.nn import GradientPenalty
@@ -13,14 +14,14 @@ from cgcl_fast.nn import GradientPenalty
 
 def test_norms_of_a_known_critic_and_their_derivative() -> None:
     """D(x) = a Σ x² / 2 has the gradient a x, whose norm's derivative with respect to a is ‖x‖."""
-    a = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    a = torch.tensor(3.0, dtype=torch.float64, requires_grad=True, device=DEVICE)
     seen: list[Tensor] = []
 
     def critic(x: Tensor) -> Tensor:
         seen.append(x.detach())
         return a * x.square() / 2
 
-    real, fake = torch.randn(2, 4, 3, 5, 6, dtype=torch.float64)
+    real, fake = torch.randn(2, 4, 3, 5, 6, dtype=torch.float64, device=DEVICE)
     norms = GradientPenalty.gradient_norms(critic, real.requires_grad_(), fake)
     expected = seen[0].flatten(1).norm(dim=1)
     torch.testing.assert_close(norms, 3 * expected)
@@ -33,17 +34,17 @@ def test_norms_of_a_known_critic_and_their_derivative() -> None:
 
 
 def test_a_critic_without_gradient_gives_no_nan() -> None:
-    critic = nn.Conv2d(3, 1, 1)
+    critic = nn.Conv2d(3, 1, 1).to(DEVICE)
     nn.init.zeros_(critic.weight)
-    image = torch.rand(2, 3, 4, 4)
+    image = torch.rand(2, 3, 4, 4, device=DEVICE)
     GradientPenalty.gradient_norms(critic, image, image).sub(1).square().sum().backward()
     assert critic.weight.grad is not None and critic.weight.grad.isfinite().all()
 
 
 def test_works_in_float32_under_autocast() -> None:
-    critic = nn.Conv2d(3, 1, 1)
-    image = torch.rand(2, 3, 4, 4)
-    with torch.autocast("cpu", torch.bfloat16):
+    critic = nn.Conv2d(3, 1, 1).to(DEVICE)
+    image = torch.rand(2, 3, 4, 4, device=DEVICE)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         norms = GradientPenalty.gradient_norms(critic, image.bfloat16(), image.bfloat16())
     assert norms.dtype == torch.float32
     torch.testing.assert_close(norms, (16 * critic.weight.square().sum()).sqrt().expand(2))
@@ -51,10 +52,12 @@ def test_works_in_float32_under_autocast() -> None:
 
 @pytest.mark.parametrize(("norm", "weights"), [(1.2, [10, 10, 20, 20, 20, 40]), (0.9, [10, 10, 5, 5, 5, 2.5])])
 def test_the_weight_follows_the_mean_norm_of_a_period(norm: float, weights: list[float]) -> None:
-    penalty = GradientPenalty(10.0, every=3)
+    penalty = GradientPenalty(10.0, every=3).to(DEVICE)
     found = []
     for _ in weights:
-        penalty.update(torch.tensor([norm + 0.3, norm - 0.3, 99.0]), torch.tensor([1.0, 1.0, 0.0]))
+        penalty.update(
+            torch.tensor([norm + 0.3, norm - 0.3, 99.0], device=DEVICE), torch.tensor([1.0, 1.0, 0.0], device=DEVICE)
+        )
         found.append(float(penalty.weight))
     assert found == weights
 
@@ -83,32 +86,32 @@ open(f"{sys.argv[1]}/{rank}", "w").write(str(found))
 
 
 def test_between_the_bounds_and_without_images_the_weight_stays() -> None:
-    penalty = GradientPenalty(10.0, every=2)
+    penalty = GradientPenalty(10.0, every=2).to(DEVICE)
     for _ in range(4):
-        penalty.update(torch.tensor([1.02]), torch.tensor([1.0]))
+        penalty.update(torch.tensor([1.02], device=DEVICE), torch.tensor([1.0], device=DEVICE))
     for _ in range(4):
-        penalty.update(torch.tensor([5.0]), torch.tensor([0.0]))
+        penalty.update(torch.tensor([5.0], device=DEVICE), torch.tensor([0.0], device=DEVICE))
     assert penalty.weight == 10
-    fixed = GradientPenalty(10.0, every=0)
+    fixed = GradientPenalty(10.0, every=0).to(DEVICE)
     for _ in range(100):
-        fixed.update(torch.tensor([5.0]), torch.tensor([1.0]))
+        fixed.update(torch.tensor([5.0], device=DEVICE), torch.tensor([1.0], device=DEVICE))
     assert fixed.weight == 10
 
 
 def test_one_period_forgets_the_last() -> None:
-    penalty = GradientPenalty(1.0, every=2)
+    penalty = GradientPenalty(1.0, every=2).to(DEVICE)
     for norm in (3.0, 3.0, 1.02, 1.02, 0.5, 0.5):
-        penalty.update(torch.tensor([norm]), torch.tensor([1.0]))
+        penalty.update(torch.tensor([norm], device=DEVICE), torch.tensor([1.0], device=DEVICE))
     assert penalty.weight == 1  # doubled, kept, halved
 
 
 def test_the_state_dict_continues_a_period() -> None:
-    penalty, other = GradientPenalty(10.0, every=3), GradientPenalty(1.0, every=3)
-    penalty.update(torch.tensor([7.0]), torch.tensor([1.0]))
+    penalty, other = GradientPenalty(10.0, every=3).to(DEVICE), GradientPenalty(1.0, every=3).to(DEVICE)
+    penalty.update(torch.tensor([7.0], device=DEVICE), torch.tensor([1.0], device=DEVICE))
     other.load_state_dict(penalty.state_dict())
     for _ in range(2):
         for each in (penalty, other):
-            each.update(torch.tensor([1.0]), torch.tensor([1.0]))
+            each.update(torch.tensor([1.0], device=DEVICE), torch.tensor([1.0], device=DEVICE))
     assert penalty.weight == other.weight == 20
 
 

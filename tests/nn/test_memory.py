@@ -8,16 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from methods.plain_mguit import labels_of
+from op_checks import DEVICE
 
 from cgcl_fast.nn import ClassMemory, class_map
 from cgcl_fast.nn.memory import memory_triplet, published_update
 
 
 def test_items_begin_as_unit_vectors_and_are_in_the_state() -> None:
-    memory, other = ClassMemory((2, 1), 4, 3, 2), ClassMemory((2, 1), 4, 3, 2)
+    memory, other = ClassMemory((2, 1), 4, 3, 2).to(DEVICE), ClassMemory((2, 1), 4, 3, 2).to(DEVICE)
     assert memory.keys.shape == (3, 4) and memory.values.shape == (2, 3, 3)
-    torch.testing.assert_close(memory.values.norm(dim=2), torch.ones(2, 3))
-    memory.update([torch.randn(1, 4, 3, 3)] * 2, [torch.randn(1, 3, 3, 3)] * 2)
+    torch.testing.assert_close(memory.values.norm(dim=2), torch.ones(2, 3, device=DEVICE))
+    memory.update([torch.randn(1, 4, 3, 3, device=DEVICE)] * 2, [torch.randn(1, 3, 3, 3, device=DEVICE)] * 2)
     assert set(memory.state_dict()) == {"keys", "values"} and not list(memory.parameters())
     other.load_state_dict(memory.state_dict())
     assert torch.equal(other.keys, memory.keys) and torch.equal(other.values, memory.values)
@@ -26,17 +27,21 @@ def test_items_begin_as_unit_vectors_and_are_in_the_state() -> None:
 
 def test_pixels_use_their_class_unless_the_memory_is_single() -> None:
     torch.manual_seed(0)
-    content, classes = torch.randn(1, 4, 1, 2), torch.tensor([[[0, 1]]])
-    memory = ClassMemory((2, 1), 4, 3, 2)
+    content, classes = torch.randn(1, 4, 1, 2, device=DEVICE), torch.tensor([[[0, 1]]], device=DEVICE)
+    memory = ClassMemory((2, 1), 4, 3, 2).to(DEVICE)
     read = memory.read(content, memory.values[0], classes)
     torch.testing.assert_close(read[0, :, 0, 1], memory.values[0, 2])  # the only item of its class
     assert not torch.allclose(memory.read(content, memory.values[0])[0, :, 0, 1], memory.values[0, 2])
     losses = [memory.loss(content, memory.keys, classes, kind=kind) for kind in ("contrastive", "triplet")]
     before = memory.values.clone()
-    memory.update([content] * 2, [torch.randn(1, 3, 1, 2)] * 2, [torch.zeros(1, 1, 2, dtype=torch.int64)] * 2)
+    memory.update(
+        [content] * 2,
+        [torch.randn(1, 3, 1, 2, device=DEVICE)] * 2,
+        [torch.zeros(1, 1, 2, dtype=torch.int64, device=DEVICE)] * 2,
+    )
     assert torch.equal(memory.values[:, 2], before[:, 2]) and not torch.equal(memory.values[:, :2], before[:, :2])
 
-    single = ClassMemory((2, 1), 4, 3, 2, class_aware=False)
+    single = ClassMemory((2, 1), 4, 3, 2, class_aware=False).to(DEVICE)
     single.load_state_dict({"keys": memory.keys, "values": memory.values})
     torch.testing.assert_close(single.read(content, single.values[0], classes), memory.read(content, single.values[0]))
     for kind, loss in zip(("contrastive", "triplet"), losses, strict=True):
@@ -47,26 +52,26 @@ def test_pixels_use_their_class_unless_the_memory_is_single() -> None:
 
 
 def test_triplet() -> None:
-    items = torch.tensor([[0.0, 0], [3, 4], [0, 1], [9, 9]])
-    features = torch.tensor([[0.0, 0.0], [0.0, 3.0]]).T.reshape(1, 2, 1, 2).requires_grad_()
+    items = torch.tensor([[0.0, 0], [3, 4], [0, 1], [9, 9]], device=DEVICE)
+    features = torch.tensor([[0.0, 0.0], [0.0, 3.0]], device=DEVICE).T.reshape(1, 2, 1, 2).requires_grad_()
     # |f - m+| - |f - m-| + 1.5: of (0, 0) with its items 0 and 1, of (0, 3) with its items 2 and 1, and of all.
-    item_class, pixel_class = torch.tensor([0, 0, 1, 1]), torch.tensor([[[0, 1]]])
+    item_class, pixel_class = torch.tensor([0, 0, 1, 1], device=DEVICE), torch.tensor([[[0, 1]]], device=DEVICE)
     found = memory_triplet(features, items, margin=1.5, pixel_class=pixel_class, item_class=item_class)
     expected = (max(0.0 - 5 + 1.5, 0) + max(2 - (81 + 36) ** 0.5 + 1.5, 0)) / 2
-    torch.testing.assert_close(found, torch.tensor(expected))
+    torch.testing.assert_close(found, torch.tensor(expected, device=DEVICE))
     found = memory_triplet(features, items, margin=1.5)
-    torch.testing.assert_close(found, torch.tensor(((0 - 1 + 1.5) + (2 - 3 + 1.5)) / 2))
+    torch.testing.assert_close(found, torch.tensor(((0 - 1 + 1.5) + (2 - 3 + 1.5)) / 2, device=DEVICE))
     found.backward()
     assert features.grad is not None and features.grad.isfinite().all()
     # Away from (0, 0) and towards (0, 1); the distance to the feature's own place has no direction.
-    torch.testing.assert_close(features.grad[0, :, 0, 1], torch.tensor([0.0, 0.0]))
-    torch.testing.assert_close(features.grad[0, :, 0, 0], torch.tensor([0.0, 0.5]))
+    torch.testing.assert_close(features.grad[0, :, 0, 1], torch.tensor([0.0, 0.0], device=DEVICE))
+    torch.testing.assert_close(features.grad[0, :, 0, 0], torch.tensor([0.0, 0.5], device=DEVICE))
 
 
 def test_triplet_counts_only_pixels_with_two_items() -> None:
-    items, item_class = torch.eye(3), torch.tensor([0, 0, 1])
-    features = torch.randn(1, 3, 2, 2)
-    alone = torch.ones(1, 2, 2, dtype=torch.int64)
+    items, item_class = torch.eye(3, device=DEVICE), torch.tensor([0, 0, 1], device=DEVICE)
+    features = torch.randn(1, 3, 2, 2, device=DEVICE)
+    alone = torch.ones(1, 2, 2, dtype=torch.int64, device=DEVICE)
     assert memory_triplet(features, items, pixel_class=alone, item_class=item_class) == 0
     assert memory_triplet(features, items[:1]) == 0
     alone[0, 0, 0] = 0
@@ -75,12 +80,12 @@ def test_triplet_counts_only_pixels_with_two_items() -> None:
 
 
 def test_published_update_keeps_what_no_pixel_is_nearest_to() -> None:
-    keys, values = torch.eye(3), torch.randn(2, 3, 4)
-    content = torch.tensor([0.0, 2, 0]).view(1, 3, 1, 1)
-    style = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1)
+    keys, values = torch.eye(3, device=DEVICE), torch.randn(2, 3, 4, device=DEVICE)
+    content = torch.tensor([0.0, 2, 0], device=DEVICE).view(1, 3, 1, 1)
+    style = torch.tensor([1.0, 2, 3, 4], device=DEVICE).view(1, 4, 1, 1)
     found_keys, found_values = published_update(keys, values, [content] * 2, [style, -style])
     torch.testing.assert_close(found_keys, keys)  # ½ (0,1,0) + ½ (0,2,0)
-    unit = F.layer_norm(torch.tensor([1.0, 2, 3, 4]), (4,))
+    unit = F.layer_norm(torch.tensor([1.0, 2, 3, 4], device=DEVICE), (4,))
     # The softmax over one pixel is 1.
     torch.testing.assert_close(found_values[:, 1], torch.stack([values[0, 1] + unit, values[1, 1] - unit]) / 2)
     assert torch.equal(found_values[:, [0, 2]], values[:, [0, 2]])
@@ -90,21 +95,21 @@ def test_published_update_keeps_what_no_pixel_is_nearest_to() -> None:
 def test_only_the_published_update_keeps_items_apart(rule: str) -> None:
     """Features around two directions, and an item for each of them."""
     torch.manual_seed(0)
-    memory = ClassMemory((2,), 8, 4, update=rule)
-    centres = F.normalize(torch.randn(2, 8), dim=1)
+    memory = ClassMemory((2,), 8, 4, update=rule).to(DEVICE)
+    centres = F.normalize(torch.randn(2, 8, device=DEVICE), dim=1)
     for _ in range(100):
-        rows = centres[torch.randint(2, (30,))] + 0.1 * torch.randn(30, 8)
+        rows = centres[torch.randint(2, (30,), device=DEVICE)] + 0.1 * torch.randn(30, 8, device=DEVICE)
         content = F.normalize(rows, dim=1).T.reshape(1, 8, 5, 6)
-        memory.update([content] * 2, [torch.randn(1, 4, 5, 6)] * 2)
+        memory.update([content] * 2, [torch.randn(1, 4, 5, 6, device=DEVICE)] * 2)
     alike = memory.keys[0] @ memory.keys[1]
     assert alike > 0.999 if rule == "paper" else alike < centres[0] @ centres[1] + 0.1
 
 
 @pytest.mark.parametrize("rule", ["paper", "published"])
 def test_update_takes_no_gradient(rule: str) -> None:
-    memory = ClassMemory((2, 2), 4, 3, 2, update=rule)
-    contents = [torch.randn(1, 4, 2, 2, requires_grad=True) for _ in range(2)]
-    memory.update(contents, [torch.randn(1, 3, 2, 2, requires_grad=True) for _ in range(2)])
+    memory = ClassMemory((2, 2), 4, 3, 2, update=rule).to(DEVICE)
+    contents = [torch.randn(1, 4, 2, 2, requires_grad=True, device=DEVICE) for _ in range(2)]
+    memory.update(contents, [torch.randn(1, 3, 2, 2, requires_grad=True, device=DEVICE) for _ in range(2)])
     assert not memory.keys.requires_grad and not memory.values.requires_grad
     read = memory.read(contents[0], memory.values[0])
     read.sum().backward()

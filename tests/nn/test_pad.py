@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from op_checks import DEVICE
 from torch import Tensor
 
 from cgcl_fast.nn import reflect_pad
@@ -11,7 +12,7 @@ from cgcl_fast.nn import reflect_pad
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_values_and_gradient(size: int, channels_last: bool) -> None:
-    x = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, device=DEVICE)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
@@ -30,5 +31,5 @@ def test_the_input_is_not_kept() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, keep):
-        reflect_pad(torch.randn(1, 2, 4, 4, requires_grad=True), 1)
+        reflect_pad(torch.randn(1, 2, 4, 4, requires_grad=True, device=DEVICE), 1)
     assert not saved

@@ -3,16 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 from methods import plain_cut
+from op_checks import DEVICE
 
 from cgcl_fast import compat
 from cgcl_fast.nn import Projector
 
 
 def test_rows_are_those_of_the_published_perceptrons() -> None:
-    plain = plain_cut.Heads([3, 5], 7)
-    ours = compat.load_projector(plain.state_dict())
-    features = [torch.randn(2, 3, 6, 4), torch.randn(2, 5, 3, 3)]
-    ids = [torch.tensor([5, 0, 23]), torch.tensor([8, 1])]
+    plain = plain_cut.Heads([3, 5], 7).to(DEVICE)
+    ours = compat.load_projector(plain.state_dict()).to(DEVICE)
+    features = [torch.randn(2, 3, 6, 4, device=DEVICE), torch.randn(2, 5, 3, 3, device=DEVICE)]
+    ids = [torch.tensor([5, 0, 23], device=DEVICE), torch.tensor([8, 1], device=DEVICE)]
     rows = ours(features, ids)
     assert [tuple(r.shape) for r in rows] == [(2, 3, 7), (2, 2, 7)]
     for found, expected in zip(rows, plain(features, ids), strict=True):
@@ -21,9 +22,9 @@ def test_rows_are_those_of_the_published_perceptrons() -> None:
 
 
 def test_each_image_may_have_its_own_positions() -> None:
-    projector = Projector([4], 6)
-    feature = torch.randn(2, 4, 3, 5)
-    ids = torch.tensor([[0, 14], [7, 3]])
+    projector = Projector([4], 6).to(DEVICE)
+    feature = torch.randn(2, 4, 3, 5, device=DEVICE)
+    ids = torch.tensor([[0, 14], [7, 3]], device=DEVICE)
     (rows,) = projector([feature], [ids])
     for b in range(2):
         (alone,) = projector([feature[b : b + 1]], [ids[b]])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from op_checks import DEVICE
 from torch import Tensor, nn
 
 from cgcl_fast.nn import conv_of, reflect_pad
@@ -14,8 +15,8 @@ def prepare(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_gradients_are_those_of_keeping(transposed: bool) -> None:
-    conv = (nn.ConvTranspose2d if transposed else nn.Conv2d)(3, 4, 3).double()
-    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
+    conv = (nn.ConvTranspose2d if transposed else nn.Conv2d)(3, 4, 3).double().to(DEVICE)
+    x = torch.randn(2, 3, 6, 5, dtype=torch.float64, requires_grad=True, device=DEVICE)
     inputs = [x, *conv.parameters()]
     kept = conv(prepare(x))
     weights = torch.randn_like(kept)
@@ -33,8 +34,8 @@ def test_prepared_once_more_in_the_backward_pass_only() -> None:
         calls.append(torch.is_grad_enabled())
         return prepare(x)
 
-    conv = nn.Conv2d(3, 4, 3)
-    x = torch.randn(1, 3, 6, 6, requires_grad=True)
+    conv = nn.Conv2d(3, 4, 3).to(DEVICE)
+    x = torch.randn(1, 3, 6, 6, requires_grad=True, device=DEVICE)
     y = conv_of(conv, counted, x)
     assert calls == [True]
     y.sum().backward()
@@ -46,8 +47,8 @@ def test_prepared_once_more_in_the_backward_pass_only() -> None:
 
 
 def test_under_autocast_the_recomputed_input_has_the_dtype_of_the_first() -> None:
-    conv = nn.Conv2d(3, 4, 3)
-    x = torch.randn(1, 3, 6, 6).bfloat16().requires_grad_()
+    conv = nn.Conv2d(3, 4, 3).to(DEVICE)
+    x = torch.randn(1, 3, 6, 6, device=DEVICE).bfloat16().requires_grad_()
     with torch.autocast(x.device.type, torch.bfloat16):
         y = conv_of(conv, prepare, x)
         kept = conv(prepare(x))

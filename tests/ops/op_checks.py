@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from cgcl_fast.kernels import INTERPRET
 Op = Callable[..., Tensor]
 
 #: Where the tests put their tensors: the CPU, or what CGCL_FAST_TEST_DEVICE says (see tests/conftest.py).
-DEVICE = torch.empty(0).device
+DEVICE = torch.empty(0, device=os.environ.get("CGCL_FAST_TEST_DEVICE") or "cpu").device
 #: The backend that has the kernel under test.
 KERNEL = "native" if DEVICE.type == "cpu" else "auto"
 only_on_cpu = pytest.mark.skipif(DEVICE.type != "cpu", reason="of the CPU's kernels: a GPU would have to be waited for")
