@@ -114,6 +114,9 @@ def tensors_of(case: HostCase, device: str) -> list[Tensor]:
 
 def microseconds(call: Callable[[], Any], device: str, budget: float) -> float:
     """The least time of a call, of as many as fit into the budget (seconds)."""
+    for _ in range(CALLS):  # compiles
+        call()
+    machine.synchronize(device)
     best, end = float("inf"), time.perf_counter() + budget
     while time.perf_counter() < end:
         start = time.perf_counter()

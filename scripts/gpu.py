@@ -35,12 +35,12 @@ PYTHON = sys.executable
 TOTAL = 480.0  # seconds, for all of it
 #: Seconds for each step; the tests' is for all of them.
 LIMITS = {
-    "info": 30.0,
-    "build": 130.0,
-    "tests": 150.0,
+    "info": 20.0,
+    "build": 100.0,
+    "tests": 215.0,
     "sanitizer": 120.0,
-    "steps": 110.0,
-    "benchmarks": 100.0,
+    "steps": 95.0,
+    "benchmarks": 75.0,
     "report": 20.0,
 }
 STEPS = tuple(LIMITS)
@@ -296,7 +296,7 @@ class Suite:
             stamp = time.strftime("%Y-%m-%d", time.gmtime())
             self.output = RESULTS / f"cuda-sm{self.capability.replace('.', '')}-{stamp}.json"
         self.output.unlink(missing_ok=True)
-        minutes = max(limit - 20, 10) / 60  # the last case may take a while to compile
+        minutes = max(limit - 35, 10) / 60  # the last case may take a while to compile
         command += ["--minutes", f"{minutes:.2f}", "--output", str(self.output)]
         self.add(run("benchmarks", command, limit))
         if self.ended[-1].status != "skipped":

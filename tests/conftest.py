@@ -14,6 +14,7 @@ import errno
 import importlib.util
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,11 @@ else:
 
 LONG = ("test_interpreter.py", "test_cmake.py", "test_wheel.py", "test_runs.py", "test_two_processes.py")
 """Files of tests that take minutes."""
+
+
+# A shell starts what is in the background with Ctrl-C ignored, and so would be the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def seed() -> None:

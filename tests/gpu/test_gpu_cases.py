@@ -20,9 +20,9 @@ def test_case_runs_and_depends_on_its_inputs(case: OpCase) -> None:
     with cgcl_fast.backend("reference"):
         expected, others = case.run(case.arguments("cpu")), case.run(case.arguments("cpu", seed=1))
     assert len(results) >= 1 + len(case.wrt)
-    for result, truth, other in zip(results, expected, others, strict=True):
+    for result, truth in zip(results, expected, strict=True):
         torch.testing.assert_close(result, truth, rtol=1e-3, atol=1e-4)
-        assert not torch.equal(result, other)
+    assert not torch.equal(expected[0], others[0])  # some gradients are of the upstream one alone
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

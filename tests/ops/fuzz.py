@@ -126,13 +126,13 @@ class Draw:
 
     def normal(self, *shape: int) -> Tensor:
         """In float64, drawn where the generator is, so that every device tests the same numbers."""
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(DEVICE)
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64, device="cpu").to(DEVICE)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        return torch.randint(low, max(high, low + 1), shape, generator=self.generator).to(DEVICE)
+        return torch.randint(low, max(high, low + 1), shape, generator=self.generator, device="cpu").to(DEVICE)
 
     def where(self, chance: float, shape: Sequence[int]) -> Tensor:
-        return torch.rand(tuple(shape), generator=self.generator).to(DEVICE) < chance
+        return torch.rand(tuple(shape), generator=self.generator, device="cpu").to(DEVICE) < chance
 
     def values(self, shape: Sequence[int], along: tuple[int, ...]) -> tuple[Tensor, str]:
         """Numbers of one kind, and its name. `along`: the dimensions of a plane or vector."""

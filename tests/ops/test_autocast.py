@@ -34,8 +34,8 @@ def gradients(case: Case, results: list[Tensor], leaves: list[Tensor], dtype: to
 
 
 def same(result: Tensor, expected: Tensor) -> None:
-    """Bit for bit in what autocast would cast."""
-    rounding = 1e-14 if expected.dtype is torch.float64 else 0
+    """Bit for bit in what autocast would cast; on a GPU products of other layouts are summed in other orders."""
+    rounding = 1e-14 if expected.dtype is torch.float64 else 0 if DEVICE.type == "cpu" else 1e-5
     torch.testing.assert_close(result, expected, rtol=rounding, atol=rounding)
 
 

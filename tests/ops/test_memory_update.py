@@ -218,8 +218,8 @@ def test_domains_of_other_dtypes_and_integer_classes():
     torch.testing.assert_close(
         ops.memory_update(keys, values, contents, styles),
         memory_update_reference(keys, values, contents, styles),
-        rtol=0,
-        atol=0,
+        rtol=0 if DEVICE.type == "cpu" else 1e-5,  # of pairs of maps a GPU sums some products in another order
+        atol=0 if DEVICE.type == "cpu" else 1e-6,
     )
 
 
