@@ -49,6 +49,8 @@ TOGETHER = (("info",), ("build",), ("tests", "sanitizer"), ("steps",), ("benchma
 #: Folders with tests that have a meaning on a GPU, the most important first, and of theirs the files that have none:
 #: they hide the GPU, or are about Python and the references alone.
 FOLDERS = ("gpu", "ops", "nn", "methods")
+#: Files of tests whose shapes are all different, each of which Triton compiles for: what time is left for them.
+LAST = ("test_numerics.py", "test_fuzz.py")
 NOT_OF_A_GPU = (
     "test_runs.py", "test_two_processes.py", "test_function_transforms.py", "test_wrong_arguments.py",
     "test_graph_safety.py", "test_compiled_steps.py",
@@ -57,7 +59,7 @@ NOT_OF_A_GPU = (
 ELSEWHERE = ("opcheck", "gradcheck", "torchscript", "meta", "errors", "many_threads", "number_of_threads")
 #: Files of long tests, in several processes: each compiles kernels one after the other.
 PARTS = {"test_cuda.py": 2, "test_cuda_compile.py": 2, "test_cuda_graphs.py": 4}
-PARTS |= {"test_fuzz.py": 4, "test_numerics.py": 2, "test_patch_nce.py": 3}
+PARTS |= {"test_autocast.py": 2, "test_fuzz.py": 4, "test_numerics.py": 2, "test_patch_nce.py": 3}
 PARTS |= {f"test_memory_{op}.py": 3 for op in ("contrast", "read", "update")}
 NEEDED = ("torch", "triton", "numpy", "pytest", "setuptools")
 OPTIONAL = ("safetensors", "hypothesis", "ninja", "pybind11", "pytest-benchmark")
@@ -352,6 +354,7 @@ def find_nvcc() -> str:
 def test_files() -> list[str]:
     """What has a meaning on a GPU, in the order in which it is run."""
     found = [path for part in FOLDERS for path in sorted((ROOT / "tests" / part).glob("test_*.py"))]
+    found.sort(key=lambda path: path.name in LAST)
     return [str(path.relative_to(ROOT)) for path in found if path.name not in NOT_OF_A_GPU]
 
 
