@@ -111,7 +111,12 @@ def run(
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 if isinstance(error, subprocess.TimeoutExpired):
-                    return Ended(name, "timed out", time.monotonic() - start, f"after {limit:.0f} s; see {log}")
+                    return Ended(
+                        name,
+                        "timed out",
+                        time.monotonic() - start,
+                        f"after {limit:.0f} s; see {os.path.relpath(log, ROOT)}",
+                    )
                 raise
     except OSError as error:
         return Ended(name, "failed", time.monotonic() - start, f"{command[0]}: {error.strerror}")
@@ -123,7 +128,7 @@ def run(
     missing = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", "\n".join(lines))
     if missing and missing[1].split(".")[0] not in ("cgcl_fast", "benchmarks", *NEEDED) and "/" in name:
         return Ended(name, "skipped", seconds, f"needs {missing[1]}, which is not installed")
-    return Ended(name, "failed", seconds, f"exit status {code}: {last}; see {log}")
+    return Ended(name, "failed", seconds, f"exit status {code}: {last}; see {os.path.relpath(log, ROOT)}")
 
 
 def say(text: str) -> None:
