@@ -136,9 +136,9 @@ def _register_triton(op: str, name: str, device: str) -> None:
 
     def run(keys: Any, *arguments: Any) -> Any:
         dtypes = {tensor.dtype for tensor in _tensors(arguments) if tensor.is_floating_point()}
-        backend = _backend.kernel_backend(op, device, *dtypes)
-        if backend != "native" or (name, device) not in _operator.native_kernels:
-            backend = "triton"
+        # What neither takes the library's kernel names in an error.
+        triton = _backend.kernel_backend(op, device, *dtypes) == "triton"
+        backend = "triton" if triton or (name, device) not in _operator.native_kernels else "native"
         return _operator.find_kernel(name, backend, device)(*arguments)
 
     with warnings.catch_warnings():  # which torch 2.11 gives in spite of allow_override
