@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from cgcl_fast.data.sampler import epoch_order
 from cgcl_fast.engine import CheckpointError, LoaderError, NonFiniteError, Options, Trainer, make_accelerator
 from cgcl_fast.engine.log import RunLog
 from cgcl_fast.methods.enco import EnCo, EnCoConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
@@ -38,15 +40,6 @@ def assert_close_weights(left: dict, right: dict) -> None:
     assert left.keys() == right.keys()
     for name in left.keys() - {"calls"}:
         torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The number of threads decides the order of sums: here the same as in the processes of :func:`run_toy`."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

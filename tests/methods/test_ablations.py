@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cgcl_fast.methods import METHODS, Method
 
+from .one_step import phases_of_a_step
+
 TINY: dict[str, Any] = {"ngf": 2, "ndf": 2, "nce_dim": 8}
 
 CUT_FIG_4: dict[str, dict[str, Any]] = {
@@ -70,19 +72,9 @@ class Seen:
         a, b = images.to(DEVICE) * 2 - 1
         batch, shared = {"A": a, "B": b}, self.method.choose(0.0)
         before = {name: p.detach().clone() for name, p in self.method.named_parameters()}
-        for phase in self.method.phases():
+        for phase, losses in phases_of_a_step(self.method, batch, shared):
             networks = [getattr(self.method, name) for name in phase.networks]
-            for name in phase.frozen:
-                getattr(self.method, name).requires_grad_(False)
-            adam = torch.optim.Adam([p for network in networks for p in network.parameters()], lr=1e-3)
-            losses = phase.loss(batch, shared)
-            losses["loss"].backward()
-            adam.step()
-            for name in phase.frozen:
-                getattr(self.method, name).requires_grad_(True)
-            if phase.after is not None:
-                with torch.no_grad():
-                    phase.after(batch, shared)
+            torch.optim.Adam([p for network in networks for p in network.parameters()], lr=1e-3).step()
             self.losses.update(losses)
         assert all(value.isfinite() for value in self.losses.values())
         self.moved = {

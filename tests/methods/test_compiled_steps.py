@@ -16,6 +16,7 @@ from cgcl_fast.engine.compiling import compile_networks
 from cgcl_fast.methods import Method
 
 from .graph_cases import batch_of, method_of
+from .one_step import phases_of_a_step
 
 HERE = [
     "cut",
@@ -80,17 +81,7 @@ def steps(method: Method, case: str) -> dict[str, Tensor]:
         shared = method.choose(0.0)
         batch = {k: v for k, v in method.prepare(batch_of(case, number)).items() if isinstance(v, Tensor)}
         batch = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
-        for phase in method.phases():
-            for name in phase.frozen:
-                getattr(method, name).requires_grad_(False)
-            losses = phase.loss(batch, shared)
-            method.zero_grad()
-            losses["loss"].backward()
-            for name in phase.frozen:
-                getattr(method, name).requires_grad_(True)
-            if phase.after is not None:
-                with torch.no_grad():
-                    phase.after(batch, shared)
+        for phase, losses in phases_of_a_step(method, batch, shared):
             found |= {f"step {number} {phase.name} {name}": value.detach() for name, value in losses.items()}
             for name, parameter in method.named_parameters():
                 if parameter.grad is not None:

@@ -16,6 +16,7 @@ from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.cut import CUT, CUTConfig, FastCUT, FastCUTConfig
 
 from . import plain_cut
+from .one_step import phases_of_a_step
 
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_patches": 20}
 
@@ -59,18 +60,8 @@ def step(method: CUT, batch: dict[str, Tensor], adams: list[torch.optim.Adam]) -
     """One step as the engine does it, but the gradients stay; the losses, and whether it was flipped."""
     shared = method.choose(0.0)
     losses = {}
-    for phase, adam in zip(method.phases(), adams, strict=True):
-        for name in phase.frozen:
-            getattr(method, name).requires_grad_(False)
-        adam.zero_grad()
-        found = phase.loss(batch, shared)
-        found["loss"].backward()
+    for (phase, found), adam in zip(phases_of_a_step(method, batch, shared), adams, strict=True):
         adam.step()
-        for name in phase.frozen:
-            getattr(method, name).requires_grad_(True)
-        if phase.after is not None:
-            with torch.no_grad():
-                phase.after(batch, shared)
         losses.update({f"{phase.name}/{name}": value.detach() for name, value in found.items()})
     return losses, shared["flipped"]
 

@@ -14,6 +14,7 @@ from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.base import DataNeeds
 from cgcl_fast.methods.mguit import MGUIT, MGUITConfig
 
+from .one_step import phases_of_a_step
 from .plain_mguit import PlainMGUIT, labels_of
 
 SMALL: dict[str, Any] = {
@@ -54,19 +55,11 @@ def method_of(**options: Any) -> MGUIT:
     return method
 
 
-def step(method: MGUIT, batch: dict[str, Any], *, after: bool = True) -> dict[str, Tensor]:
+def step(method: MGUIT, batch: dict[str, Any]) -> dict[str, Tensor]:
     """The losses and gradients of a step as the engine does it, without the optimisers."""
     batch, shared = method.prepare(batch), method.choose(0.0)
     losses: dict[str, Tensor] = {}
-    for phase in method.phases():
-        for name in phase.frozen:
-            getattr(method, name).requires_grad_(False)
-        found = phase.loss(batch, shared)
-        found["loss"].backward()
-        for name in phase.frozen:
-            getattr(method, name).requires_grad_(True)
-        if after and phase.after is not None:
-            phase.after(batch, shared)
+    for phase, found in phases_of_a_step(method, batch, shared):
         losses.update({name if name != "loss" else phase.name: value.detach() for name, value in found.items()})
     return losses
 

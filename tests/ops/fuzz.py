@@ -353,7 +353,7 @@ def disagreement(
     return None
 
 
-def check(op: str, seed: int) -> None:
+def assert_agrees(op: str, seed: int) -> None:
     """Raises AssertionError, with the whole case, if op and reference disagree on the case of `seed`."""
     case = DRAWS[op](Draw(op, seed), seed)
     try:
@@ -668,7 +668,7 @@ DRAWS: dict[str, Callable[[Draw, int], Case]] = {
 # ---- wrong arguments
 
 
-def check_wrong(op: str, seed: int) -> None:
+def assert_wrong_is_named(op: str, seed: int) -> None:
     """Raises AssertionError if the op, one of whose arguments may be anything, raises another error than it should."""
     draw = Draw(op, seed)
     case = DRAWS[op](draw, seed)
@@ -756,8 +756,8 @@ def main() -> int:
 
 def failed(op: str, seed: int) -> bool:
     try:
-        check(op, seed)
-        check_wrong(op, seed)
+        assert_agrees(op, seed)
+        assert_wrong_is_named(op, seed)
     except AssertionError as error:
         print(error, flush=True)
         return True

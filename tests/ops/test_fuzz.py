@@ -21,10 +21,10 @@ def test_every_op_is_drawn() -> None:
 @pytest.mark.parametrize("op", fuzz.DRAWS)
 def test_results_and_gradients_are_the_reference_s(op: str, block: int) -> None:
     for seed in range(block * CASES, (block + 1) * CASES):
-        fuzz.check(op, seed)
+        fuzz.assert_agrees(op, seed)
 
 
 @pytest.mark.parametrize("op", fuzz.DRAWS)
 def test_wrong_arguments_raise_what_they_should(op: str) -> None:
     for seed in range(4 * CASES):
-        fuzz.check_wrong(op, seed)
+        fuzz.assert_wrong_is_named(op, seed)

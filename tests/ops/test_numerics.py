@@ -65,7 +65,9 @@ def with_special_values(inputs: list[Tensor], places: list[int]) -> Iterator[tup
     yield "NaN and -inf in input 0", [tensor.clone() for tensor in changed]
 
 
-def check(op: Callable[..., Tensor], inputs: list[Tensor], places: list[int], kinds: bool = True) -> None:
+def assert_same_with_special_values(
+    op: Callable[..., Tensor], inputs: list[Tensor], places: list[int], kinds: bool = True
+) -> None:
     for what, changed in with_special_values(inputs, places):
         found, expected = both(op, changed)
         assert_same(found, expected, what, kinds)
@@ -104,7 +106,9 @@ def test_patch_nce_has_nan_and_infinity_where_the_reference_does(chosen, loss, e
                     found, expected = both(op, changed)
                     assert_same(found[:1], expected[:1], what)
             else:
-                check(op, inputs, [1, 1, min(extra, 1)] if INTERPRET or normalize else [3, 3, extra], not BY_TRITON)
+                assert_same_with_special_values(
+                    op, inputs, [1, 1, min(extra, 1)] if INTERPRET or normalize else [3, 3, extra], not BY_TRITON
+                )
 
 
 @pytest.mark.parametrize("loss", ["infonce", "decoupled"])
@@ -127,7 +131,7 @@ def test_layers_have_nan_and_infinity_where_the_reference_does():
         losses = ops.patch_nce_layers(tensors[:2], tensors[2:4], temperature=0.5, reduction="none")
         return torch.cat([loss.flatten() for loss in losses])
 
-    check(op, drawn((1, 6, 5), (2, 4, 3), (1, 6, 5), (2, 4, 3)), [1, 1, 1, 1], not BY_TRITON)
+    assert_same_with_special_values(op, drawn((1, 6, 5), (2, 4, 3), (1, 6, 5), (2, 4, 3)), [1, 1, 1, 1], not BY_TRITON)
 
 
 def test_a_loss_without_negatives_ignores_special_values():
@@ -163,7 +167,7 @@ def test_memory_read_has_nan_and_infinity_where_the_reference_does(channels_last
 
     # A key with infinity reaches pixels of other classes as 0·NaN: on one channel of their gradient, and by way of the
     # length on all channels in the reference.
-    check(op, drawn((2, 6, 3, 7), (5, 6), (5, 4)), [3, 0 if by_class else 3, 3])
+    assert_same_with_special_values(op, drawn((2, 6, 3, 7), (5, 6), (5, 4)), [3, 0 if by_class else 3, 3])
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -177,7 +181,7 @@ def test_memory_update_has_nan_and_infinity_where_the_reference_does(by_class):
         )  # fmt: skip
         return torch.cat([part.flatten() for part in new]) + 0 * keys.nan_to_num(0, 0, 0).sum()
 
-    check(op, drawn((5, 6), (1, 5, 4), (2, 6, 3, 7), (2, 4, 3, 7)), [3, 3, 3, 3])
+    assert_same_with_special_values(op, drawn((5, 6), (1, 5, 4), (2, 6, 3, 7), (2, 4, 3, 7)), [3, 3, 3, 3])
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -190,8 +194,10 @@ def test_memory_contrast_has_nan_and_infinity_where_the_reference_does(reduction
             features, items, temperature=0.5, pixel_class=pixel_class, item_class=item_class, reduction=reduction
         )
 
-    check(op, drawn((2, 6, 3, 7), (5, 6)), [3, 5])
-    check(op, drawn((2, 6, 3, 7), (1, 6)) if not by_class else drawn((2, 6, 3, 7), (5, 6), seed=1), [1, 1])
+    assert_same_with_special_values(op, drawn((2, 6, 3, 7), (5, 6)), [3, 5])
+    assert_same_with_special_values(
+        op, drawn((2, 6, 3, 7), (1, 6)) if not by_class else drawn((2, 6, 3, 7), (5, 6), seed=1), [1, 1]
+    )
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu"])
@@ -202,12 +208,12 @@ def test_adain_has_nan_and_infinity_where_the_reference_does(channels_last, acti
             x, residual = (t.contiguous(memory_format=torch.channels_last) for t in (x, residual))
         return ops.adain(x, scale, shift, activation=activation, residual=residual)
 
-    check(op, drawn((2, 3, 5, 4), (2, 3), (2, 3), (2, 3, 5, 4)), [3, 3, 3, 2])
+    assert_same_with_special_values(op, drawn((2, 3, 5, 4), (2, 3), (2, 3), (2, 3, 5, 4)), [3, 3, 3, 2])
 
     def norm(x):
         return ops.instance_norm(x, activation=activation)
 
-    check(norm, drawn((2, 3, 5, 4)), [3])
+    assert_same_with_special_values(norm, drawn((2, 3, 5, 4)), [3])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
