@@ -2,6 +2,7 @@
 
     scene = generate_scene(7)
     day, night = render(scene, "sunny", 256), render(scene, "night", 256)      # uint8 (256,256,3), the same street
+    another_night = render(scene, "night", 256, like=generate_scene(8))          # in the look of another scene
     scene_boxes(scene, 256)                                                    # its cars, persons and signs, in pixels
 
 Domains change instances in other ways than the whole: at night windows, shops, lamps and the lights of cars go on
@@ -15,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from cgcl_fast.data.streets.drawing import draw
-from cgcl_fast.data.streets.looks import DOMAINS
+from cgcl_fast.data.streets.looks import DOMAINS, look_of, typical_look
 from cgcl_fast.data.streets.raster import Box, Raster, boxes
 from cgcl_fast.data.streets.scene import CLASSES, Scene, generate_scene
 from cgcl_fast.data.streets.shading import shade
@@ -25,7 +26,9 @@ __all__ = ["CLASSES", "DOMAINS", "Box", "Scene", "generate_scene", "render", "sc
 MIN_SIZE, MAX_SIZE = 32, 1024
 
 
-def render(scene: Scene, domain: str, size: int | tuple[int, int] = 256) -> np.ndarray:
+def render(
+    scene: Scene, domain: str, size: int | tuple[int, int] = 256, *, like: Scene | None = None
+) -> np.ndarray:
     """A scene in a domain: uint8 RGB (height, width, 3).
 
     The same bits on every machine with one version of Pillow. Versions draw polygons a little differently: between 11.0
@@ -35,11 +38,14 @@ def render(scene: Scene, domain: str, size: int | tuple[int, int] = 256) -> np.n
         scene: from :func:`generate_scene`.
         domain: one of ``DOMAINS``.
         size: side, or (height, width), of 32 to 1024 pixels.
+        like: in the look that this scene, or another one, has in the domain: its hour and colour of light, its haze
+            and wetness, as many lit windows and lamps; None: in the domain's typical look.
 
     Raises:
         ValueError: an unknown domain, or a size out of range.
     """
-    return shade(_drawn(scene, _checked(size)), domain)
+    look = typical_look(domain) if like is None else look_of(domain, like.seed)
+    return shade(_drawn(scene, _checked(size)), look)
 
 
 def scene_boxes(scene: Scene, size: int | tuple[int, int] = 256) -> list[Box]:

@@ -14,6 +14,7 @@ from cgcl_fast.data.streets.raster import (
     SHOP,
     WINDOW,
     WINDOW_EARLY,
+    WINDOW_LATE,
     Pen,
     tint,
 )
@@ -135,8 +136,7 @@ def _draw_windows(pen: Pen, building: Building, wall: _Wall, depth: float, facin
             pixels = pen.metre(z + width)
             if pixels * width * 0.2 < 0.7 and pixels * tall < 1.2:
                 continue
-            lit = draws[0] < 0.46
-            light = DARK if not lit else WINDOW_EARLY if draws[0] < 0.16 else WINDOW
+            light = _light(draws[0], early=0.16, usual=0.46, late=0.80)
             tone, shine = _GLASS[int(draws[1] * 3)], _WARM[int(draws[2] * 4)]
             if pixels > 5.0:
                 wall(z - 0.12, z + width + 0.12, sill - 0.18, sill + tall + 0.1, trim)
@@ -148,6 +148,11 @@ def _draw_windows(pen: Pen, building: Building, wall: _Wall, depth: float, facin
                 lower = pen.ink(tint(tone, 0.82), depth, facing=facing, light=light, shine=tint(shine, 0.8))
                 wall(z, z + width, sill, sill + tall * 0.45, lower)
                 wall(z + width * 0.5 - 0.04, z + width * 0.5 + 0.04, sill, sill + tall, trim)
+
+
+def _light(draw: float, *, early: float, usual: float, late: float) -> int:
+    """When a window is lit, of which the numbers say how many are, by ``draw`` from 0 to 1."""
+    return WINDOW_EARLY if draw < early else WINDOW if draw < usual else WINDOW_LATE if draw < late else DARK
 
 
 def _draw_front(pen: Pen, building: Building, x: float, depth: float) -> None:
@@ -170,9 +175,10 @@ def _draw_front(pen: Pen, building: Building, x: float, depth: float) -> None:
     while sill + tall + 0.6 < building.height:
         start = 1.1
         while start + width < _FRONT_WIDTH:
-            lit, tone, shine = chance() < 0.34, _GLASS[int(chance() * 3)], _WARM[int(chance() * 4)]
+            draw, tone, shine = chance(), _GLASS[int(chance() * 3)], _WARM[int(chance() * 4)]
             if sill + tall >= building.covered:
-                glass = pen.ink(tone, depth, facing=FRONT, light=WINDOW if lit else DARK, shine=shine)
+                light = _light(draw, early=0.0, usual=0.34, late=0.64)
+                glass = pen.ink(tone, depth, facing=FRONT, light=light, shine=shine)
                 panel(start - 0.12, start + width + 0.12, sill - 0.16, sill + tall + 0.1, trim)
                 panel(start, start + width, sill, sill + tall, glass)
             start += building.bay * 1.35

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from cgcl_fast.data.streets import CLASSES, DOMAINS, MAX_SIZE, MIN_SIZE, Box, generate_scene, render, scene_boxes
 from cgcl_fast.data.streets.scene import Scene
@@ -39,6 +40,10 @@ def street_domains(domains: Sequence[str]) -> dict[str, str]:
 
 class StreetsDataset(UnpairedDataset):
     """Unpaired street scenes: every domain has scenes of its own, none of which is rendered in another domain.
+
+    With ``random_pairs``, which methods with styles ask for, each scene has a look of its own within its domain, and
+    what a scene should look like in the style of another one is known: a rendering of it in the other one's look.
+    Without, all scenes of a domain have its typical look, since nothing would say which look a translation should have.
 
     Args:
         domains: names of the keys; see :func:`street_domains`.
@@ -82,7 +87,7 @@ class StreetsDataset(UnpairedDataset):
         if self._table is not None:
             for name in CLASSES:  # says now, and not in every worker, which are left out
                 self._table.find(name)
-        self.looks = street_domains(domains)
+        self.streets_domains = street_domains(domains)
         self.split = split
         self.size = size
         self._count = COUNTS[split] if limit is None else limit
@@ -104,8 +109,8 @@ class StreetsDataset(UnpairedDataset):
 
     def scene(self, domain: str, index: int, *, split: str | None = None) -> Scene:
         """Scene ``index`` of a domain. ``split`` in place of the data set's own."""
-        look = self.looks[domain]
-        return generate_scene(int(item_random(self.seed, split or self.split, look, index).random() * 2**53))
+        where = (split or self.split, self.streets_domains[domain], index)
+        return generate_scene(int(item_random(self.seed, *where).random() * 2**53))
 
     def boxes(self, domain: str, index: int) -> list[Box]:
         """Boxes of the cars, persons and signs of an image, in its pixels."""
@@ -116,44 +121,76 @@ class StreetsDataset(UnpairedDataset):
         return _picture(image, name, self._boxes(domain, index) if self.wants_boxes else [])
 
     def _name(self, split: str, domain: str, index: int) -> str:
-        return f"streets/{split}/{self.looks[domain]}/{index:05d}"
+        return f"streets/{split}/{self.streets_domains[domain]}/{index:05d}"
 
     def _render(self, domain: str, index: int) -> np.ndarray:
-        return render(self.scene(domain, index), self.looks[domain], self.size)
+        scene = self.scene(domain, index)
+        return self._looking(scene, domain, scene)
+
+    def _looking(self, scene: Scene, domain: str, like: Scene) -> np.ndarray:
+        """A scene in a domain, and in the look of a scene there where looks vary."""
+        look = like if self.random_pairs else None
+        return render(scene, self.streets_domains[domain], self.size, like=look)
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
-        """Test scenes, with ``"truth"``: the first domain's scenes as they look in the second one."""
+        """Test scenes, with ``"truth"``: the first domain's scenes as they look in the second one. With
+        ``random_pairs`` the truth of a domain is in the look of the reference of that domain."""
         items = []
         for index in range(min(count, self._tests())):
             item: dict[str, Any] = {}
             if self.random_pairs:
                 source = index % len(self.domains)
-                domain = self.domains[source]
-                self._add_sample(item, "A", domain, index)
+                self._add_sample(item, "A", self.domains[source], index)
                 item["A_domain"] = torch.tensor(source)
+                scene = self._test_scene(self.domains[source], index)
                 for other in self.domains:
                     # Another scene also where the reference is of the source's own domain.
-                    reference = (index + 1) % self._tests() if other == domain else index
-                    item[f"reference_{other}"] = self.preprocess(self._sample(other, other, reference))
-                    item[f"truth_{other}"] = self.preprocess(self._sample(domain, other, index))
+                    at = (index + 1) % self._tests() if other == self.domains[source] else index
+                    reference = self._test_scene(other, at)
+                    item[f"reference_{other}"] = self._image(reference, other, reference)
+                    item[f"truth_{other}"] = self._image(scene, other, reference)
             else:
                 for domain in self.domains:
                     self._add_sample(item, domain, domain, index)
                 if len(self.domains) > 1:
-                    item["truth"] = self.preprocess(self._sample(self.domains[0], self.domains[1], index))
+                    scene = self._test_scene(self.domains[0], index)
+                    item["truth"] = self._image(scene, self.domains[1], scene)
             items.append(item)
         return collate(items)
+
+    def style_batch(self, scenes: int, references: int) -> dict[str, Any] | None:
+        """With ``random_pairs``; the references are the last of the test scenes, the scenes the first."""
+        tests = self._tests()
+        if not self.random_pairs or tests < 2:
+            return None
+        references = min(references, max(2, tests - scenes))
+        rows = [(n % len(self.domains), n) for n in range(min(scenes, tests))]
+        sources = [self._test_scene(self.domains[domain], index) for domain, index in rows]
+        batch: dict[str, Any] = {
+            "A": torch.stack([self._image(s, self.domains[d], s) for s, (d, _) in zip(sources, rows, strict=True)]),
+            "A_domain": torch.tensor([domain for domain, _ in rows]),
+        }
+        for domain in self.domains:
+            shown = [self._test_scene(domain, tests - 1 - number) for number in range(references)]
+            batch[f"reference_{domain}"] = torch.stack([self._image(scene, domain, scene) for scene in shown])
+            batch[f"truth_{domain}"] = torch.stack(
+                [torch.stack([self._image(scene, domain, like) for like in shown]) for scene in sources]
+            )
+        return batch
 
     def _tests(self) -> int:
         return COUNTS["test"] if self.split == "train" else self._count
 
-    def _sample(self, domain: str, look: str, index: int) -> Image.Image:
-        """Test scene ``index`` of a domain, as it looks in a domain."""
-        return Image.fromarray(render(self.scene(domain, index, split="test"), self.looks[look], self.size))
+    def _test_scene(self, domain: str, index: int) -> Scene:
+        return self.scene(domain, index, split="test")
+
+    def _image(self, scene: Scene, domain: str, like: Scene) -> Tensor:
+        return self.preprocess(Image.fromarray(self._looking(scene, domain, like)))
 
     def _add_sample(self, item: dict[str, Any], name: str, domain: str, index: int) -> None:
-        image = self._sample(domain, domain, index)
-        boxes = scene_boxes(self.scene(domain, index, split="test"), self.size) if self.wants_boxes else []
+        scene = self._test_scene(domain, index)
+        boxes = scene_boxes(scene, self.size) if self.wants_boxes else []
+        image = Image.fromarray(self._looking(scene, domain, scene))
         picture = _picture(image, self._name("test", domain, index), boxes)
         self._add(item, name, picture, self.preprocess, None, None, ("sample", index))
 

@@ -29,7 +29,9 @@ def draw(scene: Scene, size: tuple[int, int], *, mirrored: bool = False) -> Rast
     street += [(person.z, partial(draw_person, pen, person)) for person in scene.persons]
     street += [(sign.z, partial(draw_sign, pen, sign)) for sign in scene.signs]
     street += [(tree.z, partial(draw_tree, pen, tree)) for tree in scene.trees if abs(tree.x) <= wall]
-    street += [(lamp.z, partial(draw_lamp, pen, lamp)) for lamp in scene.lamps]
+    street += [
+        (lamp.z, partial(draw_lamp, pen, lamp, early=number % 2 == 0)) for number, lamp in enumerate(scene.lamps)
+    ]
     for things in (behind, street):
         for _, draw_it in sorted(things, key=lambda pair: pair[0], reverse=True):
             draw_it()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from cgcl_fast.data.streets.raster import EYE, Camera
+from cgcl_fast.data.streets.looks import Light, Look
+from cgcl_fast.data.streets.raster import EYE, LAMP, LAMP_EARLY, Camera
 from cgcl_fast.data.streets.roadside import lamp_head
-from cgcl_fast.data.streets.scene import CAR_HALF_WIDTH, Scene, car_length
+from cgcl_fast.data.streets.scene import CAR_HALF_WIDTH, Lamp, Scene, car_length
 
 _AWAY = 0.62  # metres that a shadow reaches to the side for each metre of height
 _SHADOW_STEPS = (3.0, 6.0, 12.0, 20.0, 30.0, 50.0, 80.0, 120.0)
 _RING = ((1.0, 0.0), (0.7, 0.7), (0.0, 1.0), (-0.7, 0.7), (-1.0, 0.0), (-0.7, -0.7), (0.0, -1.0), (0.7, -0.7))
 
 Point = tuple[float, float]  # on the ground: X and Z
+
+# Colours of light on the street.
+_LAMP: Light = (1.06, 0.86, 0.54)
+_HEADLIGHT: Light = (0.98, 0.94, 0.82)
+_TAILLIGHT: Light = (1.0, 0.12, 0.08)
 
 
 def shadows(scene: Scene, size: tuple[int, int], depth: float) -> np.ndarray:
@@ -80,17 +86,25 @@ def _line(x0: float, z0: float, x1: float, z1: float, half: float) -> list[Point
     return [(x0, z0 - half), (x0, z0 + half), (x1, z1 + half), (x1, z1 - half)]
 
 
-def night_light(scene: Scene, size: tuple[int, int], ground: np.ndarray) -> np.ndarray:
+def night_light(
+    scene: Scene, size: tuple[int, int], ground: np.ndarray, look: Look, lamplight: Light
+) -> np.ndarray:
     """The light of street lamps and headlights, in parts of daylight: float32 (H,W,3).
 
-    ``ground`` (H,W,1) tells how much of a pixel is ground, where the light is computed in metres; on what stands
+    ``lamplight`` is the colour of the street lamps'. ``ground`` (H,W,1) tells how much of a pixel is ground, where the light is computed in metres; on what stands
     upright it is painted.
     """
-    floor = _ground_light(scene, size)
-    return floor * ground + _upright_light(scene, size) * (1.0 - ground)
+    floor = _ground_light(scene, size, look, lamplight)
+    return floor * ground + _upright_light(scene, size, look, lamplight) * (1.0 - ground)
 
 
-def _ground_light(scene: Scene, size: tuple[int, int]) -> np.ndarray:
+def _lamps(scene: Scene, look: Look) -> list[Lamp]:
+    """Those that are lit."""
+    lit = [bool(look.lights.get(kind)) for kind in (LAMP_EARLY, LAMP)]
+    return [lamp for number, lamp in enumerate(scene.lamps) if lit[number % 2]]
+
+
+def _ground_light(scene: Scene, size: tuple[int, int], look: Look, lamplight: Light) -> np.ndarray:
     height, width = size
     step = 2 if min(size) >= 128 else 1  # light on the ground is smooth
     rows, columns = -(-height // step), -(-width // step)
@@ -102,7 +116,7 @@ def _ground_light(scene: Scene, size: tuple[int, int]) -> np.ndarray:
     x = across * (z / np.float32(camera.scale)) + np.float32(scene.camera) - np.float32(scene.curve) * z * z
 
     warm = np.zeros((rows - top, columns), dtype=np.float32)
-    for lamp in scene.lamps:
+    for lamp in _lamps(scene, look):
         if lamp.z < 70.0:
             head, _, lamp_z = lamp_head(lamp)
             warm += _pool(x - head, z - lamp_z, 3.4, 3.4)
@@ -119,8 +133,8 @@ def _ground_light(scene: Scene, size: tuple[int, int]) -> np.ndarray:
             white = white + 0.8 * _pool(x - car.x, z - (car.z - 2.0), 1.25, 2.6)
         else:
             red += 0.55 * _pool(x - car.x, z - (car.z - 0.5), 1.1, 1.3)
-    tint = ((1.06, 0.98, 0.10), (0.86, 0.94, 0.03), (0.54, 0.82, 0.02))  # warm, white
-    lower = np.stack([warm * a + white * b + red * (1.0, 0.12, 0.08)[i] for i, (a, b, _) in enumerate(tint)], axis=-1)
+    colours = zip(_times(_LAMP, lamplight), _HEADLIGHT, _TAILLIGHT, strict=True)
+    lower = np.stack([warm * a + white * b + red * c for a, b, c in colours], axis=-1)
     if step > 1:
         layer = Image.fromarray(np.clip(lower * 100.0 + 0.5, 0.0, 255.0).astype(np.uint8))
         enlarged = layer.resize((columns * step, (rows - top) * step), Image.Resampling.BILINEAR)
@@ -130,6 +144,15 @@ def _ground_light(scene: Scene, size: tuple[int, int]) -> np.ndarray:
     return light
 
 
+def _times(colour: Light, light: Light) -> Light:
+    return colour[0] * light[0], colour[1] * light[1], colour[2] * light[2]
+
+
+def _shade(colour: Light) -> tuple[int, int, int]:
+    red, green, blue = (min(255, int(value + 0.5)) for value in colour)
+    return red, green, blue
+
+
 def _pool(dx: np.ndarray, dz: np.ndarray, radius_x: float, radius_z: float) -> np.ndarray:
     """Light on the ground that falls off from a point: 1 there, a quarter at the radius."""
     dx, dz = dx * np.float32(1.0 / radius_x), dz * np.float32(1.0 / radius_z)
@@ -137,16 +160,16 @@ def _pool(dx: np.ndarray, dz: np.ndarray, radius_x: float, radius_z: float) -> n
     return fall * fall
 
 
-def _upright_light(scene: Scene, size: tuple[int, int]) -> np.ndarray:
+def _upright_light(scene: Scene, size: tuple[int, int], look: Look, lamplight: Light) -> np.ndarray:
     height, width = size
     image = Image.new("RGB", (width, height), (0, 0, 0))
     canvas, camera = ImageDraw.Draw(image), Camera(scene, height, width)
-    for lamp in sorted(scene.lamps, key=lambda lamp: -lamp.z):
+    for lamp in sorted(_lamps(scene, look), key=lambda lamp: -lamp.z):
         x, y, z = lamp_head(lamp)
         head, foot = camera.point(x, y, z), camera.point(x, 0.0, z)
         for spread, colour in ((6.0, (40, 33, 21)), (3.0, (66, 55, 36))):
             reach = spread * camera.scale / z
-            canvas.polygon([head, (foot[0] - reach, foot[1]), (foot[0] + reach, foot[1])], fill=colour)
+            canvas.polygon([head, (foot[0] - reach, foot[1]), (foot[0] + reach, foot[1])], fill=_shade(_times(colour, lamplight)))
     # What stands in our own beam.
     beam = [camera.point(scene.camera + side * 3.6, y, 24.0) for side, y in ((-1, 0.0), (-1, 1.3), (1, 1.3), (1, 0.0))]
     canvas.polygon(beam, fill=(84, 82, 72))

@@ -26,7 +26,8 @@ OBJECT, GROUND, PAVING, ASPHALT = 0, 30, 110, 255
 # Which way a surface looks, for the sun.
 ROUND, LEFT_WALL, RIGHT_WALL, FRONT = 0, 1, 2, 3
 # What makes it shine.
-DARK, WINDOW, WINDOW_EARLY, SHOP, HEADLIGHT, TAILLIGHT, LAMP, RETRO = range(8)
+# A look lights all of a kind or none: early ones in more looks than late ones.
+DARK, WINDOW_EARLY, WINDOW, WINDOW_LATE, SHOP, HEADLIGHT, TAILLIGHT, LAMP_EARLY, LAMP, RETRO = LIGHTS = range(10)
 
 # Columns of the table of materials.
 COLOUR, DEPTH, SURFACE, FACING, LIGHT, SHINE, INSTANCE = slice(0, 3), 3, 4, 5, 6, slice(7, 10), 10

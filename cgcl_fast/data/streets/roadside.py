@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgcl_fast.data.streets.raster import LAMP, RETRO, Pen, tint
+from cgcl_fast.data.streets.raster import LAMP, LAMP_EARLY, RETRO, Pen, tint
 from cgcl_fast.data.streets.scene import Lamp, Person, Sign, Tree
 from cgcl_fast.data.unpaired import item_random
 
@@ -26,14 +26,15 @@ def lamp_head(lamp: Lamp) -> tuple[float, float, float]:
     return lamp.x + (-1.3 if lamp.x > 0 else 1.3), 6.1, lamp.z
 
 
-def draw_lamp(pen: Pen, lamp: Lamp) -> None:
-    """A post with an arm over the road."""
+def draw_lamp(pen: Pen, lamp: Lamp, *, early: bool) -> None:
+    """A post with an arm over the road; ``early``: one of those that are lit where not all are."""
     steel, (x, z) = pen.ink((74, 78, 82), lamp.z), (lamp.x, lamp.z)
     head, _, _ = lamp_head(lamp)
     pen.shape(x, 0.0, z, ((-0.09, 0.0), (-0.05, 6.0), (0.05, 6.0), (0.09, 0.0)), steel)
     pen.polygon([(x, 5.92, z), (x, 6.06, z), (head, 6.26, z), (head, 6.14, z)], steel)
     pen.panel(head - 0.4, 6.14, head + 0.4, 6.34, z, steel)
-    pen.panel(head - 0.35, 6.0, head + 0.35, 6.17, z, pen.ink((226, 222, 206), z, light=LAMP, shine=(255, 226, 164)))
+    light = LAMP_EARLY if early else LAMP
+    pen.panel(head - 0.35, 6.0, head + 0.35, 6.17, z, pen.ink((226, 222, 206), z, light=light, shine=(255, 226, 164)))
 
 
 def draw_person(pen: Pen, person: Person) -> None:

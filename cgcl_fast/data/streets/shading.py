@@ -1,4 +1,4 @@
-"""A drawn scene as it looks in a domain.
+"""A drawn scene as it looks in a domain, or in one of the looks that a domain has.
 
 Only additions, multiplications, divisions, square roots and Pillow's filters are used: they give the same bits on every
 processor, which powers, exponentials and sines do not promise.
@@ -11,7 +11,7 @@ from PIL import Image
 
 from cgcl_fast.data.streets.drawing import draw
 from cgcl_fast.data.streets.lights import glow, night_light, shadows
-from cgcl_fast.data.streets.looks import DOMAINS, LOOKS, Look
+from cgcl_fast.data.streets.looks import Look
 from cgcl_fast.data.streets.noise import smooth_noise
 from cgcl_fast.data.streets.rain import falling_rain, wet_share, wet_smear
 from cgcl_fast.data.streets.raster import (
@@ -22,6 +22,7 @@ from cgcl_fast.data.streets.raster import (
     GROUND,
     LEFT_WALL,
     LIGHT,
+    LIGHTS,
     RIGHT_WALL,
     SHINE,
     SURFACE,
@@ -30,35 +31,28 @@ from cgcl_fast.data.streets.raster import (
 from cgcl_fast.data.streets.sky import sky_image
 
 
-def shade(raster: Raster, domain: str) -> np.ndarray:
-    """The image of a drawn scene in a domain: uint8 (H,W,3).
-
-    Raises:
-        ValueError: an unknown domain.
-    """
-    if domain not in LOOKS:
-        raise ValueError(f"domain must be one of {', '.join(DOMAINS)}, got {domain!r}")
-    look, scene, size = LOOKS[domain], raster.scene, raster.size
-    rainy = domain == "rainy"
-    sky = sky_image(scene, size, domain)
+def shade(raster: Raster, look: Look) -> np.ndarray:
+    """The image of a drawn scene in a look: uint8 (H,W,3)."""
+    scene, size = raster.scene, raster.size
+    sky = sky_image(scene, size, look)
     colour, objects, shine, wet = _look_up(raster, look)
     ground = np.minimum(wet, GROUND) * (1.0 / GROUND)
     light = (1.0 - ground * shadows(scene, size, look.shadow)) * (1.0 + _grain(raster) * (1.0 + ground))
-    if rainy:
-        light *= 1.0 - 0.3 * ground  # wet asphalt is dark
+    if look.damp:
+        light *= 1.0 - look.damp * ground  # wet asphalt is dark
     image = colour * np.array(look.ambient, dtype=np.float32)
-    if domain == "night":
-        image += colour * night_light(scene, size, ground)
+    if look.lamplight is not None:
+        image += colour * night_light(scene, size, ground, look, look.lamplight)
     image *= light
     image += shine
     image += (1.0 - objects) * sky
-    if rainy:
-        share = wet_share(scene, size, wet)
+    if look.mirror:
+        share = wet_share(scene, size, wet, look.mirror)
         image += share * (_reflection(raster, look, sky) - image)
     if look.glow:
         image += look.glow * glow(shine)
-    if rainy:
-        image = falling_rain(image, scene)
+    if look.rain:
+        image = falling_rain(image, scene, look.rain)
     image += 0.5
     return np.clip(image, 0.0, 255.0, out=image).astype(np.uint8)
 
@@ -80,7 +74,7 @@ def _look_up(raster: Raster, look: Look) -> tuple[np.ndarray, np.ndarray, np.nda
     factors = np.ones(4, dtype=np.float32)
     factors[FRONT] = (look.lit + look.unlit) / 2
     factors[[LEFT_WALL, RIGHT_WALL]] = (look.unlit, look.lit) if raster.scene.sun < 0 else (look.lit, look.unlit)
-    strengths = np.zeros(8, dtype=np.float32)
+    strengths = np.zeros(len(LIGHTS), dtype=np.float32)
     for number, strength in look.lights.items():
         strengths[number] = strength
     on = strengths[kind.astype(np.int64)][:, None]
