@@ -46,7 +46,7 @@ from cgcl_fast.engine.graphs import obstacle
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
-from cgcl_fast.metrics import evaluation_of, table
+from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
 from cgcl_fast.networks.files import generator_bytes
 
 DEFAULT_METHOD = "cgcl"
@@ -84,7 +84,8 @@ class RunOptions:
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.
         eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
-            none.
+            none. Of methods with styles of references a quarter of them are translated in the styles of four
+            references each, too.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
         workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
@@ -337,6 +338,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         evaluation = evaluation_of(dataset, options.eval_images) if measures else None
         seed_all(options.seed)  # the same weights in every process
         method = kind(config)
+        styles = style_evaluation_of(dataset, method, options.eval_images) if measures else None
         seed_all(options.seed + rank)
 
         constant, decay = getattr(config, "epochs", 1), getattr(config, "decay_epochs", 0)
@@ -372,7 +374,9 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         sample_batch=sample_batch,
         config={"method": options.method, "config": asdict(config)},
         generator_file=generator_bytes,
-        evaluate=evaluation,
+        evaluate=lambda method: {
+            name: value for each in (evaluation, styles) if each is not None for name, value in each(method).items()
+        },
         best="psnr/after",
         accelerator=accelerator,
     )
@@ -388,6 +392,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             report(outcome, steps, output)
             if outcome.figures and evaluation is not None:
                 print(table(outcome.figures, evaluation.scenes))
+            if outcome.figures and styles is not None:
+                print(style_table(outcome.figures, styles))
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

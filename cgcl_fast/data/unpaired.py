@@ -142,6 +142,21 @@ class UnpairedDataset(Dataset, ABC):
         is known what all of the rows look like in domain NAME (a row of that domain: as it is).
         """
 
+    def style_batch(self, scenes: int, references: int) -> dict[str, Any] | None:
+        """Test scenes, and what they look like in the looks of test references, the same each time; None where that is
+        not known.
+
+        Args:
+            scenes: S, or as many as there are.
+            references: R of each domain, or as many as there are.
+
+        Returns:
+            "A" (S,3,H,W): row s is a scene of domain s modulo the number of domains, which is "A_domain" (S,), int64.
+            "reference_NAME" (R,3,H,W): images of domain NAME, each with another look, of scenes that are none of A.
+            "truth_NAME" (S,R,3,H,W): scene s in domain NAME in the look of reference r. Values in [-1, 1].
+        """
+        return None
+
     @property
     def wants_boxes(self) -> bool:
         """Whether anything is made of the boxes."""

@@ -101,6 +101,19 @@ def delta_e(image: Tensor, truth: Tensor) -> Tensor:
     return (_lab(first) - _lab(second)).norm(dim=1).mean((1, 2))
 
 
+def delta_e_of_all(images: Tensor, truths: Tensor) -> Tensor:
+    """:func:`delta_e` of each image (N, 3, H, W) to each truth (M, 3, H, W): (N, M).
+
+    Raises:
+        ValueError: not two batches of images of one size.
+    """
+    first, second = _in_unit("images", images), _in_unit("truths", truths)
+    if first.shape[1:] != second.shape[1:]:
+        raise ValueError(f"truths: expected images {tuple(first.shape[1:])}, got {tuple(second.shape[1:])}")
+    wanted = _lab(second)
+    return torch.stack([(lab - wanted).norm(dim=1).mean((1, 2)) for lab in _lab(first)])
+
+
 def gradient_distance(image: Tensor, truth: Tensor) -> Tensor:
     """How far edges differ: 1 - gradient magnitude similarity, mean over pixels and three scales, in [0, 1].
 

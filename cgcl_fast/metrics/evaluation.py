@@ -4,7 +4,7 @@ colour transfer: what a run notes at every save.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -142,6 +142,11 @@ def table(figures: Mapping[str, float], scenes: int) -> str:
         if any(number is not None for number in numbers):
             title = f"{distance.title} ({'higher' if distance.higher_is_better else 'lower'} is closer)"
             rows.append([title, *("-" if n is None else f"{n:.{distance.digits}f}" for n in numbers)])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of equal length: the first column begins on the left, the others end on the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))

@@ -133,6 +133,7 @@ class MGUITGenerator(StyledGenerator):
     """
 
     entry_points = ("encode", "first_decoder_block", "decoders")
+    reads_references = False
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,16 @@ from torch import Tensor, nn
 class StyledGenerator(nn.Module, ABC):
     """Translates images to a domain in a style.
 
+    This is all that :class:`cgcl_fast.metrics.StyleEvaluation` asks of a method: ``domains``, the two sources of styles
+    and the translation. It needs styles of references, of the shape of random ones.
+
     Attributes:
         domains: names of the domains; ``domain`` below is an index into them.
         config: the arguments of the constructor, as JSON can hold them.
+        reads_references: whether :meth:`style_of` gives styles.
     """
 
+    reads_references: ClassVar[bool] = True
     domains: tuple[str, ...]
     config: dict[str, Any]
 
