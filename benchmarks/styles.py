@@ -3,7 +3,7 @@
     python -m benchmarks.styles RUN... [--scenes 8] [--references 8] [--output FILE.json]
 
 A RUN is a run's folder (its newest checkpoint is taken) of a method with styles of references, such as CGL and CGCL.
-The figures are those of ``cgcl_fast.metrics.StyleEvaluation``, of more scenes and references than at the saves of a run.
+The figures are those of ``cgcl_fast.metrics.StyleEvaluation``, of more scenes and references than at a run's saves.
 """
 
 from __future__ import annotations

@@ -49,14 +49,14 @@ class StyleEvaluation:
     code_spread             standard deviation over the references of a dimension of the code, mean over dimensions
     ======================  =========================================================================================
 
-    The distance is ΔE*ab (:func:`cgcl_fast.metrics.delta_e`), since a look is mostly light and colour: the mean
-    difference of RGB values takes a change of hue at one brightness, as of a street lamp's light, for little, and one
-    in the dark, where a step of the value is seen as more, for less than it is. It is a mean over pixels and not over
-    their squares, and so is the spread, so that few pixels, as of an edge that is a pixel off, do not outweigh a look
-    that is everywhere. Standard deviations are those of the values there are (divided by their number R): with as many
-    of each kind they compare with each other. Images count from 0 to 1 in spreads.
+    The distance is ΔE*ab (:func:`cgcl_fast.metrics.delta_e`), since a look is light and colour, and the mean difference
+    of RGB values is nearly blind to which: one of 0.04 (of 1) is ΔE 4 to 5 where a grey gets lighter and 10 to 27 where
+    it gets a tint, which is what tells two looks of one brightness apart. It is a mean over pixels and not over their
+    squares, and so is the spread, so that few pixels, as of an edge that is a pixel off, do not outweigh a look that is
+    everywhere. Standard deviations are those of the R values there are (divided by R), so those of as many references
+    and styles compare with each other. Values of images count from 0 to 1 in spreads.
 
-    All scenes are translated to all domains, their own too: there they have another look than the reference.
+    All scenes are translated to all domains, their own too, where they take the look of another image of it.
 
     Args:
         batch: what :meth:`UnpairedDataset.style_batch` gives.
