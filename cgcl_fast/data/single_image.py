@@ -138,7 +138,7 @@ def open_single_images(
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
         truth = None
         if len(domains) > 1:
-            truth = Image.fromarray(render(streets.scene(domains[0], 0), streets.looks[domains[1]], size))
+            truth = Image.fromarray(render(streets.scene(domains[0], 0), streets.streets_domains[domains[1]], size))
     else:
         pictures = {domain: _first(place) for domain, place in find_places(Path(path), domains, "train").items()}
         truth = None

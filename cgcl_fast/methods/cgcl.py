@@ -41,6 +41,7 @@ class CGCLConfig(CGLConfig):
     )
 
     init: Literal["kaiming", "kaiming_uniform"] = "kaiming_uniform"
+    cgc_generator: Literal["object", "global"] = "object"
     lambda_code: Weight = 10.0
     lambda_mdc: Weight = 1.0
     num_patches_g: Count = 256

@@ -54,8 +54,8 @@ class CGLConfig(Config):
         d_layers: convolutions of stride 2 in D; images need sides of at least 2 to the power of that many pixels.
         init: initialisation of encoders and decoders, "kaiming" (normal) or "kaiming_uniform".
         init_gain: standard deviation of the Gaussian initialisation of D.
-        cgc_generator: which generator makes the instance in the global style, the "object" one (as CGCL writes) or the
-            "global" one (as CGL writes).
+        cgc_generator: which generator makes the instance in the global style, the "global" one (as CGL writes) or the
+            "object" one (as CGCL writes).
         lambda_gan: α, weight of the adversarial loss.
         lambda_cls: β, weight of the domain classification.
         lambda_rec: λ_rec, weight of the reconstruction of images and instances and of the cross-cycle consistency.
@@ -85,7 +85,7 @@ class CGLConfig(Config):
     d_layers: Depth = 6
     init: Literal["kaiming", "kaiming_uniform"] = "kaiming"
     init_gain: Positive = 0.02
-    cgc_generator: Literal["object", "global"] = "object"
+    cgc_generator: Literal["object", "global"] = "global"
     lambda_gan: Weight = 1.0
     lambda_cls: Weight = 1.0
     lambda_rec: Weight = 10.0
@@ -166,6 +166,34 @@ class Granularity:
     def counted_fakes(self) -> Tensor:
         """Which of ``fakes`` count, (4n,)."""
         return torch.cat([self.paired, self.present])
+
+
+@dataclass
+class Crossed:
+    """What a step computes of n pairs of an image x^(k) and an instance o^(l), for the cross-granularity consistency.
+
+    Attributes:
+        style, label: of the image, s_g and z^(k).
+        content, instance_style, instance_label, instance: of the instance, c_o, s_o, z^(l) and o^(l).
+        present: 1 where there is an instance, (n,).
+        image: ô, the instance in the style and the domain of the image.
+        image_content, image_style: c and s of ô by the encoders of instances (Eq. 4).
+        x_back: G_g(c_g, s(ô), z^(k)).
+        o_back: G_o(c(ô), s_o, z^(l)).
+    """
+
+    style: Tensor
+    label: Tensor
+    content: Tensor
+    instance_style: Tensor
+    instance_label: Tensor
+    instance: Tensor
+    present: Tensor
+    image: Tensor = field(init=False)
+    image_content: Tensor = field(init=False)
+    image_style: Tensor = field(init=False)
+    x_back: Tensor = field(init=False)
+    o_back: Tensor = field(init=False)
 
 
 def swap(x: Tensor) -> Tensor:
@@ -268,31 +296,41 @@ class CGL(Method):
             part.drawn = torch.randn_like(part.style)
             jobs = [(part.content, part.style, label)]
             jobs += [(part.content, style, part.target) for style in (swap(part.style), part.drawn)]
-            if name == "o" and self.config.lambda_cgc > 0:
-                # An instance of domain j in the style of an image of domain i, made together with the others.
-                crossed = (part.content[part.n :], shared["g"].style[: part.n], label[: part.n])
-                if self.config.cgc_generator == "object":
-                    jobs.append(crossed)
-                else:
-                    shared["crossed"] = self.G_g.decoder(*crossed)
+            crossed = self.draw_crossed(shared) if name == "o" and self.config.lambda_cgc > 0 else None
+            if crossed is not None and self.config.cgc_generator == "object":
+                jobs.append((crossed.content, crossed.style, crossed.label))
             part.rebuilt, part.swapped, part.random, *more = decode(generator, jobs)
-            if more:
-                shared["crossed"] = more[0]
+            if crossed is not None:
+                with_global_style = (crossed.content, crossed.style, crossed.label)
+                crossed.image = more[0] if more else self.G_g.decoder(*with_global_style)
+
+    def draw_crossed(self, shared: Shared) -> Crossed:
+        """Images x^(k) of domain i, and instances o^(l) of j or of i: k and l are each drawn from all domains (Eq. 7)."""
+        g, o = shared["g"], shared["o"]
+        same = torch.rand(o.n, device=o.real.device) < 1 / len(self.domains)
+
+        def instance(values: Tensor) -> Tensor:
+            own, other = values.split(o.n)
+            return torch.where(same.view(-1, *[1] * (values.dim() - 1)), own, other)
+
+        crossed = shared["crossed"] = Crossed(
+            g.style[: o.n], g.label[: o.n], *(instance(of) for of in (o.content, o.style, o.label, o.real, o.present))
+        )
+        return crossed
 
     def second_pass(self, shared: Shared) -> None:
         """Encode the translations and decode them back."""
-        g, o = shared["g"], shared["o"]
-        n, crossed = o.n, shared.get("crossed")
+        g, o, crossed = shared["g"], shared["o"], shared.get("crossed")
         encode_translations(self.G_g, g)
-        crossed_content, crossed_style = encode_translations(self.G_o, o, crossed)
+        encode_translations(self.G_o, o, crossed)
         images, instances = ([(x.swapped_features[-1], swap(x.swapped_style), x.label)] for x in (g, o))
         if crossed is not None:
-            images.append((g.content[:n], crossed_style, g.label[:n]))
-            instances.append((crossed_content, o.style[n:], o.label[n:]))
+            images.append((g.content[: g.n], crossed.image_style, crossed.label))
+            instances.append((crossed.image_content, crossed.instance_style, crossed.instance_label))
         g.cycled, *g_back = decode(self.G_g, images)
         o.cycled, *o_back = decode(self.G_o, instances)
         if crossed is not None:
-            shared["g_back"], shared["o_back"] = g_back[0], o_back[0]
+            crossed.x_back, crossed.o_back = g_back[0], o_back[0]
 
     def generator_of(self, granularity: str) -> DisentangledGenerator:
         return self.G_g if granularity == "g" else self.G_o
@@ -347,8 +385,9 @@ class CGL(Method):
             part: Granularity = shared[name]
             src, cls = (self.D_g if name == "g" else self.D_o)(part.fakes)
             entropy = F.cross_entropy(cls, torch.cat([part.target, part.target]), reduction="none")
-            content = (part.swapped_features[-1] - part.content).abs()
-            style = mean_of((part.swapped_style - swap(part.style)).abs(), part.paired)
+            # What codes are compared with takes no gradient: else E^s comes closest to it by giving one code to all.
+            content = (part.swapped_features[-1] - part.content.detach()).abs()
+            style = mean_of((part.swapped_style - swap(part.style).detach()).abs(), part.paired)
             style = style + mean_of((part.random_style - part.drawn).abs(), part.present)
             losses |= {
                 f"adv_{name}": -config.lambda_gan * mean_of(src, part.counted_fakes),
@@ -358,11 +397,15 @@ class CGL(Method):
                 f"content_{name}": config.lambda_code * mean_of(content, part.paired),
                 f"style_{name}": config.lambda_code * style,
             }
-        if config.lambda_cgc > 0:
-            g, o = shared["g"], shared["o"]
-            n, counted = o.n, o.present[o.n :]
-            losses["cgc_g"] = config.lambda_cgc * mean_of((shared["g_back"] - g.real[:n]).abs(), counted)
-            losses["cgc_o"] = config.lambda_cgc * mean_of((shared["o_back"] - o.real[n:]).abs(), counted)
+        crossed = shared.get("crossed")
+        if crossed is not None:
+            counted, g = crossed.present, shared["g"]
+            losses["cgc_g"] = config.lambda_cgc * mean_of((crossed.x_back - g.real[: g.n]).abs(), counted)
+            losses["cgc_o"] = config.lambda_cgc * mean_of((crossed.o_back - crossed.instance).abs(), counted)
+            content = (crossed.image_content - crossed.content.detach()).abs()
+            losses["content_cgc"] = config.lambda_code * mean_of(content, counted)
+            style = (crossed.image_style - crossed.style.detach()).abs()
+            losses["style_cgc"] = config.lambda_code * mean_of(style, counted)
         return losses
 
     # -------------------------------------------------------------------------------------------------------- pictures
@@ -387,19 +430,17 @@ class CGL(Method):
         return pictures
 
 
-def encode_translations(
-    generator: DisentangledGenerator, part: Granularity, crossed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Put features and styles of the translations into ``part``; the content and the style of ``crossed``, n instances
-    translated to domain i, of which there may be none."""
-    extra = [] if crossed is None else [crossed]
-    labels = [part.target, part.target, *(part.label[: part.n] for _ in extra)]
+def encode_translations(generator: DisentangledGenerator, part: Granularity, crossed: Crossed | None = None) -> None:
+    """Put features and styles of the translations into ``part``, and into ``crossed`` those of its own."""
+    extra = [] if crossed is None else [crossed.image]
+    labels = [part.target, part.target] + ([] if crossed is None else [crossed.label])
     features = generator.content(torch.cat([part.swapped, *extra]))
     styles = generator.style(torch.cat([part.swapped, part.random, *extra]), torch.cat(labels))
     rows = len(part.swapped)
     part.swapped_features = [feature[:rows] for feature in features]
     part.swapped_style, part.random_style = styles[:rows], styles[rows : 2 * rows]
-    return features[-1][rows:], styles[2 * rows :]
+    if crossed is not None:
+        crossed.image_content, crossed.image_style = features[-1][rows:], styles[2 * rows :]
 
 
 def decode(generator: DisentangledGenerator, jobs: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
