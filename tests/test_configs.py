@@ -31,7 +31,7 @@ CUT = {
 }
 CGL = {**IMAGES_256, "batch_size": 2, "object_size": 128, "least_object": 16,
        "ngf": 64, "n_down": 2, "n_blocks": 4, "style_dim": 8, "mlp_dim": 256,
-       "ndf": 64, "d_layers": 6, "cgc_generator": "object", "lambda_gan": 1.0, "lambda_cls": 1.0, "lambda_rec": 10.0,
+       "ndf": 64, "d_layers": 6, "lambda_gan": 1.0, "lambda_cls": 1.0, "lambda_rec": 10.0,
        "lambda_cgc": 10.0, "lambda_gp": 10.0, "gp_every": 50, "gp_upper": 1.05, "gp_lower": 1.001, "lr": 1e-4,
        "beta1": 0.5, "beta2": 0.999, "halve_every": 100_000, "epochs at full rate": 20}  # fmt: skip
 PAPERS = {
@@ -55,9 +55,10 @@ PAPERS = {
               "lambda_content": 1.0, "lambda_gan": 1.0, "lambda_kl": 0.01, "lambda_latent": 10.0, "lambda_key": 1.0,
               "lambda_value": 0.5, "lr": 1e-4, "lr_content": 4e-5, "beta1": 0.9, "beta2": 0.999,
               "epochs at full rate": 30, "decay_epochs": 30},
-    "cgl": {**CGL, "init": "kaiming", "lambda_code": 1.0},
-    "cgcl": {**CGL, "init": "kaiming_uniform", "lambda_code": 10.0, "lambda_mdc": 1.0, "num_patches_g": 256,
-             "num_patches_o": 64, "num_negatives_g": 64, "num_negatives_o": 16, "temperature": 0.07, "nce_dim": 256},
+    "cgl": {**CGL, "init": "kaiming", "cgc_generator": "global", "lambda_code": 1.0},
+    "cgcl": {**CGL, "init": "kaiming_uniform", "cgc_generator": "object", "lambda_code": 10.0, "lambda_mdc": 1.0,
+             "num_patches_g": 256, "num_patches_o": 64, "num_negatives_g": 64, "num_negatives_o": 16,
+             "temperature": 0.07, "nce_dim": 256},
 }  # fmt: skip
 """What the papers print, and where they are silent the authors' code (of CGL's and CGCL's epochs: neither)."""
 

@@ -305,7 +305,7 @@ class CGL(Method):
                 crossed.image = more[0] if more else self.G_g.decoder(*with_global_style)
 
     def draw_crossed(self, shared: Shared) -> Crossed:
-        """Images x^(k) of domain i, and instances o^(l) of j or of i: k and l are each drawn from all domains (Eq. 7)."""
+        """Images x^(k) of domain i, and instances o^(l) of j or i: k and l are each drawn from all domains (Eq. 7)."""
         g, o = shared["g"], shared["o"]
         same = torch.rand(o.n, device=o.real.device) < 1 / len(self.domains)
 

@@ -21,7 +21,20 @@ from cgcl_fast.data import StreetsDataset, build_loader, find_domains, open_data
 from cgcl_fast.data.streets import CLASSES, DOMAINS, generate_scene, render, scene_boxes
 from cgcl_fast.data.streets.__main__ import main
 from cgcl_fast.data.streets.drawing import draw
-from cgcl_fast.data.streets.raster import ASPHALT, HEADLIGHT, INSTANCE, LIGHT, SURFACE, TAILLIGHT, WINDOW, WINDOW_EARLY
+from cgcl_fast.data.streets.looks import look_of
+from cgcl_fast.data.streets.raster import (
+    ASPHALT,
+    HEADLIGHT,
+    INSTANCE,
+    LAMP,
+    LAMP_EARLY,
+    LIGHT,
+    SURFACE,
+    TAILLIGHT,
+    WINDOW,
+    WINDOW_EARLY,
+    WINDOW_LATE,
+)
 
 
 @settings(max_examples=examples(25))
@@ -330,6 +343,10 @@ def test_pairs_travel_to_workers():
         assert torch.equal(one["A_domain"], two["A_domain"]) and torch.equal(one["B_object"], two["B_object"])
 
 
+def as_tensor(image):
+    return torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1
+
+
 def test_sample_batch_of_pairs():
     data = open_dataset(size=48, domains=DOMAINS, limit=3, random_pairs=True)
     batch = data.sample_batch(6)
@@ -337,13 +354,87 @@ def test_sample_batch_of_pairs():
     for row, source in enumerate(batch["A_domain"].tolist()):
         scene = data.scene(DOMAINS[source], row, split="test")
         assert f"test/{DOMAINS[source]}/{row:05d}" in batch["A_paths"][row]
-        for domain in DOMAINS:
-            expected = torch.from_numpy(render(scene, domain, 48)).permute(2, 0, 1) / 127.5 - 1
-            assert torch.equal(batch[f"truth_{domain}"][row], expected)
-            assert not torch.equal(batch[f"reference_{domain}"][row], batch[f"truth_{domain}"][row])
-        assert torch.equal(batch["A"][row], batch[f"truth_{DOMAINS[source]}"][row])
+        assert torch.equal(batch["A"][row], as_tensor(render(scene, DOMAINS[source], 48, like=scene)))
+        for number, domain in enumerate(DOMAINS):
+            reference = data.scene(domain, row + (number == source), split="test")
+            assert torch.equal(
+                batch[f"reference_{domain}"][row], as_tensor(render(reference, domain, 48, like=reference))
+            )
+            assert torch.equal(batch[f"truth_{domain}"][row], as_tensor(render(scene, domain, 48, like=reference)))
     few = open_dataset(size=48, domains=DOMAINS, limit=3, random_pairs=True, train=False).sample_batch(6)
     assert torch.equal(few["A"], batch["A"][:3])
+
+
+def test_style_batch_has_the_truth_of_every_reference():
+    data = open_dataset(size=48, domains=("night", "rainy"), random_pairs=True)
+    batch = data.style_batch(3, 4)
+    assert batch["A_domain"].tolist() == [0, 1, 0] and batch["A"].shape == (3, 3, 48, 48)
+    assert torch.equal(batch["A"], data.sample_batch(3)["A"])
+    for domain in ("night", "rainy"):
+        assert batch[f"truth_{domain}"].shape == (3, 4, 3, 48, 48)
+        for r in range(4):
+            reference = data.scene(domain, 99 - r, split="test")
+            assert torch.equal(
+                batch[f"reference_{domain}"][r], as_tensor(render(reference, domain, 48, like=reference))
+            )
+            scene = data.scene("rainy", 1, split="test")
+            assert torch.equal(batch[f"truth_{domain}"][1, r], as_tensor(render(scene, domain, 48, like=reference)))
+    few = open_dataset(size=48, domains=("night", "rainy"), random_pairs=True, train=False, limit=3).style_batch(8, 8)
+    assert few["A"].shape[0] == 3 and few["truth_night"].shape[:2] == (3, 2)
+    assert open_dataset(size=48).style_batch(3, 4) is None
+    assert open_dataset(size=48, domains=DOMAINS, random_pairs=True, train=False, limit=1).style_batch(3, 4) is None
+
+
+# ---- looks
+
+
+def test_looks_vary_with_the_scene_of_which_they_are():
+    scene, others = generate_scene(3), [generate_scene(seed) for seed in range(8)]
+    for domain in DOMAINS:
+        images = np.stack([render(scene, domain, 64, like=other) for other in others]).astype(float)
+        assert (
+            np.abs(images[:, None] - images[None]).mean((2, 3, 4))[~np.eye(8, dtype=bool)].min() > 0.5
+        )  # no two alike
+        assert images.std(axis=0).mean() > 6  # of 255
+        assert np.array_equal(images[4], render(scene, domain, 64, like=generate_scene(4)))
+        assert not np.array_equal(images[3], render(scene, domain, 64))  # its own look is not the typical one
+
+
+def test_a_look_leaves_the_scene_as_it_is():
+    """All that is drawn of another scene is its look: the edges of this one stay where they are."""
+    scene, other = generate_scene(3), generate_scene(11)
+
+    def edges(image):
+        luma = image.astype(float) @ (0.3, 0.59, 0.11)
+        return np.hypot(np.diff(luma, axis=0)[:, :-1], np.diff(luma, axis=1)[:-1]).ravel()
+
+    mine = edges(render(scene, "sunny", 64, like=scene))
+    same_street = np.corrcoef(mine, edges(render(scene, "sunny", 64, like=other)))[0, 1]
+    same_look = np.corrcoef(mine, edges(render(other, "sunny", 64, like=scene)))[0, 1]
+    assert same_street > 0.8 and same_look < 0.4
+
+
+def test_looks_stay_in_their_domain():
+    """Whatever the look: nights are dark, rain is darker than the sun, and looks are those of the domain that is asked
+    for."""
+    scene = generate_scene(5)
+    likes = [generate_scene(seed) for seed in range(20)]
+    bright = {domain: [render(scene, domain, 48, like=like).mean() for like in likes] for domain in DOMAINS}
+    assert max(bright["night"]) < min(bright["sunny"])
+    assert max(bright["rainy"]) < max(bright["sunny"]) and np.mean(bright["rainy"]) < np.mean(bright["cloudy"])
+
+
+def test_how_many_windows_and_lamps_are_lit_is_part_of_a_look():
+    looks = [look_of("night", seed) for seed in range(40)]
+    late = {(look.lights[WINDOW] > 0.1, look.lights[WINDOW_LATE] > 0.1, look.lights[LAMP] > 0.1) for look in looks}
+    assert {(True, True, True), (True, False, True), (False, False, False)} <= late
+    raster = draw(generate_scene(2), (64, 64))
+    assert {WINDOW, WINDOW_LATE, LAMP, LAMP_EARLY} <= set(raster.materials[:, LIGHT].astype(int))
+
+
+def test_wrong_looks():
+    with pytest.raises(ValueError, match="domain must be one of sunny, night, cloudy, rainy, got 'snowy'"):
+        look_of("snowy", 1)
 
 
 def test_sample_batch_with_boxes():

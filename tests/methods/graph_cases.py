@@ -39,7 +39,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mguit, published update, triplet": ("mguit", {**MGUIT, "update": "published", "memory_loss": "triplet"}),
     "mguit, single memory": ("mguit", {**MGUIT, "memory": "single"}),
     "cgl": ("cgl", CGL),
-    "cgl, global generator": ("cgl", {**CGL, "cgc_generator": "global"}),
+    "cgl, object generator": ("cgl", {**CGL, "cgc_generator": "object"}),
     "cgl, without crossing": ("cgl", {**CGL, "lambda_cgc": 0.0, "gp_every": 0}),
     "cgcl": ("cgcl", {**CGL, "num_patches_g": 16, "num_negatives_g": 5, "num_patches_o": 8, "num_negatives_o": 3,
                       "nce_dim": 8}),

@@ -43,6 +43,9 @@ class Plain:
         self.drawn = {k: [shared[k].drawn[row] for row in self.rows] for k in "go"}
         self.there = {"g": [True, True], "o": self.has}
         self.pair = {"g": True, "o": all(self.has)}
+        # Which of the two instances was drawn to be crossed with the first image.
+        instance = shared["crossed"].instance[item : item + 1] if "crossed" in shared else self.real["o"][1]
+        self.drawn_l = int(not torch.equal(instance, self.real["o"][0]))
 
     def content(self, k: str, x: Tensor) -> Tensor:
         return plain.content(self.w[k], x, self.config.n_blocks)[-1]
@@ -86,27 +89,34 @@ class Plain:
                 mine, other = self.u(k, i), self.u(k, j)
                 back = self.decode(k, self.content(k, mine), self.style(k, other, z[i]), z[i])
                 found["cc"].append(plain.l1(back, x[i]))
-                found["content"].append(plain.l1(self.content(k, mine), self.content(k, x[i])))
-                found["style"].append(plain.l1(self.style(k, mine, z[j]), self.style(k, x[j], z[j])))
+                found["content"].append(plain.l1(self.content(k, mine), self.content(k, x[i]).detach()))
+                found["style"].append(plain.l1(self.style(k, mine, z[j]), self.style(k, x[j], z[j]).detach()))
         return found
 
-    def granularities(self) -> tuple[Tensor, Tensor] | None:
-        """Eq. 5 of CGCL for x of domain i and o of domain j."""
-        if not self.has[1]:
+    def granularities(self) -> dict[str, Tensor] | None:
+        """Eq. 4 and 7 for x^(k) of the pair's first domain and o^(l) of the one that was drawn."""
+        if not self.has[self.drawn_l]:
             return None
-        x, o, (i, j) = self.real["g"][0], self.real["o"][1], self.z
+        x, o, k, of_o = self.real["g"][0], self.real["o"][self.drawn_l], self.z[0], self.z[self.drawn_l]
         maker = "o" if self.config.cgc_generator == "object" else "g"
-        crossed = self.decode(maker, self.content("o", o), self.style("g", x, i), i)
-        x_back = self.decode("g", self.content("g", x), self.style("o", crossed, i), i)
-        o_back = self.decode("o", self.content("o", crossed), self.style("o", o, j), j)
-        return plain.l1(x_back, x), plain.l1(o_back, o)
+        c, s = self.content("o", o), self.style("g", x, k)
+        crossed = self.decode(maker, c, s, k)
+        crossed_c, crossed_s = self.content("o", crossed), self.style("o", crossed, k)
+        x_back = self.decode("g", self.content("g", x), crossed_s, k)
+        o_back = self.decode("o", crossed_c, self.style("o", o, of_o), of_o)
+        return {
+            "cgc_g": plain.l1(x_back, x),
+            "cgc_o": plain.l1(o_back, o),
+            "content_cgc": plain.l1(crossed_c, c.detach()),
+            "style_cgc": plain.l1(crossed_s, s.detach()),
+        }
 
 
 @pytest.mark.parametrize(
     ("present", "options"),
     [
         (None, {}),
-        (SOME, {"cgc_generator": "global", "lambda_rec": 3.0, "lambda_code": 0.5, "lambda_cgc": 2.0}),
+        (SOME, {"cgc_generator": "object", "lambda_rec": 3.0, "lambda_code": 0.5, "lambda_cgc": 2.0}),
         (NONE, {"lambda_gan": 0.3, "lambda_cls": 0.7}),
     ],
 )
@@ -116,28 +126,36 @@ def test_the_generators_loss_is_that_of_the_equations(present: Any, options: dic
     losses = method.generator_loss(batch, shared)
     items = [Plain(method, batch, shared, item) for item in range(2)]
     expected = {}
-    with torch.no_grad():
-        for k in "go":
-            terms: dict[str, list[Tensor]] = {}
-            for item in items:
-                for name, values in item.terms(k).items():
-                    terms.setdefault(name, []).extend(values)
-            mean = {name: plain.mean(values) for name, values in terms.items()}
-            expected |= {
-                f"adv_{k}": config.lambda_gan * mean["adv"],
-                f"cls_{k}": config.lambda_cls * mean["cls"],
-                f"rec_{k}": config.lambda_rec * mean["rec"],
-                f"cc_{k}": config.lambda_rec * 2 * mean["cc"],  # a sum over the two domains
-                f"content_{k}": config.lambda_code * mean["content"],
-                f"style_{k}": config.lambda_code * (mean["style"] + mean["drawn"]),
-            }
-        both = [found for item in items if (found := item.granularities()) is not None]
-        expected["cgc_g"] = config.lambda_cgc * plain.mean([x for x, _ in both])
-        expected["cgc_o"] = config.lambda_cgc * plain.mean([o for _, o in both])
+    for k in "go":
+        terms: dict[str, list[Tensor]] = {}
+        for item in items:
+            for name, values in item.terms(k).items():
+                terms.setdefault(name, []).extend(values)
+        mean = {name: plain.mean(values) for name, values in terms.items()}
+        expected |= {
+            f"adv_{k}": config.lambda_gan * mean["adv"],
+            f"cls_{k}": config.lambda_cls * mean["cls"],
+            f"rec_{k}": config.lambda_rec * mean["rec"],
+            f"cc_{k}": config.lambda_rec * 2 * mean["cc"],  # a sum over the two domains
+            f"content_{k}": config.lambda_code * mean["content"],
+            f"style_{k}": config.lambda_code * (mean["style"] + mean["drawn"]),
+        }
+    crossed = [found for item in items if (found := item.granularities()) is not None]
+    for name in ("cgc_g", "cgc_o", "content_cgc", "style_cgc"):
+        weight = config.lambda_cgc if name.startswith("cgc") else config.lambda_code
+        expected[name] = weight * plain.mean([found[name] for found in crossed])
     assert losses.keys() == {"loss", *expected}
     for name, value in expected.items():
-        torch.testing.assert_close(losses[name], value, msg=lambda text, name=name: f"{name}: {text}")
-    torch.testing.assert_close(losses["loss"].detach(), torch.stack(list(expected.values())).sum())
+        torch.testing.assert_close(losses[name], value.detach(), msg=lambda text, name=name: f"{name}: {text}")
+    total = torch.stack(list(expected.values())).sum()
+    torch.testing.assert_close(losses["loss"], total)
+    parameters = [*method.G_g.parameters(), *method.G_o.parameters()]
+    gradients = (
+        torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        for loss in (losses["loss"], total)
+    )
+    for got, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9)
     if present is NONE:
         assert all(value == 0 for name, value in losses.items() if name.endswith("_o"))
 
@@ -160,7 +178,7 @@ def test_the_discriminators_loss_is_that_of_the_equations(
     losses = method.discriminator_loss(batch, shared)
     monkeypatch.undo()
     items = [Plain(method, batch, shared, item) for item in range(2)]
-    for k, (coins, share) in zip("go", (shares[:2], shares[2:]), strict=True):
+    for k, (coins, share) in zip("go", (shares[1:3], shares[3:]), strict=True):
         real, fake, entropy, penalty, norms = [], [], [], [], []
         for item in items:
             fake += [item.judge(k, image)[0].mean().detach() for image, _ in item.fakes(k)]
@@ -268,7 +286,7 @@ def test_an_item_counts_alone_as_it_does_in_a_batch() -> None:
 
 
 def test_every_network_runs_twice_a_step() -> None:
-    method, batch, shared = method_of(), batch_of(), {}
+    method, batch, shared = method_of(cgc_generator="object"), batch_of(), {}
     runs: dict[str, list[int]] = {}
     for k in "go":
         for name in ("content", "style", "decoder"):

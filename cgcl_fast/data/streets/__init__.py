@@ -26,9 +26,7 @@ __all__ = ["CLASSES", "DOMAINS", "Box", "Scene", "generate_scene", "render", "sc
 MIN_SIZE, MAX_SIZE = 32, 1024
 
 
-def render(
-    scene: Scene, domain: str, size: int | tuple[int, int] = 256, *, like: Scene | None = None
-) -> np.ndarray:
+def render(scene: Scene, domain: str, size: int | tuple[int, int] = 256, *, like: Scene | None = None) -> np.ndarray:
     """A scene in a domain: uint8 RGB (height, width, 3).
 
     The same bits on every machine with one version of Pillow. Versions draw polygons a little differently: between 11.0

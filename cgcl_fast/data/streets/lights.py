@@ -86,13 +86,11 @@ def _line(x0: float, z0: float, x1: float, z1: float, half: float) -> list[Point
     return [(x0, z0 - half), (x0, z0 + half), (x1, z1 + half), (x1, z1 - half)]
 
 
-def night_light(
-    scene: Scene, size: tuple[int, int], ground: np.ndarray, look: Look, lamplight: Light
-) -> np.ndarray:
+def night_light(scene: Scene, size: tuple[int, int], ground: np.ndarray, look: Look, lamplight: Light) -> np.ndarray:
     """The light of street lamps and headlights, in parts of daylight: float32 (H,W,3).
 
-    ``lamplight`` is the colour of the street lamps'. ``ground`` (H,W,1) tells how much of a pixel is ground, where the light is computed in metres; on what stands
-    upright it is painted.
+    ``lamplight`` is the colour of the street lamps'. ``ground`` (H,W,1) tells how much of a pixel is ground, where the
+    light is computed in metres; on what stands upright it is painted.
     """
     floor = _ground_light(scene, size, look, lamplight)
     return floor * ground + _upright_light(scene, size, look, lamplight) * (1.0 - ground)
@@ -167,9 +165,10 @@ def _upright_light(scene: Scene, size: tuple[int, int], look: Look, lamplight: L
     for lamp in sorted(_lamps(scene, look), key=lambda lamp: -lamp.z):
         x, y, z = lamp_head(lamp)
         head, foot = camera.point(x, y, z), camera.point(x, 0.0, z)
-        for spread, colour in ((6.0, (40, 33, 21)), (3.0, (66, 55, 36))):
+        for spread, warm in ((6.0, (40.0, 33.0, 21.0)), (3.0, (66.0, 55.0, 36.0))):
+            colour = _shade(_times(warm, lamplight))
             reach = spread * camera.scale / z
-            canvas.polygon([head, (foot[0] - reach, foot[1]), (foot[0] + reach, foot[1])], fill=_shade(_times(colour, lamplight)))
+            canvas.polygon([head, (foot[0] - reach, foot[1]), (foot[0] + reach, foot[1])], fill=colour)
     # What stands in our own beam.
     beam = [camera.point(scene.camera + side * 3.6, y, 24.0) for side, y in ((-1, 0.0), (-1, 1.3), (1, 1.3), (1, 0.0))]
     canvas.polygon(beam, fill=(84, 82, 72))

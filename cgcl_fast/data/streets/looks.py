@@ -1,6 +1,6 @@
 """What an image of a domain looks like as a whole: sky, light, sight, and which lights are on.
 
-Each domain has a typical look, and from seeds as many others as one wants: the same scene at another hour, in other air.
+Each domain has a typical look, and from seeds as many others as one wants: another hour, other air, other lights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Look:
     cover: float = 1.0  # how much clouds cover of what is behind them
     overcast: float = 0.0  # contrast of a sky that is all cloud; 0: clouds stand apart
     lights: dict[int, float] = field(default_factory=dict)
-    lamplight: Light | None = None  # of street lamps, where they and headlights light the street; (1, 1, 1) is warm white
+    lamplight: Light | None = None  # of street lamps, where they and headlights are on; (1, 1, 1) is warm white
     glow: float = 0.0
     damp: float = 0.0  # how much light wet ground takes
     mirror: float = 0.0  # how well it mirrors; 1: a puddle in the rain
