@@ -389,6 +389,7 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("cgl --domains [sunny,sunny]", "domains: expected different names, got"),
         ("cgl --domains [sunny]", "domains: expected two or more different names, got sunny"),
         ("cgl --gp-lower 2", "gp_lower: expected at most gp_upper 1.05, got 2.0"),
+        ("cgl --gp-least 2000", "gp_least: expected at most gp_most 1000.0, got 2000.0"),
         ("sincut --num-crops 0", "num_crops: expected"),
         ("sincut --crop-size 0", "crop_size: expected an integer from 8 to 4096 or none, got 0"),
         ("sincut --crop-size 8", "tile_size: expected a power of two and at least 8, got 4"),
