@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from cgcl_fast.methods.options import (
     Scale,
     Temperature,
     Weight,
+    Within,
 )
 from cgcl_fast.networks import (
     ContentDiscriminator,
@@ -62,6 +63,9 @@ class MGUITConfig(Config):
         memory_loss: "contrastive" (Eq. 8; Table 4, "cl") or "triplet" ("tl").
         update: rule of the memory's update, "paper" (Eq. 5-6), with which the items of a class become alike, or
             "published", that of the authors' code, which keeps them apart.
+        memory_temperature: τ of the softmax over cosines in reading (Eq. 2) and updating (Eq. 5): 1 in the paper, at
+            which a pixel reads nearly all items of the memory alike, 19.2 of 20 in effect even if its content is one of
+            20 orthonormal keys; at 0.3 6.5, at 0.2 2.0, at 0.1 1.01.
         temperature: τ of Eq. 8; the paper prints none.
         margin: margin of the triplet loss.
         gan: domain adversarial loss, "nonsaturating", "lsgan" or "wgan".
@@ -97,6 +101,7 @@ class MGUITConfig(Config):
     memory: Literal["class", "single"] = "class"
     memory_loss: Literal["contrastive", "triplet"] = "contrastive"
     update: Literal["paper", "published"] = "paper"
+    memory_temperature: Annotated[float, Within(0.02, 1e6)] = 1.0
     temperature: Temperature = 0.07
     margin: Scale = 1.0
     gan: Adversary = "nonsaturating"
@@ -168,6 +173,7 @@ class MGUIT(Method):
             config.update,
             config.noise,
             self.domains,
+            config.memory_temperature,
         )
         self.E_s = nn.ModuleList(StyleMapEncoder(config.input_nc, config.ngf, config.style_nc) for _ in self.domains)
         self.D = nn.ModuleList(

@@ -130,6 +130,7 @@ class MGUITGenerator(StyledGenerator):
         update: rule of the memory's update; see :class:`ClassMemory`.
         noise: standard deviation of the noise.
         domains: names of the two domains.
+        temperature: that of the memory; see :class:`ClassMemory`.
     """
 
     entry_points = ("encode", "first_decoder_block", "decoders")
@@ -145,6 +146,7 @@ class MGUITGenerator(StyledGenerator):
         update: str = "paper",
         noise: float = 1.0,
         domains: Sequence[str] = ("A", "B"),
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         for name, value in (("input_nc", input_nc), ("ngf", ngf), ("style_nc", style_nc)):
@@ -165,13 +167,22 @@ class MGUITGenerator(StyledGenerator):
             "update": update,
             "noise": noise,
             "domains": list(domains),
+            "temperature": temperature,
         }
         self.noise = noise
         self.encoders = nn.ModuleList(DomainContentEncoder(input_nc, ngf, n_blocks) for _ in self.domains)
         self.last_encoder_block = ResnetBlock(4 * ngf)
         self.first_decoder_block = ResnetBlock(4 * ngf)
         self.decoders = nn.ModuleList(StyleMapDecoder(input_nc, ngf, style_nc, n_blocks) for _ in self.domains)
-        self.memory = ClassMemory(items, 4 * ngf, style_nc, len(self.domains), class_aware=class_aware, update=update)
+        self.memory = ClassMemory(
+            items,
+            4 * ngf,
+            style_nc,
+            len(self.domains),
+            class_aware=class_aware,
+            update=update,
+            temperature=temperature,
+        )
 
     def encode(self, images: Sequence[Tensor], domains: Sequence[int] = (0, 1)) -> Tensor:
         """Content of images of domains, one batch after the other: the part of each domain on its own, the shared part

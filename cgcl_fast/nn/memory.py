@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from cgcl_fast.ops import memory_contrast, memory_read, memory_update
+from cgcl_fast.ops._memory import LEAST_TEMPERATURE
 
 UPDATES = ("paper", "published")
 LOSSES = ("contrastive", "triplet")
@@ -25,10 +26,11 @@ class ClassMemory(nn.Module):
 
     - "paper": Eq. 5-6. Each item takes from all pixels, by a softmax over them: key ← unit(key + Σ β c over both
       domains), value ← unit(value + Σ β s of its domain). The cosine in that softmax has no temperature, so all pixels
-      weigh nearly the same, and the items of a class come to be one and the same within some hundred updates.
+      weigh nearly the same, and the items of a class come to be one and the same within some hundred updates; a lower
+      ``temperature`` keeps them apart.
     - "published": as the authors' code. Only the pixels whose nearest item it is count, with the same β:
-      key ← unit(½ key + ¼ Σ β c of each domain), value ← ½ value + ½ norm(Σ β s), where norm gives mean 0 and variance
-      1 over the channels; and a class that is missing in one domain is not written at all. An item that is no pixel's
+      key ← unit(½ key + ¼ unit(Σ β c) of each domain), value ← ½ value + ½ norm(unit(Σ β s)), where norm gives mean 0
+      and variance 1 over the channels; and a class that is missing in one domain is not written at all. An item that is no pixel's
       nearest keeps its value, which the authors' code halves.
 
     Args:
@@ -39,9 +41,11 @@ class ClassMemory(nn.Module):
         class_aware: pixels read and write the items of their class only, where classes are given. False: one memory
             for all (Table 4, "sm").
         update: "paper" or "published".
+        temperature: τ of the softmax over cosines in reading and in updating, at least 0.02; 1 in the paper, at which
+            nearly all items of a pixel's class count, see :func:`cgcl_fast.ops.memory_read`.
 
     Raises:
-        ValueError: a class without items, or another ``update``.
+        ValueError: a class without items, another ``update``, or a ``temperature`` out of range.
     """
 
     keys: Tensor
@@ -57,6 +61,7 @@ class ClassMemory(nn.Module):
         *,
         class_aware: bool = True,
         update: str = "paper",
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         if not items or min(items) < 1:
@@ -65,7 +70,10 @@ class ClassMemory(nn.Module):
             raise ValueError(f"update: expected one of {', '.join(UPDATES)}, got {update!r}")
         self.items = tuple(items)
         self.class_aware = class_aware
+        if not LEAST_TEMPERATURE <= temperature < math.inf:
+            raise ValueError(f"temperature: expected at least {LEAST_TEMPERATURE} and finite, got {temperature}")
         self.rule = update
+        self.temperature = float(temperature)
         self.register_buffer("keys", F.normalize(torch.randn(sum(items), key_dim), dim=1))
         self.register_buffer("values", F.normalize(torch.randn(domains, sum(items), value_dim), dim=2))
         # What a file of weights is read into is built on the meta device, and the file has none of this.
@@ -81,7 +89,14 @@ class ClassMemory(nn.Module):
         """Eq. 2-4: (B, C, h, w) of content and (N, V) values to (B, V, h, w). Without classes a pixel reads all items,
         as at test time."""
         pixel_class, item_class = self._classes(pixel_class)
-        return memory_read(content, self.keys, values, pixel_class=pixel_class, item_class=item_class)
+        return memory_read(
+            content,
+            self.keys,
+            values,
+            pixel_class=pixel_class,
+            item_class=item_class,
+            temperature=self.temperature,
+        )
 
     def loss(
         self,
@@ -127,10 +142,18 @@ class ClassMemory(nn.Module):
             classes, item_class = pixel_classes, self.item_class
         if self.rule == "paper":
             keys, values = memory_update(
-                self.keys, self.values, contents, styles, pixel_classes=classes, item_class=item_class
+                self.keys,
+                self.values,
+                contents,
+                styles,
+                pixel_classes=classes,
+                item_class=item_class,
+                temperature=self.temperature,
             )
         else:
-            keys, values = published_update(self.keys, self.values, contents, styles, classes, item_class)
+            keys, values = published_update(
+                self.keys, self.values, contents, styles, classes, item_class, self.temperature
+            )
         if distributed.is_available() and distributed.is_initialized():
             for items in (keys, values):
                 distributed.all_reduce(items)
@@ -192,6 +215,7 @@ def published_update(
     styles: Sequence[Tensor],
     pixel_classes: Sequence[Tensor] | None = None,
     item_class: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The update of the authors' code, see :class:`ClassMemory`: new keys (N, C) and values (D, N, V)."""
     directions = F.normalize(keys, dim=1)
@@ -203,13 +227,13 @@ def published_update(
         same = torch.ones_like(cosine, dtype=torch.bool)
         if pixel_classes is not None and item_class is not None:
             same = pixel_classes[d].reshape(-1, 1) == item_class
-        weight = cosine.exp() * same
+        weight = (cosine / temperature).exp() * same
         weight = weight / weight.sum(dim=0).clamp(min=torch.finfo(weight.dtype).tiny)
         first = cosine.masked_fill(~same, -torch.inf).argmax(dim=1, keepdim=True)
         nearest = (first == torch.arange(len(keys), device=keys.device)) & same
         weight = weight * nearest
-        new_keys = new_keys + weight.T @ c * (0.5 / len(contents))
-        new_values.append((values[d] + F.layer_norm(weight.T @ s, s.shape[1:])) * 0.5)
+        new_keys = new_keys + F.normalize(weight.T @ c, dim=1) * (0.5 / len(contents))
+        new_values.append((values[d] + F.layer_norm(F.normalize(weight.T @ s, dim=1), s.shape[1:])) * 0.5)
         written.append(nearest.any(dim=0))
         present = present & same.any(dim=0)
     new_keys = torch.where(present[:, None], F.normalize(new_keys, dim=1), keys)

@@ -118,7 +118,7 @@ class PlainMGUIT:
                     items = self.items_of(int(labels[b, i, j]))
                     c = content[b, :, i, j]
                     d = torch.stack([c @ self.keys[n] / (c.norm() * self.keys[n].norm()) for n in items])
-                    e = d.exp()
+                    e = (d / self.config.memory_temperature).exp()
                     pixels.append((e / e.sum()) @ values[items])
         return torch.stack(pixels).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
@@ -141,17 +141,19 @@ class PlainMGUIT:
         keys, values = self.keys.clone(), self.values.clone()
         rows = [c.permute(0, 2, 3, 1).flatten(0, 2) for c in contents]
         shown = [s.permute(0, 2, 3, 1).flatten(0, 2) for s in styles]
-        cosines = [F.cosine_similarity(r[:, None], self.keys, dim=2).tolist() for r in rows]
+        logits = [
+            (F.cosine_similarity(r[:, None], self.keys, dim=2) / self.config.memory_temperature).tolist() for r in rows
+        ]
         for n in range(len(keys)):
             picked = []
             for d in (0, 1):
                 own = [p for p, k in enumerate(labels[d].flatten().tolist()) if n in self.items_of(k)]
-                total = sum(math.exp(cosines[d][p][n]) for p in own)
+                total = sum(math.exp(logits[d][p][n]) for p in own)
                 kept = own
                 if self.config.update == "published":
                     rivals = self.items_of(self.item_class[n])
-                    kept = [p for p in own if max(rivals, key=lambda m: cosines[d][p][m]) == n]
-                beta = {p: math.exp(cosines[d][p][n]) / total for p in kept}
+                    kept = [p for p in own if max(rivals, key=lambda m: logits[d][p][m]) == n]
+                beta = {p: math.exp(logits[d][p][n]) / total for p in kept}
                 sum_c = sum((beta[p] * rows[d][p] for p in kept), torch.zeros_like(rows[d][0]))
                 sum_s = sum((beta[p] * shown[d][p] for p in kept), torch.zeros_like(shown[d][0]))
                 picked.append((bool(own), bool(kept), sum_c, sum_s))
@@ -164,10 +166,11 @@ class PlainMGUIT:
                         value = self.values[d, n] + sum_s
                         values[d, n] = value / value.norm()
             elif all(here for here, *_ in picked):
-                key = 0.5 * self.keys[n] + 0.25 * picked[0][2] + 0.25 * picked[1][2]
+                key = 0.5 * self.keys[n] + sum(0.25 * sum_c / sum_c.norm() for _, hit, sum_c, _ in picked if hit)
                 keys[n] = key / key.norm()
                 for d, (_, hit, _, sum_s) in enumerate(picked):
                     if hit:
+                        sum_s = sum_s / sum_s.norm()
                         unit = (sum_s - sum_s.mean()) / (sum_s.var(unbiased=False) + 1e-5).sqrt()
                         values[d, n] = 0.5 * self.values[d, n] + 0.5 * unit
         return keys, values

@@ -80,6 +80,8 @@ def record_random_values(method: MGUIT, monkeypatch: pytest.MonkeyPatch) -> list
     ("n", "options"),
     [
         (2, {"temperature": 0.2}),
+        (1, {"memory_temperature": 0.1}),
+        (1, {"memory_temperature": 0.3, "update": "published"}),
         (1, {"memory": "single"}),
         (1, {"memory_loss": "triplet", "margin": 0.5, "lambda_self": 3.0, "lambda_latent": 2.0, "lambda_key": 0.7}),
         (1, {"memory": "single", "memory_loss": "triplet", "update": "published"}),
@@ -260,6 +262,7 @@ def test_defaults_are_those_of_the_paper() -> None:
         ({"items": (5, 3, 0)}, "items: expected integers from 1 to"),
         ({"n_blocks": -1}, "n_blocks: expected an integer from 0 to 256, got -1"),
         ({"n_scales": 0}, "n_scales: expected an integer from 1 to 16, got 0"),
+        ({"memory_temperature": 0.01}, "memory_temperature: expected a number from 0.02 to 1e.06, got 0.01"),
         ({"temperature": 0.0}, "temperature: expected a number from 1e-06 to 1e.06, got 0"),
     ],
 )
