@@ -385,6 +385,7 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("enco --scales []", "scales: expected some of 1, 2"),
         ("mguit --items [5,3,0]", "items: expected"),
         ("mguit --classes []", "items: expected a number for each of the 0 classes, got 3"),
+        ("mguit --classes [1,1,2]", "classes: expected different names, got "),
         ("mguit --classes [] --items []", "classes must be one or more names"),
         ("cgl --domains [sunny,sunny]", "domains: expected different names, got"),
         ("cgl --domains [sunny]", "domains: expected two or more different names, got sunny"),

@@ -30,13 +30,16 @@ class ClassTable:
     """Indices of classes by name. Case, and whether words are joined by spaces, ``_`` or ``-``, do not matter.
 
     Args:
-        classes: the names, in the order of their indices.
+        classes: the names, in the order of their indices. Integers will do for names that are numbers: INIT's label
+            files, and YOLO's without a list of names, have no others.
 
     Raises:
         ValueError: no classes, an empty name, or a name twice.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str | int]) -> None:
+        if isinstance(classes, (list, tuple)):
+            classes = [str(name) if type(name) is int else name for name in classes]
         if isinstance(classes, str) or not classes or not all(isinstance(name, str) and name for name in classes):
             raise ValueError(f"classes must be one or more names, got {classes!r}")
         if len(set(classes)) < len(classes):

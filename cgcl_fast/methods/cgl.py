@@ -14,6 +14,7 @@ from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phas
 from cgcl_fast.methods.options import (
     Beta,
     Channels,
+    ClassNames,
     Config,
     Count,
     CountOrZero,
@@ -77,7 +78,7 @@ class CGLConfig(Config):
     domains: Names = ()
     object_size: Side = 128
     least_object: Side = 16
-    classes: Names = ()
+    classes: ClassNames = ()
     ngf: Channels = 64
     n_down: Halvings = 2
     n_blocks: Annotated[int, Within(1, 256)] = 4

@@ -15,11 +15,11 @@ from cgcl_fast.methods.options import (
     Beta,
     Blocks,
     Channels,
+    ClassNames,
     Config,
     Count,
     CountOrZero,
     Depth,
-    Names,
     Positive,
     Rate,
     Rows,
@@ -55,8 +55,10 @@ class MGUITConfig(Config):
         noise: standard deviation of the noise that is added to the content c while training.
         init_gain: standard deviation of the Gaussian initialisation (the authors' code: 0.02, which suits few steps and
             narrow networks better).
-        classes: classes of the boxes; what is in none of them is background.
-        items: N_k, memory items of each class.
+        classes: classes of the boxes, names or numbers as the labels have them; what is in none of them is background.
+            The defaults are INIT's numbers.
+        items: N_k, memory items of each class. The defaults are the authors' for INIT's classes 1, 2 and 3, and the
+            paper's for car, sign and person.
         background_items: memory items of the background.
         memory: "class": pixels use the items of their class (Table 4, "cm"); "single": one memory for all, without
             boxes ("sm").
@@ -95,8 +97,8 @@ class MGUITConfig(Config):
     content_layers: Depth = 3
     noise: Scale = 1.0
     init_gain: Positive = 0.001
-    classes: Names = ("car", "person", "sign")
-    items: tuple[Rows, ...] = (5, 3, 2)
+    classes: ClassNames = ("1", "2", "3")
+    items: tuple[Rows, ...] = (5, 2, 3)
     background_items: Rows = 10
     memory: Literal["class", "single"] = "class"
     memory_loss: Literal["contrastive", "triplet"] = "contrastive"

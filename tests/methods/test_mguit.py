@@ -202,7 +202,7 @@ def test_a_single_memory_needs_no_boxes_and_a_class_aware_one_does() -> None:
     assert all(value.isfinite() for value in step(method_of(memory="single"), images).values())
     with pytest.raises(ValueError, match="A_boxes: the class-aware memory needs boxes"):
         method_of().prepare(images)
-    assert MGUIT.needs(MGUITConfig()) == DataNeeds(classes=("car", "person", "sign"))
+    assert MGUIT.needs(MGUITConfig()) == DataNeeds(classes=("1", "2", "3"))
     assert MGUIT.needs(MGUITConfig(memory="single")) == DataNeeds()
     assert MGUIT.needs(MGUITConfig(classes=("truck",), items=(3,))) == DataNeeds(classes=("truck",))
 
@@ -249,7 +249,8 @@ def test_defaults_are_those_of_the_paper() -> None:
         style = method.E_s[0](torch.zeros(1, 3, 360, 360))
     assert content.shape == style.shape == (1, 256, 90, 90)
     assert method.G.memory.keys.shape == (20, 256) and method.G.memory.values.shape == (2, 20, 256)
-    assert method.G.memory.items == (5, 3, 2, 10)
+    assert method.G.memory.items == (5, 2, 3, 10)
+    assert config.memory_temperature == 1
 
 
 @pytest.mark.parametrize(
