@@ -1,6 +1,6 @@
 """How far MGUIT's memory selects, by the temperature of its softmax: small trainings on the built-in streets.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.memory_selects [--json OUT.json] [--steps 200] [--temperatures 1,0.3,0.1,0.07]
+    OMP_NUM_THREADS=1 python -m benchmarks.memory_selects [--json OUT.json] [--temperatures 1,0.3,0.1,0.07]
 
 Each temperature is trained anew with the small preset. Then the contents of the test scenes of both domains read the
 memory as at test time, all items and no boxes. Before the training and after it, as means over the pixels:

@@ -1,9 +1,10 @@
 r"""Updating the class-aware memory.
 
-For each domain one kernel reads content for the similarities e^d, d the cosine over τ, and the parts of their sums, a second sums e·c and e·s
-over the pixels of a chunk of tiles; after the last domain a third adds the parts in order, divides and normalises. What
-the softmax over pixels divides by comes last, so no pass over pixels waits for it. Bytes a pixel: (2·C + Cv)·size read
-(content the second time from the L2 cache where it fits), 4·N written and read back twice for e.
+For each domain one kernel reads content for the similarities e^d, d the cosine over τ, and the parts of their sums, a
+second sums e·c and e·s over the pixels of a chunk of tiles; after the last domain a third adds the parts in order,
+divides and normalises. What the softmax over pixels divides by comes last, so no pass over pixels waits for it. Bytes a
+pixel: (2·C + Cv)·size read (content the second time from the L2 cache where it fits), 4·N written and read back twice
+for e.
 """
 
 from __future__ import annotations

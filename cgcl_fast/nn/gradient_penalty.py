@@ -13,8 +13,8 @@ class GradientPenalty(nn.Module):
     """λ_gp · E[(‖∇ D(x̂)‖₂ - 1)²] at x̂ drawn on the line between a real and a generated image (CGCL, Eq. 8).
 
     Every ``every`` steps the mean norm of those steps decides on λ_gp: above ``upper`` it is doubled, below ``lower``
-    halved (Chen et al. 2018, "Deep Photo Enhancer", Sec. 4), within ``least`` and ``most``. A part of the state dict, so
-    that a resumed run goes on with the same weight in the middle of such a period.
+    halved (Chen et al. 2018, "Deep Photo Enhancer", Sec. 4), within ``least`` and ``most``. A part of the state dict,
+    so that a resumed run goes on with the same weight in the middle of such a period.
 
     The papers give no bounds. Without them norms that stay on one side lead to 0, from which no doubling leads back, or
     to infinity; both within some thousand steps. The defaults are two decades around the λ_gp = 10 of WGAN-GP: from

@@ -13,7 +13,7 @@ from cgcl_fast.ops import memory_contrast, memory_read, memory_update
 from cgcl_fast.ops._memory import LEAST_TEMPERATURE
 
 UPDATES = ("paper", "published")
-LOSSES = ("contrastive", "triplet")
+LOSSES = ("contrastive", "triplet", "published")
 
 
 class ClassMemory(nn.Module):
@@ -30,8 +30,8 @@ class ClassMemory(nn.Module):
       ``temperature`` keeps them apart.
     - "published": as the authors' code. Only the pixels whose nearest item it is count, with the same β:
       key ← unit(½ key + ¼ unit(Σ β c) of each domain), value ← ½ value + ½ norm(unit(Σ β s)), where norm gives mean 0
-      and variance 1 over the channels; and a class that is missing in one domain is not written at all. An item that is no pixel's
-      nearest keeps its value, which the authors' code halves.
+      and variance 1 over the channels; and a class that is missing in one domain is not written at all. An item that is
+      no pixel's nearest keeps its value, which the authors' code halves.
 
     Args:
         items: number of items of each class; the index is the class.
@@ -115,13 +115,15 @@ class ClassMemory(nn.Module):
             features: (B, C, h, w); the gradient goes to them.
             items: (N, C): the keys, or the values of a domain.
             pixel_class: (B, h, w).
-            kind: "contrastive" or "triplet".
+            kind: "contrastive", "triplet" or "published", that of the authors' code; see :func:`memory_published`.
             temperature: τ of Eq. 8.
             margin: that of the triplet loss.
         """
         pixel_class, item_class = self._classes(pixel_class)
         if kind == "triplet":
             return memory_triplet(features, items, margin=margin, pixel_class=pixel_class, item_class=item_class)
+        if kind == "published":
+            return memory_published(features, items, pixel_class=pixel_class, item_class=item_class)
         return memory_contrast(features, items, temperature=temperature, pixel_class=pixel_class, item_class=item_class)
 
     @torch.no_grad()
@@ -206,6 +208,46 @@ def memory_triplet(
     to_first, to_second = (torch.linalg.vector_norm(rows - items[i], dim=1) for i in nearest.indices.unbind(1))
     losses = torch.where(counts, (to_first - to_second + margin).relu(), 0)
     return losses.sum() / counts.sum().clamp(min=1)
+
+
+def memory_published(
+    features: Tensor, items: Tensor, *, pixel_class: Tensor | None = None, item_class: Tensor | None = None
+) -> Tensor:
+    """0.1 · exp(-mean_p π_{p,p₊}) of the authors' code, with π_{p,n} the softmax, over all pixels p of a class, of
+    their dot products with item n, and p₊ the item of the class nearest to p; the sum over the classes.
+
+    The exponent has the probability itself, where a negative log-likelihood has its logarithm, so the loss ends at
+    0.1 · exp(-1) for each class.
+
+    Args:
+        features: (B, C, h, w).
+        items: (N, C).
+        pixel_class: (B, h, w): pixels and items of the same class belong together; without, all do.
+        item_class: (N,).
+
+    Returns:
+        Scalar; a class that no pixel has adds 0. Gradients to ``features`` and ``items``.
+    """
+    rows = features.to(items.dtype).flatten(2).transpose(1, 2).flatten(0, 1)
+    logits = rows @ items.T
+    same = torch.ones_like(logits, dtype=torch.bool)
+    first = torch.zeros(len(items), dtype=torch.int64, device=items.device)  # one class: its number is its first item's
+    if pixel_class is not None and item_class is not None:
+        same = pixel_class.reshape(-1, 1) == item_class
+        first = (item_class[:, None] == item_class).int().argmax(dim=1)
+    if not len(rows):
+        return logits.sum()
+    low = torch.finfo(logits.dtype).min
+    share = logits.masked_fill(~same, low).softmax(dim=0)
+    nearest = logits.detach().masked_fill(~same, -torch.inf).argmax(dim=1, keepdim=True)
+    counts = same.any(dim=1).to(share)
+    # Sums by class at the place of the class's first item; no shape depends on which classes there are.
+    place = first[nearest[:, 0]]
+    zeros = share.new_zeros(len(items))
+    number = zeros.index_add(0, place, counts)
+    chosen = zeros.index_add(0, place, share.gather(1, nearest)[:, 0] * counts)
+    losses = 0.1 * torch.exp(-chosen / number.clamp(min=1))
+    return torch.where(number > 0, losses, 0).sum()
 
 
 def published_update(

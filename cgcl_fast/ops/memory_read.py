@@ -4,7 +4,8 @@ $$\alpha_{p,n} = \frac{\exp(d(c_p, k_n)/\tau)}{\sum_{n'} \exp(d(c_p, k_{n'})/\ta
 d(c, k) = \frac{c \cdot k}{\lVert c\rVert_2 \lVert k\rVert_2}, \qquad
 \hat s_p = \sum_n \alpha_{p,n} v_n$$
 
-(Jeong et al. 2021, Eq. 2-4, where τ = 1). While training, a pixel of class k addresses the items of class k only; at test time all.
+(Jeong et al. 2021, Eq. 2-4, where τ = 1). While training, a pixel of class k addresses the items of class k only; at
+test time all.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def memory_read(
         is cast under autocast.
 
     Raises:
-        ValueError: a shape, device or the temperature is not as above, or one of the classes is given without the other.
+        ValueError: a shape, device or the temperature is not as above, or one of the classes is given without the
+            other.
         TypeError: an argument is not a floating-point tensor, or a class not an integer one.
         RuntimeError: when its gradient is differentiated again with the kernels.
 

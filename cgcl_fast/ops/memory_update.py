@@ -4,8 +4,8 @@ $$\beta_{p,n} = \frac{\exp(d(c_p, k_n)/\tau)}{\sum_{p'} \exp(d(c_{p'}, k_n)/\tau
 \hat k_n = \mathrm{unit}\Big(k_n + \sum_{\text{domains}} \sum_p \beta_{p,n} c_p\Big), \qquad
 \hat v_n = \mathrm{unit}\Big(v_n + \sum_p \beta_{p,n} s_p\Big)$$
 
-with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6, where τ = 1): a softmax over the pixels of the item's class, one
-for each item and domain; the key learns from all domains, a domain's value from its own.
+with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6, where τ = 1): a softmax over the pixels of the
+item's class, one for each item and domain; the key learns from all domains, a domain's value from its own.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def memory_update(
         styles: D maps (B, Cv, H, W), each of its content's B, H and W.
         pixel_classes: D maps (B, H, W), any integer dtype: a pixel addresses only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
-        temperature: τ, at least 0.02. At the paper's τ = 1 no pixel weighs more than e² times another one, so that items
-            of a class become alike; the lower, the more an item takes from the pixels that resemble it most.
+        temperature: τ, at least 0.02. At the paper's τ = 1 no pixel weighs more than e² times another one, so that
+            items of a class become alike; the lower, the more an item takes from the pixels that resemble it most.
 
     Returns:
         (new keys, new values), new tensors of the same shapes and dtypes. Rows are of unit length, except those of an
@@ -88,8 +88,8 @@ def memory_update(
         autocast.
 
     Raises:
-        ValueError: a number of domains, shape, device or the temperature is not as above, or classes of pixels are given without
-            classes of items or the other way round.
+        ValueError: a number of domains, shape, device or the temperature is not as above, or classes of pixels are
+            given without classes of items or the other way round.
         TypeError: an argument is not a floating-point tensor (or a sequence of them), or a class not an integer one.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 5-6.

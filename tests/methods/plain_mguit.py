@@ -125,6 +125,8 @@ class PlainMGUIT:
     def contrast(self, features: Tensor, items: Tensor, labels: Tensor) -> Tensor:
         """Eq. 8, or the triplet loss, pixel by pixel; the mean."""
         losses = []
+        if self.config.memory_loss == "published":
+            return self.published_contrast(features, items, labels)
         for b, i, j in torch.cartesian_prod(*(torch.arange(n) for n in labels.shape)).tolist():
             own = items[self.items_of(int(labels[b, i, j]))]
             f = features[b, :, i, j]
@@ -135,6 +137,17 @@ class PlainMGUIT:
                 distances = (f - own).norm(dim=1).sort().values
                 losses.append((distances[0] - distances[1] + self.config.margin).clamp(min=0))
         return torch.stack(losses).mean()
+
+    def published_contrast(self, features: Tensor, items: Tensor, labels: Tensor) -> Tensor:
+        """0.1 exp(-mean probability), class by class; a single memory is one class."""
+        rows, found = features.permute(0, 2, 3, 1).flatten(0, 2), []
+        of_pixels = labels.flatten().tolist() if self.config.memory == "class" else [-1] * len(rows)
+        for label in sorted(set(of_pixels)):
+            own = rows[[p for p, k in enumerate(of_pixels) if k == label]]
+            scores = own @ items[self.items_of(label) if label >= 0 else slice(None)].T
+            e = scores.exp()
+            found.append(0.1 * (-(e / e.sum(dim=0)).gather(1, scores.argmax(dim=1, keepdim=True)).mean()).exp())
+        return torch.stack(found).sum()
 
     def updated(self, contents: list[Tensor], styles: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Eq. 5-6, or the update of the authors' code, item by item and pixel by pixel."""
@@ -196,6 +209,11 @@ class PlainMGUIT:
             # Into domain d, and back into the other one.
             fake = self.decode(d, contents[other], self.read(contents[other], self.values[d], labels[other]))
             content = self.encode(d, fake)
+            if config.lambda_content_l1:
+                unit = content / content.norm(dim=1, keepdim=True)
+                put("content_l1", self.l1(unit, units[other].detach()))
+            if config.lambda_content_kl:
+                put("content_kl", contents[d].square().mean())
             back = self.decode(other, content, self.read(content, self.values[other], labels[other]))
             put("cycle", self.l1(back, images[other]))
             random_style = self.read(contents[other], self.r, labels[other])
@@ -209,6 +227,9 @@ class PlainMGUIT:
             put("D_content", self.bce(self.judge_content(contents[d]), 1.0 - d))
             put("KL", styles[d].square().mean())
             put("keys", self.contrast(units[d], self.keys, labels[d]))
+            if config.memory_loss == "published":  # and with all items
+                e = (units[d].permute(0, 2, 3, 1).flatten(0, 2) @ self.keys.T).exp()
+                add["keys"].append(0.1 * (-(e / e.sum(dim=0)).gather(1, e.argmax(dim=1, keepdim=True)).mean()).exp())
             put("values", self.contrast(styles[d], self.values[d], labels[d]))
         weights = {
             "self": config.lambda_self,
@@ -217,6 +238,8 @@ class PlainMGUIT:
             "domain": config.lambda_gan,
             "KL": config.lambda_kl,
             "latent": config.lambda_latent,
+            "content_l1": config.lambda_content_l1,
+            "content_kl": config.lambda_content_kl,
             "keys": config.lambda_key,
             "values": config.lambda_value,
         }

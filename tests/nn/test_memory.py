@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from methods.plain_mguit import labels_of
 from op_checks import DEVICE
 
 from cgcl_fast.nn import ClassMemory, class_map
-from cgcl_fast.nn.memory import memory_triplet, published_update
+from cgcl_fast.nn.memory import memory_published, memory_triplet, published_update
 
 
 def test_items_begin_as_unit_vectors_and_are_in_the_state() -> None:
@@ -91,10 +92,33 @@ def test_published_update_keeps_what_no_pixel_is_nearest_to() -> None:
     assert torch.equal(found_values[:, [0, 2]], values[:, [0, 2]])
 
 
+def test_the_published_loss_has_a_probability_in_its_exponent() -> None:
+    """Three pixels of class 0, whose nearest items are 0, 1 and 1, and one of class 1, which is alone."""
+    items, item_class = torch.eye(3, device=DEVICE), torch.tensor([0, 0, 1], device=DEVICE)
+    rows = torch.tensor([[2.0, 1, 9], [0, 3, 9], [1, 2, 9], [5, 5, 4]], device=DEVICE)
+    features = rows.T.reshape(1, 3, 2, 2).contiguous().requires_grad_()
+    labels = torch.tensor([[[0, 0], [0, 1]]], device=DEVICE)
+
+    def share(column: list[float], at: int) -> float:
+        return math.exp(column[at]) / sum(math.exp(value) for value in column)
+
+    of_first = (share([2, 0, 1], 0) + share([1, 3, 2], 1) + share([1, 3, 2], 2)) / 3
+    expected = 0.1 * math.exp(-of_first) + 0.1 * math.exp(-1)
+    found = memory_published(features, items, pixel_class=labels, item_class=item_class)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, features)
+    assert gradient[0, :2, 0].any() and not gradient[0, :, 1, 1].any()  # alone, a pixel has all of the share
+    alone = memory_published(features, items, pixel_class=torch.full_like(labels, 7), item_class=item_class)
+    assert alone == 0
+    # The nearest is item 0 of the last pixel, and item 2 of the others.
+    of_all = [share([2, 0, 1, 5], 3), *(share([9, 9, 9, 4], p) for p in range(3))]
+    assert memory_published(features, items).item() == pytest.approx(0.1 * math.exp(-sum(of_all) / 4), rel=1e-5)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 def test_published_update_weighs_the_directions_of_the_sums(temperature: float) -> None:
-    """Pixel by pixel in float64: each domain's sum has length 1 before it counts a quarter, however few pixels chose the
-    item and however long they are, where it is not zero."""
+    """Pixel by pixel in float64: each domain's sum has length 1 before it counts a quarter, however few pixels chose
+    the item and however long they are, where it is not zero."""
     generator = torch.Generator().manual_seed(1)
     keys, values, *maps = (
         torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")

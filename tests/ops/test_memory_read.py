@@ -132,7 +132,7 @@ def test_gradients_to_some_arguments(wrt):
 @pytest.mark.parametrize("temperature", [0.02, 0.07, 0.5])
 @pytest.mark.parametrize("N", [6, 40])
 def test_temperature_is_one_with_longer_cosines(N, temperature):
-    """In float64, by hand: the softmax of cosine/τ and its derivatives; some contents are keys, some their opposites."""
+    """In float64, by hand: the softmax of cosine/τ and its derivatives. Some contents are keys, or their opposites."""
     keys, values = random(N, 5, seed=1), random(N, 3, seed=2)
     content = torch.cat([keys[:4], -keys[:2], random(2, 5)]).T.reshape(1, 5, 2, 4).contiguous()
     wide = [t.double().requires_grad_() for t in (content, keys, values)]
@@ -149,7 +149,7 @@ def test_temperature_is_one_with_longer_cosines(N, temperature):
 
 
 def test_items_in_effect_by_temperature():
-    """The figures in the docstring: exp(entropy) of the weights of a pixel whose content is one of 20 orthonormal keys."""
+    """The figures in the docstring: exp(entropy) of the weights where the content is one of 20 orthonormal keys."""
     keys = torch.eye(20)
     for temperature, expected in ((1.0, 19.163), (0.3, 6.450), (0.2, 1.990), (0.1, 1.0095)):
         weights = ops.memory_read(keys[3].reshape(1, 20, 1, 1), keys, keys, temperature=temperature).flatten().double()
