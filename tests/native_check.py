@@ -83,7 +83,7 @@ def memory_read(dtype: torch.dtype) -> list[Tensor]:
     inputs = random(2, 24, 7, 9, dtype=dtype), unit(5, 24, seed=1, dtype=dtype), unit(5, 19, seed=2, dtype=dtype)
     all_items = with_gradients(ops.memory_read, *inputs)
     return all_items + with_gradients(
-        lambda *t: ops.memory_read(*t, pixel_class=CLASSES, item_class=ITEM_CLASS), *inputs
+        lambda *t: ops.memory_read(*t, pixel_class=CLASSES, item_class=ITEM_CLASS, temperature=0.2), *inputs
     )
 
 

@@ -30,21 +30,22 @@ class ClassTable:
     """Indices of classes by name. Case, and whether words are joined by spaces, ``_`` or ``-``, do not matter.
 
     Args:
-        classes: the names, in the order of their indices.
+        classes: the names, in the order of their indices. Integers will do for names that are numbers: INIT's label
+            files, and YOLO's without a list of names, have no others.
 
     Raises:
         ValueError: no classes, an empty name, or a name twice.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        if isinstance(classes, str) or not classes or not all(isinstance(name, str) and name for name in classes):
+    def __init__(self, classes: Sequence[str | int]) -> None:
+        if isinstance(classes, str) or not classes or not all(type(name) is int or _is_name(name) for name in classes):
             raise ValueError(f"classes must be one or more names, got {classes!r}")
-        if len(set(classes)) < len(classes):
-            raise ValueError(f"classes must differ from each other, got {', '.join(classes)}")
-        self.names = tuple(classes)
-        self._exact = {name: index for index, name in enumerate(classes)}
+        self.names = tuple(map(str, classes))
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"classes must differ from each other, got {', '.join(self.names)}")
+        self._exact = {name: index for index, name in enumerate(self.names)}
         self._plain: dict[str, int] = {}
-        for index, name in enumerate(classes):
+        for index, name in enumerate(self.names):
             self._plain.setdefault(_plain(name), index)
         self._unknown: set[str] = set()
 
@@ -62,6 +63,10 @@ class ClassTable:
             elif len(self._unknown) == _NAMED + 1:
                 logger.warning("boxes of more than %d other classes are left out", _NAMED)
         return found
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name != ""
 
 
 def _plain(name: str) -> str:

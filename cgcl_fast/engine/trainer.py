@@ -263,6 +263,7 @@ class Trainer:
         adam = torch.optim.Adam(
             groups,
             betas=phase.optimizer.betas,
+            weight_decay=phase.optimizer.weight_decay,
             fused=kind in ("cpu", "cuda"),
             capturable=kind == "cuda",  # a CUDA graph or none: the same numbers
         )
@@ -408,6 +409,10 @@ class Trainer:
         with _frozen([getattr(self.method, name) for name in phase.frozen]):
             found = running.module(inputs)
             self.accelerator.backward(found["loss"])
+        if phase.optimizer.clip and self.accelerator.sync_gradients:
+            self.accelerator.unscale_gradients(running.optimizer)
+            for name, most in phase.optimizer.clip.items():
+                nn.utils.clip_grad_norm_(getattr(self.method, name).parameters(), most)
         running.optimizer.step()
         running.optimizer.zero_grad()
         if phase.after is not None and self.accelerator.sync_gradients:

@@ -4,7 +4,7 @@ Forward: each program reads a tile of content once, block of channels by block o
 keys and its lengths; a softmax over items; then it writes the tile of the result. Bytes a pixel: C·size read, Cv·size
 written, 4·(N + 1) written for the backward pass; the items come from the L2 cache, once a tile.
 
-Backward, with α the weights, d the cosines, ĉ and k̂ content and keys of unit length:
+Backward, with α the weights, d the cosines over τ, ĉ content of unit length and k̂ keys of length 1/τ:
 dv = Σ_p α g, dα = g·v, dd = α(dα - Σ_n α dα), dk̂ = Σ_p dd ĉ, dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖. One kernel reads the
 gradient for dα and leaves α and dd, one reads it again, from the L2 cache where it fits, for dv, one reads content once
 for dc and dk̂. Bytes a pixel: (C + 2·Cv)·size read, C·size written, about 20·N for α, d and dd; the sums over pixels are
@@ -45,13 +45,13 @@ def _softmax_scale(total):
 
 @triton.jit
 def _softmax(d, scale):
-    """Weights from cosines: 0 of a masked item even where the scale is NaN."""
+    """Weights from cosines over τ: 0 of a masked item even where the scale is NaN."""
     return tl.where(d == MASKED, 0.0, tl.exp(d) * scale[None, :])
 
 
 @triton.jit
 def _read(
-    content, keys, values, pixel_class, item_class, out, cosines, rnorm, C, Cv, N, H, W, tiles,
+    content, keys, values, pixel_class, item_class, out, cosines, rnorm, C, Cv, N, H, W, tiles, rtemperature,
     x_b, x_c, x_h, x_w, o_b, o_c, o_h, o_w,
     LINEAR: tl.constexpr, ALIGN: tl.constexpr, PLANE: tl.constexpr, PRECISION: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -68,11 +68,11 @@ def _read(
         )  # fmt: skip
         r = reciprocal_norm(pixel_squares)
         tl.store(rnorm + image * positions + p, r, mask=inside)
-        d = products * reciprocal_norm(item_squares)[:, None] * r[None, :]
+        d = products * (reciprocal_norm(item_squares) * rtemperature)[:, None] * r[None, :]
         d = tl.where(addressed(image, n, p, inside, N, positions, pixel_class, item_class), d, MASKED)
         saved = cosines + weight_offsets(image, n, p, N, positions)
         tl.store(saved, d, mask=(n < N)[:, None] & inside[None, :])
-        total += tl.sum(tl.exp(d), 0)  # cosines are bounded: no maximum is needed
+        total += tl.sum(tl.exp(d), 0)  # cosines over τ are bounded: no maximum is needed
     scale = _softmax_scale(total)
     weights = _softmax(d, scale)
     if BLOCKS > 1:
@@ -94,11 +94,12 @@ def _read(
 
 @triton.jit
 def _weights_backward(
-    grad, keys, values, cosines, rnorm, weights, dcosines, along, C, Cv, N, H, W, tiles, g_b, g_c, g_h, g_w,
+    grad, keys, values, cosines, rnorm, weights, dcosines, along, C, Cv, N, H, W, tiles, rtemperature,
+    g_b, g_c, g_h, g_w,
     LINEAR: tl.constexpr, ALIGN: tl.constexpr, PLANE: tl.constexpr, PRECISION: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """α, dd/(‖c‖‖k‖) and Σ_n dd d/‖c‖² of a tile; α or the other two may be None."""
+    """α, dd/(τ‖c‖‖k‖) and Σ_n dd d/‖c‖² of a tile; α or the other two may be None."""
     positions = plane_size(H, W, PLANE)
     image, p, inside = tile_of(tl.program_id(0), tiles, positions, BLOCK_P)
     total = tl.zeros((BLOCK_P,), tl.float32)
@@ -144,7 +145,7 @@ def _weights_backward(
                 dweights = tl.load(dcosines + at, mask=mask, other=0.0)
             dd = tl.where(d == MASKED, 0.0, _softmax(d, scale) * (dweights - inner[None, :]))
             inner_d += tl.sum(dd * d, 0)
-            dd *= r[None, :] * reciprocal_norm(tl.sum(squares, 1))[:, None]
+            dd *= r[None, :] * (reciprocal_norm(tl.sum(squares, 1)) * rtemperature)[:, None]
             if BLOCKS > 1:
                 tl.debug_barrier()  # every thread has read
             tl.store(dcosines + at, dd, mask=mask)
@@ -152,7 +153,12 @@ def _weights_backward(
 
 
 def forward(
-    content: Tensor, keys: Tensor, values: Tensor, pixel_class: Tensor | None, item_class: Tensor | None
+    content: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    pixel_class: Tensor | None,
+    item_class: Tensor | None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, C, H, W = content.shape
     N, Cv = values.shape
@@ -164,7 +170,7 @@ def forward(
         _read, B * tiles, content, keys.contiguous(), values.contiguous(),
         None if pixel_class is None else pixel_class.contiguous(),
         None if item_class is None else item_class.contiguous(),
-        out, cosines, rnorm, C, Cv, N, H, W, tiles, *content.stride(), *out.stride(),
+        out, cosines, rnorm, C, Cv, N, H, W, tiles, 1 / temperature, *content.stride(), *out.stride(),
         **blocks([content, out], N, READ_P),
     )  # fmt: skip
     return out, cosines, rnorm
@@ -180,6 +186,7 @@ def backward(
     need_content: bool,
     need_keys: bool,
     need_values: bool,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, C, H, W = content.shape
     N, Cv = values.shape
@@ -197,7 +204,8 @@ def backward(
     along = rnorm.new_empty(rnorm.shape) if need_weights else None
     launch(
         _weights_backward, B * tiles, grad, keys, values.contiguous(), cosines.contiguous(), rnorm.contiguous(),
-        weights, dcosines, along, C, Cv, N, H, W, tiles, *grad.stride(), **blocks([grad], N, BACKWARD_P), num_stages=3,
+        weights, dcosines, along, C, Cv, N, H, W, tiles, 1 / temperature, *grad.stride(),
+        **blocks([grad], N, BACKWARD_P), num_stages=3,
     )  # fmt: skip
     value_parts = None if weights is None else combine(weights, None, 1.0, values, grad, None, None, True)
     key_parts = None

@@ -1,9 +1,10 @@
 r"""Updating the class-aware memory.
 
-For each domain one kernel reads content for the similarities e^d and the parts of their sums, a second sums e·c and e·s
-over the pixels of a chunk of tiles; after the last domain a third adds the parts in order, divides and normalises. What
-the softmax over pixels divides by comes last, so no pass over pixels waits for it. Bytes a pixel: (2·C + Cv)·size read
-(content the second time from the L2 cache where it fits), 4·N written and read back twice for e.
+For each domain one kernel reads content for the similarities e^d, d the cosine over τ, and the parts of their sums, a
+second sums e·c and e·s over the pixels of a chunk of tiles; after the last domain a third adds the parts in order,
+divides and normalises. What the softmax over pixels divides by comes last, so no pass over pixels waits for it. Bytes a
+pixel: (2·C + Cv)·size read (content the second time from the L2 cache where it fits), 4·N written and read back twice
+for e.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ UPDATE_P = 64  # pixels of a tile
 
 @triton.jit
 def _address(
-    content, keys, pixel_class, item_class, weights, totals, C, N, H, W, tiles, x_b, x_c, x_h, x_w,
+    content, keys, pixel_class, item_class, weights, totals, C, N, H, W, tiles, rtemperature, x_b, x_c, x_h, x_w,
     LINEAR: tl.constexpr, ALIGN: tl.constexpr, PLANE: tl.constexpr, PRECISION: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
@@ -47,7 +48,7 @@ def _address(
             content, keys, image, n, p, inside, C, N, W, x_b, x_c, x_h, x_w,
             LINEAR, ALIGN, PRECISION, BLOCK_N, BLOCK_C, BLOCK_P,
         )  # fmt: skip
-        d = products * reciprocal_norm(item_squares)[:, None] * reciprocal_norm(pixel_squares)[None, :]
+        d = products * (reciprocal_norm(item_squares) * rtemperature)[:, None] * reciprocal_norm(pixel_squares)[None, :]
         e = tl.where(addressed(image, n, p, inside, N, positions, pixel_class, item_class), tl.exp(d), 0.0)
         to = weights + weight_offsets(image, n, p, N, positions)
         tl.store(to, e, mask=(n < N)[:, None] & inside[None, :])
@@ -109,6 +110,7 @@ def forward(
     styles: list[Tensor],
     pixel_classes: list[Tensor],
     item_class: Tensor | None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     D, N, Cv = values.shape
     C = keys.shape[1]
@@ -123,7 +125,7 @@ def forward(
         launch(
             _address, B * tiles, content, keys, pixel_classes[d].contiguous() if pixel_classes else None,
             item_class.contiguous() if pixel_classes and item_class is not None else None, weights, totals,
-            C, N, H, W, tiles, *content.stride(), **blocks([content], N, UPDATE_P), num_stages=3,
+            C, N, H, W, tiles, 1 / temperature, *content.stride(), **blocks([content], N, UPDATE_P), num_stages=3,
         )  # fmt: skip
         key_parts = combine(weights, None, 1.0, keys, content, None, None, True)
         value_parts = combine(weights, None, 1.0, keys, style, None, None, True)

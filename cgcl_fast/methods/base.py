@@ -23,11 +23,15 @@ class OptimizerSpec:
         lr: learning rate.
         betas: β₁ and β₂.
         lrs: learning rates of single networks of the phase, by name, where they differ from ``lr``.
+        weight_decay: times a weight, added to its gradient.
+        clip: greatest norms of the gradients of single networks of the phase, by name; a longer gradient is shortened.
     """
 
     lr: float
     betas: tuple[float, float]
     lrs: Mapping[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    clip: Mapping[str, float] = field(default_factory=dict)
 
     def lr_of(self, network: str) -> float:
         """The learning rate of the network of this name."""

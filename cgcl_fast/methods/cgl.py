@@ -14,6 +14,7 @@ from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phas
 from cgcl_fast.methods.options import (
     Beta,
     Channels,
+    ClassNames,
     Config,
     Count,
     CountOrZero,
@@ -65,6 +66,8 @@ class CGLConfig(Config):
         gp_every: steps after which λ_gp adapts to the mean gradient norm; 0 keeps it.
         gp_upper: mean gradient norm above which λ_gp is doubled.
         gp_lower: mean gradient norm below which λ_gp is halved.
+        gp_least: least λ_gp that this leads to; the papers give no bounds.
+        gp_most: greatest λ_gp that this leads to.
         lr: learning rate of Adam.
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
@@ -75,7 +78,7 @@ class CGLConfig(Config):
     domains: Names = ()
     object_size: Side = 128
     least_object: Side = 16
-    classes: Names = ()
+    classes: ClassNames = ()
     ngf: Channels = 64
     n_down: Halvings = 2
     n_blocks: Annotated[int, Within(1, 256)] = 4
@@ -95,6 +98,8 @@ class CGLConfig(Config):
     gp_every: CountOrZero = 50
     gp_upper: Scale = 1.05
     gp_lower: Scale = 1.001
+    gp_least: Positive = 0.1
+    gp_most: Positive = 1000.0
     lr: Rate = 1e-4
     beta1: Beta = 0.5
     beta2: Beta = 0.999
@@ -112,6 +117,8 @@ class CGLConfig(Config):
             )
         if self.gp_lower > self.gp_upper:
             raise ValueError(f"gp_lower: expected at most gp_upper {self.gp_upper}, got {self.gp_lower}")
+        if self.gp_least > self.gp_most:
+            raise ValueError(f"gp_least: expected at most gp_most {self.gp_most}, got {self.gp_least}")
 
     def least_size(self) -> int:
         return max(16, DomainDiscriminator.least_size(self.d_layers))
@@ -243,8 +250,8 @@ class CGL(Method):
             init_weights(generator, config.init)
         for critic in (self.D_g, self.D_o):
             init_weights(critic, "normal", config.init_gain)
-        bounds = (config.lambda_gp, config.gp_every, config.gp_upper, config.gp_lower)
-        self.penalty_g, self.penalty_o = GradientPenalty(*bounds), GradientPenalty(*bounds)
+        bounds = (config.gp_upper, config.gp_lower, config.gp_least, config.gp_most)
+        self.penalty_g, self.penalty_o = (GradientPenalty(config.lambda_gp, config.gp_every, *bounds) for _ in range(2))
 
     @classmethod
     def needs(cls, config: CGLConfig) -> DataNeeds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +15,18 @@ from cgcl_fast.methods.options import (
     Beta,
     Blocks,
     Channels,
+    ClassNames,
     Config,
     Count,
     CountOrZero,
     Depth,
-    Names,
     Positive,
     Rate,
     Rows,
     Scale,
     Temperature,
     Weight,
+    Within,
 )
 from cgcl_fast.networks import (
     ContentDiscriminator,
@@ -51,30 +52,44 @@ class MGUITConfig(Config):
         d_layers: halvings in a scale of the domain discriminators.
         n_scales: scales of the domain discriminators.
         content_layers: halvings in the content discriminator.
-        noise: standard deviation of the noise that is added to the content c while training.
+        noise: standard deviation of the noise that is added to the content c while training (the authors' code: 0.1).
+        noise_in: whether the noise is in the "content", for all that uses it, or only where that enters the "decoder"
+            (the authors' code).
         init_gain: standard deviation of the Gaussian initialisation (the authors' code: 0.02, which suits few steps and
             narrow networks better).
-        classes: classes of the boxes; what is in none of them is background.
-        items: N_k, memory items of each class.
+        classes: classes of the boxes, names or numbers as the labels have them; what is in none of them is background.
+            The defaults are INIT's numbers.
+        items: N_k, memory items of each class. The defaults are the authors' for INIT's classes 1, 2 and 3, and the
+            paper's for car, sign and person.
         background_items: memory items of the background.
         memory: "class": pixels use the items of their class (Table 4, "cm"); "single": one memory for all, without
             boxes ("sm").
-        memory_loss: "contrastive" (Eq. 8; Table 4, "cl") or "triplet" ("tl").
+        memory_loss: "contrastive" (Eq. 8; Table 4, "cl"), "triplet" ("tl"), or "published", that of the authors' code:
+            0.1 exp(-mean of a softmax over the pixels), for the keys once by class and once with all items.
         update: rule of the memory's update, "paper" (Eq. 5-6), with which the items of a class become alike, or
             "published", that of the authors' code, which keeps them apart.
+        memory_temperature: τ of the softmax over cosines in reading (Eq. 2) and updating (Eq. 5): 1 in the paper, at
+            which a pixel reads nearly all items of the memory alike, 19.2 of 20 in effect even if its content is one of
+            20 orthonormal keys; at 0.3 6.5, at 0.2 2.0, at 0.1 1.01.
         temperature: τ of Eq. 8; the paper prints none.
         margin: margin of the triplet loss.
         gan: domain adversarial loss, "nonsaturating", "lsgan" or "wgan".
         lambda_self: λ^self, weight of the self reconstruction (Eq. 7).
-        lambda_cycle: λ^cyc, weight of the cycle reconstruction (Eq. 7).
+        lambda_cycle: λ^cyc, weight of the cycle reconstruction (Eq. 7; the authors' code: 50).
         lambda_content: λ_c^adv, weight of the content adversarial loss.
         lambda_gan: λ_d^adv, weight of the domain adversarial loss.
         lambda_kl: λ^KL, weight of the distance of the style from a standard Gaussian.
-        lambda_latent: λ^latent, weight of the latent regression.
+        lambda_latent: λ^latent, weight of the latent regression (the authors' code has none).
+        lambda_content_l1: weight of the L1 distance of the content of a translation to that of its source, both of unit
+            length, a term that the paper does not have (the authors' code: 1).
+        lambda_content_kl: weight of the mean of c², a term that the paper does not have (the authors' code: 0.01, of
+            contents at unit length, whose mean of squares never changes; here of the contents before that).
         lambda_key: λ_k^con, weight of the feature contrastive loss of the keys.
         lambda_value: λ_v^con, weight of that of the values.
         lr: learning rate of Adam.
         lr_content: that of the content discriminator; DRIT's, which keeps it from winning.
+        clip_content: greatest norm of the gradient of the content discriminator; 0: any (the authors' code: 5).
+        weight_decay: of Adam, for all networks (the authors' code: 0.0001).
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
@@ -90,13 +105,15 @@ class MGUITConfig(Config):
     n_scales: Depth = 3
     content_layers: Depth = 3
     noise: Scale = 1.0
+    noise_in: Literal["content", "decoder"] = "content"
     init_gain: Positive = 0.001
-    classes: Names = ("car", "person", "sign")
-    items: tuple[Rows, ...] = (5, 3, 2)
+    classes: ClassNames = ("1", "2", "3")
+    items: tuple[Rows, ...] = (5, 2, 3)
     background_items: Rows = 10
     memory: Literal["class", "single"] = "class"
-    memory_loss: Literal["contrastive", "triplet"] = "contrastive"
+    memory_loss: Literal["contrastive", "triplet", "published"] = "contrastive"
     update: Literal["paper", "published"] = "paper"
+    memory_temperature: Annotated[float, Within(0.02, 1e6)] = 1.0
     temperature: Temperature = 0.07
     margin: Scale = 1.0
     gan: Adversary = "nonsaturating"
@@ -106,10 +123,14 @@ class MGUITConfig(Config):
     lambda_gan: Weight = 1.0
     lambda_kl: Weight = 0.01
     lambda_latent: Weight = 10.0
+    lambda_content_l1: Weight = 0.0
+    lambda_content_kl: Weight = 0.0
     lambda_key: Weight = 1.0
     lambda_value: Weight = 0.5
     lr: Rate = 1e-4
     lr_content: Rate = 4e-5
+    clip_content: Scale = 0.0
+    weight_decay: Scale = 0.0
     beta1: Beta = 0.9
     beta2: Beta = 0.999
     epochs: Count = 30
@@ -142,9 +163,10 @@ class MGUIT(Method):
     values      Eq. 8 for the styles and the values of their domain
     ==========  ====================================================================================================
 
-    each for both domains, and summed (Eq. 9). Eq. 8 is a mean over the pixels here, where the paper prints a sum. Keys
-    and values take no gradient: after the step, its contents (at unit length) and styles update them. Values take the
-    styles as they are, since Eq. 8 bounds them; the contents have no such bound.
+    each for both domains, and summed (Eq. 9). Options add what the authors' code has besides: \\|ĉ^y - c^x\\|₁ at unit
+    length, whose target c^x takes no gradient, and the mean of c². Eq. 8 is a mean over the pixels here, where the
+    paper prints a sum. Keys and values take no gradient: after the step, its contents (at unit length) and styles
+    update them. Values take the styles as they are, since Eq. 8 bounds them; the contents have no such bound.
 
     While training, each pixel uses the items of its class, from the boxes; a translation has the classes of its source.
 
@@ -168,6 +190,8 @@ class MGUIT(Method):
             config.update,
             config.noise,
             self.domains,
+            config.memory_temperature,
+            config.noise_in,
         )
         self.E_s = nn.ModuleList(StyleMapEncoder(config.input_nc, config.ngf, config.style_nc) for _ in self.domains)
         self.D = nn.ModuleList(
@@ -183,8 +207,10 @@ class MGUIT(Method):
         return DataNeeds(classes=tuple(config.classes)) if config.memory == "class" else DataNeeds()
 
     def phases(self) -> list[Phase]:
-        adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
-        judges = replace(adam, lrs={"D_c": self.config.lr_content})
+        config = self.config
+        adam = OptimizerSpec(config.lr, (config.beta1, config.beta2), weight_decay=config.weight_decay)
+        clip = {"D_c": config.clip_content} if config.clip_content else {}
+        judges = replace(adam, lrs={"D_c": config.lr_content}, clip=clip)
         return [
             Phase("discriminator", ("D", "D_c"), self.discriminator_loss, judges),
             Phase("generator", ("G", "E_s"), self.generator_loss, adam, frozen=("D", "D_c"), after=self.update_memory),
@@ -224,7 +250,7 @@ class MGUIT(Method):
         # One reading gives the style of x, that of y and the random one for every content.
         values = torch.cat([*G.memory.values, G.memory.random_values(1)[0]], dim=1)
         styles = G.memory.read(content, values, classes).chunk(3, dim=1)
-        prepared = G.first_decoder_block(content).split(n)
+        prepared = G.prepare(content).split(n)
         shared["self"], shared["fake"], shared["random"], shared["random_style"] = [], [], [], []
         for d, other in ((0, 1), (1, 0)):
             own_style, cross_style = (styles[d].split(n)[i] for i in (d, other))
@@ -260,7 +286,7 @@ class MGUIT(Method):
         images = [batch[name] for name in self.domains]
         n, classes, content = len(images[0]), shared["classes"], shared["content"]
         pixel_classes = [None, None] if classes is None else classes.split(n)
-        cycles = self.cycle(shared["fake"], pixel_classes)
+        cycles, of_fakes = self.cycle(shared["fake"], pixel_classes)
         styles, regressed = self.styles(images, shared["random"])
         unit = F.normalize(content, dim=1)
         shared["contents"], shared["styles"] = unit.detach().split(n), [style.detach() for style in styles]
@@ -302,18 +328,28 @@ class MGUIT(Method):
             "keys": config.lambda_key,
             "values": config.lambda_value,
         }
+        if config.memory_loss == "published":
+            losses["keys"] += [contrast(c, memory.keys, None) for c in unit.split(n)]
+        if config.lambda_content_l1:
+            # Of the translation into A, which shows the scene of B, comes the content first.
+            kept = zip(F.normalize(of_fakes, dim=1).split(n), reversed(shared["contents"]), strict=True)
+            losses["content_l1"] = [F.l1_loss(found, c) for found, c in kept]
+        if config.lambda_content_kl:
+            losses["content_kl"] = [c.square().mean() for c in content.split(n)]
+        weights |= {"content_l1": config.lambda_content_l1, "content_kl": config.lambda_content_kl}
         return _with_total({name: torch.stack(terms).sum() for name, terms in losses.items()}, weights)
 
-    def cycle(self, fakes: list[Tensor], pixel_classes: Any) -> list[Tensor]:
-        """The translations translated back: images of A and of B (Eq. 7)."""
+    def cycle(self, fakes: list[Tensor], pixel_classes: Any) -> tuple[list[Tensor], Tensor]:
+        """The translations translated back: images of A and of B (Eq. 7); and the contents of the translations, that of
+        the translation into A first."""
         G, n = self.G, len(fakes[0])
         content = G.encode(fakes)  # that of the translation into A shows the scene of B
-        prepared = G.first_decoder_block(content).split(n)
+        prepared = G.prepare(content).split(n)
         back = []
         for d, other in ((0, 1), (1, 0)):
             style = G.memory.read(content.split(n)[other], G.memory.values[d], pixel_classes[d])
             back.append(G.decoders[d](prepared[other], style))
-        return back
+        return back, content
 
     def styles(self, images: list[Tensor], randoms: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The styles of the images of each domain, and of the translations in random styles into it."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numbers
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ Halvings = Annotated[int, Within(1, 2)]
 Blocks = Annotated[int, Within(0, 256)]
 Layers = tuple[Annotated[int, Within(0, 4096)], ...]
 Names = Annotated[tuple[str, ...], Distinct()]
+if TYPE_CHECKING:  # what the options have once they are made
+    ClassNames = Names
+else:
+    ClassNames = Annotated[tuple[str | int, ...], Distinct()]
+    """Integers will do for names that are numbers, such as those of INIT's classes."""
 
 Weight = Annotated[float, Within(0, 1e30)]
 """Of a loss; 0 leaves it out. What is far too much is noticed when the loss is no longer finite."""
@@ -81,6 +86,9 @@ class Config:
     """Base of the methods' options: refuses values out of range."""
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            if kind is ClassNames:
+                setattr(self, name, _with_names(getattr(self, name)))
         check(self)
 
     def least_size(self) -> int:
@@ -102,6 +110,13 @@ def check(options: Any) -> None:
             shown = repr(value)
             shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
             raise ValueError(f"{field.name}: expected {_expected(types[field.name])}, got {shown}")
+
+
+def _with_names(values: Any) -> Any:
+    """``values`` with the integers in a list or tuple of them as text."""
+    if not isinstance(values, (list, tuple)):
+        return values
+    return type(values)(str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
 
 
 def _fits(value: Any, kind: Any) -> bool:

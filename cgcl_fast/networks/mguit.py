@@ -118,7 +118,7 @@ class MGUITGenerator(StyledGenerator):
     ones, (B, N, style_nc).
 
     The last residual block of the content encoders is shared by the domains, and so is the first of the generators
-    (DRIT). While training, Gaussian noise is added to the content.
+    (DRIT). While training, Gaussian noise is added to the content, or (``noise_in``) where it enters the generators.
 
     Args:
         input_nc: channels of the images.
@@ -130,6 +130,9 @@ class MGUITGenerator(StyledGenerator):
         update: rule of the memory's update; see :class:`ClassMemory`.
         noise: standard deviation of the noise.
         domains: names of the two domains.
+        temperature: that of the memory; see :class:`ClassMemory`.
+        noise_in: what the noise is added to: the "content", for all that uses it, or only where that enters the
+            "decoder".
     """
 
     entry_points = ("encode", "first_decoder_block", "decoders")
@@ -146,6 +149,8 @@ class MGUITGenerator(StyledGenerator):
         update: str = "paper",
         noise: float = 1.0,
         domains: Sequence[str] = ("A", "B"),
+        temperature: float = 1.0,
+        noise_in: str = "content",
     ) -> None:
         super().__init__()
         for name, value in (("input_nc", input_nc), ("ngf", ngf), ("style_nc", style_nc)):
@@ -166,13 +171,25 @@ class MGUITGenerator(StyledGenerator):
             "update": update,
             "noise": noise,
             "domains": list(domains),
+            "temperature": temperature,
+            "noise_in": noise_in,
         }
-        self.noise = noise
+        if noise_in not in ("content", "decoder"):
+            raise ValueError(f"noise_in: expected content or decoder, got {noise_in!r}")
+        self.noise, self.noise_in = noise, noise_in
         self.encoders = nn.ModuleList(DomainContentEncoder(input_nc, ngf, n_blocks) for _ in self.domains)
         self.last_encoder_block = ResnetBlock(4 * ngf)
         self.first_decoder_block = ResnetBlock(4 * ngf)
         self.decoders = nn.ModuleList(StyleMapDecoder(input_nc, ngf, style_nc, n_blocks) for _ in self.domains)
-        self.memory = ClassMemory(items, 4 * ngf, style_nc, len(self.domains), class_aware=class_aware, update=update)
+        self.memory = ClassMemory(
+            items,
+            4 * ngf,
+            style_nc,
+            len(self.domains),
+            class_aware=class_aware,
+            update=update,
+            temperature=temperature,
+        )
 
     def encode(self, images: Sequence[Tensor], domains: Sequence[int] = (0, 1)) -> Tensor:
         """Content of images of domains, one batch after the other: the part of each domain on its own, the shared part
@@ -200,9 +217,14 @@ class MGUITGenerator(StyledGenerator):
                 raise ValueError(f"images: expected sides of at least 8 that are multiples of 4, got {height}x{width}")
         parts = [self.encoders[domain](image) for image, domain in zip(images, domains, strict=True)]
         content = self.last_encoder_block(torch.cat(parts) if len(parts) > 1 else parts[0])
-        if self.training and self.noise > 0:
-            content = content + self.noise * torch.randn_like(content)
-        return content
+        return self._noisy(content) if self.noise_in == "content" else content
+
+    def _noisy(self, content: Tensor) -> Tensor:
+        return content + self.noise * torch.randn_like(content) if self.training and self.noise > 0 else content
+
+    def prepare(self, content: Tensor) -> Tensor:
+        """The part of the decoders that the domains share: (B, 4 ngf, h, w) of content to what ``decoders`` take."""
+        return self.first_decoder_block(self._noisy(content) if self.noise_in == "decoder" else content)
 
     def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Values drawn at random, (batch, N, style_nc) (Fig. 6)."""
@@ -239,7 +261,7 @@ class MGUITGenerator(StyledGenerator):
                 raise ValueError(f"style: expected (B, {shape[0]}, {shape[1]}), got {tuple(style.shape)}")
             tables = style.expand(len(image), -1, -1)
             read = torch.cat([self.memory.read(c[None], v) for c, v in zip(content, tables, strict=True)])
-        return self.decoders[domain](self.first_decoder_block(content), read)
+        return self.decoders[domain](self.prepare(content), read)
 
 
 class MultiScaleDiscriminator(nn.Module):

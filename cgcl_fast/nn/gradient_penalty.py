@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,14 +13,21 @@ class GradientPenalty(nn.Module):
     """λ_gp · E[(‖∇ D(x̂)‖₂ - 1)²] at x̂ drawn on the line between a real and a generated image (CGCL, Eq. 8).
 
     Every ``every`` steps the mean norm of those steps decides on λ_gp: above ``upper`` it is doubled, below ``lower``
-    halved (Chen et al. 2018, "Deep Photo Enhancer", Sec. 4). A part of the state dict, so that a resumed run goes on
-    with the same weight in the middle of such a period.
+    halved (Chen et al. 2018, "Deep Photo Enhancer", Sec. 4), within ``least`` and ``most``. A part of the state dict,
+    so that a resumed run goes on with the same weight in the middle of such a period.
+
+    The papers give no bounds. Without them norms that stay on one side lead to 0, from which no doubling leads back, or
+    to infinity; both within some thousand steps. The defaults are two decades around the λ_gp = 10 of WGAN-GP: from
+    either of them it takes seven changes to be there again.
 
     Args:
         weight: λ_gp at the beginning.
         every: steps between changes of the weight; 0 keeps it.
         upper: mean norm above which the weight is doubled.
         lower: mean norm below which the weight is halved.
+        least: least weight that a change leads to, above 0.
+        most: greatest weight that a change leads to. A weight beyond these bounds is within them after ``every`` steps;
+            only one of 0 at the beginning stays 0: there is no penalty.
 
     Raises:
         ValueError: a bound is out of order, or a number negative.
@@ -30,13 +38,24 @@ class GradientPenalty(nn.Module):
     images: Tensor
     steps: Tensor
 
-    def __init__(self, weight: float = 10.0, every: int = 50, upper: float = 1.05, lower: float = 1.001) -> None:
+    def __init__(
+        self,
+        weight: float = 10.0,
+        every: int = 50,
+        upper: float = 1.05,
+        lower: float = 1.001,
+        least: float = 0.1,
+        most: float = 1000.0,
+    ) -> None:
         super().__init__()
         if weight < 0 or every < 0:
             raise ValueError(f"weight and every: expected at least 0, got {weight} and {every}")
         if not 0 <= lower <= upper:
             raise ValueError(f"lower and upper: expected 0 <= lower <= upper, got {lower} and {upper}")
+        if not 0 < least <= most < math.inf:
+            raise ValueError(f"least and most: expected 0 < least <= most, both finite, got {least} and {most}")
         self.every, self.upper, self.lower = every, upper, lower
+        self.least, self.most = (least, most) if weight else (0.0, 0.0)
         self.register_buffer("weight", torch.tensor(float(weight)))
         self.register_buffer("norms", torch.zeros(()))
         self.register_buffer("images", torch.zeros(()))
@@ -79,6 +98,7 @@ class GradientPenalty(nn.Module):
         due = self.steps >= self.every
         mean = self.norms / self.images.clamp(min=1)
         doubled, halved = mean > self.upper, (mean < self.lower) & (self.images > 0)
-        self.weight *= 1 + (due & doubled).to(self.weight) - 0.5 * (due & halved).to(self.weight)
+        changed = self.weight * (1 + doubled.to(self.weight) - 0.5 * halved.to(self.weight))
+        self.weight.copy_(torch.where(due, changed.clamp(self.least, self.most), self.weight))
         for sum_ in (self.norms, self.images, self.steps):
             sum_ *= ~due

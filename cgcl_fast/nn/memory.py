@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from cgcl_fast.ops import memory_contrast, memory_read, memory_update
+from cgcl_fast.ops._memory import LEAST_TEMPERATURE
 
 UPDATES = ("paper", "published")
-LOSSES = ("contrastive", "triplet")
+LOSSES = ("contrastive", "triplet", "published")
 
 
 class ClassMemory(nn.Module):
@@ -25,11 +26,12 @@ class ClassMemory(nn.Module):
 
     - "paper": Eq. 5-6. Each item takes from all pixels, by a softmax over them: key ← unit(key + Σ β c over both
       domains), value ← unit(value + Σ β s of its domain). The cosine in that softmax has no temperature, so all pixels
-      weigh nearly the same, and the items of a class come to be one and the same within some hundred updates.
+      weigh nearly the same, and the items of a class come to be one and the same within some hundred updates; a lower
+      ``temperature`` keeps them apart.
     - "published": as the authors' code. Only the pixels whose nearest item it is count, with the same β:
-      key ← unit(½ key + ¼ Σ β c of each domain), value ← ½ value + ½ norm(Σ β s), where norm gives mean 0 and variance
-      1 over the channels; and a class that is missing in one domain is not written at all. An item that is no pixel's
-      nearest keeps its value, which the authors' code halves.
+      key ← unit(½ key + ¼ unit(Σ β c) of each domain), value ← ½ value + ½ norm(unit(Σ β s)), where norm gives mean 0
+      and variance 1 over the channels; and a class that is missing in one domain is not written at all. An item that is
+      no pixel's nearest keeps its value, which the authors' code halves.
 
     Args:
         items: number of items of each class; the index is the class.
@@ -39,9 +41,11 @@ class ClassMemory(nn.Module):
         class_aware: pixels read and write the items of their class only, where classes are given. False: one memory
             for all (Table 4, "sm").
         update: "paper" or "published".
+        temperature: τ of the softmax over cosines in reading and in updating, at least 0.02; 1 in the paper, at which
+            nearly all items of a pixel's class count, see :func:`cgcl_fast.ops.memory_read`.
 
     Raises:
-        ValueError: a class without items, or another ``update``.
+        ValueError: a class without items, another ``update``, or a ``temperature`` out of range.
     """
 
     keys: Tensor
@@ -57,6 +61,7 @@ class ClassMemory(nn.Module):
         *,
         class_aware: bool = True,
         update: str = "paper",
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         if not items or min(items) < 1:
@@ -65,7 +70,10 @@ class ClassMemory(nn.Module):
             raise ValueError(f"update: expected one of {', '.join(UPDATES)}, got {update!r}")
         self.items = tuple(items)
         self.class_aware = class_aware
+        if not LEAST_TEMPERATURE <= temperature < math.inf:
+            raise ValueError(f"temperature: expected at least {LEAST_TEMPERATURE} and finite, got {temperature}")
         self.rule = update
+        self.temperature = float(temperature)
         self.register_buffer("keys", F.normalize(torch.randn(sum(items), key_dim), dim=1))
         self.register_buffer("values", F.normalize(torch.randn(domains, sum(items), value_dim), dim=2))
         # What a file of weights is read into is built on the meta device, and the file has none of this.
@@ -81,7 +89,14 @@ class ClassMemory(nn.Module):
         """Eq. 2-4: (B, C, h, w) of content and (N, V) values to (B, V, h, w). Without classes a pixel reads all items,
         as at test time."""
         pixel_class, item_class = self._classes(pixel_class)
-        return memory_read(content, self.keys, values, pixel_class=pixel_class, item_class=item_class)
+        return memory_read(
+            content,
+            self.keys,
+            values,
+            pixel_class=pixel_class,
+            item_class=item_class,
+            temperature=self.temperature,
+        )
 
     def loss(
         self,
@@ -100,13 +115,15 @@ class ClassMemory(nn.Module):
             features: (B, C, h, w); the gradient goes to them.
             items: (N, C): the keys, or the values of a domain.
             pixel_class: (B, h, w).
-            kind: "contrastive" or "triplet".
+            kind: "contrastive", "triplet" or "published", that of the authors' code; see :func:`memory_published`.
             temperature: τ of Eq. 8.
             margin: that of the triplet loss.
         """
         pixel_class, item_class = self._classes(pixel_class)
         if kind == "triplet":
             return memory_triplet(features, items, margin=margin, pixel_class=pixel_class, item_class=item_class)
+        if kind == "published":
+            return memory_published(features, items, pixel_class=pixel_class, item_class=item_class)
         return memory_contrast(features, items, temperature=temperature, pixel_class=pixel_class, item_class=item_class)
 
     @torch.no_grad()
@@ -127,10 +144,18 @@ class ClassMemory(nn.Module):
             classes, item_class = pixel_classes, self.item_class
         if self.rule == "paper":
             keys, values = memory_update(
-                self.keys, self.values, contents, styles, pixel_classes=classes, item_class=item_class
+                self.keys,
+                self.values,
+                contents,
+                styles,
+                pixel_classes=classes,
+                item_class=item_class,
+                temperature=self.temperature,
             )
         else:
-            keys, values = published_update(self.keys, self.values, contents, styles, classes, item_class)
+            keys, values = published_update(
+                self.keys, self.values, contents, styles, classes, item_class, self.temperature
+            )
         if distributed.is_available() and distributed.is_initialized():
             for items in (keys, values):
                 distributed.all_reduce(items)
@@ -185,6 +210,46 @@ def memory_triplet(
     return losses.sum() / counts.sum().clamp(min=1)
 
 
+def memory_published(
+    features: Tensor, items: Tensor, *, pixel_class: Tensor | None = None, item_class: Tensor | None = None
+) -> Tensor:
+    """0.1 · exp(-mean_p π_{p,p₊}) of the authors' code, with π_{p,n} the softmax, over all pixels p of a class, of
+    their dot products with item n, and p₊ the item of the class nearest to p; the sum over the classes.
+
+    The exponent has the probability itself, where a negative log-likelihood has its logarithm, so the loss ends at
+    0.1 · exp(-1) for each class.
+
+    Args:
+        features: (B, C, h, w).
+        items: (N, C).
+        pixel_class: (B, h, w): pixels and items of the same class belong together; without, all do.
+        item_class: (N,).
+
+    Returns:
+        Scalar; a class that no pixel has adds 0. Gradients to ``features`` and ``items``.
+    """
+    rows = features.to(items.dtype).flatten(2).transpose(1, 2).flatten(0, 1)
+    logits = rows @ items.T
+    same = torch.ones_like(logits, dtype=torch.bool)
+    first = torch.zeros(len(items), dtype=torch.int64, device=items.device)  # one class: its number is its first item's
+    if pixel_class is not None and item_class is not None:
+        same = pixel_class.reshape(-1, 1) == item_class
+        first = (item_class[:, None] == item_class).int().argmax(dim=1)
+    if not len(rows):
+        return logits.sum()
+    low = torch.finfo(logits.dtype).min
+    share = logits.masked_fill(~same, low).softmax(dim=0)
+    nearest = logits.detach().masked_fill(~same, -torch.inf).argmax(dim=1, keepdim=True)
+    counts = same.any(dim=1).to(share)
+    # Sums by class at the place of the class's first item; no shape depends on which classes there are.
+    place = first[nearest[:, 0]]
+    zeros = share.new_zeros(len(items))
+    number = zeros.index_add(0, place, counts)
+    chosen = zeros.index_add(0, place, share.gather(1, nearest)[:, 0] * counts)
+    losses = 0.1 * torch.exp(-chosen / number.clamp(min=1))
+    return torch.where(number > 0, losses, 0).sum()
+
+
 def published_update(
     keys: Tensor,
     values: Tensor,
@@ -192,6 +257,7 @@ def published_update(
     styles: Sequence[Tensor],
     pixel_classes: Sequence[Tensor] | None = None,
     item_class: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The update of the authors' code, see :class:`ClassMemory`: new keys (N, C) and values (D, N, V)."""
     directions = F.normalize(keys, dim=1)
@@ -203,13 +269,13 @@ def published_update(
         same = torch.ones_like(cosine, dtype=torch.bool)
         if pixel_classes is not None and item_class is not None:
             same = pixel_classes[d].reshape(-1, 1) == item_class
-        weight = cosine.exp() * same
+        weight = (cosine / temperature).exp() * same
         weight = weight / weight.sum(dim=0).clamp(min=torch.finfo(weight.dtype).tiny)
         first = cosine.masked_fill(~same, -torch.inf).argmax(dim=1, keepdim=True)
         nearest = (first == torch.arange(len(keys), device=keys.device)) & same
         weight = weight * nearest
-        new_keys = new_keys + weight.T @ c * (0.5 / len(contents))
-        new_values.append((values[d] + F.layer_norm(weight.T @ s, s.shape[1:])) * 0.5)
+        new_keys = new_keys + F.normalize(weight.T @ c, dim=1) * (0.5 / len(contents))
+        new_values.append((values[d] + F.layer_norm(F.normalize(weight.T @ s, dim=1), s.shape[1:])) * 0.5)
         written.append(nearest.any(dim=0))
         present = present & same.any(dim=0)
     new_keys = torch.where(present[:, None], F.normalize(new_keys, dim=1), keys)

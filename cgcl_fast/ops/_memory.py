@@ -10,6 +10,10 @@ from . import _check
 #: Vectors up to this length count as zero: their cosine with anything is 0, and no gradient goes to them.
 ZERO_NORM = 1e-12
 
+#: Of the softmax over cosines: e^(±1/τ), sums over pixels and their ratios stay within float32's range, and the kernels
+#: need no pass for a maximum.
+LEAST_TEMPERATURE = 0.02
+
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -17,6 +21,14 @@ def unit(v: Tensor, dim: int) -> Tensor:
     """v/‖v‖₂ along `dim`; zero, with a zero gradient, where v is zero."""
     norm = torch.linalg.vector_norm(v, dim=dim, keepdim=True)
     return v / torch.where(norm <= ZERO_NORM, torch.inf, norm)
+
+
+def temperature(op: str, value: float) -> float:
+    """`value` must be finite, LEAST_TEMPERATURE or more."""
+    found = _check.positive(op, "temperature", value)
+    if found < LEAST_TEMPERATURE:
+        raise ValueError(f"{op}: expected temperature of at least {LEAST_TEMPERATURE}, got {found}")
+    return found
 
 
 def same_class(pixel_class: Tensor, item_class: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ SCHEMAS = (
     "_patch_nce_layers_backward(Tensor grad, Tensor[] queries, Tensor[] keys, Tensor[] extras, Tensor[] offsets,"
     " Tensor denominator, Tensor unit_grad, Tensor unit_key_grad, float temperature, str negatives, bool decoupled,"
     " bool normalize, bool need_query, bool need_key, bool need_extra) -> (Tensor, Tensor, Tensor)",
-    "_memory_read(Tensor content, Tensor keys, Tensor values, Tensor? pixel_class, Tensor? item_class)"
-    " -> (Tensor, Tensor, Tensor)",
+    "_memory_read(Tensor content, Tensor keys, Tensor values, Tensor? pixel_class, Tensor? item_class,"
+    " float temperature=1.0) -> (Tensor, Tensor, Tensor)",
     "_memory_read_backward(Tensor grad, Tensor content, Tensor keys, Tensor values, Tensor cosines, Tensor rnorm,"
-    " bool need_content, bool need_keys, bool need_values) -> (Tensor, Tensor, Tensor)",
+    " bool need_content, bool need_keys, bool need_values, float temperature=1.0) -> (Tensor, Tensor, Tensor)",
     "_memory_update(Tensor keys, Tensor values, Tensor[] contents, Tensor[] styles, Tensor[] pixel_classes,"
-    " Tensor? item_class) -> (Tensor, Tensor)",
+    " Tensor? item_class, float temperature=1.0) -> (Tensor, Tensor)",
     "_memory_contrast(Tensor features, Tensor items, float temperature, Tensor? pixel_class, Tensor? item_class)"
     " -> (Tensor, Tensor, Tensor)",
     "_memory_contrast_backward(Tensor grad, Tensor features, Tensor items, Tensor logit_grad, float temperature,"

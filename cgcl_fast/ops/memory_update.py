@@ -1,11 +1,11 @@
 r"""Updating the class-aware memory of MGUIT.
 
-$$\beta_{p,n} = \frac{\exp d(c_p, k_n)}{\sum_{p'} \exp d(c_{p'}, k_n)}, \qquad
+$$\beta_{p,n} = \frac{\exp(d(c_p, k_n)/\tau)}{\sum_{p'} \exp(d(c_{p'}, k_n)/\tau)}, \qquad
 \hat k_n = \mathrm{unit}\Big(k_n + \sum_{\text{domains}} \sum_p \beta_{p,n} c_p\Big), \qquad
 \hat v_n = \mathrm{unit}\Big(v_n + \sum_p \beta_{p,n} s_p\Big)$$
 
-with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6): a softmax over the pixels of the item's class, one
-for each item and domain; the key learns from all domains, a domain's value from its own.
+with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6, where τ = 1): a softmax over the pixels of the
+item's class, one for each item and domain; the key learns from all domains, a domain's value from its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def memory_update_reference(
     styles: Sequence[Tensor],
     pixel_classes: Sequence[Tensor] | None = None,
     item_class: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The equation above in plain PyTorch, in float32 or wider."""
     dtype = torch.promote_types(keys.dtype, torch.float32)
@@ -35,7 +36,7 @@ def memory_update_reference(
     new_key, new_values, addressed_by_any = k, [], torch.zeros(len(keys), 1, dtype=torch.bool, device=keys.device)
     for i, (content, style) in enumerate(zip(contents, styles, strict=True)):
         c, s = content.to(dtype), style.to(dtype)
-        d = _autocast.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1))
+        d = _autocast.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1)) / temperature
         if pixel_classes is not None and item_class is not None:
             same = _memory.same_class(pixel_classes[i], item_class)
         else:
@@ -60,6 +61,7 @@ def memory_update(
     *,
     pixel_classes: Sequence[Tensor] | None = None,
     item_class: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Let the pixels of a batch of each domain write into the items that they resemble.
 
@@ -72,6 +74,8 @@ def memory_update(
         styles: D maps (B, Cv, H, W), each of its content's B, H and W.
         pixel_classes: D maps (B, H, W), any integer dtype: a pixel addresses only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
+        temperature: τ, at least 0.02. At the paper's τ = 1 no pixel weighs more than e² times another one, so that
+            items of a class become alike; the lower, the more an item takes from the pixels that resemble it most.
 
     Returns:
         (new keys, new values), new tensors of the same shapes and dtypes. Rows are of unit length, except those of an
@@ -84,8 +88,8 @@ def memory_update(
         autocast.
 
     Raises:
-        ValueError: a number of domains, shape or device is not as above, or classes of pixels are given without
-            classes of items or the other way round.
+        ValueError: a number of domains, shape, device or the temperature is not as above, or classes of pixels are
+            given without classes of items or the other way round.
         TypeError: an argument is not a floating-point tensor (or a sequence of them), or a class not an integer one.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 5-6.
@@ -94,13 +98,14 @@ def memory_update(
     contents, styles, pixel_classes, item_class = _checked(
         op, keys, values, contents, styles, pixel_classes, item_class
     )
+    temperature = _memory.temperature(op, temperature)
     keys, values = keys.detach(), values.detach()
     contents, styles = [c.detach() for c in contents], [s.detach() for s in styles]
     exact = torch.float64 in (keys.dtype, values.dtype)
     backend = choose_on(op, keys.device, *{tensor.dtype for tensor in (*contents, *styles)})
     if exact or backend == "reference":
-        return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class)
-    return _memory_update(backend, keys, values, contents, styles, pixel_classes, item_class)
+        return memory_update_reference(keys, values, contents, styles, pixel_classes or None, item_class, temperature)
+    return _memory_update(backend, keys, values, contents, styles, pixel_classes, item_class, temperature)
 
 
 def _checked(
@@ -159,6 +164,7 @@ def _fake(
     styles: list[Tensor],
     pixel_classes: list[Tensor],
     item_class: Tensor | None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     return keys.new_empty(keys.shape), values.new_empty(values.shape)
 
@@ -169,6 +175,6 @@ _registry.native_on_cpu("memory_update")
 _registry.triton(("memory_update",), "memory_update", _memory_update="forward")
 _registry.public(
     "memory_update(Tensor keys, Tensor values, Tensor[] contents, Tensor[] styles, *, Tensor[]? pixel_classes=None,"
-    " Tensor? item_class=None) -> (Tensor, Tensor)",
+    " Tensor? item_class=None, float temperature=1.0) -> (Tensor, Tensor)",
     memory_update,
 )

@@ -1,4 +1,5 @@
-// Cosine similarities to memory items, and the softmax over them.
+// Cosine similarities to memory items, and the softmax over them. The cosines come divided by the temperature, which is
+// at least kMemoryLeastTemperature: e^(±1/τ), the sums over pixels and their ratios stay within float32's range.
 #pragma once
 
 #include "host_device.h"
@@ -6,6 +7,7 @@
 namespace cgcl {
 
 constexpr float kMemoryZeroNorm = 1e-12f;  // vectors up to this length count as zero: cosine 0, gradient 0
+constexpr double kMemoryLeastTemperature = 0.02;
 constexpr float kMemoryMasked = -1e30f;    // similarity to an item of another class
 
 namespace {  // internal linkage: kernels built for different processors include it

@@ -38,36 +38,36 @@ void check_map(const Tensor& t, const Tensor& like, int64_t channels, const char
                   like.size(3), "), got (", t.size(0), ", ", t.size(1), ", ", t.size(2), ", ", t.size(3), ")");
 }
 
-// Item vectors in both layouts that the products take, of unit length if `normalise` says so.
+// Item vectors in both layouts that the products take: as they are, or, given a `length`, of that length. Keys of length
+// 1/τ make softmax logits cosine/τ of the products with content of unit length.
 class PackedItems {
  public:
-  PackedItems(const Tensor& items, bool normalise)
-      : values_(as_float32(items)), N_(items.size(0)), C_(items.size(1)), rnorm_(N_, 1.0f),
+  explicit PackedItems(const Tensor& items, double length = 0)
+      : values_(as_float32(items)), N_(items.size(0)), C_(items.size(1)), factors_(N_, 1.0f),
         rows_(round_up(N_, kMemoryRows) * round_up(C_, kMemoryPad)), columns_(C_ * round_up(N_, kMemoryRows)) {
     const float* from = static_cast<const float*>(values_.const_data_ptr());
     const int64_t ld_rows = round_up(C_, kMemoryPad), ld_columns = round_up(N_, kMemoryRows);
     for (int64_t n = 0; n < N_; ++n) {
-      if (normalise) rnorm_[n] = reciprocal_norm(from + n * C_, C_);
+      if (length != 0) factors_[n] = float(reciprocal_norm(from + n * C_, C_) * length);
       for (int64_t c = 0; c < C_; ++c)
-        rows_[n * ld_rows + c] = columns_[c * ld_columns + n] = from[n * C_ + c] * rnorm_[n];
+        rows_[n * ld_rows + c] = columns_[c * ld_columns + n] = from[n * C_ + c] * factors_[n];
     }
   }
 
-  static float reciprocal_norm(const float* v, int64_t C) {
+  static double reciprocal_norm(const float* v, int64_t C) {
     double squares = 0;
     for (int64_t c = 0; c < C; ++c) squares += double(v[c]) * v[c];
-    const double norm = std::sqrt(squares);
-    return float(reciprocal_of_norm(norm));
+    return reciprocal_of_norm(std::sqrt(squares));
   }
 
   Items items() const { return {rows_.data(), columns_.data(), N_, round_up(C_, kMemoryPad), round_up(N_, kMemoryRows)}; }
   const float* row(int64_t n) const { return rows_.data() + n * round_up(C_, kMemoryPad); }
-  float rnorm(int64_t n) const { return rnorm_[n]; }
+  float factor(int64_t n) const { return factors_[n]; }  // of row(n) over the item
 
  private:
   Tensor values_;
   int64_t N_, C_;
-  std::vector<float> rnorm_, rows_, columns_;
+  std::vector<float> factors_, rows_, columns_;
 };
 
 class PackedClasses {
@@ -169,9 +169,16 @@ void check_items(const Tensor& items, int64_t N, int64_t C, const char* op, cons
                   "), got (", items.size(0), ", ", items.size(1), ")");
 }
 
+void check_temperature(double temperature, const char* op) {
+  STD_TORCH_CHECK(temperature >= kMemoryLeastTemperature && std::isfinite(temperature), op,
+                  ": expected a finite temperature of at least ", kMemoryLeastTemperature, ", got ", temperature);
+}
+
 std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tensor values,
-                                               std::optional<Tensor> pixel_class, std::optional<Tensor> item_class) {
+                                               std::optional<Tensor> pixel_class, std::optional<Tensor> item_class,
+                                               double temperature) {
   const char* op = "memory_read";
+  check_temperature(temperature, op);
   const FeatureMap map = feature_map(content, op, "content");
   check_items(keys, keys.size(0), map.C, op, "keys");
   check_items(values, keys.size(0), values.size(1), op, "values");
@@ -181,9 +188,9 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
   Tensor out = map_like(content, Cv, map.pixel_rows);
   Tensor cosines = new_tensor(content, {content.size(0), N, pixels}, ScalarType::Float);
   Tensor rnorm = new_tensor(content, {content.size(0), pixels}, ScalarType::Float);
-  const PackedItems unit_keys(keys, true), packed_values(values, false);
+  const PackedItems packed_keys(keys, 1 / temperature), packed_values(values);
   const PackedClasses classes(pixel_class, item_class);
-  const MemoryReadArgs args{pixels, map, result_map(out, map.pixel_rows), unit_keys.items(), packed_values.items(),
+  const MemoryReadArgs args{pixels, map, result_map(out, map.pixel_rows), packed_keys.items(), packed_values.items(),
                             classes.classes(), floats(cosines), floats(rnorm)};
   parallel(tiles_of(content), work_of(content, N, map.C + Cv), [&](int64_t begin, int64_t end) {
     const Scratch scratch(memory_scratch(map.C + Cv, 2, N));
@@ -194,8 +201,9 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
 
 std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor content, Tensor keys, Tensor values,
                                                         Tensor cosines, Tensor rnorm, bool need_content, bool need_keys,
-                                                        bool need_values) {
+                                                        bool need_values, double temperature) {
   const char* op = "memory_read";
+  check_temperature(temperature, op);
   const FeatureMap map = feature_map(content, op, "content");
   const int64_t N = keys.size(0), C = map.C, Cv = values.size(1), pixels = map.H * map.W;
   check_items(keys, N, C, op, "keys");
@@ -209,11 +217,11 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
   Tensor dcontent = need_content ? map_like(content, C, map.pixel_rows) : new_tensor(content, {0, C, map.H, map.W}, content.scalar_type());
   Tensor dkeys = new_tensor(content, {need_keys ? N : 0, C}, ScalarType::Float);
   Tensor dvalues = new_tensor(content, {need_values ? N : 0, Cv}, ScalarType::Float);
-  const PackedItems unit_keys(keys, true), packed_values(values, false);
+  const PackedItems packed_keys(keys, 1 / temperature), packed_values(values);
   const MemoryReadBackwardArgs args{pixels, map, grad_map,
                                     need_content ? result_map(dcontent, map.pixel_rows)
                                                  : FeatureMap{no_map(), C, 1, 1, Dtype::float32, false},
-                                    unit_keys.items(), packed_values.items(), floats(saved_cosines), floats(saved_rnorm),
+                                    packed_keys.items(), packed_values.items(), floats(saved_cosines), floats(saved_rnorm),
                                     need_content, need_keys, need_values};
   const ChunkSums sums(tiles_of(content), N, need_keys ? C : 0, need_values ? Cv : 0);
   parallel(sums.chunks(), work_of(content, N, 2 * (C + Cv)), [&](int64_t begin, int64_t end) {
@@ -224,12 +232,13 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
   parallel(N, sums.chunks() * (C + Cv), [&](int64_t begin, int64_t end) {
     std::vector<double> row(std::max(C, Cv));
     for (int64_t n = begin; n < end; ++n) {
-      if (need_keys) {  // from the unit vector to the key: what points along it is lost
+      if (need_keys) {  // from the packed key, of length 1/τ, to the key: what points along it is lost
         sums.keys(n, row.data(), C);
+        const float* key = packed_keys.row(n);
         double along = 0;
-        for (int64_t c = 0; c < C; ++c) along += row[c] * unit_keys.row(n)[c];
-        for (int64_t c = 0; c < C; ++c)
-          floats(dkeys)[n * C + c] = float((row[c] - along * unit_keys.row(n)[c]) * unit_keys.rnorm(n));
+        for (int64_t c = 0; c < C; ++c) along += row[c] * key[c];
+        along *= temperature * temperature;
+        for (int64_t c = 0; c < C; ++c) floats(dkeys)[n * C + c] = float((row[c] - along * key[c]) * packed_keys.factor(n));
       }
       if (need_values) {
         sums.values(n, row.data(), Cv);
@@ -261,8 +270,9 @@ void add_and_normalise(float* to, double* sum, int64_t C) {
 
 std::tuple<Tensor, Tensor> memory_update(Tensor keys, Tensor values, std::vector<Tensor> contents,
                                          std::vector<Tensor> styles, std::vector<Tensor> pixel_classes,
-                                         std::optional<Tensor> item_class) {
+                                         std::optional<Tensor> item_class, double temperature) {
   const char* op = "memory_update";
+  check_temperature(temperature, op);
   check_dim(keys, 2, op, "keys");
   check_dim(values, 3, op, "values");
   const int64_t D = values.size(0), N = keys.size(0), C = keys.size(1), Cv = values.size(2);
@@ -273,7 +283,7 @@ std::tuple<Tensor, Tensor> memory_update(Tensor keys, Tensor values, std::vector
   STD_TORCH_CHECK(pixel_classes.empty() || int64_t(pixel_classes.size()) == D, op,
                   ": expected one of pixel_classes per domain");
 
-  const PackedItems unit_keys(keys, true);
+  const PackedItems packed_keys(keys, 1 / temperature);
   std::vector<Domain> domains;
   int64_t chunks = 0, work = 1, scratch_floats = 0;
   for (int64_t d = 0; d < D; ++d) {
@@ -284,7 +294,7 @@ std::tuple<Tensor, Tensor> memory_update(Tensor keys, Tensor values, std::vector
     auto classes = std::make_unique<PackedClasses>(pixel_class, item_class);
     auto sums = std::make_unique<ChunkSums>(tiles_of(contents[d]), N, C, Cv);
     const MemoryUpdateArgs args{contents[d].size(2) * contents[d].size(3), feature_map(contents[d], op, "contents"),
-                                feature_map(styles[d], op, "styles"), unit_keys.items(), classes->classes()};
+                                feature_map(styles[d], op, "styles"), packed_keys.items(), classes->classes()};
     const int64_t count = sums->chunks();
     domains.push_back({args, std::move(classes), std::move(sums), chunks, Cv});
     chunks += count;
@@ -336,7 +346,7 @@ std::tuple<Tensor, Tensor, Tensor> memory_contrast(Tensor features, Tensor items
   Tensor loss = new_tensor(features, {B, map.H, map.W}, ScalarType::Float);
   Tensor logit_grad = new_tensor(features, {B, N, pixels}, ScalarType::Float);
   Tensor counted = new_tensor(features, {}, ScalarType::Long);
-  const PackedItems packed(items, false);
+  const PackedItems packed(items);
   const PackedClasses classes(pixel_class, item_class);
   const MemoryContrastArgs args{pixels, map, packed.items(), classes.classes(), float(1 / temperature), floats(loss),
                                 floats(logit_grad)};
@@ -363,7 +373,7 @@ std::tuple<Tensor, Tensor> memory_contrast_backward(Tensor grad, Tensor features
                   ": expected grad (B, H, W) and logit_grad (B, N, H*W) of the forward pass");
   Tensor dfeatures = need_features ? map_like(features, C, map.pixel_rows) : new_tensor(features, {0, C, map.H, map.W}, features.scalar_type());
   Tensor ditems = new_tensor(features, {need_items ? N : 0, C}, ScalarType::Float);
-  const PackedItems packed(items, false);
+  const PackedItems packed(items);
   const MemoryContrastBackwardArgs args{pixels, map,
                                         need_features ? result_map(dfeatures, map.pixel_rows)
                                                       : FeatureMap{no_map(), C, 1, 1, Dtype::float32, false},

@@ -2,6 +2,7 @@
 //
 // A block takes 32 pixels of an image, one a lane; its eight warps share the channels. A tile of channels passes through
 // shared memory, so that maps of either layout are read in whole lines; the items are few and are read from the cache.
+#include <cmath>
 #include <tuple>
 #include <utility>
 
@@ -33,24 +34,24 @@ struct FeatureMap {
 
 // Item vectors twice, padded with zeros to multiples of 4: (N, ld_rows) and (C, ld_columns).
 struct Items {
-  float *rows, *columns, *rnorm;
+  float *rows, *columns, *factors;  // factors (N): of the rows over the items
   int64_t N, C, ld_rows, ld_columns;
 };
 
-// A warp an item. `normalise`: to unit length.
-__global__ void __launch_bounds__(kThreads) pack_items(const float* from, Items items, bool normalise) {
+// A warp an item: as it is, or, given a `length`, of that length.
+__global__ void __launch_bounds__(kThreads) pack_items(const float* from, Items items, double length) {
   const int64_t n = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (n >= items.ld_columns) return;
   const bool real = n < items.N;
   float scale = 1;
-  if (normalise && real) {
+  if (length != 0 && real) {
     double squares = 0;
     for (int64_t c = lane; c < items.C; c += kWarp) squares += double(from[n * items.C + c]) * from[n * items.C + c];
     for (int offset = kWarp / 2; offset > 0; offset /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, offset);
-    scale = float(reciprocal_of_norm(sqrt(squares)));
+    scale = float(reciprocal_of_norm(sqrt(squares)) * length);
   }
-  if (lane == 0 && real) items.rnorm[n] = scale;
+  if (lane == 0 && real) items.factors[n] = scale;
   for (int64_t c = lane; c < items.ld_rows; c += kWarp) {
     const float value = real && c < items.C ? from[n * items.C + c] * scale : 0.0f;
     if (real) items.rows[n * items.ld_rows + c] = value;
@@ -183,7 +184,7 @@ template <typename T>
 struct ReadCall {
   FeatureMap<const T> content;
   FeatureMap<T> out;
-  Items keys, values;  // keys of unit length
+  Items keys, values;  // keys of length 1/τ
   const int64_t *pixel_class, *item_class;  // (B, H·W) and (N), or both null
   float *cosines, *rnorm;                   // (B, N, H·W) and (B, H·W)
   int pixels;
@@ -221,7 +222,7 @@ struct ReadBackwardCall {
   int pixels;
 };
 
-// With α the weights, d the cosines, ĉ and k̂ content and keys of unit length:
+// With α the weights, d the cosines over τ, ĉ content of unit length and k̂ keys of length 1/τ:
 //   dv = Σ_p α g,   dα = g·v,   dd = α(dα - Σ_n α dα),   dk̂ = Σ_p dd ĉ,   dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 3) read_memory_backward(ReadBackwardCall<T> a) {
@@ -302,9 +303,10 @@ __global__ void __launch_bounds__(kThreads) sum_over_pixels(FeatureMap<const T> 
   }
 }
 
-// The parts of each item added up in their order. `keys`: from the unit vector to the key, what points along it is lost.
+// The parts of each item added up in their order. `project`: from the packed key, of length 1/τ, to the key; what points
+// along it is lost. It comes as τ², or 0.
 __global__ void __launch_bounds__(kThreads) add_parts(const float* sums, float* to, int64_t parts, int64_t N, int64_t C,
-                                                      Items keys, bool project) {
+                                                      Items keys, float project) {
   __shared__ float shared[kWarp];
   const int64_t n = blockIdx.x;
   float along = 0;
@@ -312,22 +314,22 @@ __global__ void __launch_bounds__(kThreads) add_parts(const float* sums, float* 
     float sum = 0;
     for (int64_t part = 0; part < parts; ++part) sum += sums[(part * N + n) * C + c];
     to[n * C + c] = sum;
-    if (project) along = fmaf(sum, keys.rows[n * keys.ld_rows + c], along);
+    if (project != 0) along = fmaf(sum, keys.rows[n * keys.ld_rows + c], along);
   }
-  if (!project) return;
-  along = block_sum(along, shared);
+  if (project == 0) return;
+  along = block_sum(along, shared) * project;
   for (int64_t c = threadIdx.x; c < C; c += kThreads)
-    to[n * C + c] = (to[n * C + c] - along * keys.rows[n * keys.ld_rows + c]) * keys.rnorm[n];
+    to[n * C + c] = (to[n * C + c] - along * keys.rows[n * keys.ld_rows + c]) * keys.factors[n];
 }
 
 // Item vectors as the kernels read them, and the memory that they stand in.
 class PackedItems {
  public:
-  PackedItems(const OnDevice& device, const Tensor& items, bool normalise)
+  PackedItems(const OnDevice& device, const Tensor& items, double length = 0)
       : N_(items.size(0)), C_(items.size(1)), values_(as_float32(items)),
         room_(new_tensor(items, {N_ * padded(C_) + C_ * padded(N_) + N_}, ScalarType::Float)) {
     device.launch(pack_items, N_ * C_ == 0 ? 0 : ceil_div(padded(N_), kWarps), kThreads, elements<float>(values_), items_(),
-                  normalise);
+                  length);
   }
   Items items() { return items_(); }
 
@@ -367,11 +369,18 @@ std::optional<Tensor> class_tensor(const std::optional<Tensor>& classes, const T
   return dense(*classes);
 }
 
+void check_temperature(double temperature) {
+  STD_TORCH_CHECK(temperature >= kMemoryLeastTemperature && std::isfinite(temperature),
+                  "memory_read: expected a finite temperature of at least ", kMemoryLeastTemperature, ", got ", temperature);
+}
+
 int64_t pixel_blocks(const Tensor& content) { return content.size(0) * ceil_div(content.size(2) * content.size(3), kWarp); }
 
 std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tensor values,
-                                               std::optional<Tensor> pixel_class, std::optional<Tensor> item_class) {
+                                               std::optional<Tensor> pixel_class, std::optional<Tensor> item_class,
+                                               double temperature) {
   const char* op = "memory_read";
+  check_temperature(temperature);
   check_dim(content, 4, op, "content");
   const OnDevice device(content, op, "content");
   const int64_t B = content.size(0), pixels = content.size(2) * content.size(3), N = keys.size(0);
@@ -389,10 +398,10 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
   with_element(content, op, "content", [&](auto element) {
     using T = decltype(element);
     if (B * pixels == 0) return;
-    PackedItems unit_keys(device, keys, true), packed_values(device, values, false);
+    PackedItems packed_keys(device, keys, 1 / temperature), packed_values(device, values);
     FeatureMap<T> result = feature_map(elements<T>(out), out);
     result.pixel_rows = is_channels_last(content);
-    const ReadCall<T> call{feature_map(elements<T>(std::as_const(content)), content), result, unit_keys.items(),
+    const ReadCall<T> call{feature_map(elements<T>(std::as_const(content)), content), result, packed_keys.items(),
                            packed_values.items(), of_pixels.has_value() ? elements<int64_t>(*of_pixels) : nullptr,
                            of_items.has_value() ? elements<int64_t>(*of_items) : nullptr, elements<float>(cosines),
                            elements<float>(rnorm), int(pixels)};
@@ -403,8 +412,9 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
 
 std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor content, Tensor keys, Tensor values,
                                                         Tensor cosines, Tensor rnorm, bool need_content, bool need_keys,
-                                                        bool need_values) {
+                                                        bool need_values, double temperature) {
   const char* op = "memory_read";
+  check_temperature(temperature);
   check_dim(content, 4, op, "content");
   const OnDevice device(content, op, "content");
   const int64_t B = content.size(0), C = content.size(1), H = content.size(2), W = content.size(3), pixels = H * W;
@@ -433,7 +443,7 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
       device.fill_with_zeros(dvalues.mutable_data_ptr(), dvalues.numel() * sizeof(float));
       return;
     }
-    PackedItems unit_keys(device, keys, true), packed_values(device, values, false);
+    PackedItems packed_keys(device, keys, 1 / temperature), packed_values(device, values);
     const bool need_cosines = need_content || need_keys;
     Tensor weights = new_tensor(content, {need_values ? B : 0, N, pixels}, ScalarType::Float);
     Tensor dcosines = new_tensor(content, {need_cosines ? B : 0, N, pixels}, ScalarType::Float);
@@ -444,7 +454,7 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
     }
     const FeatureMap<const T> content_map = feature_map(elements<T>(std::as_const(content)), content);
     const FeatureMap<const T> grad_map = feature_map(elements<T>(std::as_const(grad)), grad);
-    const ReadBackwardCall<T> call{content_map, grad_map, result, unit_keys.items(), packed_values.items(),
+    const ReadBackwardCall<T> call{content_map, grad_map, result, packed_keys.items(), packed_values.items(),
                                    elements<float>(saved_cosines), elements<float>(saved_rnorm),
                                    need_values ? elements<float>(weights) : nullptr,
                                    need_cosines ? elements<float>(dcosines) : nullptr, int(pixels)};
@@ -453,16 +463,16 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
     const int64_t least = ceil_div(B * pixels, kSumParts * kWarp) * kWarp;
     const int part_pixels = int(std::min<int64_t>(std::max<int64_t>(least, kSumPixels), ceil_div(pixels, kWarp) * kWarp));
     const int64_t parts = B * ceil_div(pixels, part_pixels);
-    const auto sum = [&](const FeatureMap<const T>& map, Tensor& factors, Tensor& to, bool project) {
+    const auto sum = [&](const FeatureMap<const T>& map, Tensor& factors, Tensor& to, float project) {
       Tensor sums = new_tensor(content, {parts, N, map.C}, ScalarType::Float);
       if (to.numel() == 0) return;
       device.launch(sum_over_pixels<T>, parts * ceil_div(N, kItems) * ceil_div(map.C, kChannels), kThreads, map,
                     elements<float>(factors), elements<float>(sums), N, int(pixels), part_pixels);
-      device.launch(add_parts, N, kThreads, elements<float>(sums), elements<float>(to), parts, N, map.C, unit_keys.items(),
+      device.launch(add_parts, N, kThreads, elements<float>(sums), elements<float>(to), parts, N, map.C, packed_keys.items(),
                     project);
     };
-    if (need_keys) sum(content_map, dcosines, dkeys, true);
-    if (need_values) sum(grad_map, weights, dvalues, false);
+    if (need_keys) sum(content_map, dcosines, dkeys, float(temperature * temperature));
+    if (need_values) sum(grad_map, weights, dvalues, 0.0f);
   });
   return {dcontent, dkeys, dvalues};
 }

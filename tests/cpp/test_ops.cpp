@@ -62,11 +62,15 @@ void test_patch_nce() {
   expect_values("patch_nce decoupled", loss(true), at::full({1, 2}, -1.f));
 }
 
-// A pixel with cosines 1 and 0 to the keys reads their values 1 and 0 with weights e/(e+1) and 1/(e+1).
+// A pixel with cosines 1 and 0 to the keys reads their values 1 and 0 with weights e/(e+1) and 1/(e+1), and e⁴/(e⁴+1) at
+// the temperature ¼. A boxed call gives every argument, also those with a default.
 void test_memory_read() {
   const at::Tensor content = at::tensor({3.f, 0.f}).view({1, 2, 1, 1}), values = at::tensor({1.f, 0.f}).view({2, 1});
-  const auto read = call("_memory_read", {content, at::eye(2), values, c10::IValue(), c10::IValue()});
-  expect_values("memory_read", read[0].toTensor(), at::full({1, 1, 1, 1}, float(std::exp(1.0) / (std::exp(1.0) + 1))));
+  for (const double temperature : {1.0, 0.25}) {
+    const auto read = call("_memory_read", {content, at::eye(2), values, c10::IValue(), c10::IValue(), temperature});
+    const double e = std::exp(1 / temperature);
+    expect_values("memory_read", read[0].toTensor(), at::full({1, 1, 1, 1}, float(e / (e + 1))));
+  }
 }
 
 // A map 0 1 / 2 3 at its own size: of all four positions the lowest and the two highest.

@@ -27,6 +27,12 @@ def test_other_names_of_a_class_are_taken_only_where_they_are_not_asked_for():
     assert ClassTable(["pedestrian"]).find("person") is None
 
 
+def test_numbers_are_names():
+    table = ClassTable([1, "2", 30])
+    assert table.names == ("1", "2", "30")
+    assert [table.find(name) for name in ("30", "2", "1", "3")] == [2, 1, 0, None]
+
+
 def test_unknown_classes_are_named_once_each(caplog):
     table = ClassTable(["car"])
     with caplog.at_level(logging.WARNING):
@@ -46,7 +52,7 @@ def test_a_file_of_endless_class_names_does_not_fill_the_log(caplog):
     assert max(len(record.getMessage()) for record in caplog.records) < 200
 
 
-@pytest.mark.parametrize("classes", [[], "car", [""], [1], ["car", "car"]])
+@pytest.mark.parametrize("classes", [[], "car", [""], [1.5], [True], ["car", "car"], [1, "1"]])
 def test_wrong_classes(classes):
     with pytest.raises(ValueError, match="classes must"):
         ClassTable(classes)

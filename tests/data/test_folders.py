@@ -12,6 +12,7 @@ from PIL import Image
 from cgcl_fast.data import DataError, FolderDataset, Preprocess, build_loader, open_dataset
 from cgcl_fast.data import images as images_module
 from cgcl_fast.data.streets.__main__ import main as write_streets
+from cgcl_fast.methods.mguit import MGUITConfig
 
 
 def fill(folder, count, shade=0, size=(24, 20), suffix="png"):
@@ -258,6 +259,24 @@ def test_objects_keep_the_detail_of_the_file(tmp_path):
     Image.fromarray(stripes).save(tmp_path / "trainA" / "0.jpg", quality=95)
     item = open_dataset(tmp_path, size=32, object_size=160, flip=False)[0]
     assert item["A_has_object"] and item["A"].std() < 0.2 and item["A_object"].std() > 0.9
+
+
+def test_classes_of_init_are_numbers(tmp_path, caplog):
+    """As its label files have them, asked for by the options of MGUIT's preset."""
+    config = MGUITConfig(classes=(1, 2, 3))
+    assert config.classes == MGUITConfig().classes == ("1", "2", "3")
+    for name in "AB":
+        fill(tmp_path / f"train{name}", 2, size=(40, 32))
+        for number in range(2):
+            label = tmp_path / f"train{name}" / f"{number}.txt"
+            label.write_text(f"sunny/{number}.png\n40 32\n3 1 2 20 25\n1 5.5 6 9 9\n2 0 0 4 4\n7 1 1 2 2\n")
+    with caplog.at_level(logging.WARNING):
+        item = open_dataset(tmp_path, size=32, preprocess="none", flip=False, classes=config.classes)[0]
+    assert item["A_classes"].tolist() == item["B_classes"].tolist() == [2, 0, 1]
+    assert item["A_boxes"].tolist() == [[1, 2, 20, 25], [5.5, 6, 9, 9], [0, 0, 4, 4]]
+    assert [record.getMessage() for record in caplog.records] == [
+        "boxes of class '7' are left out: classes are 1, 2, 3"
+    ]
 
 
 def test_relative_boxes(tmp_path):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,46 @@ def test_each_network_has_its_learning_rate(tmp_path: Path) -> None:
     generator, projector = trainer.phases[1].optimizer.param_groups
     assert (discriminator["lr"], generator["lr"], projector["lr"]) == (1e-4, 5e-4, 2e-3)
     assert {id(p) for p in projector["params"]} == {id(p) for p in method.H.parameters()}
+
+
+def test_decay_and_clipping_are_those_of_the_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of one network is shortened to its greatest norm, that of the other is as it was."""
+    norms: dict[bool, list[float]] = {}
+    for clipped in (False, True):
+        torch.manual_seed(0)
+        method = EnCo(EnCoConfig(ngf=2, ndf=2, n_blocks=5, num_patches=4, nce_dim=4))
+        discriminator, generator = method.phases()
+        if clipped:
+            spec = replace(generator.optimizer, weight_decay=0.1, clip={"G": 1e-3})
+            generator = replace(generator, optimizer=spec)
+        monkeypatch.setattr(method, "phases", lambda found=(discriminator, generator): list(found))
+        loader = build_loader(open_dataset(None, size=32, limit=4), batch_size=1, seed=0)
+        sample_batch = loader.dataset.sample_batch(1)
+        trainer = Trainer(
+            method,
+            loader,
+            tmp_path / str(clipped),
+            Options(steps=4),
+            schedule=lambda step: 1.0,
+            sample_batch=sample_batch,
+            config={},
+            generator_file=lambda method: b"",
+            accelerator=make_accelerator(device="cpu"),
+        )
+        found = norms[clipped] = []
+
+        def note(*_: object, method: EnCo = method, found: list[float] = found) -> None:
+            for network in (method.G, method.H):
+                gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+                found.append(float(torch.cat(gradients).norm()))
+
+        trainer.phases[1].optimizer.optimizer.register_step_pre_hook(note)
+        torch.manual_seed(1)
+        trainer.train_step([next(iter(loader))])
+        assert {group["weight_decay"] for group in trainer.phases[1].optimizer.param_groups} == {0.1 * clipped}
+        assert {group["weight_decay"] for group in trainer.phases[0].optimizer.param_groups} == {0}
+    assert norms[False][0] > 2e-3
+    assert norms[True] == [pytest.approx(1e-3, rel=1e-2), pytest.approx(norms[False][1])]
 
 
 def test_figures_are_noted_at_every_save_and_change_nothing_else(tmp_path: Path, whole: Path) -> None:

@@ -37,6 +37,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "enco, random positions": ("enco", {**ENCO, "sampling": "random", "lambda_gan": 0.0}),
     "mguit": ("mguit", MGUIT),
     "mguit, published update, triplet": ("mguit", {**MGUIT, "update": "published", "memory_loss": "triplet"}),
+    "mguit, the authors' terms": (
+        "mguit",
+        {**MGUIT, "memory_loss": "published", "memory_temperature": 0.1, "lambda_content_l1": 1.0,
+         "lambda_content_kl": 0.01, "noise_in": "decoder", "clip_content": 5.0, "weight_decay": 1e-4},
+    ),
     "mguit, single memory": ("mguit", {**MGUIT, "memory": "single"}),
     "cgl": ("cgl", CGL),
     "cgl, object generator": ("cgl", {**CGL, "cgc_generator": "object"}),

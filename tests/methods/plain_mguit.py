@@ -118,13 +118,15 @@ class PlainMGUIT:
                     items = self.items_of(int(labels[b, i, j]))
                     c = content[b, :, i, j]
                     d = torch.stack([c @ self.keys[n] / (c.norm() * self.keys[n].norm()) for n in items])
-                    e = d.exp()
+                    e = (d / self.config.memory_temperature).exp()
                     pixels.append((e / e.sum()) @ values[items])
         return torch.stack(pixels).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
     def contrast(self, features: Tensor, items: Tensor, labels: Tensor) -> Tensor:
         """Eq. 8, or the triplet loss, pixel by pixel; the mean."""
         losses = []
+        if self.config.memory_loss == "published":
+            return self.published_contrast(features, items, labels)
         for b, i, j in torch.cartesian_prod(*(torch.arange(n) for n in labels.shape)).tolist():
             own = items[self.items_of(int(labels[b, i, j]))]
             f = features[b, :, i, j]
@@ -136,22 +138,35 @@ class PlainMGUIT:
                 losses.append((distances[0] - distances[1] + self.config.margin).clamp(min=0))
         return torch.stack(losses).mean()
 
+    def published_contrast(self, features: Tensor, items: Tensor, labels: Tensor) -> Tensor:
+        """0.1 exp(-mean probability), class by class; a single memory is one class."""
+        rows, found = features.permute(0, 2, 3, 1).flatten(0, 2), []
+        of_pixels = labels.flatten().tolist() if self.config.memory == "class" else [-1] * len(rows)
+        for label in sorted(set(of_pixels)):
+            own = rows[[p for p, k in enumerate(of_pixels) if k == label]]
+            scores = own @ items[self.items_of(label) if label >= 0 else slice(None)].T
+            e = scores.exp()
+            found.append(0.1 * (-(e / e.sum(dim=0)).gather(1, scores.argmax(dim=1, keepdim=True)).mean()).exp())
+        return torch.stack(found).sum()
+
     def updated(self, contents: list[Tensor], styles: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Eq. 5-6, or the update of the authors' code, item by item and pixel by pixel."""
         keys, values = self.keys.clone(), self.values.clone()
         rows = [c.permute(0, 2, 3, 1).flatten(0, 2) for c in contents]
         shown = [s.permute(0, 2, 3, 1).flatten(0, 2) for s in styles]
-        cosines = [F.cosine_similarity(r[:, None], self.keys, dim=2).tolist() for r in rows]
+        logits = [
+            (F.cosine_similarity(r[:, None], self.keys, dim=2) / self.config.memory_temperature).tolist() for r in rows
+        ]
         for n in range(len(keys)):
             picked = []
             for d in (0, 1):
                 own = [p for p, k in enumerate(labels[d].flatten().tolist()) if n in self.items_of(k)]
-                total = sum(math.exp(cosines[d][p][n]) for p in own)
+                total = sum(math.exp(logits[d][p][n]) for p in own)
                 kept = own
                 if self.config.update == "published":
                     rivals = self.items_of(self.item_class[n])
-                    kept = [p for p in own if max(rivals, key=lambda m: cosines[d][p][m]) == n]
-                beta = {p: math.exp(cosines[d][p][n]) / total for p in kept}
+                    kept = [p for p in own if max(rivals, key=lambda m: logits[d][p][m]) == n]
+                beta = {p: math.exp(logits[d][p][n]) / total for p in kept}
                 sum_c = sum((beta[p] * rows[d][p] for p in kept), torch.zeros_like(rows[d][0]))
                 sum_s = sum((beta[p] * shown[d][p] for p in kept), torch.zeros_like(shown[d][0]))
                 picked.append((bool(own), bool(kept), sum_c, sum_s))
@@ -164,10 +179,11 @@ class PlainMGUIT:
                         value = self.values[d, n] + sum_s
                         values[d, n] = value / value.norm()
             elif all(here for here, *_ in picked):
-                key = 0.5 * self.keys[n] + 0.25 * picked[0][2] + 0.25 * picked[1][2]
+                key = 0.5 * self.keys[n] + sum(0.25 * sum_c / sum_c.norm() for _, hit, sum_c, _ in picked if hit)
                 keys[n] = key / key.norm()
                 for d, (_, hit, _, sum_s) in enumerate(picked):
                     if hit:
+                        sum_s = sum_s / sum_s.norm()
                         unit = (sum_s - sum_s.mean()) / (sum_s.var(unbiased=False) + 1e-5).sqrt()
                         values[d, n] = 0.5 * self.values[d, n] + 0.5 * unit
         return keys, values
@@ -193,6 +209,11 @@ class PlainMGUIT:
             # Into domain d, and back into the other one.
             fake = self.decode(d, contents[other], self.read(contents[other], self.values[d], labels[other]))
             content = self.encode(d, fake)
+            if config.lambda_content_l1:
+                unit = content / content.norm(dim=1, keepdim=True)
+                put("content_l1", self.l1(unit, units[other].detach()))
+            if config.lambda_content_kl:
+                put("content_kl", contents[d].square().mean())
             back = self.decode(other, content, self.read(content, self.values[other], labels[other]))
             put("cycle", self.l1(back, images[other]))
             random_style = self.read(contents[other], self.r, labels[other])
@@ -206,6 +227,9 @@ class PlainMGUIT:
             put("D_content", self.bce(self.judge_content(contents[d]), 1.0 - d))
             put("KL", styles[d].square().mean())
             put("keys", self.contrast(units[d], self.keys, labels[d]))
+            if config.memory_loss == "published":  # and with all items
+                e = (units[d].permute(0, 2, 3, 1).flatten(0, 2) @ self.keys.T).exp()
+                add["keys"].append(0.1 * (-(e / e.sum(dim=0)).gather(1, e.argmax(dim=1, keepdim=True)).mean()).exp())
             put("values", self.contrast(styles[d], self.values[d], labels[d]))
         weights = {
             "self": config.lambda_self,
@@ -214,6 +238,8 @@ class PlainMGUIT:
             "domain": config.lambda_gan,
             "KL": config.lambda_kl,
             "latent": config.lambda_latent,
+            "content_l1": config.lambda_content_l1,
+            "content_kl": config.lambda_content_kl,
             "keys": config.lambda_key,
             "values": config.lambda_value,
         }

@@ -80,6 +80,10 @@ def record_random_values(method: MGUIT, monkeypatch: pytest.MonkeyPatch) -> list
     ("n", "options"),
     [
         (2, {"temperature": 0.2}),
+        (1, {"memory_temperature": 0.1}),
+        (2, {"memory_loss": "published", "lambda_content_l1": 0.6, "lambda_content_kl": 0.2}),
+        (1, {"memory_loss": "published", "memory": "single"}),
+        (1, {"memory_temperature": 0.3, "update": "published"}),
         (1, {"memory": "single"}),
         (1, {"memory_loss": "triplet", "margin": 0.5, "lambda_self": 3.0, "lambda_latent": 2.0, "lambda_key": 0.7}),
         (1, {"memory": "single", "memory_loss": "triplet", "update": "published"}),
@@ -134,10 +138,13 @@ def test_a_step_equals_the_plain_one(n: int, options: dict[str, Any], monkeypatc
         ("key", LATENT[:3]),
         ("kl", LATENT[-1:]),
         ("value", LATENT[-1:]),
+        ("content_kl", LATENT[:3]),
+        ("content_l1", LATENT[:-1]),
     ],
 )
 def test_each_term_reaches_its_networks_only(term: str, reached: tuple[str, ...]) -> None:
     weights = {f"lambda_{name}": 0.0 for name in ("self", "cycle", "gan", "latent", "content", "key", "kl", "value")}
+    weights |= {"lambda_content_l1": 0.0, "lambda_content_kl": 0.0}
     method, shared = method_of(**{**weights, f"lambda_{term}": 1.0}), {}
     method.D.requires_grad_(False)
     method.D_c.requires_grad_(False)
@@ -152,6 +159,33 @@ def test_each_term_reaches_its_networks_only(term: str, reached: tuple[str, ...]
     assert all(name.startswith(reached) for name in touched)
     assert not any(buffer.requires_grad for buffer in method.buffers())
     assert all(not x.requires_grad for name in ("contents", "styles", "random_style") for x in shared[name])
+
+
+def test_noise_is_in_the_content_or_only_where_it_enters_the_decoder() -> None:
+    images = batch_of()
+    for place in ("content", "decoder"):
+        method = method_of(noise=0.1, noise_in=place)
+        entered: list[Tensor] = []
+        method.G.first_decoder_block.register_forward_pre_hook(lambda _, x, entered=entered: entered.append(x[0]))
+        shared: dict[str, Any] = {}
+        method.forward_generator(method.prepare(images), shared)
+        method.G.noise = 0.0
+        clean = method.G.encode([images["A"], images["B"]])
+        method.G.noise = 0.1
+        exact = torch.equal(shared["content"], clean)
+        assert exact == (place == "decoder")
+        noise = entered[0] - clean
+        assert 0.08 < noise.std() < 0.12 and abs(noise.mean()) < 0.02
+        method.eval()
+        assert torch.equal(method.G.encode([images["A"], images["B"]]), clean)
+        assert torch.equal(method.G.prepare(clean), method.G.first_decoder_block(clean))
+
+
+def test_decay_and_clipping_reach_the_optimisers() -> None:
+    discriminator, generator = method_of(weight_decay=1e-4, clip_content=5.0).phases()
+    assert discriminator.optimizer.weight_decay == generator.optimizer.weight_decay == 1e-4
+    assert (discriminator.optimizer.clip, generator.optimizer.clip) == ({"D_c": 5.0}, {})
+    assert [(p.optimizer.weight_decay, p.optimizer.clip) for p in method_of().phases()] == [(0, {}), (0, {})]
 
 
 def test_each_phase_trains_its_own_networks() -> None:
@@ -200,7 +234,7 @@ def test_a_single_memory_needs_no_boxes_and_a_class_aware_one_does() -> None:
     assert all(value.isfinite() for value in step(method_of(memory="single"), images).values())
     with pytest.raises(ValueError, match="A_boxes: the class-aware memory needs boxes"):
         method_of().prepare(images)
-    assert MGUIT.needs(MGUITConfig()) == DataNeeds(classes=("car", "person", "sign"))
+    assert MGUIT.needs(MGUITConfig()) == DataNeeds(classes=("1", "2", "3"))
     assert MGUIT.needs(MGUITConfig(memory="single")) == DataNeeds()
     assert MGUIT.needs(MGUITConfig(classes=("truck",), items=(3,))) == DataNeeds(classes=("truck",))
 
@@ -247,19 +281,21 @@ def test_defaults_are_those_of_the_paper() -> None:
         style = method.E_s[0](torch.zeros(1, 3, 360, 360))
     assert content.shape == style.shape == (1, 256, 90, 90)
     assert method.G.memory.keys.shape == (20, 256) and method.G.memory.values.shape == (2, 20, 256)
-    assert method.G.memory.items == (5, 3, 2, 10)
+    assert method.G.memory.items == (5, 2, 3, 10)
+    assert config.memory_temperature == 1
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"memory": "none"}, "memory: expected 'class' or 'single', got 'none'"),
-        ({"memory_loss": "l2"}, "memory_loss: expected 'contrastive' or 'triplet', got 'l2'"),
+        ({"memory_loss": "l2"}, "memory_loss: expected 'contrastive', 'triplet' or 'published', got 'l2'"),
         ({"update": "never"}, "update: expected 'paper' or 'published', got 'never'"),
         ({"items": (5, 3)}, "items: expected a number for each of the 3 classes, got 2"),
         ({"items": (5, 3, 0)}, "items: expected integers from 1 to"),
         ({"n_blocks": -1}, "n_blocks: expected an integer from 0 to 256, got -1"),
         ({"n_scales": 0}, "n_scales: expected an integer from 1 to 16, got 0"),
+        ({"memory_temperature": 0.01}, "memory_temperature: expected a number from 0.02 to 1e.06, got 0.01"),
         ({"temperature": 0.0}, "temperature: expected a number from 1e-06 to 1e.06, got 0"),
     ],
 )

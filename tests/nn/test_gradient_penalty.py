@@ -115,9 +115,49 @@ def test_the_state_dict_continues_a_period() -> None:
     assert penalty.weight == other.weight == 20
 
 
+@pytest.mark.parametrize("bounds", [{}, {"least": 3.0, "most": 40.0}], ids=["default bounds", "own bounds"])
+def test_ten_thousand_steps_stay_between_the_bounds_and_come_back_from_each(bounds: dict[str, float]) -> None:
+    penalty = GradientPenalty(10.0, every=5, **bounds).to(DEVICE)
+    least, most = bounds.get("least", 0.1), bounds.get("most", 1000.0)
+    one, generator = torch.ones(1, device=DEVICE), torch.Generator().manual_seed(0)
+
+    def run(steps: int, norm: float | None) -> list[float]:
+        found = []
+        for _ in range(steps):
+            drawn = 0.8 + 0.5 * float(torch.rand((), generator=generator, device="cpu")) if norm is None else norm
+            penalty.update(drawn * one, one)
+            found.append(float(penalty.weight))
+        return found
+
+    for norm, end, other, back in ((5.0, most, 0.5, most / 2), (0.5, least, 5.0, least * 2)):
+        found = run(10_000, norm)
+        assert least * (1 - 1e-6) <= min(found) and max(found) <= most
+        assert found[-1] == pytest.approx(end)
+        assert run(5, other)[-1] == pytest.approx(back)
+    found = run(10_000, None)
+    assert least * (1 - 1e-6) <= min(found) < 2 * least and most / 2 < max(found) <= most
+
+
+def test_weights_from_without_the_bounds_come_within_them_but_no_penalty_stays_none() -> None:
+    """A state of a run that had no bounds may hold any weight."""
+    one = torch.ones(1, device=DEVICE)
+    for old, norm, expected in ((0.0, 5.0, 0.1), (float("inf"), 0.5, 1000.0), (1e-9, 1.02, 0.1), (20.0, 1.02, 20.0)):
+        penalty = GradientPenalty(10.0, every=2).to(DEVICE)
+        penalty.load_state_dict({**penalty.state_dict(), "weight": torch.tensor(old)})
+        penalty.update(norm * one, one)
+        assert penalty.weight == old
+        penalty.update(norm * one, one)
+        assert float(penalty.weight) == pytest.approx(expected)
+    none = GradientPenalty(0.0, every=1).to(DEVICE)
+    none.update(5 * one, one)
+    assert none.weight == 0
+
+
 @pytest.mark.parametrize(
-    "options", [{"weight": -1.0}, {"every": -1}, {"upper": 0.5}, {"lower": -0.1}, {"lower": 2.0, "upper": 1.5}]
-)
+    "options",
+    [{"weight": -1.0}, {"every": -1}, {"upper": 0.5}, {"lower": -0.1}, {"lower": 2.0, "upper": 1.5}, {"least": 0.0},
+     {"least": 3.0, "most": 2.0}, {"most": float("inf")}],
+)  # fmt: skip
 def test_wrong_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         GradientPenalty(**options)  # type: ignore[arg-type]

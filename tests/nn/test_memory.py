@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from methods.plain_mguit import labels_of
 from op_checks import DEVICE
 
 from cgcl_fast.nn import ClassMemory, class_map
-from cgcl_fast.nn.memory import memory_triplet, published_update
+from cgcl_fast.nn.memory import memory_published, memory_triplet, published_update
 
 
 def test_items_begin_as_unit_vectors_and_are_in_the_state() -> None:
@@ -84,11 +85,103 @@ def test_published_update_keeps_what_no_pixel_is_nearest_to() -> None:
     content = torch.tensor([0.0, 2, 0], device=DEVICE).view(1, 3, 1, 1)
     style = torch.tensor([1.0, 2, 3, 4], device=DEVICE).view(1, 4, 1, 1)
     found_keys, found_values = published_update(keys, values, [content] * 2, [style, -style])
-    torch.testing.assert_close(found_keys, keys)  # ½ (0,1,0) + ½ (0,2,0)
-    unit = F.layer_norm(torch.tensor([1.0, 2, 3, 4], device=DEVICE), (4,))
+    torch.testing.assert_close(found_keys, keys)  # ½ (0,1,0) + ½ (0,1,0)
+    unit = F.layer_norm(F.normalize(torch.tensor([1.0, 2, 3, 4], device=DEVICE), dim=0), (4,))
     # The softmax over one pixel is 1.
     torch.testing.assert_close(found_values[:, 1], torch.stack([values[0, 1] + unit, values[1, 1] - unit]) / 2)
     assert torch.equal(found_values[:, [0, 2]], values[:, [0, 2]])
+
+
+def test_the_published_loss_has_a_probability_in_its_exponent() -> None:
+    """Three pixels of class 0, whose nearest items are 0, 1 and 1, and one of class 1, which is alone."""
+    items, item_class = torch.eye(3, device=DEVICE), torch.tensor([0, 0, 1], device=DEVICE)
+    rows = torch.tensor([[2.0, 1, 9], [0, 3, 9], [1, 2, 9], [5, 5, 4]], device=DEVICE)
+    features = rows.T.reshape(1, 3, 2, 2).contiguous().requires_grad_()
+    labels = torch.tensor([[[0, 0], [0, 1]]], device=DEVICE)
+
+    def share(column: list[float], at: int) -> float:
+        return math.exp(column[at]) / sum(math.exp(value) for value in column)
+
+    of_first = (share([2, 0, 1], 0) + share([1, 3, 2], 1) + share([1, 3, 2], 2)) / 3
+    expected = 0.1 * math.exp(-of_first) + 0.1 * math.exp(-1)
+    found = memory_published(features, items, pixel_class=labels, item_class=item_class)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, features)
+    assert gradient[0, :2, 0].any() and not gradient[0, :, 1, 1].any()  # alone, a pixel has all of the share
+    alone = memory_published(features, items, pixel_class=torch.full_like(labels, 7), item_class=item_class)
+    assert alone == 0
+    # The nearest is item 0 of the last pixel, and item 2 of the others.
+    of_all = [share([2, 0, 1, 5], 3), *(share([9, 9, 9, 4], p) for p in range(3))]
+    assert memory_published(features, items).item() == pytest.approx(0.1 * math.exp(-sum(of_all) / 4), rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_published_update_weighs_the_directions_of_the_sums(temperature: float) -> None:
+    """Pixel by pixel in float64: each domain's sum has length 1 before it counts a quarter, however few pixels chose
+    the item and however long they are, where it is not zero."""
+    generator = torch.Generator().manual_seed(1)
+    keys, values, *maps = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+        for shape in ((4, 3), (2, 4, 5), (1, 3, 2, 3), (1, 3, 3, 3), (1, 5, 2, 3), (1, 5, 3, 3))
+    )
+    contents, styles = [maps[0], 7 * maps[1]], maps[2:]
+    labels = [torch.randint(2, c[:, 0].shape, generator=generator, device="cpu") for c in contents]
+    item_class = torch.tensor([0, 0, 1, 1], device="cpu")
+    found_keys, found_values = published_update(keys, values, contents, styles, labels, item_class, temperature)
+    chosen = set()
+    for n in range(4):
+        key, rivals = 0.5 * keys[n], [m for m in range(4) if item_class[m] == item_class[n]]
+        for d in (0, 1):
+            rows, shown = contents[d].flatten(2)[0].T, styles[d].flatten(2)[0].T
+            own = [p for p, k in enumerate(labels[d].flatten().tolist()) if k == item_class[n]]
+            e = {p: [float((rows[p] @ keys[m] / rows[p].norm() / keys[m].norm() / temperature).exp()) for m in rivals]
+                 for p in own}  # fmt: skip
+            place = rivals.index(n)
+            total, hits = sum(e[p][place] for p in own), [p for p in own if max(e[p]) == e[p][place]]
+            assert own
+            if not hits:
+                torch.testing.assert_close(found_values[d, n], values[d, n])
+                continue
+            chosen.add(d)
+            sum_c = torch.stack([e[p][place] / total * rows[p] for p in hits]).sum(0)
+            sum_s = torch.stack([e[p][place] / total * shown[p] for p in hits]).sum(0)
+            key = key + 0.25 * sum_c / sum_c.norm()
+            unit = sum_s / sum_s.norm()
+            unit = (unit - unit.mean()) / (unit.var(unbiased=False) + 1e-5).sqrt()
+            torch.testing.assert_close(found_values[d, n], 0.5 * values[d, n] + 0.5 * unit, rtol=0, atol=1e-14)
+        torch.testing.assert_close(found_keys[n], key / key.norm(), rtol=0, atol=1e-14)
+    assert chosen == {0, 1}
+
+
+def test_the_temperature_reaches_reading_and_both_updates() -> None:
+    torch.manual_seed(0)
+    content, style = torch.randn(1, 4, 2, 3, device=DEVICE), torch.randn(1, 3, 2, 3, device=DEVICE)
+    for rule in ("paper", "published"):
+        found = []
+        for temperature in (1.0, 0.1):
+            torch.manual_seed(1)
+            memory = ClassMemory((2, 2), 4, 3, update=rule, temperature=temperature).to(DEVICE)
+            cosines = F.normalize(content.flatten(2)[0].T, dim=1) @ memory.keys.T
+            read = (cosines / temperature).softmax(dim=1) @ memory.values[1]
+            torch.testing.assert_close(memory.read(content, memory.values[1]), read.T.reshape(1, 3, 2, 3))
+            memory.update([content] * 2, [style] * 2)
+            found.append(memory.keys.clone())
+        assert not torch.allclose(*found)
+
+
+def test_a_low_temperature_keeps_the_items_of_the_paper_apart() -> None:
+    torch.manual_seed(0)
+    centres = F.normalize(torch.randn(2, 8, device=DEVICE), dim=1)
+    alike = {}
+    for temperature in (1.0, 0.1):
+        memory = ClassMemory((2,), 8, 4, temperature=temperature).to(DEVICE)
+        memory.keys.copy_(centres)
+        for _ in range(100):
+            rows = centres[torch.arange(30, device=DEVICE) % 2] + 0.1 * torch.randn(30, 8, device=DEVICE)
+            content = F.normalize(rows, dim=1).T.reshape(1, 8, 5, 6)
+            memory.update([content] * 2, [torch.randn(1, 4, 5, 6, device=DEVICE)] * 2)
+        alike[temperature] = float(memory.keys[0] @ memory.keys[1])
+    assert alike[1.0] > 0.999 and alike[0.1] < centres[0] @ centres[1] + 0.1
 
 
 @pytest.mark.parametrize("rule", ["paper", "published"])
@@ -176,3 +269,6 @@ def test_wrong_memories_are_refused() -> None:
         ClassMemory((2, 0), 4, 3)
     with pytest.raises(ValueError, match="update: expected one of paper, published, got 'x'"):
         ClassMemory((2, 1), 4, 3, update="x")
+    for temperature in (0.01, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="temperature: expected at least 0.02 and finite"):
+            ClassMemory((2, 1), 4, 3, temperature=temperature)

@@ -45,7 +45,7 @@ def cosine(c, k):
 
 
 @by_hand
-def scalar_read(content, keys, values, pixel_class=None, item_class=None):
+def scalar_read(content, keys, values, pixel_class=None, item_class=None, temperature=1.0):
     """The equation pixel by pixel, in Python floats."""
     B, _, H, W = content.shape
     out = torch.zeros(B, values.shape[1], H, W, dtype=torch.float64)
@@ -54,7 +54,7 @@ def scalar_read(content, keys, values, pixel_class=None, item_class=None):
             for x in range(W):
                 c = content[b, :, y, x].tolist()
                 items = [n for n in range(len(keys)) if pixel_class is None or pixel_class[b, y, x] == item_class[n]]
-                weights = [math.exp(cosine(c, keys[n].tolist())) for n in items]
+                weights = [math.exp(cosine(c, keys[n].tolist()) / temperature) for n in items]
                 for n, weight in zip(items, weights, strict=True):
                     out[b, :, y, x] += weight / sum(weights) * values[n].double()
     return out
@@ -68,12 +68,13 @@ def scalar_read(content, keys, values, pixel_class=None, item_class=None):
     st.booleans(),
     st.sampled_from(LAYOUTS),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
+    st.sampled_from([1.0, 0.3, 7.0]),
 )
-def test_values(shape, N, width, by_class, layout, dtype):
+def test_values(shape, N, width, by_class, layout, dtype, temperature):
     B, C, H, W = shape
     content = layouts(random(*shape, dtype=dtype))[layout]
     keys, values = random(N, C, seed=1), random(N, width, seed=2)
-    options = classes(B, H, W, N) if by_class else {}
+    options = {"temperature": temperature, **(classes(B, H, W, N) if by_class else {})}
     out = ops.memory_read(content, keys, values, **options)
     assert out.dtype == dtype and out.shape == (B, width, H, W)
     truth = scalar_read(content, keys, values, **options)
@@ -83,11 +84,12 @@ def test_values(shape, N, width, by_class, layout, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients(layout, by_class, dtype):
+def test_gradients(layout, temperature, by_class, dtype):
     """More channels, pixels and items than one block of the kernels holds, on several threads."""
     content = layouts(random(2, 37, *LARGE, dtype=dtype))[layout]
-    options = classes(2, *LARGE, 23) if by_class else {}
+    options = {"temperature": temperature, **(classes(2, *LARGE, 23) if by_class else {})}
     assert_as_exact_as_eager(
         lambda c, k, v: ops.memory_read(c, k, v, **options),
         [content, random(23, 37, seed=1), random(23, 50, seed=2)],
@@ -125,6 +127,44 @@ def test_gradients_to_some_arguments(wrt):
     fast = torch.autograd.grad(ops.memory_read(*inputs).square().sum(), leaves)
     slow = torch.autograd.grad(memory_read_reference(*inputs).square().sum(), leaves)
     torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.07, 0.5])
+@pytest.mark.parametrize("N", [6, 40])
+def test_temperature_is_one_with_longer_cosines(N, temperature):
+    """In float64, by hand: the softmax of cosine/τ and its derivatives. Some contents are keys, or their opposites."""
+    keys, values = random(N, 5, seed=1), random(N, 3, seed=2)
+    content = torch.cat([keys[:4], -keys[:2], random(2, 5)]).T.reshape(1, 5, 2, 4).contiguous()
+    wide = [t.double().requires_grad_() for t in (content, keys, values)]
+    rows, exact_keys = wide[0].flatten(2)[0].T, wide[1]
+    cosines = (rows @ exact_keys.T) / rows.norm(dim=1, keepdim=True) / exact_keys.norm(dim=1)
+    exact = ((cosines / temperature).softmax(dim=1) @ wide[2]).T.reshape(1, 3, 2, 4)
+    grad = random(1, 3, 2, 4, seed=4)
+    truths = torch.autograd.grad(exact, wide, grad.double())
+    leaves = [t.requires_grad_() for t in (content, keys, values)]
+    found = ops.memory_read(*leaves, temperature=temperature)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5)
+    for gradient, truth in zip(torch.autograd.grad(found, leaves, grad), truths, strict=True):
+        torch.testing.assert_close(gradient.double(), truth, rtol=1e-3, atol=1e-4)
+
+
+def test_items_in_effect_by_temperature():
+    """The figures in the docstring: exp(entropy) of the weights where the content is one of 20 orthonormal keys."""
+    keys = torch.eye(20)
+    for temperature, expected in ((1.0, 19.163), (0.3, 6.450), (0.2, 1.990), (0.1, 1.0095)):
+        weights = ops.memory_read(keys[3].reshape(1, 20, 1, 1), keys, keys, temperature=temperature).flatten().double()
+        assert math.exp(-(weights * weights.log()).sum()) == pytest.approx(expected, abs=2e-3)
+        assert weights.argmax() == 3 and weights.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_operator_reads_at_the_temperature_of_the_paper_unless_told():
+    inputs = [t.requires_grad_() for t in (random(2, 4, 5, 6), random(3, 4, seed=1), random(3, 5, seed=2))]
+    grad = random(2, 5, 5, 6, seed=3)
+    by_default = torch.ops.cgcl_fast._memory_read(*inputs, None, None)[0]
+    expected = ops.memory_read(*inputs, temperature=1.0)
+    assert torch.equal(by_default, expected)
+    for pair in zip(*(torch.autograd.grad(out, inputs, grad) for out in (by_default, expected)), strict=True):
+        assert torch.equal(*pair)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -198,7 +238,9 @@ def test_same_bits_with_any_number_of_threads():
     assert all(torch.equal(*pair) for run in runs[1:] for pair in zip(run, runs[0], strict=True))
 
 
-@pytest.mark.parametrize("options", [{}, classes(2, 3, 2, 4)], ids=["all", "by class"])
+@pytest.mark.parametrize(
+    "options", [{}, classes(2, 3, 2, 4), {"temperature": 0.3}], ids=["all", "by class", "temperature"]
+)
 def test_gradcheck_of_the_reference(options):
     inputs = [random(2, 5, 3, 2), random(4, 5, seed=1), random(4, 3, seed=2)]
     assert_gradcheck(lambda *t: ops.memory_read(*t, **options), inputs)
@@ -244,6 +286,7 @@ def test_opcheck(layout):
     forward, backward = torch.ops.cgcl_fast._memory_read.default, torch.ops.cgcl_fast._memory_read_backward.default
     torch.library.opcheck(forward, (*leaves, None, None))
     torch.library.opcheck(forward, (*leaves, options["pixel_class"], options["item_class"]))
+    torch.library.opcheck(forward, (*leaves, None, None, 0.3))
     with torch.no_grad():
         out, cosines, rnorm = forward(*inputs, None, None)
     tests = ("test_schema", "test_faketensor")
@@ -252,7 +295,9 @@ def test_opcheck(layout):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("options", [{}, classes(2, 6, 7, 5)], ids=["all", "by class"])
+@pytest.mark.parametrize(
+    "options", [{}, classes(2, 6, 7, 5), {"temperature": 0.3}], ids=["all", "by class", "temperature"]
+)
 def test_compile(options):
     inputs = [random(2, 8, 6, 7), random(5, 8), random(5, 3)]
     assert_compiles(lambda *t: ops.memory_read(*t, **options), inputs)
@@ -266,10 +311,10 @@ def test_torchscript():
         content: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pixels: torch.Tensor, items: torch.Tensor
     ) -> torch.Tensor:
         by_class = torch.ops.cgcl_fast.memory_read(content, keys, values, pixel_class=pixels, item_class=items)
-        return by_class + torch.ops.cgcl_fast.memory_read(content, keys, values)
+        return by_class + torch.ops.cgcl_fast.memory_read(content, keys, values, temperature=0.5)
 
     inputs, options = (random(2, 3, 4, 5), random(6, 3), random(6, 2)), classes(2, 4, 5, 6)
-    expected = ops.memory_read(*inputs, **options) + ops.memory_read(*inputs)
+    expected = ops.memory_read(*inputs, **options) + ops.memory_read(*inputs, temperature=0.5)
     assert torch.equal(read(*inputs, *options.values()), expected)
 
 
@@ -295,6 +340,9 @@ x, k, v, p, i = (
         ((x, k, v[:4]), {}, ValueError, r"expected values of 6 items like keys, got \(4, 2\)"),
         ((x, k.to("meta"), v), {}, ValueError, f"expected keys on content's device {DEVICE}, got meta"),
         ((x, k, v.to("meta")), {}, ValueError, f"expected values on content's device {DEVICE}, got meta"),
+        ((x, k, v), {"temperature": 0.01}, ValueError, "expected temperature of at least 0.02, got 0.01"),
+        ((x, k, v), {"temperature": math.inf}, ValueError, "expected a finite temperature > 0, got inf"),
+        ((x, k, v), {"temperature": "1"}, TypeError, "temperature"),
         ((x, k, v), {"pixel_class": p}, ValueError, "expected item_class with pixel_class, got None"),
         ((x, k, v), {"item_class": i.long()}, ValueError, "expected pixel_class with item_class, got None"),
         (

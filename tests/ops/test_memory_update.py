@@ -42,7 +42,7 @@ def unit(v):
 
 
 @by_hand
-def scalar_update(keys, values, contents, styles, pixel_classes=None, item_class=None):
+def scalar_update(keys, values, contents, styles, pixel_classes=None, item_class=None, temperature=1.0):
     """The equation item by item, in Python floats."""
     new_keys, new_values = keys.double().clone(), values.double().clone()
     for n in range(len(keys)):
@@ -54,7 +54,8 @@ def scalar_update(keys, values, contents, styles, pixel_classes=None, item_class
             chosen = range(len(pixels))
             if pixel_classes is not None:
                 chosen = [p for p in chosen if pixel_classes[d].flatten()[p] == item_class[n]]
-            e = {p: math.exp(sum(a * b for a, b in zip(unit(pixels[p].tolist()), k, strict=True))) for p in chosen}
+            cosines = {p: sum(a * b for a, b in zip(unit(pixels[p].tolist()), k, strict=True)) for p in chosen}
+            e = {p: math.exp(cosine / temperature) for p, cosine in cosines.items()}
             if e:
                 addressed = True
                 beta = {p: weight / sum(e.values()) for p, weight in e.items()}
@@ -75,11 +76,12 @@ def scalar_update(keys, values, contents, styles, pixel_classes=None, item_class
     st.booleans(),
     st.sampled_from(LAYOUTS),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
+    st.sampled_from([1.0, 0.3, 7.0]),
 )
-def test_values(sizes, C, width, N, by_class, layout, dtype):
+def test_values(sizes, C, width, N, by_class, layout, dtype, temperature):
     keys, values = memory(N, C, width, len(sizes))
     contents, styles = maps(sizes, C, width, layout, dtype)
-    options = classes(sizes, N) if by_class else {}
+    options = {"temperature": temperature, **(classes(sizes, N) if by_class else {})}
     new_keys, new_values = ops.memory_update(keys, values, contents, styles, **options)
     assert new_keys.dtype == new_values.dtype == torch.float32
     expected_keys, expected_values = scalar_update(keys, values, contents, styles, **options)
@@ -89,20 +91,31 @@ def test_values(sizes, C, width, N, by_class, layout, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_as_exact_as_eager(layout, by_class, dtype):
+def test_as_exact_as_eager(layout, temperature, by_class, dtype):
     """More channels, pixels and items than one block of the kernels holds, on several threads."""
     sizes = [(2, 13, 11), (1, 30, 9)] if INTERPRET else [(2, 29, 31), (1, 50, 23)]
     keys, values = memory(23, 37, 50)
     contents, styles = maps(sizes, 37, 50, layout, dtype)
-    options = classes(sizes, 23) if by_class else {}
+    options = {**(classes(sizes, 23) if by_class else {}), "temperature": temperature}
     wide = [[x.double() for x in domain] for domain in (contents, styles)]
-    exact = memory_update_reference(keys.double(), values.double(), *wide, *options.values())
-    eager = memory_update_reference(keys, values, contents, styles, *options.values())
+    exact = memory_update_reference(keys.double(), values.double(), *wide, **options)
+    eager = memory_update_reference(keys, values, contents, styles, **options)
     fast = ops.memory_update(keys, values, contents, styles, **options)
     for truth, plain, result in zip(exact, eager, fast, strict=True):
         allowed = 2 * (plain - truth).abs().max() + 4 * torch.finfo(torch.float32).eps
         assert (result - truth).abs().max() <= allowed
+
+
+def test_at_the_least_temperature_the_nearest_pixel_is_written():
+    """e^(1/0.02) stays finite; of a content equal to the key, one against it and one across, the first counts alone."""
+    keys, values = torch.eye(3)[:1], torch.zeros(1, 1, 2)
+    content = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0]]).T.reshape(1, 3, 1, 3)
+    style = torch.tensor([[1.0, 2], [9, 9], [-5, 5]]).T.reshape(1, 2, 1, 3)
+    new_keys, new_values = ops.memory_update(keys, values, [content], [style], temperature=0.02)
+    torch.testing.assert_close(new_keys, keys)
+    torch.testing.assert_close(new_values[0], F.normalize(torch.tensor([[1.0, 2]]), dim=1))
 
 
 def test_shape_of_the_paper():
@@ -237,6 +250,7 @@ def test_opcheck_and_backends():
     arguments, options = (*memory(6, 5, 7), *maps(sizes, 5, 7)), classes(sizes, 6)
     torch.library.opcheck(operator, (*arguments, [], None))
     torch.library.opcheck(operator, (*arguments, *options.values()))
+    torch.library.opcheck(operator, (*arguments, *options.values(), 0.3))
     with cgcl_fast.backend(KERNEL):
         fast = ops.memory_update(*arguments, **options)
         assert all(torch.equal(*pair) for pair in zip(fast, operator(*arguments, *options.values()), strict=True))
@@ -250,7 +264,7 @@ def test_opcheck_and_backends():
 @pytest.mark.parametrize("by_class", [False, True])
 def test_compile(by_class):
     sizes = [(2, 3, 4), (1, 5, 5)]
-    arguments, options = (*memory(6, 5, 7), *maps(sizes, 5, 7)), classes(sizes, 6) if by_class else {}
+    arguments, options = (*memory(6, 5, 7), *maps(sizes, 5, 7)), classes(sizes, 6) if by_class else {"temperature": 0.3}
     torch._dynamo.reset()
     compiled = torch.compile(ops.memory_update, fullgraph=True, backend="aot_eager")
     expected = ops.memory_update(*arguments, **options)
@@ -262,10 +276,10 @@ def test_torchscript():
     def update(
         keys: torch.Tensor, values: torch.Tensor, contents: list[torch.Tensor], styles: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.ops.cgcl_fast.memory_update(keys, values, contents, styles)
+        return torch.ops.cgcl_fast.memory_update(keys, values, contents, styles, temperature=0.5)
 
     arguments = *memory(6, 5, 7), *maps([(2, 3, 4), (1, 5, 5)], 5, 7)
-    expected = ops.memory_update(*arguments)
+    expected = ops.memory_update(*arguments, temperature=0.5)
     assert all(torch.equal(*pair) for pair in zip(update(*arguments), expected, strict=True))
 
 
@@ -299,6 +313,8 @@ p, i = [torch.zeros(2, 4, 5).long()], torch.zeros(6).long()
         ((k, v, c, [s[0][:1]]), {}, ValueError, r"styles\[0\] of shape .* = \(2, 2, 4, 5\), got \(1, 2, 4, 5\)"),
         ((k, v, [p[0][:, None]], s), {}, TypeError, r"contents\[0\] of a floating-point dtype, got torch.int64"),
         ((k, v, [c[0].to("meta")], s), {}, ValueError, rf"expected contents\[0\] on keys's device {DEVICE}, got meta"),
+        ((k, v, c, s), {"temperature": 0.01}, ValueError, "expected temperature of at least 0.02, got 0.01"),
+        ((k, v, c, s), {"temperature": math.nan}, ValueError, "temperature"),
         ((k, v, c, s), {"pixel_classes": p}, ValueError, r"expected item_class with pixel_classes\[0\], got None"),
         ((k, v, c, s), {"item_class": i}, ValueError, "expected pixel_classes with item_class, got None"),
         ((k, v, c, s), {"pixel_classes": p[0], "item_class": i}, TypeError, "pixel_classes to be a list of Tensors"),

@@ -46,7 +46,7 @@ inline void count_items(const Classes& classes, int64_t N, int64_t pixels, const
     for (int64_t p = 0; p < span.count; ++p) counts[p] += pixel[p] == classes.items[n] ? 1.0f : 0.0f;
 }
 
-// Cosines from products; rnorm receives one over each pixel's length in place of its square.
+// Cosines (over τ, by the length of the keys) from products; rnorm receives one over each pixel's length in place of its square.
 inline void cosines_of(int64_t N, const Span& span, float* d, float* rnorm) {
   for (int64_t p = 0; p < span.padded; p += kLanes) store(rnorm + p, reciprocal_norm(load(rnorm + p)));
   for (int64_t n = 0; n < N; ++n) {
@@ -55,7 +55,7 @@ inline void cosines_of(int64_t N, const Span& span, float* d, float* rnorm) {
   }
 }
 
-// Softmax over items, from cosines, which are bounded: no maximum is needed. All weights are 0 where every item is masked.
+// Softmax over items, from cosines over τ, which are bounded: no maximum is needed. All weights are 0 where every item is masked.
 inline void softmax_of_cosines(int64_t N, const Span& span, const float* d, float* weights) {
   for (int64_t p = 0; p < span.padded; p += kLanes) {
     vf total = {};
@@ -103,7 +103,7 @@ void read(const MemoryReadArgs& a, float* scratch, int64_t begin, int64_t end) {
   }
 }
 
-// With α the weights, d the cosines, ĉ and k̂ content and keys of unit length:
+// With α the weights, d the cosines over τ, ĉ content of unit length and k̂ keys of length 1/τ:
 //   dv = Σ_p α g,   dα = g·v,   dd = α(dα - Σ_n α dα),   dk̂ = Σ_p dd ĉ,   dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖.
 void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, float* scratch, int64_t begin, int64_t end) {
   Rows rows{scratch};

@@ -35,9 +35,9 @@ struct Classes {
 struct MemoryReadArgs {
   int64_t pixels;  // H·W
   FeatureMap content, out;
-  Items keys, values;  // keys of unit length
+  Items keys, values;  // keys of length 1/τ
   Classes classes;
-  float *cosines, *rnorm;  // (B, N, H·W) and (B, H·W): similarities, and one over the length of a pixel's content
+  float *cosines, *rnorm;  // (B, N, H·W) and (B, H·W): cosines over τ, and one over the length of a pixel's content
 };
 
 struct MemoryReadBackwardArgs {

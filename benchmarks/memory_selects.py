@@ -1,0 +1,111 @@
+"""How far MGUIT's memory selects, by the temperature of its softmax: small trainings on the built-in streets.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.memory_selects [--json OUT.json] [--temperatures 1,0.3,0.1,0.07]
+
+Each temperature is trained anew with the small preset. Then the contents of the test scenes of both domains read the
+memory as at test time, all items and no boxes. Before the training and after it, as means over the pixels:
+
+- items in effect: exp of the entropy of a pixel's weights, from 1 to the number of items;
+- weight on the own class: the sum of the weights of the items of the class that the boxes give a pixel, beside the
+  share that equal weights have. Nearly all pixels are background, so the mean over the classes is the one to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.machine import describe
+from cgcl_fast._generator import find_generator
+from cgcl_fast.data import open_dataset
+from cgcl_fast.methods.mguit import MGUIT, MGUITConfig
+from cgcl_fast.networks import MGUITGenerator
+from cgcl_fast.nn import class_map
+from cgcl_fast.train import main as train
+from cgcl_fast.train import resolve
+
+SCENES = 16
+
+
+@torch.no_grad()
+def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) -> dict[str, Any]:
+    """What the pixels of the test scenes read with all items."""
+    generator.eval()
+    memory, names = generator.memory, (*classes, "background")
+    data = open_dataset(train=False, size=size, flip=False, limit=SCENES, classes=classes)
+    effect, own, labels = [], [], []
+    for d, domain in enumerate("AB"):
+        for index in range(len(data)):
+            item = data[index]
+            content = generator.encode([item[domain][None]], [d])
+            cosines = torch.einsum("bchw,nc->bhwn", F.normalize(content, dim=1), F.normalize(memory.keys, dim=1))
+            weights = (cosines.double() / memory.temperature).softmax(dim=3)
+            label = class_map([item[f"{domain}_boxes"]], [item[f"{domain}_classes"]], (size, size), len(classes))
+            effect.append(torch.special.entr(weights).sum(dim=3).exp().flatten())
+            own.append((weights * (memory.item_class == label[..., None])).sum(dim=3).flatten())
+            labels.append(label.flatten())
+    effects, owns, of_pixels = torch.cat(effect), torch.cat(own), torch.cat(labels)
+    by_class = {name: owns[of_pixels == k] for k, name in enumerate(names)}
+    means = {name: float(found.mean()) for name, found in by_class.items() if len(found)}
+    total = sum(memory.items)
+    return {
+        "items_in_effect": float(effects.mean()),
+        "own_class": float(owns.mean()),
+        "own_class_mean_of_classes": sum(means.values()) / len(means),
+        "own_class_by_class": means,
+        "equal_weights_by_class": {name: memory.items[k] / total for k, name in enumerate(names) if name in means},
+        "pixels_by_class": {name: len(found) for name, found in by_class.items()},
+    }
+
+
+def run(temperature: float, steps: int, seed: int) -> dict[str, Any]:
+    """A training at a temperature, and what its memory selects before and after it."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["mguit", "--preset", "small", "--steps", str(steps), "--memory-temperature", str(temperature)]
+        arguments += ["--seed", str(seed), "--output", f"{folder}/run", "--device", "cpu"]
+        options = resolve(arguments)
+        config = MGUITConfig(**{f.name: options[f.name] for f in fields(MGUITConfig) if f.name != "epochs"})
+        torch.manual_seed(seed)
+        before = selection(MGUIT(config).G, config.classes, options.size)
+        if train(arguments) != 0:
+            raise RuntimeError("the training ended with an error")
+        generator, _ = find_generator(Path(folder) / "run")
+        assert isinstance(generator, MGUITGenerator) and generator.memory.temperature == temperature
+        after = selection(generator, config.classes, options.size)
+        lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
+        distances = {name: value for name, value in json.loads(lines[-1]).items() if name != "step"}
+    found = {"temperature": temperature, "steps": steps, "size": options.size, "update": config.update}
+    return {**found, "before": before, "after": after, "distances": distances}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.memory_selects", description="How far MGUIT's memory selects.")
+    parser.add_argument("--temperatures", default="1,0.3,0.1,0.07", help="which (default: 1,0.3,0.1,0.07)")
+    parser.add_argument("--steps", type=int, default=200, help="of each training (default: 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+    machine, runs = describe(rates={}), []
+    for temperature in map(float, arguments.temperatures.split(",")):
+        runs.append(run(temperature, arguments.steps, arguments.seed))
+        if arguments.json:
+            result = {"machine": machine, "scenes": SCENES, "seed": arguments.seed, "runs": runs}
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{'temperature':>11} {'items in effect':>22} {'own class, mean of classes':>28}")
+    for found in runs:
+        print(
+            f"{found['temperature']:>11g}",
+            *(f"{found['before'][key]:>{width}.3f} -> {found['after'][key]:<8.3f}"
+              for key, width in (("items_in_effect", 10), ("own_class_mean_of_classes", 16))),
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
