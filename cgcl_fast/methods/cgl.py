@@ -24,6 +24,7 @@ from cgcl_fast.methods.options import (
     Positive,
     Rate,
     Scale,
+    Share,
     Side,
     Weight,
     Within,
@@ -62,6 +63,12 @@ class CGLConfig(Config):
         lambda_rec: λ_rec, weight of the reconstruction of images and instances and of the cross-cycle consistency.
         lambda_code: weight of the reconstruction of content and style codes.
         lambda_cgc: weight of the cross-granularity consistency, λ_rec in the paper; 0 leaves it out.
+        frozen_reading: E^s reads translations in the style of an image with weights that take no gradient: it learns by
+            the images and the random styles alone. false: by all terms, as the equations can be read too; then E^s
+            comes to give one code to all images.
+        cross_from: fraction of the training at which the terms begin for which E^s reads the style of a translation in
+            the style of an image (L_cc, L_cgc and the reconstruction of that style); 0 in the paper. A short training
+            needs some time before: while E^s cannot read styles yet, these terms teach G to do without them.
         lambda_gp: λ_gp, weight of the gradient penalty at the beginning (Eq. 9).
         gp_every: steps after which λ_gp adapts to the mean gradient norm; 0 keeps it.
         gp_upper: mean gradient norm above which λ_gp is doubled.
@@ -94,6 +101,8 @@ class CGLConfig(Config):
     lambda_rec: Weight = 10.0
     lambda_code: Weight = 1.0
     lambda_cgc: Weight = 10.0
+    frozen_reading: bool = True
+    cross_from: Share = 0.0
     lambda_gp: Weight = 10.0
     gp_every: CountOrZero = 50
     gp_upper: Scale = 1.05
@@ -229,8 +238,13 @@ class CGL(Method):
     map, after StarGAN: that of its mean would let the critic outweigh the reconstruction by more, the larger the map.
 
     Each of the networks runs twice in a step: once on all that is known at its beginning, once on all that the first
-    pass made. The discriminators take the translations of the first pass. An image without an instance contributes to
-    the global part only; its place in the batch is kept, with a weight of zero.
+    pass made; E^s once more, with weights that take no gradient, on the translations in the style of an image. The
+    discriminators take the translations of the first pass. An image without an instance contributes to the global part
+    only; its place in the batch is kept, with a weight of zero.
+
+    Three things keep E^s from giving one code to all images, which would meet most terms: what codes are compared with
+    takes no gradient, nor do the weights of E^s where it reads the style of an image from a translation
+    (``frozen_reading``), and in a short training these terms begin later (``cross_from``).
     """
 
     Config = CGLConfig
@@ -265,6 +279,10 @@ class CGL(Method):
     def schedule(self, steps: int) -> Callable[[int], float]:
         """Halved every ``halve_every`` steps."""
         return lambda step: 0.5 ** (step // self.config.halve_every)
+
+    def choose(self, progress: float) -> Shared:
+        """Whether the terms of translations in the style of an image count."""
+        return {"crossing": progress >= self.config.cross_from}
 
     def phases(self) -> list[Phase]:
         config = self.config
@@ -303,7 +321,8 @@ class CGL(Method):
             part.drawn = torch.randn_like(part.style)
             jobs = [(part.content, part.style, label)]
             jobs += [(part.content, style, part.target) for style in (swap(part.style), part.drawn)]
-            crossed = self.draw_crossed(shared) if name == "o" and self.config.lambda_cgc > 0 else None
+            crosses = name == "o" and self.config.lambda_cgc > 0 and shared.get("crossing", True)
+            crossed = self.draw_crossed(shared) if crosses else None
             if crossed is not None and self.config.cgc_generator == "object":
                 jobs.append((crossed.content, crossed.style, crossed.label))
             part.rebuilt, part.swapped, part.random, *more = decode(generator, jobs)
@@ -330,6 +349,11 @@ class CGL(Method):
         g, o, crossed = shared["g"], shared["o"], shared.get("crossed")
         encode_translations(self.G_g, g)
         encode_translations(self.G_o, o, crossed)
+        if not shared.get("crossing", True):
+            return
+        frozen = self.config.frozen_reading
+        read_styles(self.G_g, g, frozen)
+        read_styles(self.G_o, o, frozen, crossed)
         images, instances = ([(x.swapped_features[-1], swap(x.swapped_style), x.label)] for x in (g, o))
         if crossed is not None:
             images.append((g.content[: g.n], crossed.image_style, crossed.label))
@@ -392,18 +416,21 @@ class CGL(Method):
             part: Granularity = shared[name]
             src, cls = (self.D_g if name == "g" else self.D_o)(part.fakes)
             entropy = F.cross_entropy(cls, torch.cat([part.target, part.target]), reduction="none")
-            # What codes are compared with takes no gradient: else E^s comes closest to it by giving one code to all.
+            # What codes are compared with takes no gradient: it would come closer by giving one code to all.
             content = (part.swapped_features[-1] - part.content.detach()).abs()
-            style = mean_of((part.swapped_style - swap(part.style).detach()).abs(), part.paired)
-            style = style + mean_of((part.random_style - part.drawn).abs(), part.present)
+            style = mean_of((part.random_style - part.drawn).abs(), part.present)
+            crossing = shared.get("crossing", True)
+            if crossing:
+                style = style + mean_of((part.swapped_style - swap(part.style).detach()).abs(), part.paired)
             losses |= {
                 f"adv_{name}": -config.lambda_gan * mean_of(src, part.counted_fakes),
                 f"cls_{name}": config.lambda_cls * mean_of(entropy[:, None], part.counted_fakes),
                 f"rec_{name}": config.lambda_rec * mean_of((part.rebuilt - part.real).abs(), part.present),
-                f"cc_{name}": 2 * config.lambda_rec * mean_of((part.cycled - part.real).abs(), part.paired),
                 f"content_{name}": config.lambda_code * mean_of(content, part.paired),
                 f"style_{name}": config.lambda_code * style,
             }
+            if crossing:
+                losses[f"cc_{name}"] = 2 * config.lambda_rec * mean_of((part.cycled - part.real).abs(), part.paired)
         crossed = shared.get("crossed")
         if crossed is not None:
             counted, g = crossed.present, shared["g"]
@@ -438,16 +465,28 @@ class CGL(Method):
 
 
 def encode_translations(generator: DisentangledGenerator, part: Granularity, crossed: Crossed | None = None) -> None:
-    """Put features and styles of the translations into ``part``, and into ``crossed`` those of its own."""
-    extra = [] if crossed is None else [crossed.image]
-    labels = [part.target, part.target] + ([] if crossed is None else [crossed.label])
-    features = generator.content(torch.cat([part.swapped, *extra]))
-    styles = generator.style(torch.cat([part.swapped, part.random, *extra]), torch.cat(labels))
+    """Put the features of the translations in the style of an image into ``part``, and the codes of the random style;
+    into ``crossed`` the content of its own."""
     rows = len(part.swapped)
+    features = generator.content(torch.cat([part.swapped, *([] if crossed is None else [crossed.image])]))
     part.swapped_features = [feature[:rows] for feature in features]
-    part.swapped_style, part.random_style = styles[:rows], styles[rows : 2 * rows]
+    part.random_style = generator.style(part.random, part.target)
     if crossed is not None:
-        crossed.image_content, crossed.image_style = features[-1][rows:], styles[2 * rows :]
+        crossed.image_content = features[-1][rows:]
+
+
+def read_styles(
+    generator: DisentangledGenerator, part: Granularity, frozen: bool, crossed: Crossed | None = None
+) -> None:
+    """Put the codes of the translations in the style of an image into ``part`` and ``crossed``; ``frozen``: E^s learns
+    nothing by them."""
+    images, labels = [part.swapped], [part.target]
+    if crossed is not None:
+        images, labels = [*images, crossed.image], [*labels, crossed.label]
+    styles = generator.style(torch.cat(images), torch.cat(labels), frozen)
+    part.swapped_style = styles[: len(part.swapped)]
+    if crossed is not None:
+        crossed.image_style = styles[len(part.swapped) :]
 
 
 def decode(generator: DisentangledGenerator, jobs: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:

@@ -74,16 +74,23 @@ class StyleEncoder(nn.Module):
         self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.head = nn.Linear(4 * ngf, style_dim)
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        """Images (B, input_nc, H, W), H and W at least 16, and labels (B, n_domains) to styles (B, style_dim)."""
+    def forward(self, x: Tensor, label: Tensor, frozen: bool = False) -> Tensor:
+        """Images (B, input_nc, H, W), H and W at least 16, and labels (B, n_domains) to styles (B, style_dim).
+        ``frozen``: the gradient reaches the images and not the weights."""
+
+        def weights_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
+            weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+            return (weight.detach(), bias.detach()) if frozen else (weight, bias)
+
         x = x.contiguous(memory_format=torch.channels_last)
         # A map that is the same everywhere stays so under reflection padding, so a convolution makes one number of it.
-        of_image, of_label = self.stem.weight.split([self.input_nc, label.shape[1]], dim=1)
+        weight, bias = weights_of(self.stem)
+        of_image, of_label = weight.split([self.input_nc, label.shape[1]], dim=1)
         shift = label @ of_label.sum((2, 3)).T
-        x = F.conv2d(reflect_pad(x, 3), of_image, self.stem.bias) + shift[:, :, None, None]
+        x = F.conv2d(reflect_pad(x, 3), of_image, bias) + shift[:, :, None, None]
         for conv in self.down:
-            x = conv(reflect_pad(torch.relu(x), 1))
-        return self.head(torch.relu(x).mean((2, 3)))
+            x = F.conv2d(reflect_pad(torch.relu(x), 1), *weights_of(conv), stride=2)
+        return F.linear(torch.relu(x).mean((2, 3)), *weights_of(self.head))
 
 
 class UpConv(nn.Conv2d):

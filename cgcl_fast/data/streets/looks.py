@@ -98,21 +98,20 @@ def typical_look(domain: str) -> Look:
 
 
 def _sunny(look: Look, hour: float, haze: float, clouds: float, _: float) -> Look:
-    """From noon to the evening, which is warmer, darker and of longer light; in clear air or in haze."""
-    low = hour * hour  # the colours come late
-    air = _mix((196, 222, 246), (252, 204, 150), low)
+    """From a cool morning to the evening, which is warmer, darker and of longer light; in clear air or in haze."""
+    air = _mix((176, 220, 255), (255, 186, 112), hour)
     return replace(
         look,
-        zenith=_mix(_mix((52, 120, 214), (104, 108, 168), low), air, 0.45 * haze),
+        zenith=_mix(_mix((30, 112, 232), (122, 92, 140), hour), air, 0.5 * haze),
         haze=air,
-        ambient=_mix((1.12, 1.10, 1.05), (1.06, 0.74, 0.48), low),
+        ambient=_mix((1.06, 1.16, 1.28), (1.04, 0.66, 0.36), hour),
         lit=1.06 + 0.16 * hour,
-        unlit=0.78 - 0.22 * hour,
-        saturation=1.14 - 0.30 * haze,
-        sight=420.0 - 330.0 * haze,
-        shadow=0.54 - 0.24 * haze,
-        halo=_mix((50, 46, 34), (120, 70, 10), low),
-        cloud=_mix((252, 252, 252), (255, 206, 170), low),
+        unlit=0.80 - 0.26 * hour,
+        saturation=1.12 - 0.34 * haze,
+        sight=400.0 - 330.0 * haze,
+        shadow=0.54 - 0.26 * haze,
+        halo=_mix((50, 46, 34), (120, 70, 10), hour),
+        cloud=_mix((255, 255, 255), (255, 196, 152), hour),
         cover=clouds,
     )
 
@@ -120,16 +119,15 @@ def _sunny(look: Look, hour: float, haze: float, clouds: float, _: float) -> Loo
 def _night(look: Look, hour: float, town: float, moon: float, lamps: float) -> Look:
     """From dusk to the small hours, when few windows and every second lamp are lit; by the moon, or in the town's own
     light on low clouds; lamps from sodium to white."""
-    sky = _mix(_mix((38, 40, 92), (6, 8, 18), hour), (64, 40, 30), 0.8 * town)
-    yellow, white = (1.10, 0.74, 0.36), (0.86, 1.02, 1.44)
+    yellow, white = (1.16, 0.70, 0.28), (0.80, 1.04, 1.60)
     return replace(
         look,
-        zenith=_mix(sky, (4, 6, 16), 0.5 * (1.0 - town)),
-        haze=_mix(_mix((92, 84, 128), (26, 26, 44), hour), (120, 82, 58), 0.8 * town),
-        ambient=_mix(_mix((0.30, 0.33, 0.56), (0.11, 0.13, 0.22), hour), (0.30, 0.22, 0.17), 0.7 * town),
-        sight=320.0 - 180.0 * town,
+        zenith=_mix(_mix((34, 38, 104), (4, 6, 16), hour), (92, 56, 34), 0.8 * town),
+        haze=_mix(_mix((96, 90, 150), (24, 26, 48), hour), (150, 98, 60), 0.8 * town),
+        ambient=_mix(_mix((0.30, 0.36, 0.68), (0.09, 0.12, 0.24), hour), (0.38, 0.25, 0.15), 0.75 * town),
+        sight=320.0 - 200.0 * town,
         moon=moon * (1.0 - 0.8 * town),
-        cloud=_mix((36, 38, 60), (96, 66, 50), town),
+        cloud=_mix((36, 38, 60), (112, 74, 50), town),
         cover=0.3 + 0.7 * town,
         lamplight=_mix(yellow, white, lamps),
         lights={
