@@ -272,6 +272,17 @@ def test_command_writes_a_folder_for_each_domain(tmp_path):
     assert len(open_dataset(out, domains=names, size=32)) == 2
 
 
+def test_command_writes_scenes_in_looks_of_their_own(tmp_path):
+    out = tmp_path / "streets"
+    arguments = ["--output", str(out), "--size", "32", "--count", "1", "--test-count", "2", "--looks", "varied"]
+    assert main(arguments) == 0
+    built_in = open_dataset(size=32)
+    for folder, domain, name, split in (("trainB", "B", "night", "train"), ("truth", "A", "night", "test")):
+        scene = built_in.scene(domain, 0, split=split)
+        written = np.asarray(Image.open(out / folder / "00000.png"))
+        np.testing.assert_array_equal(written, render(scene, name, 32, like=scene))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cgl": ("cgl", CGL),
     "cgl, object generator": ("cgl", {**CGL, "cgc_generator": "object"}),
     "cgl, without crossing": ("cgl", {**CGL, "lambda_cgc": 0.0, "gp_every": 0}),
+    "cgl, crossing later": ("cgl", {**CGL, "cross_from": 0.5}),
     "cgcl": ("cgcl", {**CGL, "num_patches_g": 16, "num_negatives_g": 5, "num_patches_o": 8, "num_negatives_o": 3,
                       "nce_dim": 8}),
     "cgcl, all negatives": ("cgcl", {**CGL, "num_patches_g": 16, "num_negatives_g": "all", "nce_dim": 8}),
@@ -55,7 +56,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """Name -> method and options."""
 
 KEYS = {"fastcut": 2, "cut, flips, no adversary": 2, "enco": 2, "enco, cosine, two projectors": 2,
-        "enco, decoupled, fresh draws": 2, "enco, random positions": 2}  # fmt: skip
+        "enco, decoupled, fresh draws": 2, "enco, random positions": 2, "cgl, crossing later": 2}  # fmt: skip
 """How many kinds of steps a training has, where it is not one."""
 
 

@@ -101,6 +101,19 @@ def test_folded_doubling_is_interpolation_and_convolution(size: tuple[int, int])
         torch.testing.assert_close(a, b)
 
 
+def test_a_style_is_read_without_teaching_the_reader() -> None:
+    encoder = StyleEncoder(n_domains=3, ngf=4, style_dim=2)
+    image, label = torch.randn(2, 3, 16, 16, requires_grad=True), torch.eye(3)[:2]
+    plain, frozen = encoder(image, label), encoder(image, label, frozen=True)
+    assert torch.equal(plain, frozen)
+    (of_plain,) = torch.autograd.grad(plain.square().sum(), image, retain_graph=True)
+    (of_frozen,) = torch.autograd.grad(frozen.square().sum(), image, retain_graph=True)
+    torch.testing.assert_close(of_plain, of_frozen)
+    found = torch.autograd.grad(frozen.sum(), list(encoder.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in found)
+    assert all(gradient.any() for gradient in torch.autograd.grad(plain.sum(), list(encoder.parameters())))
+
+
 def test_translation_takes_domain_and_style() -> None:
     generator = generator_of()
     image = torch.rand(2, 3, 16, 12) * 2 - 1

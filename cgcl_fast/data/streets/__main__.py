@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             domains=options.domains,
             layout=options.layout,
             seed=options.seed,
+            looks=options.looks,
         )
     except (ValueError, OSError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
@@ -44,8 +45,11 @@ def write(
     domains: Sequence[str] | None = None,
     layout: str = "two-domain",
     seed: int = 0,
+    looks: str = "typical",
 ) -> int:
     """Write the data set of :class:`StreetsDataset` to a folder; returns the number of images.
+
+    Looks ``typical``: each domain's; ``varied``: in each domain the one that a scene's seed gives it there.
 
     Layout ``two-domain``: ``trainA trainB testA testB``, and ``truth`` with the scenes of testA in the second domain.
     Layout ``domains``: ``NAME/train`` and ``NAME/test`` for each domain, and ``truth/FROM_as_TO`` for each pair.
@@ -57,6 +61,9 @@ def write(
     """
     if layout not in ("two-domain", "domains"):
         raise ValueError(f"layout must be two-domain or domains, got {layout!r}")
+    if looks not in ("typical", "varied"):
+        raise ValueError(f"looks must be typical or varied, got {looks!r}")
+    varied = looks == "varied"
     names = tuple(domains) if domains else ("sunny", "night") if layout == "two-domain" else DOMAINS
     if len(set(names)) != len(names) or len(names) < 2 or (layout == "two-domain" and len(names) != 2):
         wanted = "two different domains" if layout == "two-domain" else "at least two different domains"
@@ -76,7 +83,7 @@ def write(
             folder = output / f"{split}{letter}" if layout == "two-domain" else output / domain / split
             for index in range(number):
                 scene = data.scene(domain, index)
-                _save(folder / f"{index:05d}.png", data, domain, index)
+                _save(folder / f"{index:05d}.png", data, domain, index, varied)
                 written += 1
                 if split == "train":
                     continue
@@ -85,15 +92,16 @@ def write(
                         continue
                     place = output / "truth" / ("" if layout == "two-domain" else f"{domain}_as_{other}")
                     place.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(render(scene, other, size)).save(place / f"{index:05d}.png")
+                    image = render(scene, other, size, like=scene if varied else None)
+                    Image.fromarray(image).save(place / f"{index:05d}.png")
                     written += 1
     return written
 
 
-def _save(path: Path, data: StreetsDataset, domain: str, index: int) -> None:
+def _save(path: Path, data: StreetsDataset, domain: str, index: int, varied: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scene = data.scene(domain, index)
-    Image.fromarray(render(scene, domain, data.size)).save(path)
+    Image.fromarray(render(scene, domain, data.size, like=scene if varied else None)).save(path)
     found = [
         {"class": box.name, "box": [round(value, 2) for value in box[1:]]} for box in scene_boxes(scene, data.size)
     ]
@@ -110,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
         "--domains", nargs="+", metavar="NAME", help=f"of {', '.join(DOMAINS)} (default: sunny night, or all)"
     )
     parser.add_argument("--layout", choices=("two-domain", "domains"), default="two-domain", help="see the README")
+    parser.add_argument(
+        "--looks",
+        choices=("typical", "varied"),
+        default="typical",
+        help="one look for each domain, or another hour, light and air for each scene (default typical)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default 0)")
     return parser
 
