@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cgcl_fast.data import UnpairedDataset
 from cgcl_fast.methods.base import translate_any_size
+from cgcl_fast.metrics.colour_transfer import colour_statistics, colour_transfer
 from cgcl_fast.metrics.distances import delta_e_of_all
 from cgcl_fast.metrics.evaluation import CHUNK, aligned
 from cgcl_fast.networks import StyledGenerator
@@ -38,6 +39,9 @@ class StyleEvaluation:
     share                   share of (s, r, r'), r != r', in which T(s, r) is nearer to truth(s, r) than T(s, r') is.
                             A tie is not. References without a meaning: one half, or 0 where nothing changes at all
     both                    share of (s, {r, r'}) in which that is so of both; without a meaning at most one half
+    transfer_right          as right, of the scene given the reference's colours by Reinhard et al.'s colour transfer
+    transfer_wrong          as wrong, of that
+    transfer_share          as share, of that
     spread                  standard deviation over the references of a value of a pixel, mean over pixels and scenes
     random_spread           the same over as many random styles
     true_spread             the same of the truth
@@ -75,6 +79,7 @@ class StyleEvaluation:
         self.scenes, self.references = batch[f"truth_{self.domains[0]}"].shape[:2]
         if self.references < 2:
             raise ValueError(f"batch: expected at least 2 references, got {self.references}")
+        self._transfer = {name: self._of_colour_transfer(name) for name in self.domains}
 
     @torch.no_grad()
     def __call__(self, method: Any) -> dict[str, float]:
@@ -100,6 +105,19 @@ class StyleEvaluation:
         """The styles of the references of a domain, (R, ...), on the CPU."""
         return _read(generator, self.batch[f"reference_{domain}"], generator.domain_index(domain))
 
+    @torch.no_grad()
+    def _of_colour_transfer(self, domain: str) -> dict[str, float]:
+        """The figures that are the same for every method."""
+        names = ("A", f"reference_{domain}", f"truth_{domain}")
+        scenes, references, truths = (self.batch[name].float().cpu() for name in names)
+        colours = [colour_statistics([reference[None]]) for reference in references]
+        distances = []
+        for image, truth in zip(scenes, truths, strict=True):
+            recoloured = torch.cat([colour_transfer(image[None], of_reference) for of_reference in colours])
+            distances.append(delta_e_of_all(recoloured, truth))
+        right, wrong, share, _ = _told_apart(torch.stack(distances))
+        return {"transfer_right": right, "transfer_wrong": wrong, "transfer_share": share}
+
     def _of_domain(self, generator: StyledGenerator, domain: str, random: torch.Generator) -> dict[str, float]:
         index, count = generator.domain_index(domain), self.references
         codes = self.codes(generator, domain)
@@ -122,6 +140,7 @@ class StyleEvaluation:
             "wrong": wrong,
             "share": share,
             "both": both,
+            **self._transfer[domain],
             "spread": spread,
             "random_spread": random_spread,
             "true_spread": true_spread,
@@ -195,6 +214,7 @@ def style_evaluation_of(dataset: UnpairedDataset, method: Any, scenes: int) -> S
 
 ROWS = (
     ("share", "right reference nearer to its truth than a wrong one (50 %: by chance)", "{:.0%}"),
+    ("transfer_share", "  of scenes given the reference's colours (Reinhard)", "{:.0%}"),
     ("right", "colour difference ΔE*ab to the truth, right reference", "{:.2f}"),
     ("wrong", "colour difference ΔE*ab to the truth, wrong reference", "{:.2f}"),
     ("spread", "how far one scene varies by reference (of 0 to 1)", "{:.4f}"),

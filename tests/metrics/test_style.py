@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cgcl_fast.data import open_dataset
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.metrics import StyleEvaluation, delta_e, delta_e_of_all, style_evaluation_of, style_table
+from cgcl_fast.metrics.colour_transfer import colour_statistics, colour_transfer
 from cgcl_fast.networks import MGUITGenerator, StyledGenerator
 from cgcl_fast.train import main
 
@@ -21,7 +22,7 @@ DOMAINS = ("day", "night")
 OFFSET = {"day": 0.3, "night": -0.3}
 FIGURES = {
     "right", "wrong", "share", "both", "spread", "random_spread", "true_spread", "code_error", "code_constant",
-    "random_code_error", "random_code_constant", "code_spread",
+    "random_code_error", "random_code_constant", "code_spread", "transfer_right", "transfer_wrong", "transfer_share",
 }  # fmt: skip
 
 
@@ -130,6 +131,22 @@ def test_a_perfect_method_reaches_the_truth() -> None:
     for name in FIGURES:
         of_domains = [figures[f"style/{name}/{domain}"] for domain in DOMAINS]
         assert figures[f"style/{name}"] == pytest.approx(sum(of_domains) / 2)
+
+
+def test_the_classical_baseline_gives_each_scene_the_colours_of_the_reference() -> None:
+    batch, figures = style_batch(), figures_of(lambda style: torch.zeros_like(style))
+    for name in DOMAINS:
+        right, nearer = [], []
+        for scene, truth in zip(batch["A"], batch[f"truth_{name}"], strict=True):
+            made = [
+                colour_transfer(scene[None], colour_statistics([reference[None]]))
+                for reference in batch[f"reference_{name}"]
+            ]
+            far = [[float(delta_e(image, wanted[None])) for wanted in truth] for image in made]
+            right += [far[r][r] for r in range(6)]
+            nearer += [far[r][r] < far[other][r] for r in range(6) for other in set(range(6)) - {r}]
+        assert figures[f"style/transfer_right/{name}"] == pytest.approx(sum(right) / len(right), rel=1e-4)
+        assert figures[f"style/transfer_share/{name}"] == pytest.approx(sum(nearer) / len(nearer))
 
 
 def test_a_tie_is_not_right_where_the_reference_is_ignored() -> None:
@@ -249,7 +266,7 @@ def test_table_has_a_column_a_domain_and_their_mean() -> None:
     assert len({len(line) for line in lines}) == 1
     assert "5 test scenes, 6 references a domain" in lines[0] and lines[0].split()[-3:] == ["day", "night", "mean"]
     assert lines[1].split()[-3:] == ["100%", "100%", "100%"] and "50 %: by chance" in lines[1]
-    assert lines[2].split()[-3:] == ["0.00", "0.00", "0.00"]
+    assert "Reinhard" in lines[2] and lines[3].split()[-3:] == ["0.00", "0.00", "0.00"]
 
 
 def test_a_run_notes_them_at_every_save(
