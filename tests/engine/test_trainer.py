@@ -254,23 +254,28 @@ def test_two_processes_train_one_model_as_one_process_with_their_batches_togethe
     assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])
 
 
-def test_each_network_has_its_learning_rate(tmp_path: Path) -> None:
-    """Networks of one rate share a group of the optimiser; the schedule scales every group."""
-    method = EnCo(EnCoConfig(ngf=2, ndf=2, n_blocks=5, num_patches=4, nce_dim=4, lr_g=1e-3, lr_h=4e-3))
+def enco_trainer(method: EnCo, folder: Path, rate: float = 1.0) -> tuple[Trainer, dict]:
+    """A trainer of streets at ``rate`` times the learning rates, and its first batch."""
     loader = build_loader(open_dataset(None, size=32, limit=4), batch_size=1, seed=0)
-    sample_batch = loader.dataset.sample_batch(1)
     trainer = Trainer(
         method,
         loader,
-        tmp_path,
+        folder,
         Options(steps=4),
-        schedule=lambda step: 0.5,
-        sample_batch=sample_batch,
+        schedule=lambda step: rate,
+        sample_batch=loader.dataset.sample_batch(1),
         config={},
         generator_file=lambda method: b"",
         accelerator=make_accelerator(device="cpu"),
     )
-    trainer.train_step([next(iter(loader))])
+    return trainer, next(iter(loader))
+
+
+def test_each_network_has_its_learning_rate(tmp_path: Path) -> None:
+    """Networks of one rate share a group of the optimiser; the schedule scales every group."""
+    method = EnCo(EnCoConfig(ngf=2, ndf=2, n_blocks=5, num_patches=4, nce_dim=4, lr_g=1e-3, lr_h=4e-3))
+    trainer, batch = enco_trainer(method, tmp_path, rate=0.5)
+    trainer.train_step([batch])
     (discriminator,) = trainer.phases[0].optimizer.param_groups
     generator, projector = trainer.phases[1].optimizer.param_groups
     assert (discriminator["lr"], generator["lr"], projector["lr"]) == (1e-4, 5e-4, 2e-3)
@@ -288,19 +293,7 @@ def test_decay_and_clipping_are_those_of_the_phase(tmp_path: Path, monkeypatch: 
             spec = replace(generator.optimizer, weight_decay=0.1, clip={"G": 1e-3})
             generator = replace(generator, optimizer=spec)
         monkeypatch.setattr(method, "phases", lambda found=(discriminator, generator): list(found))
-        loader = build_loader(open_dataset(None, size=32, limit=4), batch_size=1, seed=0)
-        sample_batch = loader.dataset.sample_batch(1)
-        trainer = Trainer(
-            method,
-            loader,
-            tmp_path / str(clipped),
-            Options(steps=4),
-            schedule=lambda step: 1.0,
-            sample_batch=sample_batch,
-            config={},
-            generator_file=lambda method: b"",
-            accelerator=make_accelerator(device="cpu"),
-        )
+        trainer, batch = enco_trainer(method, tmp_path / str(clipped))
         found = norms[clipped] = []
 
         def note(*_: object, method: EnCo = method, found: list[float] = found) -> None:
@@ -310,7 +303,7 @@ def test_decay_and_clipping_are_those_of_the_phase(tmp_path: Path, monkeypatch: 
 
         trainer.phases[1].optimizer.optimizer.register_step_pre_hook(note)
         torch.manual_seed(1)
-        trainer.train_step([next(iter(loader))])
+        trainer.train_step([batch])
         assert {group["weight_decay"] for group in trainer.phases[1].optimizer.param_groups} == {0.1 * clipped}
         assert {group["weight_decay"] for group in trainer.phases[0].optimizer.param_groups} == {0}
     assert norms[False][0] > 2e-3

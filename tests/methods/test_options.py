@@ -61,7 +61,9 @@ def test_what_is_out_of_range_is_named_with_its_range(options: dict[str, Any], s
 
 
 def test_what_is_in_range_is_taken() -> None:
-    Some(count=np.int64(9), share=0, above=np.float32(1e-30), maybe=0, either=3, layers=[0, 5], names=["x", "y"])
+    some = Some(count=np.int64(9), share=0, above=np.float32(1e-30), maybe=0, either=3, layers=[0, 5], names=["x", "y"])
+    assert (some.count, some.share, some.maybe, some.either) == (9, 0, 0, 3)
+    assert some.above == np.float32(1e-30) and [*some.layers] == [0, 5] and [*some.names] == ["x", "y"]
     for kind in (*(method.Config for method in METHODS.values()), RunOptions):
         check(kind())
 
