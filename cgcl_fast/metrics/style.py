@@ -39,6 +39,8 @@ class StyleEvaluation:
     share                   share of (s, r, r'), r != r', in which T(s, r) is nearer to truth(s, r) than T(s, r') is.
                             A tie is not. References without a meaning: one half, or 0 where nothing changes at all
     both                    share of (s, {r, r'}) in which that is so of both; without a meaning at most one half
+    change_share            as share, of translations whose mean over the references is that of the truth: of what a
+                            reference changes, without what the translations of all of them are off by
     transfer_right          as right, of the scene given the reference's colours by Reinhard et al.'s colour transfer
     transfer_wrong          as wrong, of that
     transfer_share          as share, of that
@@ -122,7 +124,7 @@ class StyleEvaluation:
         index, count = generator.domain_index(domain), self.references
         codes = self.codes(generator, domain)
         drawn = generator.random_style(self.scenes * count, random).float().cpu()
-        distances, spreads = [], []
+        distances, changes, spreads = [], [], []
         errors: dict[str, list[Tensor]] = {"code": [], "random_code": []}
         for scene, image in enumerate(self.batch["A"]):
             truth = self.batch[f"truth_{domain}"][scene].float()
@@ -132,6 +134,8 @@ class StyleEvaluation:
                 errors[name].append((_read(generator, images[name], index) - styles).abs().mean())
             with torch.autocast("cpu", enabled=False):
                 distances.append(delta_e_of_all(images["code"], truth))
+                off = images["code"].mean(0) - truth.mean(0)
+                changes.append(delta_e_of_all((images["code"] - off).clamp(-1, 1), truth))
             spreads.append(torch.stack([_spread(of) for of in (images["code"], images["random_code"], truth)]))
         right, wrong, share, both = _told_apart(torch.stack(distances))
         spread, random_spread, true_spread = torch.stack(spreads).mean(0).tolist()
@@ -140,6 +144,7 @@ class StyleEvaluation:
             "wrong": wrong,
             "share": share,
             "both": both,
+            "change_share": _told_apart(torch.stack(changes))[2],
             **self._transfer[domain],
             "spread": spread,
             "random_spread": random_spread,
@@ -214,6 +219,7 @@ def style_evaluation_of(dataset: UnpairedDataset, method: Any, scenes: int) -> S
 
 ROWS = (
     ("share", "right reference nearer to its truth than a wrong one (50 %: by chance)", "{:.0%}"),
+    ("change_share", "  without what the translations in all styles are off by", "{:.0%}"),
     ("transfer_share", "  of scenes given the reference's colours (Reinhard)", "{:.0%}"),
     ("right", "colour difference ΔE*ab to the truth, right reference", "{:.2f}"),
     ("wrong", "colour difference ΔE*ab to the truth, wrong reference", "{:.2f}"),

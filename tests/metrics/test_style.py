@@ -23,6 +23,7 @@ OFFSET = {"day": 0.3, "night": -0.3}
 FIGURES = {
     "right", "wrong", "share", "both", "spread", "random_spread", "true_spread", "code_error", "code_constant",
     "random_code_error", "random_code_constant", "code_spread", "transfer_right", "transfer_wrong", "transfer_share",
+    "change_share",
 }  # fmt: skip
 
 
@@ -176,6 +177,14 @@ def test_one_translation_that_is_nearer_to_both_truths_is_right_once() -> None:
     assert figures["style/share"] == 0.5 and figures["style/both"] == 0
 
 
+def test_what_all_translations_are_off_by_does_not_count_for_the_change() -> None:
+    """Looks that are right but for one shift, larger than they differ: nearness is lost, the change is not."""
+    figures = figures_of(lambda style: style + torch.tensor([0.5, 0.0]), references=2)
+    assert figures["style/share"] == 0.5 and figures["style/change_share"] == 1
+    assert figures_of(lambda style: -style, references=2)["style/change_share"] == 0
+    assert figures_of(lambda style: torch.zeros_like(style))["style/change_share"] == 0
+
+
 def test_shares_are_those_counted_one_by_one() -> None:
     def change(style: Tensor) -> Tensor:
         return 0.2 * torch.sin(60 * style)
@@ -266,7 +275,7 @@ def test_table_has_a_column_a_domain_and_their_mean() -> None:
     assert len({len(line) for line in lines}) == 1
     assert "5 test scenes, 6 references a domain" in lines[0] and lines[0].split()[-3:] == ["day", "night", "mean"]
     assert lines[1].split()[-3:] == ["100%", "100%", "100%"] and "50 %: by chance" in lines[1]
-    assert "Reinhard" in lines[2] and lines[3].split()[-3:] == ["0.00", "0.00", "0.00"]
+    assert "Reinhard" in lines[3] and lines[4].split()[-3:] == ["0.00", "0.00", "0.00"]
 
 
 def test_a_run_notes_them_at_every_save(
