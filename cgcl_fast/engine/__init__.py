@@ -7,7 +7,7 @@ from .processes import leave_group
 from .rng import preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import linear_decay
 from .tf32 import set_tf32
-from .tiles import translate_tiled
+from .tiles import translate_bands, translate_tiled
 from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     "seed_all",
     "set_rng_state",
     "set_tf32",
+    "translate_bands",
     "translate_tiled",
 ]

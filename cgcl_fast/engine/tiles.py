@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -69,13 +69,52 @@ def translate_tiled(
     Raises:
         ValueError: ``tile``, ``overlap``, ``margin`` or ``multiple`` out of range.
     """
+    height, width = image.shape[-2:]
+    bands = translate_bands(
+        translate,
+        lambda top, left, tall, wide: image[:, top : top + tall, left : left + wide],
+        (height, width),
+        tile=tile,
+        overlap=overlap,
+        batch_size=batch_size,
+        margin=margin,
+        multiple=multiple,
+    )
+    return torch.cat(list(bands), dim=1)
+
+
+def translate_bands(
+    translate: Callable[[Tensor], Tensor],
+    window: Callable[[int, int, int, int], Tensor],
+    size: tuple[int, int],
+    *,
+    tile: int,
+    overlap: int,
+    batch_size: int = 1,
+    margin: int = 0,
+    multiple: int = 1,
+) -> Iterator[Tensor]:
+    """:func:`translate_tiled` for an image that is not in memory, from top to bottom: what is held is as wide as the
+    image and as high as a tile.
+
+    Args:
+        window: (top, left, height, width) to (C, height, width) in [-1, 1], a part of the image.
+        size: (height, width) of the image.
+        translate, tile, overlap, batch_size, margin, multiple: as of :func:`translate_tiled`.
+
+    Yields:
+        (C', h, width), float32, on the CPU: the next rows.
+
+    Raises:
+        ValueError: as :func:`translate_tiled`.
+    """
+    height, width = size
     if tile < 1:
         raise ValueError(f"tile must be at least 1, got {tile}")
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must lie in 0..tile-1={tile - 1}, got {overlap}")
     if not 0 <= 2 * margin <= overlap:
         raise ValueError(f"margin must lie in 0..overlap/2={overlap // 2}, got {margin}")
-    height, width = image.shape[-2:]
     if any(length % multiple for length in (tile, height, width)) or tile - overlap < multiple:
         raise ValueError(
             f"multiple must divide the tile {tile} and the image {height}x{width}, and be at most tile - overlap = "
@@ -83,17 +122,20 @@ def translate_tiled(
         )
     tops, lefts = (tile_starts(length, tile, overlap, multiple) for length in (height, width))
     tall, wide = min(tile, height), min(tile, width)
-    places = [(top, left) for top in tops for left in lefts]
     total = torch.zeros(())
-    weights = torch.zeros(height, width)
-    for first in range(0, len(places), batch_size):
-        group = places[first : first + batch_size]
-        tiles = torch.stack([image[:, top : top + tall, left : left + wide] for top, left in group])
-        results = translate(tiles).float().cpu()
-        if total.dim() == 0:
-            total = torch.zeros(results.shape[1], height, width)
-        for (top, left), result in zip(group, results, strict=True):
-            weight = _feather(top, tops, tall, margin)[:, None] * _feather(left, lefts, wide, margin)
-            total[:, top : top + tall, left : left + wide] += result * weight
-            weights[top : top + tall, left : left + wide] += weight
-    return total / weights
+    weights = torch.zeros(tall, width)
+    for number, top in enumerate(tops):
+        row = _feather(top, tops, tall, margin)[:, None]
+        for first in range(0, len(lefts), batch_size):
+            group = lefts[first : first + batch_size]
+            results = translate(torch.stack([window(top, left, tall, wide) for left in group])).float().cpu()
+            if total.dim() == 0:
+                total = torch.zeros(results.shape[1], tall, width)
+            for left, result in zip(group, results, strict=True):
+                weight = row * _feather(left, lefts, wide, margin)
+                total[:, :, left : left + wide] += result * weight
+                weights[:, left : left + wide] += weight
+        done = tall if number + 1 == len(tops) else tops[number + 1] - top
+        yield total[:, :done] / weights[:done]
+        total = torch.cat([total[:, done:], torch.zeros(len(total), done, width)], dim=1)
+        weights = torch.cat([weights[done:], torch.zeros(done, width)])
