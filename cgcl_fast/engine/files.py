@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,7 +58,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         OSError: it could not be written (a full disk); the file beside is gone and what was at ``path`` untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = path.with_name(_beside(path.name))
     try:
         with open(temporary, "wb") as file:
             sink = _Sink(file)
@@ -74,6 +75,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             error.filename = str(path)
         raise
     _sync_folder(path.parent)
+
+
+def _beside(name: str) -> str:
+    """The name of the file beside the one that is written; 255 bytes are what most file systems allow."""
+    ending = f".{os.getpid()}{TEMPORARY}"
+    room = 254 - len(ending)
+    encoded = os.fsencode(name)
+    if len(encoded) > room:  # names that begin alike are told apart by their checksum
+        name = os.fsdecode(encoded[: room - 9]) + f"-{zlib.crc32(encoded):08x}"
+    return f".{name}{ending}"
 
 
 def _sync_folder(folder: Path) -> None:
