@@ -21,7 +21,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from cgcl_fast import _start
-from cgcl_fast.data.images import printable
+from cgcl_fast.data.decoding import printable
 from cgcl_fast.engine import CaptureError, CheckpointError, LoaderError, NonFiniteError
 from cgcl_fast.engine.processes import leave_group, lost_peer
 
@@ -74,7 +74,11 @@ def as_usage_error() -> Iterator[None]:
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
-    """``--batch-size`` and ``--batch_size`` are the same option."""
+    """``--batch-size`` and ``--batch_size`` are the same option; ``--range LOW HIGH`` is one value."""
+    arguments = list(arguments)
+    for at, argument in enumerate(arguments):
+        if argument == "--range" and len(arguments) > at + 2 and not arguments[at + 1].startswith("["):
+            arguments[at : at + 3] = [f"--range=[{arguments[at + 1]},{arguments[at + 2]}]"]
     return [
         "--" + name.replace("-", "_") + equals + value if argument.startswith("--") else argument
         for argument in arguments

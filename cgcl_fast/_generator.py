@@ -74,4 +74,6 @@ def _of_run(state: dict[str, Any]) -> nn.Module:
     method = build_empty(lambda: kind(kind.Config(**described["config"])))
     prefix = f"{method.generator_name}."
     weights = {name.removeprefix(prefix): t for name, t in state["method"].items() if name.startswith(prefix)}
-    return fill(getattr(method, method.generator_name), weights)
+    generator = fill(getattr(method, method.generator_name), weights)
+    generator.ranges = described.get("ranges")
+    return generator

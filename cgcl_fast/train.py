@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +29,9 @@ from cgcl_fast import configs
 from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._yaml import read_yaml, yaml_text
-from cgcl_fast.data import build_loader, find_domains, open_dataset
-from cgcl_fast.data.images import printable
+from cgcl_fast.data import Reading, build_loader, find_domains, open_dataset
+from cgcl_fast.data.decoding import printable
+from cgcl_fast.data.values import PHOTOGRAPH, values_from_dict, values_to_dict
 from cgcl_fast.engine import (
     LoaderError,
     Options,
@@ -44,8 +46,8 @@ from cgcl_fast.engine import (
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.engine.graphs import obstacle
 from cgcl_fast.methods import METHODS, Method
-from cgcl_fast.methods.base import check_image, check_networks
-from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
+from cgcl_fast.methods.base import channels_of, check_image, check_networks
+from cgcl_fast.methods.options import Count, CountOrZero, Level, Side, Within, check
 from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
 from cgcl_fast.networks.files import generator_bytes
 
@@ -77,6 +79,11 @@ class RunOptions:
         preprocess: resize_and_crop, scale_shortside_and_crop, crop, scale_width or none, as in the published CUT and
             CycleGAN.
         flip: Flip half of the images horizontally.
+        range: LOW HIGH, the numbers in the images that become -1 and 1. If not given, 0 to 255 for images of 8 bits;
+            for others the least and the greatest number in (256 of) the training images of each domain.
+        ranges: The same for each domain, {A: {low: 0, high: 4095, type: uint16}, ...}; where it is not given it is
+            what range or the images say. A run's config keeps it, and translate writes images accordingly.
+        max_megapixels: Larger images are left out.
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
         accumulate: Batches whose gradients make one step.
@@ -107,6 +114,9 @@ class RunOptions:
     load_size: Side | None = None
     preprocess: str = "resize_and_crop"
     flip: bool = True
+    range: tuple[Level, Level] | None = None
+    ranges: dict[str, dict[str, Any]] | None = None
+    max_megapixels: Count = 179
     limit: Count | None = None
     batch_size: Count = 1
     accumulate: Count = 1
@@ -304,9 +314,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         checkpoints = output / "checkpoints"
         if not options.resume and any(checkpoints.glob("step_*.pt")):
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
+        domains = getattr(config, "domains", kind.domains)
         dataset = open_dataset(
             options.data,
-            domains=getattr(config, "domains", kind.domains),
+            domains=domains,
             classes=needs.classes,
             object_size=needs.object_size,
             least_object=needs.least_object,
@@ -318,8 +329,11 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             limit=options.limit,
             seed=options.seed,
             crops=needs.crops,
+            readings=readings_of(options, domains, channels_of(config)),
+            span=options.range,
         )
-        check_image(dataset[0]["A"], config)
+        options.ranges = values_to_dict(dataset.values) or None
+        check_image(dataset[0], config)
         on_gpu = accelerator.device.type == "cuda"
         torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
         if on_gpu:  # the same switch is for CPUs too
@@ -372,8 +386,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         ),
         schedule=method.schedule(steps) or linear_decay(steps, round(steps * decay / (constant + decay))),
         sample_batch=sample_batch,
-        config={"method": options.method, "config": asdict(config)},
-        generator_file=generator_bytes,
+        config={"method": options.method, "config": asdict(config), "ranges": options.ranges},
+        generator_file=partial(generator_bytes, ranges=options.ranges),
         evaluate=lambda method: {
             name: value for each in (evaluation, styles) if each is not None for name, value in each(method).items()
         },
@@ -395,6 +409,20 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             if outcome.figures and styles is not None:
                 print(style_table(outcome.figures, styles))
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def readings_of(options: Namespace, domains: Sequence[str], channels: tuple[int, int]) -> dict[str, Reading]:
+    """How the images of each domain are read, the first with the first number of channels."""
+    stated = values_from_dict(options.ranges or {})
+    if options.range is not None and options.data is None:
+        raise ValueError(f"range: the built-in streets are photographs of 8 bits, got {options.range}")
+    if unknown := stated.keys() - set(domains):
+        raise ValueError(f"ranges: expected domains among {', '.join(domains)}, got {', '.join(sorted(unknown))}")
+    most = options.max_megapixels * 10**6
+    return {
+        domain: Reading(channels[0 if number == 0 else 1], stated.get(domain), most)
+        for number, domain in enumerate(domains)
+    }
 
 
 def default_workers(on_gpu: bool) -> int:
@@ -419,6 +447,9 @@ def describe(
         small = configs.read(options.method, "small")
         chosen = " ".join(f"{name}={options[name]}" for name in small if options[name] is not None)
         print(f"small preset (any option overrides it; --preset paper is the full setting): {chosen}")
+    for domain, values in values_from_dict(options.ranges or {}).items():
+        if values != PHOTOGRAPH:
+            print(f"domain {domain}: images of {values.type}, {values.low:g} to {values.high:g} become -1 to 1")
     parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
     precision = options.precision
     if device.type == "cuda":

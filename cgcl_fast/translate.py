@@ -10,38 +10,44 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
-from cgcl_fast.data import UnreadableImageError, list_images, read_image, read_image_and_alpha, to_image, to_tensor
-from cgcl_fast.data.images import printable, reason_of
-from cgcl_fast.engine import make_accelerator, translate_tiled
+from cgcl_fast.data import Reading, UnreadableImageError, Values, list_images
+from cgcl_fast.data.decoding import (
+    MOST_PIXELS,
+    FileFormat,
+    FileImage,
+    look_at,
+    printable,
+    read_file,
+    read_stored,
+    reason_of,
+    to_tensor,
+)
+from cgcl_fast.data.values import from_unit, to_unit, values_from_dict, values_read, values_written
+from cgcl_fast.data.writing import format_for, write_numbers
+from cgcl_fast.engine import make_accelerator, translate_bands
 from cgcl_fast.engine.files import write_atomically
-from cgcl_fast.methods.base import pad_to_multiple, translate_any_size
-from cgcl_fast.methods.options import Count, CountOrZero, Within, check
+from cgcl_fast.methods.base import translate_any_size
+from cgcl_fast.methods.options import Count, CountOrZero, Level, Within, check
 from cgcl_fast.networks import StyledGenerator
 
 MOST_OF_STYLE = 512  # pixels of the longer side of an image that a style is taken from
 
 ENDS_THE_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other image could be written either
-
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"quality": 95},
-    "TIFF": {"compression": "tiff_deflate"},
-}
 
 
 @dataclass
@@ -55,7 +61,10 @@ class TranslateOptions:
         tile: Translate in tiles of this side, for images that do not fit into memory.
         overlap: Pixels that neighbouring tiles share and blend; if not given, an eighth of the tile, or what makes
             the tiles give the same as the whole where the generator has no norm (SinCUT).
-        batch_size: Images of equal size, or tiles, at a time.
+        batch_size: Images of equal size, or tiles of a row, at a time.
+        range: LOW HIGH, the numbers in the images that become -1 and 1. If not given, 0 to 255 for images of 8 bits;
+            for others what the generator was trained with, or if it does not say all numbers of their type.
+        max_megapixels: Larger images are refused.
         domain: Name of the domain to translate to, for a generator of several; of two the second if not given.
         style: Style of the translations, for a generator with styles: an image of that domain to take it from, random
             (another one for each image), or a number that stands for a random one. The generator's own if not given.
@@ -69,6 +78,8 @@ class TranslateOptions:
     tile: Annotated[int, Within(16, 10**9)] | None = None
     overlap: CountOrZero | None = None
     batch_size: Count = 1
+    range: tuple[Level, Level] | None = None
+    max_megapixels: Count = 179
     domain: str | None = None
     style: str | None = None
     device: str = "auto"
@@ -82,23 +93,51 @@ class TranslateOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """One image to read and where its translation goes."""
+    """One image to read and where its translation goes, in which format."""
 
     source: Path
     target: Path
+    form: FileFormat
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image that was read: (3, H, W) in [-1, 1], and its alpha channel if it has one."""
+    """An image that was read."""
 
     job: Job
-    pixels: Tensor
-    alpha: Image.Image | None
+    image: FileImage
+
+    def window(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """A part of it, (C, height, width) in [-1, 1]. Beyond its bottom and its right edge it is padded as by
+        :func:`pad_to_multiple`, which would take several times the memory that the numbers take."""
+        numbers = self.image.numbers
+        reflects = all(padded(side) - side < side for side in numbers.shape[:2])
+        rows, columns = (
+            _within(start, count, side, reflects)
+            for start, count, side in zip((top, left), (height, width), numbers.shape[:2], strict=True)
+        )
+        return to_unit(numbers[rows][:, columns], self.image.values)
+
+
+def padded(side: int) -> int:
+    """The side that a generator takes, of one that it need not take."""
+    return max(8, -(-side // 4) * 4)
+
+
+def _within(start: int, count: int, side: int, reflects: bool) -> slice | np.ndarray:
+    if start + count <= side:
+        return slice(start, start + count)
+    places = np.arange(start, start + count)
+    beyond = 2 * (side - 1) - places if reflects else np.full_like(places, side - 1)
+    return np.where(places < side, places, beyond)
 
 
 class Stopped(Exception):
     """What went wrong with one image would go wrong with every other one."""
+
+
+class NotFinite(Exception):
+    """A translation has NaN or infinity."""
 
 
 class Failures:
@@ -115,14 +154,15 @@ class Failures:
         self.add(path, f"cannot be listed: {reason_of(error)}")
 
 
-def plan(options: TranslateOptions, overwrite: bool, failures: Failures) -> list[Job]:
+def plan(options: TranslateOptions, overwrite: bool, translator: Translator, failures: Failures) -> list[Job]:
     """What there is to do, images of equal size beside each other.
 
     Args:
+        translator: says what the translations are, which not every format of files holds.
         failures: gets the folders in the input that cannot be listed.
 
     Raises:
-        UsageError: no image, a file type that cannot be written, or a file that would be overwritten.
+        UsageError: no image, or a file that would be overwritten.
     """
     source, output = printable(options.input), printable(options.output)
     # os.path throughout: a path that is too long, or leads in a circle, is an image that fails and no error here.
@@ -130,42 +170,49 @@ def plan(options: TranslateOptions, overwrite: bool, failures: Failures) -> list
         inside = os.path.join(os.path.realpath(options.output), "")
         found = list_images(options.input, unreadable=failures.add_folder)
         found = [path for path in found if not os.path.realpath(path).startswith(inside)]
-        jobs = [Job(path, options.output / path.relative_to(options.input)) for path in found]
-        if not jobs:
+        names = [path.relative_to(options.input) for path in found]
+        if not found:
             raise UsageError(f"--input: {source} holds no image")
     elif os.path.isfile(options.input):
-        if options.input.suffix.lower() not in Image.registered_extensions():
-            raise UsageError(f"--input: {source} has no suffix of an image type")
-        jobs = [Job(options.input, options.output / options.input.name)]
+        found, names = [options.input], [Path(options.input.name)]
     else:
         check_regular(options.input, missing_ok=True)
         raise UsageError(f"--input: {source} does not exist")
     if os.path.exists(options.output) and not os.path.isdir(options.output):
         raise UsageError(f"--output: {output} is not a folder")
+    sized = [(job_of(path, options.output / name, translator)) for path, name in zip(found, names, strict=True)]
+    jobs = [job for _, job in sorted(sized, key=lambda each: each[0])]
     there = [job.target for job in jobs if os.path.exists(job.target)]
     if any(os.path.realpath(job.target) == os.path.realpath(job.source) for job in jobs):
         raise UsageError(f"--output: {output} is the folder of the input, which is never overwritten")
     if there and not overwrite:
         more = f" and {len(there) - 1} more" if there[1:] else ""
         raise UsageError(f"--output: {printable(there[0])}{more} would be overwritten (--overwrite allows it)")
-    return sorted(jobs, key=lambda job: header_size(job.source))
+    return jobs
 
 
-def header_size(path: Path) -> tuple[int, int]:
+def job_of(source: Path, target: Path, translator: Translator) -> tuple[tuple[int, int], Job]:
+    """The size in the header of a file, and what there is to do with it."""
     try:
-        check_regular(path)
-        with Image.open(path) as image:
-            return image.size
-    except Exception:  # whatever is wrong is said when the image is read
-        return (0, 0)
+        form, size = look_at(source, translator.reading)
+    except UnreadableImageError:  # it is said when the image is read
+        return (0, 0), Job(source, target, FileFormat("PNG"))
+    written = values_written(
+        values_read(form.type, translator.reading.values), translator.reading.values, translator.target
+    )
+    form, suffix = format_for(form, written.type, translator.channels)
+    return size, Job(source, target.with_name(target.name + suffix), form)
 
 
 class Translator:
     """A generator on a device, in a precision.
 
     Args:
-        generator: maps (B, C, H, W) in [-1, 1] to (B, C', H, W); C and C' are read from its ``config``.
+        generator: maps (B, C, H, W) in [-1, 1] to (B, C', H, W); C and C' are read from its ``config``, and from its
+            ``ranges`` what numbers the images of its domains have.
         domain, style: as of ``TranslateOptions``, for a ``StyledGenerator``.
+        span: the numbers that become -1 and 1, in place of those of ``ranges``.
+        most_pixels: larger images are refused.
 
     Raises:
         ValueError: the generator knows no such domain or style, or has none at all.
@@ -179,19 +226,33 @@ class Translator:
         precision: str = "fp32",
         domain: str | None = None,
         style: str | None = None,
+        span: tuple[float, float] | None = None,
+        most_pixels: int = MOST_PIXELS,
     ) -> None:
         self.generator = generator.to(device).eval()
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.channels = int(generator.config["input_nc"])  # type: ignore[index]
-        if self.channels not in (1, 3):
-            raise ValueError(f"checkpoint must take images of 1 or 3 channels, got {self.channels}")
+        config: dict[str, Any] = generator.config  # type: ignore[assignment]
+        taken = int(config["input_nc"])
+        self.channels = int(config.get("output_nc", taken))
         self.drawn: torch.Generator | None = None
         if style == "random":
             self.drawn = torch.Generator()
             self.drawn.seed()  # PyTorch's own generator begins with the same seed in every process
+        values = values_from_dict(getattr(generator, "ranges", None) or {})
+        if span is not None:  # of a generator that knows no types, for all but photographs
+            known = values or {"A": Values("float32"), "B": Values("float32")}
+            values = {name: Values(each.type, *span) for name, each in known.items()}
+        names = list(values)
+        to = names[-1] if names else None
         if isinstance(generator, StyledGenerator):
             self.domain = generator.domain_index(domain)
+            to = generator.domains[self.domain]
+        source = next((values[name] for name in names if name != to), None)
+        self.target = values.get(to or "")
+        self.reading = Reading(taken, source, most_pixels)
+        self.style_reading = Reading(taken, self.target, most_pixels)
+        if isinstance(generator, StyledGenerator):
             self.style = None if style is None or self.drawn else self._read_style(generator, style)
         else:
             for name, value in (("domain", domain), ("style", style)):
@@ -205,15 +266,12 @@ class Translator:
             return generator.random_style(1, torch.Generator().manual_seed(int(style) % 2**64))
         if not Path(style).is_file():
             raise ValueError(f"style: expected an image file, random or a number, got {style!r}")
-        image = to_tensor(read_image(style))[None]
+        image = to_tensor(read_stored(style, reading=self.style_reading).image)[None]
         shrink = MOST_OF_STYLE / max(image.shape[-2:])
         if shrink < 1:
             size = [max(1, round(side * shrink)) for side in image.shape[-2:]]
             image = F.interpolate(image, size, mode="bilinear", antialias=True)
-        return generator.style_of(self._channels(image), self.domain)
-
-    def _channels(self, images: Tensor) -> Tensor:
-        return (images.mean(1, keepdim=True) if self.channels == 1 else images).to(self.device)
+        return generator.style_of(image.to(self.device), self.domain)
 
     def for_batch(self, size: int) -> Callable[[Tensor], Tensor]:
         """``translate`` for a batch of ``size`` images, or for the tiles of one, with one style for each image."""
@@ -223,28 +281,46 @@ class Translator:
         style = generator.random_style(size, self.drawn) if self.drawn else self.style
         return lambda images: self.translate(images, lambda x: generator(x, self.domain, style))
 
+    def numbers(self, image: FileImage, bands: Iterable[Tensor]) -> np.ndarray:
+        """A translation that comes from top to bottom, (C', h, W') in [-1, 1], as numbers (H, W, C') like those of the
+        image that it is of.
+
+        Raises:
+            NotFinite: it has NaN or infinity.
+        """
+        height, width = image.numbers.shape[:2]
+        values = values_written(image.values, self.reading.values, self.target)
+        result = np.empty((height, width, self.channels), values.type)
+        top = 0
+        for band in bands:
+            if not bool(band.isfinite().all()):
+                raise NotFinite("its translation has NaN or infinity")
+            rows = min(band.shape[1], height - top)
+            result[top : top + rows] = from_unit(band[:, :rows, :width], values)
+            top += rows
+        return result
+
     @torch.no_grad()
     def translate(self, images: Tensor, generate: Callable[[Tensor], Tensor]) -> Tensor:
-        """(B, 3, H, W) in [-1, 1], any size, to (B, 3, H, W) on the CPU."""
+        """(B, C, H, W) in [-1, 1], any size, to (B, C', H, W) on the CPU."""
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            result = translate_any_size(generate, self._channels(images))
-        return result.float().cpu().expand(-1, 3, -1, -1)
+            result = translate_any_size(generate, images.to(self.device))
+        return result.float().cpu()
 
 
-def read_batches(jobs: Sequence[Job], batch_size: int, failures: Failures) -> Iterator[list[Loaded]]:
+def read_batches(jobs: Sequence[Job], reading: Reading, batch_size: int, failures: Failures) -> Iterator[list[Loaded]]:
     """Neighbours of equal size together, ``batch_size`` at most."""
     batch: list[Loaded] = []
     for job in jobs:
         try:
-            image, alpha = read_image_and_alpha(job.source)
-            pixels = to_tensor(image)
+            image = read_file(job.source, reading)
         except (UnreadableImageError, MemoryError) as error:
             failures.add(job.source, f"cannot be read: {getattr(error, 'reason', 'not enough memory')}")
             continue
-        if batch and (len(batch) == batch_size or batch[0].pixels.shape != pixels.shape):
+        if batch and (len(batch) == batch_size or batch[0].image.numbers.shape != image.numbers.shape):
             yield batch
             batch = []
-        batch.append(Loaded(job, pixels, alpha))
+        batch.append(Loaded(job, image))
     if batch:
         yield batch
 
@@ -259,10 +335,18 @@ def translate(arguments: Sequence[str]) -> int:
     failures = Failures()
     with as_usage_error():
         options = TranslateOptions(**parsed)
-        jobs = plan(options, overwrite, failures)
         device = make_accelerator(device=options.device, precision=options.precision).device
         generator, file = find_generator(options.checkpoint)
-        translator = Translator(generator, device, options.precision, options.domain, options.style)
+        translator = Translator(
+            generator,
+            device,
+            options.precision,
+            options.domain,
+            options.style,
+            options.range,
+            options.max_megapixels * 10**6,
+        )
+        jobs = plan(options, overwrite, translator, failures)
         options.output.mkdir(parents=True, exist_ok=True)
 
     folders = len(failures.reasons)
@@ -270,7 +354,7 @@ def translate(arguments: Sequence[str]) -> int:
     done, stopped = 0, ""
     try:
         with bar:
-            for batch in read_batches(jobs, options.batch_size, failures):
+            for batch in read_batches(jobs, translator.reading, options.batch_size, failures):
                 for image, result in zip(batch, attempt(batch, translator, options), strict=True):
                     reason = result if isinstance(result, str) else write_image(image, result)
                     if reason:
@@ -290,63 +374,42 @@ def translate(arguments: Sequence[str]) -> int:
     return 1 if failures.reasons or stopped else 0
 
 
-def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateOptions) -> list[Tensor | str]:
-    """The images of a batch translated, (3, H, W) each, or why one could not be. Those of a batch that fails are tried
-    one by one.
+def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateOptions) -> list[np.ndarray | str]:
+    """The images of a batch translated, numbers (H, W, C) each, or why one could not be. Those of a batch that fails
+    are tried one by one.
 
     Raises:
         Stopped: the device does not work any more.
     """
     try:
-        results = translated([image.pixels for image in batch], translator, options)
-        return [each if bool(each.isfinite().all()) else "its translation has NaN or infinity" for each in results]
+        tile = options.tile
+        if tile is None or max(batch[0].image.numbers.shape[:2]) <= tile:
+            whole = torch.stack([to_unit(each.image.numbers, each.image.values) for each in batch])
+            results = translator.for_batch(len(batch))(whole)
+            return [translator.numbers(each.image, [result]) for each, result in zip(batch, results, strict=True)]
+        return [
+            translator.numbers(each.image, in_tiles(each, translator, tile, options.overlap, options.batch_size))
+            for each in batch
+        ]
     except torch.AcceleratorError as error:
         raise Stopped(reason_of(error)) from error
+    except NotFinite as error:
+        reason = str(error)
     except (RuntimeError, ValueError, MemoryError) as error:
-        reason = reason_of(error)
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
-            height, width = batch[0].pixels.shape[-2:]
+        reason = f"cannot be translated: {reason_of(error)}"
+        if lacks_memory(error):
+            height, width = batch[0].image.numbers.shape[:2]
             less = "a smaller --tile" if options.tile else "--tile"
-            reason = f"not enough memory for {width}x{height} pixels; {less} takes less"
+            reason = f"cannot be translated: not enough memory for {width}x{height} pixels; {less} takes less"
     if len(batch) == 1:
-        return [f"cannot be translated: {reason}"]
+        return [reason]
     return [result for image in batch for result in attempt([image], translator, options)]
 
 
-def write_image(image: Loaded, result: Tensor) -> str:
-    """Write a translated image with the transparency of the one that was read; why it could not be, "" if it could.
-
-    Raises:
-        Stopped: no file can be written, as on a full disk.
-    """
-    path = image.job.target
-    try:
-        picture = to_image(result)
-        if image.alpha is not None:
-            picture.putalpha(image.alpha)
-        kind = Image.registered_extensions()[path.suffix.lower()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: picture.save(file, format=kind, **SAVE_OPTIONS.get(kind, {})))
-        return ""
-    except Exception as error:  # Pillow's encoders raise nearly anything
-        if isinstance(error, OSError) and error.errno in ENDS_THE_WORK:
-            raise Stopped(f"{printable(path)}: {reason_of(error)}") from error
-        reason = "a file is in the place of its folder" if isinstance(error, FileExistsError) else reason_of(error)
-        return f"cannot be written to {printable(path)}: {reason}"
-
-
-def translated(images: Sequence[Tensor], translator: Translator, options: TranslateOptions) -> list[Tensor]:
-    """Images of one size, (3, H, W) each, translated."""
-    tile = options.tile
-    if tile is None or max(images[0].shape[-2:]) <= tile:
-        return list(translator.for_batch(len(images))(torch.stack(list(images))))
-    return [translated_in_tiles(image, translator, tile, options.overlap, options.batch_size) for image in images]
-
-
-def translated_in_tiles(
-    image: Tensor, translator: Translator, tile: int, overlap: int | None, batch_size: int
-) -> Tensor:
-    """(3, H, W) translated in tiles.
+def in_tiles(
+    image: Loaded, translator: Translator, tile: int, overlap: int | None, batch_size: int
+) -> Iterator[Tensor]:
+    """An image translated in tiles, (C', h, W) from top to bottom.
 
     They begin at multiples of 4, where the strides of the generators do. A generator that says how far its pixels look
     around (``margin``) needs overlaps of twice that, and then gives the result of the whole image.
@@ -356,16 +419,44 @@ def translated_in_tiles(
     if overlap is None:
         overlap = min(max(tile // 8, 2 * margin), tile // 2)
     overlap = min(overlap, tile - 4)
-    height, width = image.shape[-2:]
-    return translate_tiled(
+    height, width = image.image.numbers.shape[:2]
+    return translate_bands(
         translator.for_batch(1),
-        pad_to_multiple(image[None])[0],
+        image.window,
+        (padded(height), padded(width)),
         tile=tile,
         overlap=overlap,
         batch_size=batch_size,
         margin=min(margin, overlap // 2),
         multiple=4,
-    )[:, :height, :width]
+    )
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """PyTorch's allocator of CPUs raises a RuntimeError, oneDNN one of its own and C++ std::bad_alloc."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    signs = ("DefaultCPUAllocator", "could not create a memory", "bad_alloc", "allocate memory")
+    return any(words in str(error) for words in signs)
+
+
+def write_image(image: Loaded, numbers: np.ndarray) -> str:
+    """Write a translated image with the transparency of the one that was read; why it could not be, "" if it could.
+
+    Raises:
+        Stopped: no file can be written, as on a full disk.
+    """
+    path = image.job.target
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        form = image.job.form._replace(srgb=image.image.form.srgb)
+        write_atomically(path, lambda file: write_numbers(file, numbers, form, image.image.alpha))
+        return ""
+    except Exception as error:  # Pillow's encoders raise nearly anything
+        if isinstance(error, OSError) and error.errno in ENDS_THE_WORK:
+            raise Stopped(f"{printable(path)}: {reason_of(error)}") from error
+        reason = "a file is in the place of its folder" if isinstance(error, FileExistsError) else reason_of(error)
+        return f"cannot be written to {printable(path)}: {reason}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

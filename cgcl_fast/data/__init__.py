@@ -6,21 +6,21 @@ The names exported here are the layer's interface; ``python -m cgcl_fast.data.st
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cgcl_fast.data.folders import FolderDataset
-from cgcl_fast.data.images import (
-    IMAGE_SUFFIXES,
+from cgcl_fast.data.decoding import (
     DataError,
+    Reading,
     UnreadableImageError,
-    find_images,
-    list_images,
+    read_file,
     read_image,
     read_image_and_alpha,
     to_image,
     to_tensor,
 )
+from cgcl_fast.data.folders import FolderDataset
+from cgcl_fast.data.images import IMAGE_SUFFIXES, find_images, list_images
 from cgcl_fast.data.layouts import find_domain_names
 from cgcl_fast.data.sampler import ResumableLoader, ResumableSampler, build_loader
 from cgcl_fast.data.single_image import SingleImageDataset, open_single_images
@@ -28,6 +28,7 @@ from cgcl_fast.data.streets import DOMAINS
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import PREPROCESS, Preprocess
 from cgcl_fast.data.unpaired import ItemKey, UnpairedDataset
+from cgcl_fast.data.values import Values
 from cgcl_fast.methods.base import Crops
 
 __all__ = [
@@ -37,17 +38,20 @@ __all__ = [
     "FolderDataset",
     "ItemKey",
     "Preprocess",
+    "Reading",
     "ResumableLoader",
     "ResumableSampler",
     "SingleImageDataset",
     "StreetsDataset",
     "UnpairedDataset",
     "UnreadableImageError",
+    "Values",
     "build_loader",
     "find_domains",
     "find_images",
     "list_images",
     "open_dataset",
+    "read_file",
     "read_image",
     "read_image_and_alpha",
     "to_image",
@@ -72,10 +76,12 @@ def open_dataset(
     least_object: int = 16,
     random_pairs: bool = False,
     crops: Crops | None = None,
+    readings: Mapping[str, Reading] | None = None,
+    span: tuple[float, float] | None = None,
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
-    An item is ``{"A": float32 (3,H,W) in [-1,1], "B": ..., "A_paths": str, "B_paths": str}``, and what
+    An item is ``{"A": float32 (C,H,W) in [-1,1], "B": ..., "A_paths": str, "B_paths": str}``, and what
     :class:`UnpairedDataset` says of boxes, objects and pairs; of the streets A is sunny and B is night unless domains
     are named. ``dataset.sample_batch(n)`` gives fixed test images for sample grids.
 
@@ -95,6 +101,10 @@ def open_dataset(
         random_pairs: two domains, drawn for each item, in place of all.
         crops: minibatches of crops of one image a domain instead (:class:`SingleImageDataset`); ``size``,
             ``load_size``, ``preprocess`` and ``limit`` have no use then.
+        readings: channels and values of the images of each domain in a folder; three channels where it is not given.
+        span: the numbers that become -1 and 1 where a reading has no values; without it the images tell, as
+            :mod:`cgcl_fast.data.values` says, and ``dataset.values`` has what they told. For test images give those of
+            the training images.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
@@ -102,7 +112,7 @@ def open_dataset(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     if crops is not None:
-        return open_single_images(path, crops, domains=domains, seed=seed, flip=flip)
+        return open_single_images(path, crops, domains=domains, seed=seed, flip=flip, readings=readings, span=span)
     split = "train" if train else "test"
     transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=multiple)
     if path is None:
@@ -124,6 +134,8 @@ def open_dataset(
         preprocess=transform,
         seed=seed,
         limit=limit,
+        readings=readings,
+        span=span,
         classes=classes,
         object_size=object_size,
         least_object=least_object,

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cgcl_fast.data.annotations import Annotation, AnnotationIndex
-from cgcl_fast.data.images import (
+from cgcl_fast.data.decoding import (
+    RGB,
     DataError,
+    Pixels,
+    Reading,
     StoredImage,
     UnreadableImageError,
-    find_images,
-    list_images,
     printable,
-    read_image,
     read_stored,
+    size_of,
 )
+from cgcl_fast.data.images import find_images, list_images
 from cgcl_fast.data.layouts import SPLITS, Place, find_places
+from cgcl_fast.data.measuring import with_values
 from cgcl_fast.data.transforms import Preprocess
 from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
@@ -46,6 +48,9 @@ class FolderDataset(UnpairedDataset):
         preprocess: what is done to an image.
         seed: seed of everything random.
         limit: use no more than the first ``limit`` files of each domain.
+        readings: how the images of each domain are read; with three channels where it is not given.
+        span: the numbers that become -1 and 1, in domains whose reading has no values; if not given the images of the
+            domain tell, see :mod:`cgcl_fast.data.values`.
         classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`.
 
     Raises:
@@ -61,6 +66,8 @@ class FolderDataset(UnpairedDataset):
         preprocess: Preprocess,
         seed: int = 0,
         limit: int | None = None,
+        readings: Mapping[str, Reading] | None = None,
+        span: tuple[float, float] | None = None,
         classes: Sequence[str] | None = None,
         object_size: int | None = None,
         least_object: int = 16,
@@ -79,10 +86,14 @@ class FolderDataset(UnpairedDataset):
         )
         self.root = Path(root)
         self.split = split
+        wanted = {domain: (readings or {}).get(domain, RGB) for domain in self.domains}
         places = find_places(self.root, self.domains, split)
         self.paths = {
-            domain: find_images(place.folder, limit=limit, keep=place.keep) for domain, place in places.items()
+            domain: find_images(place.folder, limit=limit, keep=place.keep, reading=wanted[domain])
+            for domain, place in places.items()
         }
+        self.readings = with_values(wanted, self.paths, span)
+        self.values = {domain: reading.values for domain, reading in self.readings.items() if reading.values}
         self._annotations = self._read_annotations(places, self.paths)
         self._broken: set[Path] = set()
 
@@ -105,16 +116,16 @@ class FolderDataset(UnpairedDataset):
         return len(self.paths[domain])
 
     def picture(self, domain: str, index: int) -> Picture:
-        return self._read(self.paths[domain], index, self._annotations[domain])
+        return self._read(domain, self.paths[domain], index, self._annotations[domain])
 
-    def _read(self, paths: list[Path], index: int, annotations: AnnotationIndex | None = None) -> Picture:
+    def _read(self, domain: str, paths: list[Path], index: int, annotations: AnnotationIndex | None = None) -> Picture:
         # Objects are cut from all the pixels that there are.
         at_least = None if self.object_size is not None else self.preprocess.reads_at_least
         broken: dict[Path, str] = {}
         for step in range(len(paths)):
             path = paths[(index + step) % len(paths)]
             try:
-                stored = read_stored(path, at_least=at_least)
+                stored = read_stored(path, at_least=at_least, reading=self.readings[domain])
             except UnreadableImageError as error:
                 broken[path] = error.reason
                 continue
@@ -170,10 +181,10 @@ class FolderDataset(UnpairedDataset):
         for number in range(count):
             item: dict[str, Any] = {}
             for domain, found in paths.items():
-                picture = self._read(found, number * len(found) // count, annotations[domain])
+                picture = self._read(domain, found, number * len(found) // count, annotations[domain])
                 self._add(item, domain, picture, shown, None, None, ("sample", number))
             items.append(item)
-        truths = [self._truth(item[f"{self.domains[0]}_paths"]) for item in items]
+        truths = [self._truth(item[f"{self.domains[0]}_paths"], self.domains[-1]) for item in items]
         for item, truth in zip(items, truths, strict=True):
             if truth is not None and None not in truths:
                 item["truth"] = shown(truth)
@@ -194,12 +205,12 @@ class FolderDataset(UnpairedDataset):
             domain = self.domains[which]
             item: dict[str, Any] = {"A_domain": torch.tensor(which)}
             at = turn * len(paths[domain]) // rounds
-            picture = self._read(paths[domain], at, annotations[domain])
+            picture = self._read(domain, paths[domain], at, annotations[domain])
             self._add(item, "A", picture, shown, None, None, ("sample", number))
             for other, found in paths.items():
                 # Another image also where the reference is of the source's own domain.
                 reference = (turn * len(found) // rounds + (1 if other == domain else 0)) % len(found)
-                item[f"reference_{other}"] = shown(self._read(found, reference).image)
+                item[f"reference_{other}"] = shown(self._read(other, found, reference).image)
             items.append(item)
         for target in self.domains:
             truths = [
@@ -213,14 +224,14 @@ class FolderDataset(UnpairedDataset):
 
     def _shown_truth(self, item: dict[str, Any], target: str, shown: Preprocess) -> torch.Tensor | None:
         source = self.domains[item["A_domain"]]
-        truth = self._truth(item["A_paths"], f"{source}_as_{target}")
+        truth = self._truth(item["A_paths"], target, f"{source}_as_{target}")
         return None if truth is None else shown(truth)
 
-    def _truth(self, path: str, folder: str = "") -> Image.Image | None:
-        """The counterpart of a test image in the second domain, if there is one that can be read."""
+    def _truth(self, path: str, domain: str, folder: str = "") -> Pixels | None:
+        """The counterpart of a test image in a domain, if there is one that can be read."""
         try:
             same = [other for other in list_images(self.root / "truth" / folder) if other.stem == Path(path).stem]
-            return read_image(same[0]) if same else None
+            return read_stored(same[0], reading=self.readings[domain]).image if same else None
         except UnreadableImageError as error:
             self._skip(error.path, error.reason)
         except ValueError:  # there is no such folder
@@ -250,9 +261,10 @@ def place_boxes(found: Annotation, stored: StoredImage) -> Tensor:
         boxes = _upright(boxes, width, height, stored.orientation)
         if turned:
             width, height = height, width
-    scale = torch.tensor([stored.image.width / width, stored.image.height / height] * 2, dtype=torch.float64)
+    here = size_of(stored.image)
+    scale = torch.tensor([here[0] / width, here[1] / height] * 2, dtype=torch.float64)
     # Far outside is as good as outside, and float32 would make it infinite.
-    limit = torch.tensor([stored.image.width, stored.image.height] * 2, dtype=torch.float64)
+    limit = torch.tensor(here * 2, dtype=torch.float64)
     return (boxes * scale).clamp(-limit, 2 * limit).to(torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""Image files: finding them in a folder and decoding them to 8-bit RGB.
+"""Finding image files in a folder.
 
 A file that cannot be decoded, or a folder in it that cannot be listed, never stops a training run: :func:`find_images`
 leaves it out and names it in the log of this module, and whoever reads a file later gets an
@@ -12,21 +12,20 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
-from PIL import ExifTags, Image, ImageOps
-from torch import Tensor
-
-from cgcl_fast._files import check_regular
+from cgcl_fast.data.decoding import (
+    RGB,
+    Reading,
+    UnreadableImageError,
+    image_suffixes,
+    look_at,
+    printable,
+    reason_of,
+)
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-# Pillow would otherwise look at the content and happily start Ghostscript for a PostScript file called photo.jpg.
-_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+IMAGE_SUFFIXES = image_suffixes()
 
 # Up to this many bytes of image files every file is decoded once when a folder is opened (a few seconds on one core);
 # beyond it only headers are read, and a file that fails later is replaced by its neighbour (see folders.py).
@@ -34,198 +33,6 @@ FULL_CHECK_BYTES = 256 * 2**20
 
 Unreadable = Callable[[Path, OSError], None]
 """What is told of a folder that cannot be listed, and why."""
-
-
-class DataError(ValueError):
-    """No item or batch can be made of the data: the images that were there are gone, or differ in size."""
-
-
-class UnreadableImageError(ValueError):
-    """A file that is no image, is damaged, or is too large to decode. ``path`` and ``reason`` say which and why."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"cannot read image {printable(path)}: {reason}")
-        self.path = Path(path)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
-        return type(self), (self.path, self.reason)  # so that it survives the way out of a loader worker
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """A path, or any text, on one line that every log and terminal shows as it is.
-
-    File names may hold line breaks, after which a log would seem to say something else, sequences that terminals obey,
-    and bytes that are no valid Unicode. All that is not printable comes as an escape of Python: ``\\n``, ``\\x1b``.
-    """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in os.fsdecode(path)
-    )
-
-
-# ---- decoding
-
-
-def read_image(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Decode an image file to a PIL image of mode RGB, turned upright as its EXIF orientation says.
-
-    Grayscale, palette, CMYK and 16-bit images are converted; 16 bits are scaled to 8, not clipped. Transparency is
-    dropped and the colours stored beneath it are returned, as published code does; :func:`read_image_and_alpha` keeps
-    it.
-
-    Args:
-        path: a JPEG, PNG, WebP, BMP or TIFF file (the first frame, if there are several).
-        at_least: (height, width) that the caller will scale the image down to. A JPEG that is more than twice as large
-            may then be decoded at a half, a quarter or an eighth of its size, which is several times faster.
-
-    Raises:
-        UnreadableImageError: the file is missing, no image, damaged, truncated or too large to decode.
-    """
-    return read_image_and_alpha(path, at_least=at_least)[0]
-
-
-def read_image_and_alpha(
-    path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None
-) -> tuple[Image.Image, Image.Image | None]:
-    """:func:`read_image`, and the transparency: (RGB image, image of mode L or None if the file has no transparency).
-
-    Raises:
-        UnreadableImageError: as :func:`read_image`.
-    """
-    stored, alpha = _decode(path, at_least)
-    return stored.image, alpha
-
-
-class StoredImage(NamedTuple):
-    """An image, and how it is stored in its file, which is what boxes of its objects refer to.
-
-    Attributes:
-        image: mode RGB, upright.
-        size: (width, height) in the file, before it is turned upright and before ``at_least`` makes it smaller.
-        orientation: how it has been turned, the number of EXIF's tag Orientation, 1 to 8.
-    """
-
-    image: Image.Image
-    size: tuple[int, int]
-    orientation: int
-
-
-def read_stored(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None) -> StoredImage:
-    """:func:`read_image`, and how the image is stored.
-
-    Raises:
-        UnreadableImageError: as :func:`read_image`.
-    """
-    return _decode(path, at_least)[0]
-
-
-def _decode(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> tuple[StoredImage, Image.Image | None]:
-    try:
-        with _open(path) as image:
-            size = image.size
-            if at_least is not None:
-                # Twice the size wanted, so that the resampling that follows still sees more detail than it keeps. The
-                # longer side goes both ways, since the image may yet be turned by its orientation.
-                longest = 2 * max(at_least)
-                image.draft(None, (longest, longest))
-            stated = _orientation(image) if image.format == "TIFF" else 1
-            image.load()
-            upright, orientation = _upright(image)
-            if image.format == "TIFF" and orientation == 1:  # Pillow has turned it as it loaded it
-                orientation = stated
-                size = size[::-1] if stated >= 5 and size == upright.size else size
-            rgb, alpha = _split_alpha(upright)
-            return StoredImage(rgb, size, orientation), alpha
-    except UnreadableImageError:
-        raise
-    except MemoryError as error:
-        raise UnreadableImageError(path, "not enough memory to decode it") from error
-    except Exception as error:  # damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error...
-        raise UnreadableImageError(path, reason_of(error)) from error
-
-
-def _open(path: str | os.PathLike[str]) -> Image.Image:
-    check_regular(path)
-    image = Image.open(path, formats=_FORMATS)
-    if min(image.size) < 1:
-        image.close()
-        raise UnreadableImageError(path, f"its size is {image.size[0]}x{image.size[1]}")
-    return image
-
-
-def reason_of(error: BaseException) -> str:
-    """An error in a few words, on one line."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not a JPEG, PNG, WebP, BMP or TIFF image"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).splitlines()
-    return printable(lines[0]) if lines and lines[0] else type(error).__name__
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's tag Orientation, 1 (upright) where there is none that means anything."""
-    try:
-        stated = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return stated if stated in range(2, 9) else 1
-    except Exception:  # damaged EXIF data
-        return 1
-
-
-def _upright(image: Image.Image) -> tuple[Image.Image, int]:
-    try:
-        return ImageOps.exif_transpose(image), _orientation(image)
-    except Exception as error:  # damaged EXIF data does not make the picture unreadable
-        name = getattr(image, "filename", "an image")
-        logger.debug("ignoring the EXIF data of %s: %s", printable(name), reason_of(error))
-        return image, 1
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _wide_gray(image).convert("RGB"), None
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return rgba.convert("RGB"), rgba.getchannel("A")
-    return (image.copy() if image.mode == "RGB" else image.convert("RGB")), None
-
-
-def _wide_gray(image: Image.Image) -> Image.Image:
-    """Grayscale of 16 or 32 bits or floating point to 8 bits. Pillow's own conversion would clip at 255."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        top = float(values.max())
-        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0 if top <= 65535.0 else top
-    else:
-        values = values.astype(np.float64)
-        full = 65535.0 if values.max() <= 65535 else float(2**31 - 1)
-    return Image.fromarray((values.clip(0.0, full) * (255.0 / full) + 0.5).astype(np.uint8))
-
-
-def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
-    """An 8-bit RGB image (PIL, or uint8 array (H,W,3)) as float32 (3,H,W) in [-1,1]."""
-    # In NumPy: torch would start all its threads for work of a fraction of a millisecond, in every loader worker.
-    planes = np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)).astype(np.float32)
-    planes /= np.float32(127.5)
-    planes -= np.float32(1.0)
-    return torch.from_numpy(planes)
-
-
-def to_image(tensor: Tensor) -> Image.Image:
-    """Float (3,H,W) in [-1,1] (values beyond are clipped) as a PIL image: the inverse of :func:`to_tensor`.
-
-    Raises:
-        ValueError: the tensor is not (3,H,W).
-    """
-    if tensor.dim() != 3 or tensor.shape[0] != 3:
-        raise ValueError(f"tensor must be (3,H,W), got {tuple(tensor.shape)}")
-    values = tensor.detach().to("cpu", torch.float32).add(1.0).mul(127.5).round_().clamp_(0.0, 255.0)
-    return Image.fromarray(values.to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
-
-
-# ---- finding
 
 
 def list_images(folder: str | os.PathLike[str], *, unreadable: Unreadable | None = None) -> list[Path]:
@@ -330,7 +137,11 @@ def _why_not_listed(error: OSError) -> str:
 
 
 def find_images(
-    folder: str | os.PathLike[str], *, limit: int | None = None, keep: Callable[[Path], bool] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    keep: Callable[[Path], bool] | None = None,
+    reading: Reading = RGB,
 ) -> list[Path]:
     """The readable image files of a folder (:func:`list_images` order), checked on several threads.
 
@@ -341,15 +152,19 @@ def find_images(
         folder: searched with its subfolders.
         limit: look at no more than the first ``limit`` files.
         keep: look only at these files.
+        reading: how they will be read; those that cannot be, as of another number of channels, are left out.
 
     Raises:
         ValueError: the folder is missing, cannot be listed, or holds no image that can be read.
     """
     paths = [path for path in list_images(folder) if keep is None or keep(path)][:limit]
     if not paths:
-        raise ValueError(f"no images ({' '.join(IMAGE_SUFFIXES)}) in {printable(folder)}; it holds {_content(folder)}")
+        raise ValueError(
+            f"no images (JPEG, PNG, TIFF, .npy and all else that Pillow reads) in {printable(folder)}; it holds "
+            f"{_content(folder)}"
+        )
     decode = sum(_size(path) for path in paths) <= FULL_CHECK_BYTES
-    reasons = _check_all(paths, decode=decode)
+    reasons = _check_all(paths, reading, decode=decode)
     readable = []
     for path, reason in zip(paths, reasons, strict=True):
         if reason is None:
@@ -367,23 +182,16 @@ def find_images(
     return readable
 
 
-def _check_all(paths: Iterable[Path], *, decode: bool) -> list[str | None]:
+def _check_all(paths: Iterable[Path], reading: Reading, *, decode: bool) -> list[str | None]:
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda path: _why_unreadable(path, decode=decode), paths))
+        return list(pool.map(lambda path: _why_unreadable(path, reading, decode=decode), paths))
 
 
-def _why_unreadable(path: Path, *, decode: bool) -> str | None:
+def _why_unreadable(path: Path, reading: Reading, *, decode: bool) -> str | None:
     try:
-        with _open(path) as image:
-            if decode:
-                image.draft(None, (1, 1))
-                image.load()
+        look_at(path, reading, decode=decode)
     except UnreadableImageError as error:
         return error.reason
-    except MemoryError:
-        return "not enough memory to decode it"
-    except Exception as error:
-        return reason_of(error)
     return None
 
 

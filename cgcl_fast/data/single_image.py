@@ -11,13 +11,28 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
-from cgcl_fast.data.images import UnreadableImageError, _content, list_images, printable, read_image, to_tensor
+from cgcl_fast.data.decoding import (
+    RGB,
+    Pixels,
+    Reading,
+    UnreadableImageError,
+    look_at,
+    printable,
+    read_stored,
+    size_of,
+    to_tensor,
+)
+from cgcl_fast.data.images import _content, list_images
 from cgcl_fast.data.layouts import Place, find_places
+from cgcl_fast.data.measuring import with_values
 from cgcl_fast.data.streets import MAX_SIZE, MIN_SIZE, render
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import Preprocess, _offset
 from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate, item_random
+from cgcl_fast.data.values import Values
 from cgcl_fast.methods.base import Crops
 
 logger = logging.getLogger(__name__)
@@ -29,7 +44,7 @@ SAMPLE_WIDTH = 512
 class SingleImageDataset(UnpairedDataset):
     """Minibatches of crops of one image of each domain.
 
-    ``dataset[index]`` or ``dataset[epoch, index]`` is a whole minibatch: for each domain float32 (count,3,size,size) in
+    ``dataset[index]`` or ``dataset[epoch, index]`` is a whole minibatch: for each domain float32 (count,C,size,size) in
     [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once for the minibatch, to a width
     between ``least_width`` and ``most_width``, its shape kept or not (``independent``), and the crops are cut from it
     and flipped. A picture too low for a crop is enlarged. An epoch has 100,000 crops.
@@ -52,7 +67,7 @@ class SingleImageDataset(UnpairedDataset):
         *,
         seed: int = 0,
         flip: bool = True,
-        truth: Image.Image | None = None,
+        truth: Pixels | None = None,
     ) -> None:
         for name in ("count", "size", "least_width"):
             if getattr(crops, name) < 1:
@@ -91,11 +106,12 @@ class SingleImageDataset(UnpairedDataset):
             item[f"{domain}_paths"] = self.names[domain]
         return item
 
-    def _minibatch(self, image: Image.Image, rng: random.Random) -> torch.Tensor:
+    def _minibatch(self, image: Pixels, rng: random.Random) -> torch.Tensor:
         crops, size = self.crops, self.crops.size
         width = _between(crops.least_width, crops.most_width, rng)
         shape = _between(crops.least_width, crops.most_width, rng) if crops.independent else width
-        height = max(size, round(image.height * shape / image.width))
+        columns, rows = size_of(image)
+        height = max(size, round(rows * shape / columns))
         pixels = to_tensor(_resize(image, height, round(width)))
         cut = []
         for top, left in (_cells if crops.grid else _anywhere)(crops.count, size, height, round(width), rng):
@@ -124,6 +140,8 @@ def open_single_images(
     domains: Sequence[str] = ("A", "B"),
     seed: int = 0,
     flip: bool = True,
+    readings: Mapping[str, Reading] | None = None,
+    span: tuple[float, float] | None = None,
 ) -> SingleImageDataset:
     """The first readable image of each domain's training folder, or without ``path`` a street scene of each.
 
@@ -132,40 +150,57 @@ def open_single_images(
     Raises:
         ValueError: folders are missing, one has no readable image, or ``crops`` are out of range.
     """
+    values: dict[str, Values] = {}
+    truth = None
     if path is None:
         size = min(max(crops.most_width, MIN_SIZE), MAX_SIZE)
         streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1)
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
-        truth = None
         if len(domains) > 1:
             truth = Image.fromarray(render(streets.scene(domains[0], 0), streets.streets_domains[domains[1]], size))
     else:
-        pictures = {domain: _first(place) for domain, place in find_places(Path(path), domains, "train").items()}
-        truth = None
-    return SingleImageDataset(pictures, crops, seed=seed, flip=flip, truth=truth)
+        places = find_places(Path(path), domains, "train")
+        firsts = {domain: _first(place, (readings or {}).get(domain, RGB)) for domain, place in places.items()}
+        found = with_values(
+            {d: r for d, (_, r) in firsts.items()}, {d: [path] for d, (path, _) in firsts.items()}, span
+        )
+        values = {domain: reading.values for domain, reading in found.items() if reading.values}
+        pictures = {
+            domain: Picture(read_stored(path, reading=found[domain]).image, str(path))
+            for domain, (path, _) in firsts.items()
+        }
+    dataset = SingleImageDataset(pictures, crops, seed=seed, flip=flip, truth=truth)
+    dataset.values = values
+    return dataset
 
 
-def _first(place: Place) -> Picture:
-    """The first image of a folder that can be read."""
+def _first(place: Place, reading: Reading) -> tuple[Path, Reading]:
+    """The first image of a folder that can be read, and how it is."""
     paths = [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
+    reason = ""
     for path in paths:
         try:
-            image = read_image(path)
+            look_at(path, reading, decode=True)
         except UnreadableImageError as error:
+            reason = reason or error.reason
             logger.warning("skipped %s: %s", printable(path), error.reason)
             continue
         if len(paths) > 1:
             logger.warning("%s: one image of %d is used, %s", printable(place.folder), len(paths), printable(path.name))
-        return Picture(image, str(path))
-    raise ValueError(f"no readable image in {printable(place.folder)}; it holds {_content(place.folder)}")
+        return path, reading
+    why = f"{printable(paths[0].name)}: {reason}" if paths else f"it holds {_content(place.folder)}"
+    raise ValueError(f"no readable image in {printable(place.folder)}; {why}")
 
 
-def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+def _resize(image: Pixels, height: int, width: int) -> Pixels:
+    if size_of(image) == (width, height):
+        return image
+    return F.resize(image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
-def _at_most(image: Image.Image, width: int) -> Image.Image:
-    return image if image.width <= width else _resize(image, max(1, round(image.height * width / image.width)), width)
+def _at_most(image: Pixels, width: int) -> Pixels:
+    columns, rows = size_of(image)
+    return image if columns <= width else _resize(image, max(1, round(rows * width / columns)), width)
 
 
 def _between(least: float, most: float, rng: random.Random) -> float:

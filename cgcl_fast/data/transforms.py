@@ -10,13 +10,12 @@ import random
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from cgcl_fast.data.images import to_tensor
+from cgcl_fast.data.decoding import Pixels, size_of, to_tensor
 
 _RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop")
 PREPROCESS = (*_RESIZE_AND_CROP, "crop", "scale_width", "none")
@@ -31,7 +30,7 @@ class Preprocessed(NamedTuple):
     """What :meth:`Preprocess.apply` gives.
 
     Attributes:
-        image: float32 (3,H,W) in [-1,1].
+        image: float32 (C,H,W) in [-1,1].
         boxes: float32 (M,4), x0 y0 x1 y1 in pixels of ``image``, within it.
         kept: int64 (M,), which of the given boxes these are, in order.
         flipped: whether the image was mirrored.
@@ -46,11 +45,11 @@ class Preprocessed(NamedTuple):
 class _View(NamedTuple):
     """An image on its way, and its boxes, which may reach beyond it; None for none, to save most of a millisecond."""
 
-    image: Image.Image
+    image: Pixels
     boxes: tv_tensors.BoundingBoxes | None
 
     def resize(self, height: int, width: int) -> _View:
-        if self.image.size == (width, height):
+        if size_of(self.image) == (width, height):
             return self
         image = F.resize(self.image, [height, width], interpolation=_BICUBIC, antialias=True)
         return _View(image, None if self.boxes is None else F.resize(self.boxes, [height, width]))
@@ -136,11 +135,11 @@ class Preprocess:
         """(height, width) that is enough to decode (``at_least`` of :func:`cgcl_fast.data.read_image`); None: all."""
         return (self.load_size, self.load_size) if self.mode in _RESIZE_AND_CROP else None
 
-    def __call__(self, image: Image.Image, rng: random.Random | None = None, *, load_size: int | None = None) -> Tensor:
-        """PIL RGB image -> float32 (3,H,W) in [-1,1].
+    def __call__(self, image: Pixels, rng: random.Random | None = None, *, load_size: int | None = None) -> Tensor:
+        """An image of any size -> float32 (C,H,W) in [-1,1].
 
         Args:
-            image: mode RGB, any size.
+            image: see ``Pixels``: PIL of mode RGB or L, or a tensor.
             rng: source of the random choices; needed in training.
             load_size: in place of the configured one for this image (only ``resize_and_crop`` looks at it).
 
@@ -150,7 +149,7 @@ class Preprocess:
         return self.apply(image, torch.zeros(0, 4), rng, load_size=load_size).image
 
     def apply(
-        self, image: Image.Image, boxes: Tensor, rng: random.Random | None = None, *, load_size: int | None = None
+        self, image: Pixels, boxes: Tensor, rng: random.Random | None = None, *, load_size: int | None = None
     ) -> Preprocessed:
         """The same, with the boxes of the image's objects, which are cut at the image's border; see ``LEAST_BOX``.
 
@@ -165,7 +164,7 @@ class Preprocess:
             raise ValueError("rng must be given in training: the random crop and flip are drawn from it")
         view = _View(image, None)
         if len(boxes):
-            size = (image.height, image.width)
+            size = size_of(image)[::-1]
             view = _View(image, tv_tensors.BoundingBoxes(boxes.to(torch.float32), format="XYXY", canvas_size=size))
         if self.mode == "resize_and_crop":
             view = self._resize_and_crop(view, rng, self.load_size if load_size is None else load_size)
@@ -192,7 +191,7 @@ class Preprocess:
 
     def _crop(self, view: _View, rng: random.Random | None) -> _View:
         # The window is cut before it is resized: enlarging all of a long thin image could take gigabytes.
-        width, height = view.image.size
+        width, height = size_of(view.image)
         short = min(width, height)
         if self.mode == "crop":
             window = min(self.size, short)
@@ -203,7 +202,7 @@ class Preprocess:
         return view.crop(top, left, window, window).resize(self.size, self.size)
 
     def _whole(self, view: _View) -> _View:
-        columns, rows = view.image.size
+        columns, rows = size_of(view.image)
         height: float = rows
         if self.mode == "scale_width":
             # Not times the quotient of the widths: 11 * (30 / 11) is less than 30, and its multiple of 4 is another.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.classes import ClassTable
-from cgcl_fast.data.images import DataError, to_tensor
+from cgcl_fast.data.decoding import DataError, Pixels, size_of, to_tensor
 from cgcl_fast.data.transforms import Preprocess
+from cgcl_fast.data.values import Values
 
 _LISTED = ("_boxes", "_classes")  # keys with these endings differ in length from item to item
 
@@ -32,13 +32,13 @@ class Picture(NamedTuple):
     """An image with the boxes of its objects.
 
     Attributes:
-        image: mode RGB.
+        image: a PIL image of mode RGB or L, or float32 (C,H,W) in [-1,1].
         name: its path, or what it is called.
         boxes: float32 (N,4), corners x0 y0 x1 y1 in pixels of ``image``.
         labels: names of the classes of the boxes.
     """
 
-    image: Image.Image
+    image: Pixels
     name: str
     boxes: Tensor = torch.zeros(0, 4)
     labels: tuple[str, ...] = ()
@@ -60,11 +60,11 @@ class UnpairedDataset(Dataset, ABC):
     ``dataset[index]`` or ``dataset[epoch, index]`` is a dict. It is a pure function of (seed, epoch, index):
 
     ====================  ==============================================================================
-    DOMAIN                image, float32 (3,H,W) in [-1,1]
+    DOMAIN                image, float32 (C,H,W) in [-1,1]
     DOMAIN_paths          its path
     DOMAIN_boxes          with ``classes``: float32 (N,4), x0 y0 x1 y1 in pixels of the image
     DOMAIN_classes        with ``classes``: int64 (N,), indices into ``classes``
-    DOMAIN_object         with ``object_size`` S: float32 (3,S,S), one object of the image, zeros if it has none
+    DOMAIN_object         with ``object_size`` S: float32 (C,S,S), one object of the image, zeros if it has none
     DOMAIN_has_object     with ``object_size``: bool ()
     ====================  ==============================================================================
 
@@ -87,6 +87,7 @@ class UnpairedDataset(Dataset, ABC):
     Attributes:
         domains: the names, which are the keys of an item (not with ``random_pairs``).
         classes: the names, None without boxes.
+        values: what the numbers in the images of each domain are, where they come from files.
         full_view_epoch: from this epoch on (None: never) ``resize_and_crop`` resizes to ``size`` at once and no longer
             crops; published CUT does so in the epochs of learning-rate decay. Set it before the loader starts.
 
@@ -95,6 +96,7 @@ class UnpairedDataset(Dataset, ABC):
     """
 
     full_view_epoch: int | None = None
+    values: Mapping[str, Values] = {}
 
     def __init__(
         self,
@@ -217,22 +219,22 @@ class UnpairedDataset(Dataset, ABC):
             crop = cut_object(picture.image, boxes, self.object_size, chance, least=self.least_object)
             if crop is not None and done.flipped:
                 crop = F.horizontal_flip(crop)
-            shape = (3, self.object_size, self.object_size)
+            shape = (len(done.image), self.object_size, self.object_size)
             item[f"{name}_object"] = torch.zeros(shape) if crop is None else to_tensor(crop)
             item[f"{name}_has_object"] = torch.tensor(crop is not None)
 
 
-def cut_object(image: Image.Image, boxes: Tensor, size: int, chance: float, *, least: int = 16) -> Image.Image | None:
+def cut_object(image: Pixels, boxes: Tensor, size: int, chance: float, *, least: int = 16) -> Pixels | None:
     """One of the objects of an image, resized to ``size`` x ``size``; None if no box is large enough.
 
     Args:
-        image: mode RGB.
+        image: see ``Pixels``.
         boxes: float (N,4), corners x0 y0 x1 y1 in pixels. What is outside the image does not count.
         size: side of the result.
         chance: which one, from 0 to (below) 1.
         least: the least side of a box that is large enough.
     """
-    width, height = image.size
+    width, height = size_of(image)
     inside = boxes.to(torch.float64)
     inside = torch.cat((inside[:, 0::2].clamp(0, width), inside[:, 1::2].clamp(0, height)), dim=1)  # x0 x1 y0 y1
     large = (inside[:, 1::2] - inside[:, 0::2] >= least).all(dim=1).nonzero().flatten().tolist()

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from cgcl_fast._files import check_regular
+from cgcl_fast.data.values import as_shown
 
 from .files import write_atomically
 
@@ -24,14 +25,14 @@ def image_grid(images: Mapping[str, Tensor], rows: int = 8) -> Tensor:
     """One row an image, one column a name.
 
     Args:
-        images: name -> (B, 1 or 3, H, W) in [-1, 1]; all of one H and W.
+        images: name -> (B, C, H, W) in [-1, 1]; all of one H and W. Of one or two channels the first is shown in grey,
+            of more than three the first three.
         rows: at most this many images of the batch.
 
     Returns:
         (3, H', W') in [0, 1].
     """
-    columns = [column[:rows].detach().float().cpu().clamp(-1, 1) for column in images.values()]
-    columns = [column.expand(-1, 3, -1, -1) if column.shape[1] == 1 else column for column in columns]
+    columns = [as_shown(column[:rows].detach().float().cpu().clamp(-1, 1)) for column in images.values()]
     interleaved = torch.stack(columns, dim=1).flatten(0, 1)
     return make_grid(interleaved, nrow=len(columns), normalize=True, value_range=(-1, 1), padding=2)
 

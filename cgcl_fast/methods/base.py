@@ -188,16 +188,23 @@ def check_networks(kind: type[Method], config: Any) -> None:
         )
 
 
-def check_image(image: Tensor, config: Any) -> None:
-    """Whether the networks take such images (or crops) as a step gets, (..., C, H, W).
+def channels_of(config: Any) -> tuple[int, int]:
+    """Channels of the images of the first domain and of the others, with a method's config."""
+    first = getattr(config, "input_nc", 3)
+    return first, getattr(config, "output_nc", first)
+
+
+def check_image(item: Mapping[str, Any], config: Any) -> None:
+    """Whether the networks take such images (or crops) as a step gets: "A" and "B", or whatever the domains of the item
+    are called, (..., C, H, W).
 
     Raises:
         ValueError: they have other numbers of channels, or too few pixels.
     """
-    channels, height, width = image.shape[-3:]
-    for name in ("input_nc", "output_nc"):
-        if getattr(config, name, channels) != channels:
-            raise ValueError(f"{name}: images are read with {channels} channels, got {getattr(config, name)}")
+    for name, expected, domain in zip(("input_nc", "output_nc"), channels_of(config), "AB", strict=True):
+        if domain in item and item[domain].shape[-3] != expected:
+            raise ValueError(f"{name}: images are read with {item[domain].shape[-3]} channels, got {expected}")
+    height, width = item["A"].shape[-2:]
     least = config.least_size()
     if min(height, width) < least:
         raise ValueError(

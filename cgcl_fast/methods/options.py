@@ -77,6 +77,8 @@ Scale = Annotated[float, Within(0, 1e6)]
 Positive = Annotated[float, Within(0, 1e6, without=0)]
 Temperature = Annotated[float, Within(1e-6, 1e6)]
 Share = Annotated[float, Within(0, 1)]
+Level = Annotated[float, Within(-1e38, 1e38)]
+"""A number in an image."""
 Adversary = Literal["lsgan", "nonsaturating", "wgan"]
 Beta = Annotated[float, Within(0, 1, without=1)]
 """Of Adam."""
@@ -133,7 +135,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if kind is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    return isinstance(value, origin or kind)
 
 
 def _expected(kind: Any, many: bool = False) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cgcl_fast.data import UnpairedDataset, to_tensor
+from cgcl_fast.data.values import as_shown
 from cgcl_fast.metrics.colour_transfer import ColourStatistics, colour_statistics, colour_transfer
 from cgcl_fast.metrics.distances import DISTANCES, SSIM_WINDOW
 
@@ -33,7 +35,8 @@ class Evaluation:
     """Called with a method, gives its figures: "DISTANCE/before", "DISTANCE/colour_transfer" and "DISTANCE/after" for
     every distance of ``DISTANCES``, means over the scenes and the target domains.
 
-    A scene that is its own truth (translated to the domain that it is from) does not count.
+    A scene that is its own truth (translated to the domain that it is from) does not count. Images of other than three
+    channels are compared as the sample grids show them: one or two as the first in grey, more as the first three.
 
     Args:
         batch: test scenes as ``sample_batch`` gives them, with the truth. The method's ``samples`` of it have a column
@@ -58,7 +61,7 @@ class Evaluation:
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
         for chunk in self._chunks(device):
-            images = {name: column.float().cpu() for name, column in method.samples(chunk).items()}
+            images = {name: as_shown(column.float().cpu()) for name, column in method.samples(chunk).items()}
             for column, truth in pairs(images):
                 compared = {AFTER: images[column]}
                 if not self._without_method:  # the same in every call
@@ -127,9 +130,14 @@ def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
     count = dataset.count(domain)
     taken = min(count, STATISTICS_IMAGES)
     for number in range(taken):
-        image = dataset.picture(domain, number * count // taken).image.copy()
-        image.thumbnail((STATISTICS_SIDE, STATISTICS_SIDE))
-        yield to_tensor(image)[None]
+        image = dataset.picture(domain, number * count // taken).image
+        if isinstance(image, Tensor):
+            shrink = min(1, STATISTICS_SIDE / max(image.shape[1:]))
+            image = F.interpolate(image[None], scale_factor=shrink, mode="area")[0] if shrink < 1 else image
+        else:
+            image = image.copy()
+            image.thumbnail((STATISTICS_SIDE, STATISTICS_SIDE))
+        yield as_shown(to_tensor(image)[None])
 
 
 def table(figures: Mapping[str, float], scenes: int) -> str:

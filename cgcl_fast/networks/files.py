@@ -36,8 +36,13 @@ GENERATORS: dict[str, type[nn.Module]] = {
 }
 
 
-def generator_bytes(module: nn.Module) -> bytes:
+def generator_bytes(module: nn.Module, ranges: Mapping[str, Any] | None = None) -> bytes:
     """The safetensors file of a generator: its state dict, its class and its config.
+
+    Args:
+        module: the generator.
+        ranges: plain containers that say what the numbers in the images of each domain are
+            (:func:`cgcl_fast.data.values.values_to_dict`); the loaded generator has them as its ``ranges``.
 
     Raises:
         TypeError: ``module`` is none of the generators of this package.
@@ -46,6 +51,8 @@ def generator_bytes(module: nn.Module) -> bytes:
     if GENERATORS.get(name) is not type(module):
         raise TypeError(f"module: expected one of {', '.join(GENERATORS)}, got {name}")
     metadata = {"network": name, "config": json.dumps(module.config)}
+    if ranges:
+        metadata["ranges"] = json.dumps(ranges)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     content = memoryview(safetensors.torch.save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)}))
     # The library writes the metadata in another order each time; equal generators shall be equal files.
@@ -111,6 +118,10 @@ def build_generator(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
         module = build_empty(lambda: kind(**json.loads(metadata["config"])))
     except Exception as error:  # it is someone's JSON: of other types, too deep, with numbers that nothing can hold
         raise ValueError(f"config: does not describe a {metadata['network']} ({_line(error)})") from error
+    try:
+        module.ranges = json.loads(metadata.get("ranges", "null"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"ranges: {_line(error)}") from error
     return fill(module, tensors)
 
 

@@ -23,7 +23,7 @@ from cgcl_fast.data import (
     to_tensor,
 )
 from cgcl_fast.data import images as images_module
-from cgcl_fast.data.images import printable, read_stored
+from cgcl_fast.data.decoding import printable, read_stored
 
 LOSSLESS = ("png", "bmp", "tiff", "webp")
 
@@ -77,12 +77,13 @@ def test_big_endian_sixteen_bit_tiff(tmp_path):
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.tif"))[0, :, 0], [0, 1, 128, 255])
 
 
-@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
-def test_floating_point_tiff(tmp_path, top):
+@pytest.mark.parametrize("top", [1.0, 1.001])
+def test_floating_point_tiff_goes_from_0_to_1(tmp_path, top):
+    """By rule, not by what is in it: one value above 1 must not make all others dark."""
     values = np.linspace(0, top, 64, dtype=np.float32).reshape(8, 8)
     Image.fromarray(values).save(tmp_path / "a.tif")
     got = np.asarray(read_image(tmp_path / "a.tif"))[..., 0]
-    np.testing.assert_allclose(got, values / top * 255, atol=0.51)
+    np.testing.assert_allclose(got, values.clip(0, 1) * 255, atol=0.51)
 
 
 def test_cmyk_jpeg(tmp_path):
@@ -249,8 +250,8 @@ def test_a_folder_without_a_readable_image_is_an_error(tmp_path):
 
 
 def test_list_images_is_recursive_sorted_and_ignores_case(tmp_path):
-    names = ["b.JPG", "a.png", "sub/c.Tiff", "sub/deep/d.webp", "A.bmp", "ten10.jpeg"]
-    for name in [*names, "._a.png", ".cache/e.png", "f.gif", "g.txt"]:
+    names = ["b.JPG", "a.png", "sub/c.Tiff", "sub/deep/d.webp", "A.bmp", "ten10.jpeg", "f.gif", "g.PPM", "h.npy"]
+    for name in [*names, "._a.png", ".cache/e.png", "g.txt", "g.pdf"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "sub" / "up").symlink_to(tmp_path)  # a circle

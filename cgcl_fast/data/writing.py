@@ -1,0 +1,136 @@
+"""Numbers to image files, in the format, the type and the channels of the file that they come from."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from functools import lru_cache
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from cgcl_fast.data.decoding import FileFormat, _has_tifffile
+
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_deflate"},
+}
+
+_GREY = ("uint16", "int16", "int32", "float32")
+"""Types of which Pillow writes grey TIFFs."""
+
+_WITH_PROFILES = ("AVIF", "JPEG", "PNG", "TIFF", "WEBP")
+
+
+def holds(name: str, type: str, channels: int) -> bool:
+    """Whether files of a format may have such numbers."""
+    if name == "NPY":
+        return True
+    if name == "TIFF":
+        photograph = type == "uint8" and channels in (1, 3)
+        return photograph or (channels == 1 and type in _GREY) or (_has_tifffile() and type in TIFF_TYPES)
+    if name == "PNG":
+        return type in ("uint8", "uint16") and channels <= 4
+    if name == "PPM" and type == "uint16":
+        return channels == 1
+    return name in Image.SAVE and type == "uint8" and channels in ((1, 3, 4) if name == "WEBP" else (1, 3))
+
+
+TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+
+
+def format_for(form: FileFormat, type: str, channels: int) -> tuple[FileFormat, str]:
+    """The format that such an image is written in: that of its file, or where that does not hold it the first of PNG,
+    TIFF and NPY that does. And what has to be added to the file's name then."""
+    name = next(name for name in (form.name, "PNG", "TIFF", "NPY") if holds(name, type, channels))
+    suffix = "" if name == form.name else {"PNG": ".png", "TIFF": ".tif", "NPY": ".npy"}[name]
+    return form._replace(name=name, type=type, channels=channels), suffix
+
+
+def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha: np.ndarray | None = None) -> None:
+    """Write an image.
+
+    Args:
+        file: where to.
+        numbers: (H,W,C), of the type and with the channels of ``form``.
+        form: what the file shall be.
+        alpha: (H,W) of the same type; dropped where the format has no transparency.
+
+    Raises:
+        ValueError, OSError: the format does not hold it, or the file cannot be written.
+    """
+    if alpha is not None and alpha.dtype == numbers.dtype and form.channels in (1, 3):
+        numbers = np.dstack([numbers, alpha])
+    channels = numbers.shape[2]
+    if form.name == "NPY":
+        order = {"HW": numbers[..., 0] if channels == 1 else numbers, "CHW": numbers.transpose(2, 0, 1)}
+        np.save(file, order.get(form.axes, numbers))
+    elif form.name == "PNG" and numbers.dtype == np.uint16 and channels > 1:
+        _write_deep_png(file, numbers)
+    elif form.name == "TIFF" and not (numbers.dtype == np.uint8 and channels == _alpha_channels(form, channels)):
+        _write_tiff(file, numbers, form, alpha is not None)
+    else:
+        _picture(numbers).save(file, format=form.name, **SAVE_OPTIONS.get(form.name, {}), **_profile(form))
+
+
+def _alpha_channels(form: FileFormat, channels: int) -> int:
+    """Channels of a photograph: its own, and one of transparency."""
+    return channels if form.channels in (1, 3) else -1
+
+
+def _picture(numbers: np.ndarray) -> Image.Image:
+    if numbers.shape[2] == 1:
+        return Image.fromarray(np.ascontiguousarray(numbers[..., 0]))
+    return Image.fromarray(np.ascontiguousarray(numbers))
+
+
+def _profile(form: FileFormat) -> dict[str, Any]:
+    return {"icc_profile": _srgb()} if form.srgb and form.channels == 3 and form.name in _WITH_PROFILES else {}
+
+
+@lru_cache(maxsize=1)
+def _srgb() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def _write_tiff(file: IO[bytes], numbers: np.ndarray, form: FileFormat, transparent: bool) -> None:
+    kind = numbers.dtype.name
+    if numbers.shape[2] == 1 and kind in _GREY:
+        options: dict[str, Any] = dict(SAVE_OPTIONS["TIFF"])
+        if kind == "int16":  # which Pillow does not know by itself
+            numbers, options["tiffinfo"] = numbers.view(np.uint16), {339: 2}
+        _picture(numbers).save(file, format="TIFF", **options)
+        return
+    import tifffile
+
+    planes = form.axes == "CHW"
+    photograph = form.channels == 3 and kind in ("uint8", "uint16")
+    bands = numbers.shape[2] - (3 if photograph else 1)
+    tifffile.imwrite(
+        getattr(file, "file", file),  # a real one, since it goes back in it
+        np.ascontiguousarray(numbers.transpose(2, 0, 1)) if planes else numbers,
+        photometric="rgb" if photograph else "minisblack",
+        planarconfig=("separate" if planes else "contig") if numbers.shape[2] > 1 else None,
+        extrasamples=["unassalpha" if transparent else "unspecified"] * bands or None,
+        metadata=None,
+        bigtiff=numbers.nbytes > 2**32 - 2**25,
+    )
+
+
+def _write_deep_png(file: IO[bytes], numbers: np.ndarray) -> None:
+    """PNG with 16 bits and several channels, which Pillow does not write (ISO/IEC 15948: signature, header, data)."""
+    height, width, channels = numbers.shape
+
+    def chunk(name: bytes, data: bytes) -> None:
+        file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+
+    file.write(b"\x89PNG\r\n\x1a\n")
+    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0))
+    packing = zlib.compressobj()
+    for row in numbers:
+        if data := packing.compress(b"\0" + row.astype(">u2").tobytes()):
+            chunk(b"IDAT", data)
+    chunk(b"IDAT", packing.flush())
+    chunk(b"IEND", b"")
