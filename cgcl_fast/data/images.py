@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cgcl_fast._files import check_regular
 from cgcl_fast.data.decoding import (
     RGB,
+    FileFormat,
     Reading,
     UnreadableImageError,
     image_suffixes,
@@ -31,37 +35,128 @@ IMAGE_SUFFIXES = image_suffixes()
 # beyond it only headers are read, and a file that fails later is replaced by its neighbour (see folders.py).
 FULL_CHECK_BYTES = 256 * 2**20
 
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\x93NUMPY")
+
+_COMPANIONS = frozenset(
+    (
+        ".csv", ".cache", ".db", ".html", ".ini", ".json", ".jsonl", ".labels", ".lst", ".md", ".names", ".pkl", ".py",
+        ".tmp", ".tsv", ".txt", ".xml", ".yaml", ".yml",
+    )
+)  # fmt: skip
+"""Suffixes of what lies beside images, and is not missed where images are looked for."""
+
+_ANNOTATION_FOLDERS = frozenset(
+    (
+        "anno", "annot", "annotation", "annotations", "annots", "bbox", "bboxes", "boxes", "groundtruth",
+        "ground_truth", "gt", "gtcoarse", "gtfine", "instances", "label", "labels", "mask", "masks", "seg",
+        "segmentation", "segmentationclass", "segmentationobject", "segmentations", "semantic",
+    )
+)  # fmt: skip
+
+_ANNOTATION_ENDING = re.compile(r"[-_. ](mask|masks|seg|segmentation|label|labels|gt|labelids|instanceids|bbox)$")
+
 Unreadable = Callable[[Path, OSError], None]
 """What is told of a folder that cannot be listed, and why."""
 
 
-def list_images(folder: str | os.PathLike[str], *, unreadable: Unreadable | None = None) -> list[Path]:
-    """The image files in a folder and its subfolders, by suffix in any case, sorted by their path inside the folder.
+def list_images(
+    folder: str | os.PathLike[str],
+    *,
+    unreadable: Unreadable | None = None,
+    left_out: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """The image files in a folder and its subfolders, sorted by their path inside the folder: those with a suffix of an
+    image, in any case, and those with an unknown one, or none, whose content begins like an image.
 
-    Hidden files and folders (``.ipynb_checkpoints``, ``._photo.jpg``) are left out; links to folders are followed.
+    Hidden files and folders (``.ipynb_checkpoints``, ``._photo.jpg``) are left out, and beside photographs the pictures
+    that annotate them: folders called masks, bbox, labels, ... and ``NAME_mask.png`` beside ``NAME.jpg``. Links to
+    folders are followed.
 
     Args:
         folder: searched with its subfolders.
         unreadable: told of each subfolder that cannot be listed. If not given, they are named and counted in the log.
+        left_out: told once, in a few words, how many files of which kinds are no images or annotate others; not of text
+            files, which are annotations.
 
     Raises:
         ValueError: the folder does not exist, is no folder, or cannot be listed.
     """
-    root, left_out = Path(folder), 0
+    root, skipped = Path(folder), 0
 
     def named(place: Path, error: OSError) -> None:
-        nonlocal left_out
-        left_out += 1
+        nonlocal skipped
+        skipped += 1
         logger.warning("skipped folder %s: %s", printable(place), reason_of(error))
 
-    found = sorted(walk_images(root, unreadable or named), key=lambda path: path.relative_to(root).as_posix())
-    if left_out:
-        logger.warning("skipped %d of the folders in %s: unreadable", left_out, printable(root))
-    return found
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    for place, names in walk(root, unreadable or named):
+        for name in names:
+            if _is_image(place, name):
+                found.append(place / name)
+            else:
+                others[Path(name).suffix or "without a suffix"] += 1
+    if skipped:
+        logger.warning("skipped %d of the folders in %s: unreadable", skipped, printable(root))
+    photographs = _without_annotations(root, found, others)
+    for suffix in _COMPANIONS & others.keys():
+        del others[suffix]
+    if others and left_out is not None:
+        left_out(_counted(others))
+    return sorted(photographs, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _counted(others: Counter[str]) -> str:
+    most = sorted(others.items(), key=lambda each: (-each[1], each[0]))[:8]
+    kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in most)
+    more = sum(others.values()) - sum(count for _, count in most)
+    heic = any(kind.lower() in (".heic", ".heif") for kind in others)
+    total = sum(others.values())
+    return (
+        f"{total} file{'' if total == 1 else 's'} left out: {kinds}{f', {more} others' if more else ''}"
+        f"{' (pip install pillow-heif reads HEIC)' if heic else ''}"
+    )
+
+
+def _is_image(place: Path, name: str) -> bool:
+    """By its suffix, or where that is unknown by how its content begins."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in IMAGE_SUFFIXES or (suffix not in _COMPANIONS and _begins_like_an_image(place / name))
+
+
+def _begins_like_an_image(path: Path) -> bool:
+    try:
+        check_regular(path)
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+
+
+def _without_annotations(root: Path, found: list[Path], others: Counter[str]) -> list[Path]:
+    """Those that are no pictures of what is in others; all of them where all look so, as label maps that are a domain
+    do. Counts the ones left out by their folder or ending."""
+    kept: list[Path] = []
+    annotations: Counter[str] = Counter()
+    stems = {(path.parent, path.stem.lower()) for path in found}
+    for path in found:
+        folder = next((part for part in path.relative_to(root).parts[:-1] if part.lower() in _ANNOTATION_FOLDERS), None)
+        ending = _ANNOTATION_ENDING.search(path.stem.lower())
+        if folder is not None:
+            annotations[f"in {folder}/"] += 1
+        elif ending and (path.parent, path.stem.lower()[: ending.start()]) in stems:
+            annotations[f"*{ending.group()}{path.suffix}"] += 1
+        else:
+            kept.append(path)
+    if not kept:
+        return found
+    others.update(annotations)
+    return kept
 
 
 def walk_images(root: Path, unreadable: Unreadable) -> Iterator[Path]:
-    """:func:`list_images` as they are met."""
+    """Image files, by their suffix, as they are met."""
     for place, names in walk(root, unreadable):
         yield from (place / name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
@@ -157,42 +252,55 @@ def find_images(
     Raises:
         ValueError: the folder is missing, cannot be listed, or holds no image that can be read.
     """
-    paths = [path for path in list_images(folder) if keep is None or keep(path)][:limit]
+
+    def left_out(kinds: str) -> None:
+        logger.warning("%s: %s", printable(folder), kinds)
+
+    paths = [path for path in list_images(folder, left_out=left_out) if keep is None or keep(path)][:limit]
     if not paths:
         raise ValueError(
             f"no images (JPEG, PNG, TIFF, .npy and all else that Pillow reads) in {printable(folder)}; it holds "
             f"{_content(folder)}"
         )
     decode = sum(_size(path) for path in paths) <= FULL_CHECK_BYTES
-    reasons = _check_all(paths, reading, decode=decode)
-    readable = []
-    for path, reason in zip(paths, reasons, strict=True):
-        if reason is None:
-            readable.append(path)
-        else:
-            logger.warning("skipped %s: %s", printable(path), reason)
+    checked = _check_all(paths, reading, decode=decode)
+    readable, several = [], []
+    for path, found in zip(paths, checked, strict=True):
+        if isinstance(found, str):
+            logger.warning("skipped %s: %s", printable(path), found)
+            continue
+        readable.append(path)
+        if found.frames > 1:
+            several.append(path)
     if not readable:
         raise ValueError(
             f"none of the {len(paths)} image files in {printable(folder)} can be read; the first is "
-            f"{printable(paths[0].relative_to(folder))}: {reasons[0]}"
+            f"{printable(paths[0].relative_to(folder))}: {checked[0]}"
         )
     if len(readable) < len(paths):
         skipped = len(paths) - len(readable)
         logger.warning("skipped %d of %d image files in %s: unreadable", skipped, len(paths), printable(folder))
+    if several:
+        logger.warning(
+            "of %d image files in %s with several frames the first is used, as of %s",
+            len(several),
+            printable(folder),
+            printable(several[0].name),
+        )
     return readable
 
 
-def _check_all(paths: Iterable[Path], reading: Reading, *, decode: bool) -> list[str | None]:
+def _check_all(paths: Iterable[Path], reading: Reading, *, decode: bool) -> list[FileFormat | str]:
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda path: _why_unreadable(path, reading, decode=decode), paths))
+        return list(pool.map(lambda path: _checked(path, reading, decode=decode), paths))
 
 
-def _why_unreadable(path: Path, reading: Reading, *, decode: bool) -> str | None:
+def _checked(path: Path, reading: Reading, *, decode: bool) -> FileFormat | str:
+    """What a file is, or why it cannot be read."""
     try:
-        look_at(path, reading, decode=decode)
+        return look_at(path, reading, decode=decode)[0]
     except UnreadableImageError as error:
         return error.reason
-    return None
 
 
 def _size(path: Path) -> int:

@@ -23,7 +23,7 @@ from cgcl_fast.data import (
     to_tensor,
 )
 from cgcl_fast.data import images as images_module
-from cgcl_fast.data.decoding import printable, read_stored
+from cgcl_fast.data.decoding import Reading, printable, read_stored
 
 LOSSLESS = ("png", "bmp", "tiff", "webp")
 
@@ -341,3 +341,136 @@ def test_a_data_folder_that_cannot_be_listed_is_an_error(tmp_path, hide):
     for look in (list_images, find_images):
         with pytest.raises(ValueError, match=f"{tmp_path} cannot be read: Permission denied"):
             look(tmp_path)
+
+
+def pillow_formats():
+    """Format, suffix and mode of all that Pillow both reads and writes; not ICNS, of which one takes seconds."""
+    Image.init()
+    for name in sorted(Image.SAVE.keys() & Image.OPEN.keys() - {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "ICNS", "MPO"}):
+        suffixes = [suffix for suffix, kind in Image.registered_extensions().items() if kind == name]
+        yield from ((name, suffix, "RGB") for suffix in suffixes[: 2 if name == "AVIF" else None])
+        yield from ((name, suffix, mode) for suffix in suffixes[:1] for mode in ("L", "P", "1") if name != "AVIF")
+
+
+def test_all_that_pillow_writes_is_read_whatever_it_is_called(tmp_path):
+    """Formats, modes and suffixes: each file that Pillow agrees to write is found and read, also as .jpg."""
+    read = set()
+    picture = Image.fromarray(pattern(32, 32))
+    for name, suffix, mode in pillow_formats():
+        path = tmp_path / f"a{suffix}"
+        try:
+            picture.convert(mode).save(path, format=name)
+        except Exception:  # a mode that the format has not
+            continue
+        called = [path]
+        if Image.OPEN[name][1] is not None:  # else nothing in the file says what it is
+            called.append(tmp_path / "b.jpg")
+            called[1].write_bytes(path.read_bytes())
+        for each in called:
+            try:
+                with Image.open(path) as opened:
+                    expected = np.asarray(opened.convert("RGB"))
+            except Exception:
+                break  # written, but not read
+            np.testing.assert_array_equal(np.asarray(read_image(each)), expected, err_msg=f"{name} {suffix} {mode}")
+            read.add(name)
+        assert path in list_images(tmp_path)
+        path.unlink()
+    assert {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"} <= read | {
+        name for name in ("AVIF", "JPEG2000", "QOI", "WEBP") if name not in Image.SAVE
+    }
+
+
+def test_files_left_out_are_counted_by_kind(tmp_path, caplog):
+    for name in ("a.png", "b.jfif", "sub/c", "sub/d.dat"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / name, pattern(), format="PNG")
+    for name in ("x.HEIC", "y.heic", "z.HEIC", "v.mp4", "a.txt", "coco.json", "README"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+    with caplog.at_level(logging.WARNING):
+        found = find_images(tmp_path)
+    assert [path.name for path in found] == ["a.png", "b.jfif", "c", "d.dat"]
+    heic = ", 2 .HEIC, 1 .heic" if ".heic" not in images_module.IMAGE_SUFFIXES else ""
+    if heic:
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{tmp_path}: 5 files left out: 2 .HEIC, 1 .heic, 1 .mp4, 1 without a suffix "
+            "(pip install pillow-heif reads HEIC)"
+        ]
+
+
+def test_pictures_that_annotate_others_are_no_photographs(tmp_path):
+    names = ["imgs/1.jpg", "bbox/1.jpg", "imgs/2.jpg", "imgs/2_mask.png", "imgs/lonely_mask.png", "Masks/x/2.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / name, pattern())
+    told = []
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path, left_out=told.append)]
+    assert found == ["imgs/1.jpg", "imgs/2.jpg", "imgs/lonely_mask.png"]
+    assert len(told) == 1 and told[0].startswith("3 files left out: ")
+    assert all(kind in told[0] for kind in ("1 in bbox/", "1 in Masks/", "1 *_mask.png"))
+    assert [path.name for path in list_images(tmp_path / "bbox")] == ["1.jpg"]
+    only = tmp_path / "labels only"
+    for name in ("labels/1.png", "labels/2.png"):  # a domain of label maps
+        (only / name).parent.mkdir(parents=True, exist_ok=True)
+        save(only / name, pattern())
+    assert len(list_images(only)) == 2
+
+
+def test_of_several_frames_the_first_is_read_and_that_is_said(tmp_path, caplog):
+    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
+    for suffix in ("gif", "tif", "webp", "png"):
+        options = {"lossless": True} if suffix == "webp" else {}
+        frames[0].save(tmp_path / f"{suffix}.{suffix}", save_all=True, append_images=frames[1:], **options)
+    save(tmp_path / "one.png", pattern())
+    with caplog.at_level(logging.WARNING):
+        paths = find_images(tmp_path)
+    assert f"of 4 image files in {tmp_path} with several frames the first is used, as of gif.gif" in caplog.text
+    assert all(read_image(path).getpixel((0, 0)) == (10, 10, 10) for path in paths if path.name != "one.png")
+
+
+def wide_profile():
+    """An ICC profile (ICC.1:2010) of a display with wider primaries than sRGB and a gamma of 2."""
+
+    def fixed(*values):
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    # Columns of the matrix to CIE XYZ under D50: red, green, blue.
+    columns = {b"rXYZ": (0.5, 0.25, 0.0), b"gXYZ": (0.3, 0.65, 0.1), b"bXYZ": (0.1642, 0.1, 0.7249)}
+    tags = {name: b"XYZ \0\0\0\0" + fixed(*values) for name, values in columns.items()}
+    tags[b"wtpt"] = b"XYZ \0\0\0\0" + fixed(0.9642, 1.0, 0.8249)
+    tags |= {name: b"curv\0\0\0\0" + struct.pack(">IH", 1, 2 * 256) + b"\0\0" for name in (b"rTRC", b"gTRC", b"bTRC")}
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(78)
+    tags[b"cprt"] = b"text\0\0\0\0none\0\0\0\0"
+    table, body = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        data += bytes(-len(data) % 4)
+        table += name + struct.pack(">II", start + len(body), len(data))
+        body += data
+    header = struct.pack(">I4sI4s4s4s", start + len(body), b"test", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    header += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + fixed(0.9642, 1.0, 0.8249)
+    return header.ljust(128, b"\0") + table + body, np.array(list(columns.values())).T
+
+
+def test_colours_of_a_profile_become_srgb(tmp_path):
+    """Computed from the profile's matrix, and that of IEC 61966-2-1 adapted to D50 (Bradford)."""
+    profile, matrix = wide_profile()
+    colours = np.array([[[128, 128, 128], [100, 120, 90], [150, 140, 160], [200, 190, 180]]], np.uint8)
+    save(tmp_path / "a.png", colours, icc_profile=profile)
+    to_srgb = np.linalg.inv(
+        [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
+    )
+    linear = (colours[0] / 255.0) ** 2 @ (to_srgb @ matrix).T
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    got = np.asarray(read_image(tmp_path / "a.png"))[0]
+    assert np.abs(got - expected).max() <= 1.5 and np.abs(got.astype(int) - colours[0]).max() > 5
+    save(tmp_path / "broken.png", colours, icc_profile=profile[:100])
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "broken.png")), colours)
+
+
+def test_more_pixels_than_pillow_allows_are_named_with_the_option(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    save(tmp_path / "a.png", pattern())
+    with pytest.raises(UnreadableImageError, match="it has 0 megapixels, more than 179; --max-megapixels 180 reads it"):
+        read_image(tmp_path / "a.png")
+    assert read_stored(tmp_path / "a.png", reading=Reading(most_pixels=180_000_000)).image.size == (28, 20)
