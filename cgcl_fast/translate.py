@@ -1,8 +1,10 @@
 """``python -m cgcl_fast.translate --checkpoint RUN_OR_FILE --input FILE_OR_DIR --output DIR``: translate images.
 
-Images keep name, size and transparency. One that cannot be read, translated or written does not end the work: it is
-named with the reason when it fails, and again at the end. Exit status: 0 when every image was translated, 1 when some
-were not, 2 for wrong options or data.
+Images keep name, size, transparency, format, channels and the type and range of their numbers; where the format of the
+file does not hold its translation another suffix is added to the name. One that cannot be read, translated or written
+does not end the work: it is named with the reason when it fails, and again at the end. The same command again goes on
+with what is left, if the work was interrupted or images failed. Exit status: 0 when every image was translated, 1 when
+some were not, 2 for wrong options or data.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +28,7 @@ from tqdm import tqdm
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
+from cgcl_fast._progress import Progress
 from cgcl_fast.data import Reading, UnreadableImageError, Values, list_images
 from cgcl_fast.data.decoding import (
     MOST_PIXELS,
@@ -154,10 +158,11 @@ class Failures:
         self.add(path, f"cannot be listed: {reason_of(error)}")
 
 
-def plan(options: TranslateOptions, overwrite: bool, translator: Translator, failures: Failures) -> list[Job]:
-    """What there is to do, images of equal size beside each other.
+def plan(options: TranslateOptions, progress: Progress, translator: Translator, failures: Failures) -> list[Job]:
+    """What there is to do, images of equal size beside each other. Says on stderr what is left out of it.
 
     Args:
+        progress: what is done already, and whether other files may be overwritten.
         translator: says what the translations are, which not every format of files holds.
         failures: gets the folders in the input that cannot be listed.
 
@@ -168,7 +173,7 @@ def plan(options: TranslateOptions, overwrite: bool, translator: Translator, fai
     # os.path throughout: a path that is too long, or leads in a circle, is an image that fails and no error here.
     if os.path.isdir(options.input):
         inside = os.path.join(os.path.realpath(options.output), "")
-        found = list_images(options.input, unreadable=failures.add_folder)
+        found = list_images(options.input, unreadable=failures.add_folder, left_out=partial(_say, source))
         found = [path for path in found if not os.path.realpath(path).startswith(inside)]
         names = [path.relative_to(options.input) for path in found]
         if not found:
@@ -182,13 +187,21 @@ def plan(options: TranslateOptions, overwrite: bool, translator: Translator, fai
         raise UsageError(f"--output: {output} is not a folder")
     sized = [(job_of(path, options.output / name, translator)) for path, name in zip(found, names, strict=True)]
     jobs = [job for _, job in sorted(sized, key=lambda each: each[0])]
-    there = [job.target for job in jobs if os.path.exists(job.target)]
     if any(os.path.realpath(job.target) == os.path.realpath(job.source) for job in jobs):
         raise UsageError(f"--output: {output} is the folder of the input, which is never overwritten")
-    if there and not overwrite:
+    if before := len(jobs) - len(jobs := [job for job in jobs if not progress.done(job.source, job.target)]):
+        _say(output, f"{before} of {before + len(jobs)} images are there from before")
+    if several := [job for job in jobs if job.form.frames > 1]:
+        _say(source, f"of {len(several)} images the first of several frames, as of {printable(several[0].source.name)}")
+    there = [job.target for job in jobs if os.path.exists(job.target)]
+    if there and not progress.overwrite:
         more = f" and {len(there) - 1} more" if there[1:] else ""
         raise UsageError(f"--output: {printable(there[0])}{more} would be overwritten (--overwrite allows it)")
     return jobs
+
+
+def _say(where: str, what: str) -> None:
+    print(f"{where}: {what}", file=sys.stderr)
 
 
 def job_of(source: Path, target: Path, translator: Translator) -> tuple[tuple[int, int], Job]:
@@ -346,8 +359,10 @@ def translate(arguments: Sequence[str]) -> int:
             options.range,
             options.max_megapixels * 10**6,
         )
-        jobs = plan(options, overwrite, translator, failures)
+        progress = Progress(options.output, work_of(options, file), overwrite)
+        jobs = plan(options, progress, translator, failures)
         options.output.mkdir(parents=True, exist_ok=True)
+        progress.begin()
 
     folders = len(failures.reasons)
     bar = tqdm(total=len(jobs), unit="image", mininterval=0.2 if sys.stderr.isatty() else 10, dynamic_ncols=True)
@@ -356,7 +371,7 @@ def translate(arguments: Sequence[str]) -> int:
         with bar:
             for batch in read_batches(jobs, translator.reading, options.batch_size, failures):
                 for image, result in zip(batch, attempt(batch, translator, options), strict=True):
-                    reason = result if isinstance(result, str) else write_image(image, result)
+                    reason = result if isinstance(result, str) else write_image(image, result, progress)
                     if reason:
                         failures.add(image.job.source, reason)
                     else:
@@ -371,7 +386,17 @@ def translate(arguments: Sequence[str]) -> int:
             print(f"  {printable(path)}: {reason}")
     if stopped:
         print(stopped, file=sys.stderr)
+    if not failures.reasons and not stopped:
+        progress.end()
     return 1 if failures.reasons or stopped else 0
+
+
+def work_of(options: TranslateOptions, file: Path) -> dict[str, Any]:
+    """What decides the translations: the generator's file and the options."""
+    found = os.stat(file)
+    deciding = {name: value for name, value in vars(options).items() if name not in ("output", "batch_size", "device")}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in deciding.items()}
+    return {**plain, "checkpoint": [str(file.resolve()), found.st_size, found.st_mtime_ns]}
 
 
 def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateOptions) -> list[np.ndarray | str]:
@@ -440,7 +465,7 @@ def lacks_memory(error: BaseException) -> bool:
     return any(words in str(error) for words in signs)
 
 
-def write_image(image: Loaded, numbers: np.ndarray) -> str:
+def write_image(image: Loaded, numbers: np.ndarray, progress: Progress) -> str:
     """Write a translated image with the transparency of the one that was read; why it could not be, "" if it could.
 
     Raises:
@@ -450,7 +475,12 @@ def write_image(image: Loaded, numbers: np.ndarray) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         form = image.job.form._replace(srgb=image.image.form.srgb)
+        replaces = os.path.exists(path)
+        if not replaces:  # from now on a file of this name is this one
+            progress.add(image.job.source, path)
         write_atomically(path, lambda file: write_numbers(file, numbers, form, image.image.alpha))
+        if replaces:
+            progress.add(image.job.source, path)
         return ""
     except Exception as error:  # Pillow's encoders raise nearly anything
         if isinstance(error, OSError) and error.errno in ENDS_THE_WORK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import shutil
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import NO_FILES, no_waiting
-from PIL import Image
+from PIL import Image, ImageCms
 
 from cgcl_fast import compat, networks
 from cgcl_fast import translate as translate_module
@@ -55,7 +56,8 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return found - {".translated.jsonl"}
 
 
 def run(checkpoint: Path, photographs: Path, output: Path, *more: str) -> int:
@@ -286,7 +288,7 @@ def test_names_of_files_forge_no_line(
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2 and r"bad\ntranslated 9 images\x1b[2J\udcff.png: cannot be read" in out
     assert "\x1b" not in out + err and not any(line.startswith("error") for line in err.splitlines())
-    assert run(checkpoint, folder, output) == 2
+    assert run(checkpoint, folder, output, "--tile", "64") == 2  # another work
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and "would be overwritten" in err and r"out\nerror: forged\x1b[2J" in err
 
@@ -297,6 +299,97 @@ def test_links_that_lead_in_a_circle_are_images_that_cannot_be_read(
     (photographs / "circle.png").symlink_to(photographs / "circle.png")
     assert run(checkpoint, photographs, tmp_path / "out") == 1
     assert "circle.png: cannot be read: Too many levels of symbolic links" in capsys.readouterr().out
+
+
+def test_an_interrupted_work_goes_on_where_it_stopped(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, whole = tmp_path / "out", names(photographs)
+    assert run(checkpoint, photographs, tmp_path / "at once") == 0
+    tried: list[str] = []
+
+    def write(path: Path, fill: Callable) -> None:
+        tried.append(path.relative_to(output).as_posix())
+        if len(tried) == 4:
+            raise KeyboardInterrupt
+        write_atomically(path, fill)
+
+    monkeypatch.setattr(translate_module, "write_atomically", write)
+    assert run(checkpoint, photographs, output) == 130
+    assert names(output) == set(tried[:3])
+    capsys.readouterr()
+    assert run(checkpoint, photographs, output) == 0
+    assert f"{output}: 3 of {len(whole)} images are there from before" in capsys.readouterr().err
+    assert set(tried[4:]) == whole - set(tried[:3]) and names(output) == whole
+    assert not (output / ".translated.jsonl").exists()  # all is done
+    for name in whole:
+        assert (output / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
+    assert run(checkpoint, photographs, output) == 2
+
+
+def test_what_another_work_wrote_or_another_image_gave_is_not_taken(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken, output = photographs / "broken.png", tmp_path / "out"
+    broken.write_bytes(b"no image")
+    assert run(checkpoint, photographs, output) == 1
+    assert run(checkpoint, photographs, output, "--tile", "32") == 2
+    Image.new("RGB", (9, 9)).save(broken)
+    before = {name: (output / name).stat().st_mtime_ns for name in names(output)}
+    assert run(checkpoint, photographs, output) == 0
+    assert names(output) == names(photographs)
+    assert {name: (output / name).stat().st_mtime_ns for name in before} == before
+
+    broken.write_bytes(b"no image")
+    assert run(checkpoint, photographs, output, "--overwrite") == 1
+    Image.new("RGB", (12, 12)).save(photographs / "gray.png")  # changed since
+    Image.new("RGB", (9, 9)).save(broken)
+    capsys.readouterr()
+    assert run(checkpoint, photographs, output) == 0  # goes on, with the leave to overwrite
+    assert "6 of 8 images are there from before" in capsys.readouterr().err
+    assert Image.open(output / "gray.png").size == (12, 12)
+
+
+def test_a_list_of_what_is_done_that_is_cut_short_or_foreign(
+    checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    for content in (b"", b"{", b"[1]\n", b"\xff\xfe", b'{"work": 3}\n{"target": "gray.png", "source": [1, 2]}\n'):
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        (output / ".translated.jsonl").write_bytes(content)
+        assert run(checkpoint, photographs / "gray.png", output) == 0
+    (photographs / "broken.png").write_bytes(b"no image")
+    (output / "gray.png").unlink()
+    assert run(checkpoint, photographs, output) == 1
+    listed = output / ".translated.jsonl"
+    listed.write_bytes(listed.read_bytes() + b'{"target": "bro')
+    assert run(checkpoint, photographs, output) == 1
+
+
+def test_what_is_left_out_is_said(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (photographs / "film.mp4").write_bytes(b"no image")
+    frame = Image.new("RGB", (20, 20))
+    frame.save(photographs / "frames.gif", save_all=True, append_images=[Image.new("RGB", (20, 20), (255, 0, 0))])
+    assert run(checkpoint, photographs, tmp_path / "out") == 0
+    err = capsys.readouterr().err
+    assert f"{photographs}: 1 file left out: 1 .mp4" in err
+    assert f"{photographs}: of 1 images the first of several frames, as of frames.gif" in err
+    assert Image.open(tmp_path / "out" / "frames.gif").format == "GIF"
+
+
+def test_a_profile_of_colours_is_said_to_be_srgb(checkpoint: Path, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (20, 20), (9, 99, 200)).save(tmp_path / "a.png", icc_profile=profile)
+    Image.new("RGB", (20, 20), (9, 99, 200)).save(tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        assert run(checkpoint, tmp_path / name, tmp_path / "out") == 0
+    with Image.open(tmp_path / "out" / "a.png") as a, Image.open(tmp_path / "out" / "b.png") as b:
+        said = ImageCms.ImageCmsProfile(io.BytesIO(a.info["icc_profile"]))
+        assert "sRGB" in ImageCms.getProfileDescription(said) and "icc_profile" not in b.info
+        assert a.tobytes() == b.tobytes()
 
 
 def test_runs_and_their_files(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
