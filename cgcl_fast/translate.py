@@ -10,8 +10,10 @@ some were not, 2 for wrong options or data.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from cgcl_fast._generator import find_generator
 from cgcl_fast._progress import Progress
 from cgcl_fast.data import Reading, UnreadableImageError, Values, list_images
 from cgcl_fast.data.decoding import (
+    LARGE,
     MOST_PIXELS,
     FileFormat,
     FileImage,
@@ -294,16 +297,16 @@ class Translator:
         style = generator.random_style(size, self.drawn) if self.drawn else self.style
         return lambda images: self.translate(images, lambda x: generator(x, self.domain, style))
 
-    def numbers(self, image: FileImage, bands: Iterable[Tensor]) -> np.ndarray:
+    def numbers(self, image: FileImage, bands: Iterable[Tensor], folder: Path) -> np.ndarray:
         """A translation that comes from top to bottom, (C', h, W') in [-1, 1], as numbers (H, W, C') like those of the
-        image that it is of.
+        image that it is of; large ones in a file in ``folder``.
 
         Raises:
             NotFinite: it has NaN or infinity.
         """
         height, width = image.numbers.shape[:2]
         values = values_written(image.values, self.reading.values, self.target)
-        result = np.empty((height, width, self.channels), values.type)
+        result = room_for((height, width, self.channels), values.type, folder)
         top = 0
         for band in bands:
             if not bool(band.isfinite().all()):
@@ -411,13 +414,20 @@ def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateO
         if tile is None or max(batch[0].image.numbers.shape[:2]) <= tile:
             whole = torch.stack([to_unit(each.image.numbers, each.image.values) for each in batch])
             results = translator.for_batch(len(batch))(whole)
-            return [translator.numbers(each.image, [result]) for each, result in zip(batch, results, strict=True)]
+            return [
+                translator.numbers(each.image, [result], options.output)
+                for each, result in zip(batch, results, strict=True)
+            ]
         return [
-            translator.numbers(each.image, in_tiles(each, translator, tile, options.overlap, options.batch_size))
+            translator.numbers(
+                each.image, in_tiles(each, translator, tile, options.overlap, options.batch_size), options.output
+            )
             for each in batch
         ]
     except torch.AcceleratorError as error:
         raise Stopped(reason_of(error)) from error
+    except OSError as error:  # no room for a large one
+        raise Stopped(f"{printable(options.output)}: {reason_of(error)}") from error
     except NotFinite as error:
         reason = str(error)
     except (RuntimeError, ValueError, MemoryError) as error:
@@ -455,6 +465,21 @@ def in_tiles(
         margin=min(margin, overlap // 2),
         multiple=4,
     )
+
+
+def room_for(shape: tuple[int, int, int], kind: str, folder: Path) -> np.ndarray:
+    """An array of these numbers, in a file without a name where it is large.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if size < LARGE:
+        return np.empty(shape, kind)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # else a full disk would end the process when the array is filled
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, kind, mode="w+", shape=shape)  # type: ignore[call-overload]
 
 
 def lacks_memory(error: BaseException) -> bool:

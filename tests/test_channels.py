@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import yaml
 from PIL import Image
 
 from cgcl_fast import networks
+from cgcl_fast import translate as translating
+from cgcl_fast.data import decoding, writing
 from cgcl_fast.data.decoding import FileFormat
 from cgcl_fast.data.writing import write_numbers
 from cgcl_fast.networks.files import generator_bytes
@@ -50,7 +53,8 @@ def write(path: Path, kind: str, channels: int, low: float, high: float, side: i
     else:
         tifffile = pytest.importorskip("tifffile")
         options = {"planarconfig": "contig"} if channels > 1 else {}
-        tifffile.imwrite(path, numbers if channels > 1 else numbers[..., 0], photometric="minisblack", **options)
+        photometric = "rgb" if (channels, kind) == (3, "uint8") else "minisblack"
+        tifffile.imwrite(path, numbers if channels > 1 else numbers[..., 0], photometric=photometric, **options)
     return numbers
 
 
@@ -238,3 +242,46 @@ def test_truths_are_compared_in_what_is_shown(tmp_path: Path) -> None:
     assert (
         torch.load(run / "checkpoints" / "step_00000001.pt", weights_only=True)["config"]["ranges"]["B"]["high"] == 3645
     )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "channels"), [("npy", "uint16", 12), ("tif", "uint16", 5), ("tif", "uint8", 3)]
+)
+def test_what_is_larger_than_memory_stays_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str, channels: int
+) -> None:
+    """Read, translated in tiles and written without an array in memory: here all arrays count as large."""
+    for module in (decoding, writing, translating):
+        monkeypatch.setattr(module, "LARGE", 1)
+    high = 255 if kind == "uint8" else 4095
+    (tmp_path / "g.safetensors").write_bytes(
+        generator_bytes(networks.ResnetGenerator(channels, channels, ngf=2, n_blocks=1))
+    )
+    numbers = write(tmp_path / "in" / f"a.{suffix}", kind, channels, 0, high, side=50)
+    written = []
+    monkeypatch.setattr(
+        translating,
+        "write_numbers",
+        lambda file, found, *rest: written.append(found) or write_numbers(file, found, *rest),
+    )
+    identity(monkeypatch)
+    command = ["--checkpoint", str(tmp_path / "g.safetensors"), "--input", str(tmp_path / "in"), "--device", "cpu"]
+    command += ["--output", str(tmp_path / "out"), "--tile", "16", "--range", "0", str(high)]
+    read_file = decoding.read_file(tmp_path / "in" / f"a.{suffix}", decoding.Reading(channels))
+    assert isinstance(read_file.numbers, np.memmap)
+    assert translate(command) == 0
+    assert isinstance(written[0], np.memmap)
+    np.testing.assert_array_equal(read(tmp_path / "out" / f"a.{suffix}"), numbers)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"a.{suffix}"}
+
+
+def test_a_disk_without_room_for_a_large_image_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(translating, "LARGE", 1)
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, os.strerror(28))))
+    networks.save_generator(tmp_path / "g.safetensors", networks.ResnetGenerator(ngf=2, n_blocks=1))
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    command = ["--checkpoint", str(tmp_path / "g.safetensors"), "--input", str(tmp_path / "a.png"), "--device", "cpu"]
+    assert translate([*command, "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device; 1 images are left")

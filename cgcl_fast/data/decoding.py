@@ -36,6 +36,10 @@ logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 MOST_PIXELS = 179_000_000
 """Larger images are refused, as Pillow does: a small file may claim any size."""
 
+LARGE = 2**28
+"""Bytes of numbers from which on they stay in their file where its format lets them (.npy, TIFF without compression),
+instead of in memory."""
+
 _UNSAFE = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC")
 """Formats that Pillow knows but does not decode itself; EPS would start Ghostscript for a file called photo.jpg."""
 
@@ -596,6 +600,9 @@ def _bands_beyond_pillow(image: Image.Image, reading: Reading) -> int:
     samples, bits = int(tags.get(277, 1)), max(tags.get(258, (1,)))
     if samples != (1 if image.mode in ("P", "1") else len(image.getbands())):
         return samples
+    plain = tags.get(259, 1) == 1 and image.mode in ("L", "RGB") and tags.get(262) in (1, 2)
+    if plain and image.width * image.height * samples >= LARGE and _has_tifffile():
+        return samples
     if samples > 1:  # of 16 bits a colour Pillow keeps 8: without tifffile that is still the picture
         return samples if bits > 8 and _has_tifffile() else 0
     pages = reading.channels > 1 and _has_tifffile() and getattr(image, "n_frames", 1) == reading.channels
@@ -632,7 +639,8 @@ class _Tiff(_Source):
 
     def load(self, at_least: tuple[int, int] | None, channels: int) -> _Decoded:
         one = slice(0, max(1, len(self.series.pages) // self.pages))
-        array = self.series.asarray() if self.pages == 1 else self.series.asarray(key=one)
+        out = "memmap" if self.series.nbytes // self.pages >= LARGE else None
+        array = self.series.asarray(key=None if self.pages == 1 else one, out=out)
         array = array.reshape(-1, *self.shape)[0]
         return _from_numbers(self, _ordered(array, self.axes), channels)
 

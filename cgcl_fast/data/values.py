@@ -109,12 +109,16 @@ def to_unit(array: np.ndarray, values: Values) -> Tensor:
 def from_unit(images: Tensor, values: Values) -> np.ndarray:
     """The inverse of :func:`to_unit`: float (C, H, W) to numbers (H, W, C) of the type, rounded where it has no
     fractions; values beyond [-1, 1] are clipped."""
-    unit = images.detach().to("cpu", torch.float64).clamp(-1, 1).permute(1, 2, 0).numpy()
-    numbers = (unit + 1.0) * ((values.high - values.low) / 2) + values.low
+    exact = torch.float32 if np.dtype(values.type).itemsize <= 2 else torch.float64  # that have all of the numbers
+    numbers = images.detach().to("cpu", exact, copy=True).clamp_(-1, 1).permute(1, 2, 0).numpy()
+    numbers += 1.0
+    numbers *= (values.high - values.low) / 2
+    numbers += values.low
     if values.type.startswith("float"):
         return numbers.astype(values.type)
     kind = np.iinfo(values.type)
-    return np.rint(numbers).clip(kind.min, kind.max).astype(values.type)
+    np.rint(numbers, out=numbers)
+    return np.ascontiguousarray(numbers.clip(kind.min, kind.max).astype(values.type))
 
 
 def measured(images: Iterable[np.ndarray], type: str) -> Values:

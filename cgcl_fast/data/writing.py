@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from cgcl_fast.data.decoding import FileFormat, _has_tifffile
+from cgcl_fast.data.decoding import LARGE, FileFormat, _has_tifffile
 
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -69,15 +69,16 @@ def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha:
         np.save(file, order.get(form.axes, numbers))
     elif form.name == "PNG" and numbers.dtype == np.uint16 and channels > 1:
         _write_deep_png(file, numbers)
-    elif form.name == "TIFF" and not (numbers.dtype == np.uint8 and channels == _alpha_channels(form, channels)):
+    elif form.name == "TIFF" and not _is_photograph(numbers, form):
         _write_tiff(file, numbers, form, alpha is not None)
     else:
         _picture(numbers).save(file, format=form.name, **SAVE_OPTIONS.get(form.name, {}), **_profile(form))
 
 
-def _alpha_channels(form: FileFormat, channels: int) -> int:
-    """Channels of a photograph: its own, and one of transparency."""
-    return channels if form.channels in (1, 3) else -1
+def _is_photograph(numbers: np.ndarray, form: FileFormat) -> bool:
+    """Whether Pillow writes it; what is large tifffile writes without a second copy of it in memory."""
+    large = numbers.nbytes >= LARGE and _has_tifffile()
+    return numbers.dtype == np.uint8 and form.channels in (1, 3) and not large
 
 
 def _picture(numbers: np.ndarray) -> Image.Image:

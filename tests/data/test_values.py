@@ -147,8 +147,8 @@ def test_images_of_one_number_only_are_refused_with_their_domain(tmp_path: Path)
 
 
 def test_images_with_many_bands_are_resized_cropped_and_flipped_like_others(tmp_path: Path) -> None:
-    """Each band as if it were a grey image; in 8 bits Pillow rounds after each direction."""
-    numbers = noise((40, 30, 5), "uint8", 0, 255)
+    """Each band as if it were a grey image; Pillow rounds, and would clip, after each direction."""
+    numbers = noise((40, 30, 5), "uint8", 70, 180)
     for domain in "AB":
         write(tmp_path / "many" / f"train{domain}" / "a.npy", numbers)
         write(tmp_path / "one" / f"train{domain}" / "a.npy", numbers[..., 3])
