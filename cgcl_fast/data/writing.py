@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from functools import lru_cache
@@ -35,6 +36,8 @@ def holds(name: str, type: str, channels: int) -> bool:
         return type in ("uint8", "uint16") and channels <= 4
     if name == "PPM" and type == "uint16":
         return channels == 1
+    if name == "QOI" and channels == 1:
+        return False
     return name in Image.SAVE and type == "uint8" and channels in ((1, 3, 4) if name == "WEBP" else (1, 3))
 
 
@@ -72,7 +75,7 @@ def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha:
     elif form.name == "TIFF" and not _is_photograph(numbers, form):
         _write_tiff(file, numbers, form, alpha is not None)
     else:
-        _picture(numbers).save(file, format=form.name, **SAVE_OPTIONS.get(form.name, {}), **_profile(form))
+        _save(file, numbers, form.name, **SAVE_OPTIONS.get(form.name, {}), **_profile(form))
 
 
 def _is_photograph(numbers: np.ndarray, form: FileFormat) -> bool:
@@ -81,10 +84,11 @@ def _is_photograph(numbers: np.ndarray, form: FileFormat) -> bool:
     return numbers.dtype == np.uint8 and form.channels in (1, 3) and not large
 
 
-def _picture(numbers: np.ndarray) -> Image.Image:
-    if numbers.shape[2] == 1:
-        return Image.fromarray(np.ascontiguousarray(numbers[..., 0]))
-    return Image.fromarray(np.ascontiguousarray(numbers))
+def _save(file: IO[bytes], numbers: np.ndarray, name: str, **options: Any) -> None:
+    picture = Image.fromarray(np.ascontiguousarray(numbers[..., 0] if numbers.shape[2] == 1 else numbers))
+    with io.BytesIO() as content:  # some encoders go back in what they have written
+        picture.save(content, format=name, **options)
+        file.write(content.getbuffer())
 
 
 def _profile(form: FileFormat) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def _write_tiff(file: IO[bytes], numbers: np.ndarray, form: FileFormat, transpar
         options: dict[str, Any] = dict(SAVE_OPTIONS["TIFF"])
         if kind == "int16":  # which Pillow does not know by itself
             numbers, options["tiffinfo"] = numbers.view(np.uint16), {339: 2}
-        _picture(numbers).save(file, format="TIFF", **options)
+        _save(file, numbers, "TIFF", **options)
         return
     import tifffile
 

@@ -185,6 +185,33 @@ def test_a_range_of_8_bits_is_a_range(tmp_path: Path) -> None:
     assert torch.equal(unit, torch.tensor([[[-1.0, 0, 1, 1]]]))
 
 
+PHOTOGRAPHS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
+
+
+@pytest.mark.parametrize("name", [name for name in PHOTOGRAPHS if name in Image.SAVE])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photographs_are_written_in_the_format_that_they_come_in(tmp_path: Path, name: str, channels: int) -> None:
+    """To a file that cannot be gone back in, as :func:`write_atomically` gives."""
+    numbers = np.full((20, 24, channels), 100, np.uint8)
+    numbers[:, :10] = 140
+    written: list[bytes] = []
+
+    class Sink:
+        def write(self, data: bytes) -> int:
+            written.append(bytes(data))
+            return len(data)
+
+    if not holds(name, "uint8", channels):
+        assert (name, channels) == ("QOI", 1)
+        return
+    write_numbers(Sink(), numbers, FileFormat(name, "uint8", channels))  # type: ignore[arg-type]
+    (tmp_path / "a.jpg").write_bytes(b"".join(written))
+    if name == "TGA":  # which has no signature
+        (tmp_path / "a.jpg").rename(tmp_path / "a.tga")
+    found = read_file(next(tmp_path.iterdir()), Reading(channels))
+    assert found.form.name == name and np.abs(found.numbers.astype(int) - numbers).mean() < 4
+
+
 def test_what_a_format_does_not_hold_goes_into_another_one() -> None:
     assert format_for(FileFormat("JPEG"), "uint8", 3) == (FileFormat("JPEG"), "")
     assert format_for(FileFormat("JPEG"), "uint16", 1) == (FileFormat("PNG", "uint16", 1), ".png")
