@@ -456,12 +456,14 @@ class _Photograph(_Source):
 
     def __init__(self, path: str | os.PathLike[str], image: Image.Image) -> None:
         self.path, self.image, self.size = path, image, image.size
-        self.alpha = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+        kind = _type_of(image)
+        alpha = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+        self.alpha = alpha and kind == "uint8"
         grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
         several = getattr(image, "is_animated", False) and image.format != "MPO"
         self.form = FileFormat(
-            str(image.format),
-            _type_of(image),
+            "JPEG" if image.format == "MPO" else str(image.format),  # whose other pictures are previews and depths
+            kind,
             1 if grey else 3,
             srgb="icc_profile" in image.info,
             frames=2 if several else 1,

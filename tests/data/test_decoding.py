@@ -61,6 +61,15 @@ def test_bands_are_channels(tmp_path: Path, suffix: str, kind: str, bands: int) 
     assert unit.shape == (bands, 20, 18) and unit.min() == -1 and unit.max() == 1
 
 
+def test_a_jpeg_with_previews_is_a_jpeg(tmp_path: Path) -> None:
+    """As telephones write them: MPO to Pillow, which would write it with a lower quality."""
+    numbers = np.full((20, 24, 3), 90, np.uint8)
+    preview = Image.new("RGB", (8, 8))
+    Image.fromarray(numbers).save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    found = read_file(tmp_path / "a.jpg")
+    assert found.form == FileFormat("JPEG") and np.abs(found.numbers.astype(int) - 90).max() <= 2
+
+
 def test_planes_and_pages_are_channels_too(tmp_path: Path) -> None:
     pytest.importorskip("tifffile")
     numbers = noise((6, 20, 18), "uint16", 0, 60000)

@@ -74,3 +74,12 @@ def test_captions_stand_above_their_columns() -> None:
     for left, right, low in ((0, 63, 12), (63, 126, 24)):  # the second name has two lines
         box = picture.crop((left, 0, right, above)).convert("L").point(lambda value: 255 * (value > 60)).getbbox()
         assert box is not None and box[0] > 0 and box[2] < 63 and low - 12 <= box[3] <= low + 2
+
+
+def test_a_grid_of_other_than_three_channels() -> None:
+    """One or two channels show the first in grey, more than three the first three."""
+    drawn = torch.rand(1, 12, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for channels, shown in ((1, [0, 0, 0]), (2, [0, 0, 0]), (4, [0, 1, 2]), (12, [0, 1, 2])):
+        grid = image_grid({"source": drawn[:, :channels], "truth": drawn[:, :3]})
+        assert grid.shape == (3, 8, 14)
+        torch.testing.assert_close(grid[:, 2:6, 2:6], (drawn[0, shown] + 1) / 2)
