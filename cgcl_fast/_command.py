@@ -21,7 +21,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from cgcl_fast import _start
-from cgcl_fast.data.decoding import printable
+from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import CaptureError, CheckpointError, LoaderError, NonFiniteError
 from cgcl_fast.engine.processes import leave_group, lost_peer
 

@@ -30,7 +30,7 @@ from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error
 from cgcl_fast._files import check_regular
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import Reading, build_loader, find_domains, open_dataset
-from cgcl_fast.data.decoding import printable
+from cgcl_fast.data.formats import printable
 from cgcl_fast.data.values import PHOTOGRAPH, values_from_dict, values_to_dict
 from cgcl_fast.engine import (
     LoaderError,

@@ -32,18 +32,8 @@ from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
 from cgcl_fast._progress import Progress
 from cgcl_fast.data import Reading, UnreadableImageError, Values, list_images
-from cgcl_fast.data.decoding import (
-    LARGE,
-    MOST_PIXELS,
-    FileFormat,
-    FileImage,
-    look_at,
-    printable,
-    read_file,
-    read_stored,
-    reason_of,
-    to_tensor,
-)
+from cgcl_fast.data.decoding import FileImage, look_at, read_file, read_stored, to_tensor
+from cgcl_fast.data.formats import LARGE, MOST_PIXELS, FileFormat, printable, reason_of
 from cgcl_fast.data.values import from_unit, to_unit, values_from_dict, values_read, values_written
 from cgcl_fast.data.writing import format_for, write_numbers
 from cgcl_fast.engine import make_accelerator, translate_bands

@@ -13,8 +13,8 @@ from PIL import Image
 
 from cgcl_fast import networks
 from cgcl_fast import translate as translating
-from cgcl_fast.data import decoding, writing
-from cgcl_fast.data.decoding import FileFormat
+from cgcl_fast.data import Reading, formats, read_file, writing
+from cgcl_fast.data.formats import FileFormat
 from cgcl_fast.data.writing import write_numbers
 from cgcl_fast.networks.files import generator_bytes
 from cgcl_fast.train import main as train
@@ -64,9 +64,9 @@ def read(path: Path) -> np.ndarray:
     elif path.suffix == ".tif":
         numbers = pytest.importorskip("tifffile").imread(path)
     else:
-        from torchvision.io import decode_png, read_file
+        import torchvision
 
-        numbers = decode_png(read_file(str(path))).permute(1, 2, 0).numpy()
+        numbers = torchvision.io.decode_png(torchvision.io.read_file(str(path))).permute(1, 2, 0).numpy()
     return numbers[..., None] if numbers.ndim == 2 else numbers
 
 
@@ -251,7 +251,7 @@ def test_what_is_larger_than_memory_stays_in_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str, channels: int
 ) -> None:
     """Read, translated in tiles and written without an array in memory: here all arrays count as large."""
-    for module in (decoding, writing, translating):
+    for module in (formats, writing, translating):
         monkeypatch.setattr(module, "LARGE", 1)
     high = 255 if kind == "uint8" else 4095
     (tmp_path / "g.safetensors").write_bytes(
@@ -267,8 +267,7 @@ def test_what_is_larger_than_memory_stays_in_files(
     identity(monkeypatch)
     command = ["--checkpoint", str(tmp_path / "g.safetensors"), "--input", str(tmp_path / "in"), "--device", "cpu"]
     command += ["--output", str(tmp_path / "out"), "--tile", "16", "--range", "0", str(high)]
-    read_file = decoding.read_file(tmp_path / "in" / f"a.{suffix}", decoding.Reading(channels))
-    assert isinstance(read_file.numbers, np.memmap)
+    assert isinstance(read_file(tmp_path / "in" / f"a.{suffix}", Reading(channels)).numbers, np.memmap)
     assert translate(command) == 0
     assert isinstance(written[0], np.memmap)
     np.testing.assert_array_equal(read(tmp_path / "out" / f"a.{suffix}"), numbers)

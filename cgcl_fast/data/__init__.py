@@ -9,17 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cgcl_fast.data.decoding import (
-    DataError,
-    Reading,
-    UnreadableImageError,
-    read_file,
-    read_image,
-    read_image_and_alpha,
-    to_image,
-    to_tensor,
-)
+from cgcl_fast.data.decoding import read_file, read_image, read_image_and_alpha, to_image, to_tensor
 from cgcl_fast.data.folders import FolderDataset
+from cgcl_fast.data.formats import DataError, Reading, UnreadableImageError
 from cgcl_fast.data.images import IMAGE_SUFFIXES, find_images, list_images
 from cgcl_fast.data.layouts import find_domain_names
 from cgcl_fast.data.sampler import ResumableLoader, ResumableSampler, build_loader

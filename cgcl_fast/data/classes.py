@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from cgcl_fast.data.decoding import printable
+from cgcl_fast.data.formats import printable
 
 logger = logging.getLogger(__name__)
 

@@ -12,17 +12,8 @@ import torch
 from torch import Tensor
 
 from cgcl_fast.data.annotations import Annotation, AnnotationIndex
-from cgcl_fast.data.decoding import (
-    RGB,
-    DataError,
-    Pixels,
-    Reading,
-    StoredImage,
-    UnreadableImageError,
-    printable,
-    read_stored,
-    size_of,
-)
+from cgcl_fast.data.decoding import RGB, Pixels, StoredImage, read_stored, size_of
+from cgcl_fast.data.formats import DataError, Reading, UnreadableImageError, printable
 from cgcl_fast.data.images import find_images, list_images
 from cgcl_fast.data.layouts import SPLITS, Place, find_places
 from cgcl_fast.data.measuring import with_values

@@ -16,16 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cgcl_fast._files import check_regular
-from cgcl_fast.data.decoding import (
-    RGB,
-    FileFormat,
-    Reading,
-    UnreadableImageError,
-    image_suffixes,
-    look_at,
-    printable,
-    reason_of,
-)
+from cgcl_fast.data.decoding import RGB, look_at
+from cgcl_fast.data.formats import FileFormat, Reading, UnreadableImageError, image_suffixes, printable, reason_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cgcl_fast.data.decoding import Reading, UnreadableImageError, read_file, type_of
+from cgcl_fast.data.decoding import read_file, type_of
+from cgcl_fast.data.formats import Reading, UnreadableImageError
 from cgcl_fast.data.values import PHOTOGRAPH, Values, measured
 
 MEASURED = 256

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cgcl_fast.data.decoding import DataError
+from cgcl_fast.data.formats import DataError
 from cgcl_fast.data.unpaired import ItemKey, collate
 
 try:

@@ -14,17 +14,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from cgcl_fast.data.decoding import (
-    RGB,
-    Pixels,
-    Reading,
-    UnreadableImageError,
-    look_at,
-    printable,
-    read_stored,
-    size_of,
-    to_tensor,
-)
+from cgcl_fast.data.decoding import RGB, Pixels, look_at, read_stored, size_of, to_tensor
+from cgcl_fast.data.formats import Reading, UnreadableImageError, printable
 from cgcl_fast.data.images import _content, list_images
 from cgcl_fast.data.layouts import Place, find_places
 from cgcl_fast.data.measuring import with_values

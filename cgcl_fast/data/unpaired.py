@@ -14,7 +14,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.classes import ClassTable
-from cgcl_fast.data.decoding import DataError, Pixels, size_of, to_tensor
+from cgcl_fast.data.decoding import Pixels, size_of, to_tensor
+from cgcl_fast.data.formats import DataError
 from cgcl_fast.data.transforms import Preprocess
 from cgcl_fast.data.values import Values
 

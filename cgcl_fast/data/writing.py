@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from cgcl_fast.data.decoding import LARGE, FileFormat, _has_tifffile
+from cgcl_fast.data.formats import LARGE, FileFormat, has_tifffile
 
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -31,7 +31,7 @@ def holds(name: str, type: str, channels: int) -> bool:
         return True
     if name == "TIFF":
         photograph = type == "uint8" and channels in (1, 3)
-        return photograph or (channels == 1 and type in _GREY) or (_has_tifffile() and type in TIFF_TYPES)
+        return photograph or (channels == 1 and type in _GREY) or (has_tifffile() and type in TIFF_TYPES)
     if name == "PNG":
         return type in ("uint8", "uint16") and channels <= 4
     if name == "PPM" and type == "uint16":
@@ -80,7 +80,7 @@ def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha:
 
 def _is_photograph(numbers: np.ndarray, form: FileFormat) -> bool:
     """Whether Pillow writes it; what is large tifffile writes without a second copy of it in memory."""
-    large = numbers.nbytes >= LARGE and _has_tifffile()
+    large = numbers.nbytes >= LARGE and has_tifffile()
     return numbers.dtype == np.uint8 and form.channels in (1, 3) and not large
 
 

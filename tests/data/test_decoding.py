@@ -12,8 +12,9 @@ from image_files import noise, write
 from PIL import Image
 
 from cgcl_fast.data import Reading, UnreadableImageError, Values, read_file, read_image
-from cgcl_fast.data import decoding as decoding_module
-from cgcl_fast.data.decoding import FileFormat, read_stored
+from cgcl_fast.data import formats as formats_module
+from cgcl_fast.data.decoding import read_stored
+from cgcl_fast.data.formats import FileFormat
 from cgcl_fast.data.writing import format_for, holds, write_numbers
 
 RANGES = {"uint8": (0, 255), "uint16": (0, 4095), "int16": (-1024, 3071), "int32": (-70000, 70000),
@@ -161,7 +162,7 @@ def test_bands_without_tifffile_are_a_clear_line(tmp_path: Path, monkeypatch: py
     four = write(tmp_path / "4.tif", noise((20, 18, 4), "uint8", 0, 255), planarconfig="contig")
     twelve = write(tmp_path / "12.tif", noise((20, 18, 12), "uint8", 0, 255), planarconfig="contig")
     deep = write(tmp_path / "deep.tif", noise((20, 18, 3), "uint16", 0, 65535), photometric="rgb")
-    monkeypatch.setattr(decoding_module, "_has_tifffile", lambda: False)
+    monkeypatch.setattr(formats_module, "has_tifffile", lambda: False)
     for path, wanted in ((four, 3), (four, 4), (twelve, 12)):
         with pytest.raises(UnreadableImageError, match="pip install tifffile"):
             read_file(path, Reading(wanted))

@@ -23,7 +23,8 @@ from cgcl_fast.data import (
     to_tensor,
 )
 from cgcl_fast.data import images as images_module
-from cgcl_fast.data.decoding import Reading, printable, read_stored
+from cgcl_fast.data.decoding import read_stored
+from cgcl_fast.data.formats import Reading, printable
 
 LOSSLESS = ("png", "bmp", "tiff", "webp")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cgcl_fast.data.decoding import printable
+from cgcl_fast.data.formats import printable
 from cgcl_fast.data.streets import DOMAINS, MAX_SIZE, MIN_SIZE, render, scene_boxes
 from cgcl_fast.data.streets.dataset import StreetsDataset
 

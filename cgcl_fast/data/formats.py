@@ -1,0 +1,507 @@
+"""Formats of image files: what is opened, what it is, and how its pixels are read as they are stored.
+
+:mod:`cgcl_fast.data.decoding` makes of them what a caller asks for. One more format is one more ``_Source``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchvision.io
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from cgcl_fast._files import check_regular
+from cgcl_fast.data.values import Values
+
+logger = logging.getLogger(__name__)
+
+# What it says of files that it cannot read, beside the exception that is raised, would go to stderr unasked.
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+
+MOST_PIXELS = 179_000_000
+"""Larger images are refused, as Pillow does: a small file may claim any size."""
+
+LARGE = 2**28
+"""Bytes of numbers from which on they stay in their file where its format lets them (.npy, TIFF without compression),
+instead of in memory."""
+
+_UNSAFE = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC")
+"""Formats that Pillow knows but does not decode itself; EPS would start Ghostscript for a file called photo.jpg."""
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+"""ITU-R BT.601, as Pillow's own conversion to grey."""
+
+
+class DataError(ValueError):
+    """No item or batch can be made of the data: the images that were there are gone, or differ in size."""
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no image, is damaged, or is too large to decode. ``path`` and ``reason`` say which and why."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"cannot read image {printable(path)}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        return type(self), (self.path, self.reason)  # so that it survives the way out of a loader worker
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path, or any text, on one line that every log and terminal shows as it is.
+
+    File names may hold line breaks, after which a log would seem to say something else, sequences that terminals obey,
+    and bytes that are no valid Unicode. All that is not printable comes as an escape of Python: ``\\n``, ``\\x1b``.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in os.fsdecode(path)
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in a few words, on one line."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a JPEG, PNG, WebP, BMP, TIFF or other image that Pillow reads"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).splitlines()
+    return printable(lines[0]) if lines and lines[0] else type(error).__name__
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the images of a domain are read.
+
+    Args:
+        channels: how many they have. Grey becomes colour and colour grey where that is asked for, and transparency is
+            dropped; any other number of channels is refused.
+        values: their numbers; None: the range of each file's type.
+        most_pixels: larger images are refused.
+    """
+
+    channels: int = 3
+    values: Values | None = None
+    most_pixels: int = MOST_PIXELS
+
+
+class FileFormat(NamedTuple):
+    """What a file is, for those who write another one like it.
+
+    Attributes:
+        name: Pillow's name of the format, or NPY.
+        type: of its numbers, as ``Values.type``.
+        channels: without transparency.
+        axes: of an array, "HW", "HWC" or "CHW".
+        srgb: whether its colours were converted from those of an embedded profile to sRGB.
+        frames: images in it, of which the first is read.
+    """
+
+    name: str
+    type: str = "uint8"
+    channels: int = 3
+    axes: str = "HWC"
+    srgb: bool = False
+    frames: int = 1
+
+
+class _Source:
+    """A file that is opened: what it is, and how its pixels are read."""
+
+    form: FileFormat
+    size: tuple[int, int]
+    alpha: bool = False
+    orientation: int = 1
+
+    def channels_for(self, wanted: int) -> int:
+        """How many channels of colour it has; with its transparency where all together are as many as wanted."""
+        return self.form.channels + (1 if self.alpha and wanted == self.form.channels + 1 else 0)
+
+    def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
+        raise NotImplementedError
+
+
+class Decoded(NamedTuple):
+    """Upright pixels with the channels asked for: a PIL image of mode RGB or L, or numbers (H,W,C)."""
+
+    pixels: Image.Image | np.ndarray
+    alpha: Image.Image | np.ndarray | None
+    size: tuple[int, int]
+    orientation: int
+    form: FileFormat
+
+
+def check_channels(source: _Source, reading: Reading) -> None:
+    has, wanted = source.channels_for(reading.channels), reading.channels
+    if has != wanted and {has, wanted} != {1, 3}:
+        raise ValueError(f"it has {has} channels, expected {wanted} (train with --input-nc {has} --output-nc {has})")
+
+
+@contextmanager
+def errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except MemoryError as error:
+        raise UnreadableImageError(path, "not enough memory to decode it") from error
+    except Exception as error:  # damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error...
+        raise UnreadableImageError(path, reason_of(error)) from error
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
+    check_regular(path)
+    with open(path, "rb") as file:
+        start = file.read(32)
+    if start.startswith(b"\x93NUMPY"):
+        source: _Source = _Array(path, reading)
+        _check_size(source.size, reading)
+        yield source
+        return
+    deep = start[24:25] == b"\x10" and start[25:26] in (b"\x02", b"\x04", b"\x06")  # 16 bits; several channels
+    # torchvision will drop it one day; then 8 of the bits are read, as Pillow does.
+    if start[:8] == b"\x89PNG\r\n\x1a\n" and deep and hasattr(torchvision.io, "decode_png"):
+        with _pillow(path, reading) as image:
+            source = _DeepPNG(path, image, 1 if start[25] == 4 else 3, start[25] != 2)
+        yield source
+        return
+    tiff = start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    image = None
+    try:
+        image = _pillow(path, reading)
+    except Image.UnidentifiedImageError:
+        if not tiff:
+            raise
+    if image is not None:
+        with image:
+            bands = _bands_beyond_pillow(image, reading) if tiff else 0
+            if not bands:
+                yield _Photograph(path, image)
+                return
+        if not has_tifffile():
+            raise ValueError(f"a TIFF of {bands} bands; pip install tifffile, which reads it")
+    elif not has_tifffile():
+        raise ValueError("a TIFF that Pillow cannot read; where it has many bands, pip install tifffile")
+    import tifffile
+
+    with tifffile.TiffFile(os.fspath(path)) as file:
+        source = _Tiff(file, reading)
+        _check_size(source.size, reading)
+        yield source
+
+
+def _check_size(size: tuple[int, int], reading: Reading) -> None:
+    if min(size) < 1:
+        raise ValueError(f"its size is {size[0]}x{size[1]}")
+    if size[0] * size[1] > reading.most_pixels:
+        raise ValueError(_too_large(size[0] * size[1], reading))
+
+
+def _too_large(pixels: int, reading: Reading) -> str:
+    return (
+        f"it has {pixels / 1e6:.0f} megapixels, more than {reading.most_pixels / 1e6:.0f}; "
+        f"--max-megapixels {max(pixels, reading.most_pixels) // 10**6 + 1} reads it"
+    )
+
+
+def _pillow(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and reading.most_pixels > max(limit, MOST_PIXELS):  # asked for, and Pillow has one limit
+        Image.MAX_IMAGE_PIXELS = reading.most_pixels
+    try:
+        image = Image.open(path, formats=_formats_for(Path(path).suffix.lower()))
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+", str(error))
+        raise ValueError(_too_large(int(found.group()) if found else 2 * reading.most_pixels, reading)) from error
+    try:
+        _check_size(image.size, reading)
+    except ValueError:
+        image.close()
+        raise
+    return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[tuple[str, ...], frozenset[str]]:
+    """Names of the formats that Pillow reads, and of those that it recognises by no sign at the beginning."""
+    try:
+        from pillow_heif import register_heif_opener  # type: ignore[import-not-found,unused-ignore]
+
+        register_heif_opener()
+    except ImportError:
+        pass
+    Image.init()
+    names = tuple(name for name in Image.ID if name in Image.OPEN and name not in _UNSAFE)
+    return names, frozenset(name for name in names if Image.OPEN[name][1] is None)
+
+
+@lru_cache(maxsize=64)
+def _formats_for(suffix: str) -> tuple[str, ...]:
+    """Formats that a file with this suffix may have. Content decides, so it is nearly all of them; those that take any
+    content for theirs need the suffix, too."""
+    names, unsigned = _formats()
+    return tuple(name for name in names if name not in unsigned or Image.EXTENSION.get(suffix) == name)
+
+
+@lru_cache(maxsize=1)
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that are read."""
+    names, _ = _formats()
+    return tuple(sorted({".npy", *(suffix for suffix, name in Image.EXTENSION.items() if name in names)}))
+
+
+class _Photograph(_Source):
+    """What Pillow reads as it is stored: up to 8 bits a channel, and grey of any type."""
+
+    def __init__(self, path: str | os.PathLike[str], image: Image.Image) -> None:
+        self.path, self.image, self.size = path, image, image.size
+        kind = _type_of(image)
+        alpha = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+        self.alpha = alpha and kind == "uint8"
+        grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+        several = getattr(image, "is_animated", False) and image.format != "MPO"
+        self.form = FileFormat(
+            "JPEG" if image.format == "MPO" else str(image.format),  # whose other pictures are previews and depths
+            kind,
+            1 if grey else 3,
+            srgb="icc_profile" in image.info,
+            frames=2 if several else 1,
+        )
+
+    def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
+        image, size = self.image, self.size
+        if at_least is not None:
+            # Twice the size wanted, so that the resampling that follows still sees more detail than it keeps. The
+            # longer side goes both ways, since the image may yet be turned by its orientation.
+            longest = 2 * max(at_least)
+            image.draft(None, (longest, longest))
+        stated = _orientation(image) if image.format == "TIFF" else 1
+        image.load()
+        upright, orientation = _upright(image)
+        if image.format == "TIFF" and orientation == 1:  # Pillow has turned it as it loaded it
+            orientation = stated
+            size = size[::-1] if stated >= 5 and size == upright.size else size
+        if self.form.type != "uint8":
+            numbers = np.asarray(upright).astype(self.form.type)[..., None]
+            return Decoded(_with_channels(numbers, channels), None, size, orientation, self.form)
+        pixels, alpha = _split_alpha(upright)
+        profile = self.image.info.get("icc_profile")
+        srgb = False
+        if profile:
+            before = upright if upright.mode in ("L", "CMYK") else pixels
+            converted = _to_srgb(before, profile, self.path)
+            srgb, pixels = converted is not None, converted or pixels
+        form = self.form._replace(srgb=srgb)
+        if self.alpha and channels == self.form.channels + 1:
+            colours = pixels if self.form.channels == 3 else pixels.convert("L")
+            return Decoded(np.dstack([np.asarray(colours), np.asarray(alpha)]), None, size, orientation, form)
+        return Decoded(pixels if channels == 3 else pixels.convert("L"), alpha, size, orientation, form)
+
+
+def _type_of(image: Image.Image) -> str:
+    mode = image.mode
+    if mode == "F":
+        return "float32"
+    if mode.startswith("I;16"):
+        return "uint16"
+    if mode != "I":
+        return "uint8"
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits, signed = tags.get(258, (32,))[0], tags.get(339, (1,))[0] == 2
+        return f"{'int' if signed else 'uint'}{bits}" if bits in (8, 16, 32) else "int32"
+    return "uint16" if image.format in ("PNG", "PPM") else "int32"
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's tag Orientation, 1 (upright) where there is none that means anything."""
+    try:
+        stated = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return stated if stated in range(2, 9) else 1
+    except Exception:  # damaged EXIF data
+        return 1
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, int]:
+    try:
+        return ImageOps.exif_transpose(image), _orientation(image)
+    except Exception as error:  # damaged EXIF data does not make the picture unreadable
+        name = getattr(image, "filename", "an image")
+        logger.debug("ignoring the EXIF data of %s: %s", printable(name), reason_of(error))
+        return image, 1
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return rgba.convert("RGB"), rgba.getchannel("A")
+    return (image.copy() if image.mode == "RGB" else image.convert("RGB")), None
+
+
+def _to_srgb(image: Image.Image, profile: bytes, path: str | os.PathLike[str]) -> Image.Image | None:
+    """The image in sRGB; None where the profile is of no use for it."""
+    try:
+        transform = _colour_transform(profile, image.mode)
+        return image.convert("RGB") if transform is None else transform.apply(image)
+    except Exception as error:  # damaged, or of another number of channels
+        logger.debug("ignoring the colour profile of %s: %s", printable(path), reason_of(error))
+        return None
+
+
+@lru_cache(maxsize=16)
+def _colour_transform(profile: bytes, mode: str) -> Any:
+    """To sRGB; None for images that are in it already."""
+    described = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(described).lower():
+        return None
+    return ImageCms.buildTransform(described, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+class _DeepPNG(_Source):
+    """PNG with 16 bits a channel and several channels, of which Pillow would keep 8 bits."""
+
+    def __init__(self, path: str | os.PathLike[str], image: Image.Image, colours: int, alpha: bool) -> None:
+        self.path, self.size, self.orientation, self.alpha = path, image.size, _orientation(image), alpha
+        self.form = FileFormat("PNG", "uint16", colours)
+
+    def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
+        content = torch.frombuffer(bytearray(Path(self.path).read_bytes()), dtype=torch.uint8)
+        planes = torchvision.io.decode_png(content).to(torch.int32).numpy().astype(np.uint16)
+        return _from_numbers(self, planes.transpose(1, 2, 0), channels)
+
+
+class _Array(_Source):
+    """NumPy's file of one array: (H,W), (H,W,C), or (C,H,W) where the last axis is longer than 16 and the first is
+    not."""
+
+    def __init__(self, path: str | os.PathLike[str], reading: Reading) -> None:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.ndim not in (2, 3) or array.dtype.kind not in "uifb" or array.dtype.itemsize > 8:
+            raise ValueError(f"expected numbers (H,W), (H,W,C) or (C,H,W), got {array.dtype.name} {array.shape}")
+        axes = "HW" if array.ndim == 2 else "CHW" if array.shape[2] > 16 >= array.shape[0] else "HWC"
+        self.array = _ordered(array, axes)
+        self.size = (self.array.shape[1], self.array.shape[0])
+        self.form = FileFormat("NPY", _known_type(array.dtype), self.array.shape[2], axes)
+
+    def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
+        return _from_numbers(self, self.array, channels)
+
+
+def _known_type(dtype: np.dtype) -> str:
+    """The type that numbers are read as: that of the file, in the order of bytes of this machine."""
+    if dtype.kind == "b":
+        return "uint8"
+    name = dtype.name
+    return {"uint64": "float64", "int64": "float64"}.get(name, name)
+
+
+def _bands_beyond_pillow(image: Image.Image, reading: Reading) -> int:
+    """How many bands a TIFF has if Pillow would leave out some of them, or some of their bits; else 0."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    samples, bits = int(tags.get(277, 1)), max(tags.get(258, (1,)))
+    if samples != (1 if image.mode in ("P", "1") else len(image.getbands())):
+        return samples
+    plain = tags.get(259, 1) == 1 and image.mode in ("L", "RGB") and tags.get(262) in (1, 2)
+    if plain and image.width * image.height * samples >= LARGE and has_tifffile():
+        return samples
+    if samples > 1:  # of 16 bits a colour Pillow keeps 8: without tifffile that is still the picture
+        return samples if bits > 8 and has_tifffile() else 0
+    pages = reading.channels > 1 and has_tifffile() and getattr(image, "n_frames", 1) == reading.channels
+    return reading.channels if pages else 0
+
+
+def has_tifffile() -> bool:
+    return importlib.util.find_spec("tifffile") is not None
+
+
+class _Tiff(_Source):
+    """TIFF as tifffile reads it: bands beside each other, in planes, or a page each where there are as many pages as
+    channels are asked for. Of other pages, the first."""
+
+    def __init__(self, opened: Any, reading: Reading) -> None:
+        if not opened.series:
+            raise ValueError("a TIFF without images")
+        self.series = opened.series[0]
+        axes, self.shape, self.pages = self.series.axes, tuple(self.series.shape), 1
+        while not (order := _order(axes, self.shape, reading.channels)):
+            if len(axes) < 3 or axes[0] in "YX":
+                raise ValueError(f"a TIFF with axes {self.series.axes}, expected rows, columns and bands")
+            self.pages *= self.shape[0]
+            axes, self.shape = axes[1:], self.shape[1:]
+        self.axes = order
+        bands, height, width = _ordered(np.broadcast_to(np.uint8(0), self.shape), self.axes).transpose(2, 0, 1).shape
+        page = self.series.keyframe
+        self.alpha = bands in (2, 4) and [int(extra) for extra in page.extrasamples] in ([1], [2])
+        self.size = (width, height)
+        tag = page.tags.get(274)
+        self.orientation = int(tag.value) if tag is not None and int(tag.value) in range(2, 9) else 1
+        colours = bands - 1 if self.alpha else bands
+        self.form = FileFormat("TIFF", _known_type(self.series.dtype), colours, self.axes, frames=self.pages)
+
+    def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
+        one = slice(0, max(1, len(self.series.pages) // self.pages))
+        out = "memmap" if self.series.nbytes // self.pages >= LARGE else None
+        array = self.series.asarray(key=None if self.pages == 1 else one, out=out)
+        array = array.reshape(-1, *self.shape)[0]
+        return _from_numbers(self, _ordered(array, self.axes), channels)
+
+
+def _order(axes: str, shape: tuple[int, ...], channels: int) -> str:
+    """Where the bands are among tifffile's axes, "" where there is more than one image."""
+    if axes in ("YX", "YXS", "YXC"):
+        return "HW" if axes == "YX" else "HWC"
+    if axes[1:] == "YX" and (axes[0] in "SC" or shape[0] == channels > 1):
+        return "CHW"
+    return ""
+
+
+def _ordered(array: np.ndarray, axes: str) -> np.ndarray:
+    """An array of these axes as (H,W,C)."""
+    return array[..., None] if axes == "HW" else array.transpose(1, 2, 0) if axes == "CHW" else array
+
+
+def _from_numbers(source: _Source, numbers: np.ndarray, channels: int) -> Decoded:
+    if numbers.dtype.kind == "b":
+        numbers = numbers * np.uint8(255)
+    numbers = _turned(numbers, source.orientation)
+    if numbers.dtype.name != source.form.type:
+        numbers = numbers.astype(source.form.type)
+    alpha = None
+    if source.alpha and numbers.shape[2] != channels:
+        alpha, numbers = np.ascontiguousarray(numbers[..., -1]), numbers[..., :-1]
+    return Decoded(_with_channels(numbers, channels), alpha, source.size, source.orientation, source.form)
+
+
+def _turned(numbers: np.ndarray, orientation: int) -> np.ndarray:
+    """Numbers (H,W,C) as EXIF's orientation says."""
+    if orientation >= 5:
+        numbers = numbers.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        numbers = numbers[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        numbers = numbers[::-1]
+    return numbers
+
+
+def _with_channels(numbers: np.ndarray, channels: int) -> np.ndarray:
+    """Grey as colour, or colour as grey."""
+    if numbers.shape[2] == channels:
+        return numbers
+    if numbers.shape[2] == 1:
+        return np.broadcast_to(numbers, (*numbers.shape[:2], channels))
+    grey = numbers.astype(np.float64) @ _LUMA
+    return (grey if numbers.dtype.kind == "f" else np.rint(grey)).astype(numbers.dtype)[..., None]
