@@ -22,10 +22,16 @@ _LISTED = ("_boxes", "_classes")  # keys with these endings differ in length fro
 
 
 class ItemKey(NamedTuple):
-    """What a sampler asks a data set for. The epoch is part of it, so that workers need not be told of a new epoch."""
+    """What a sampler asks a data set for. The epoch is part of it, so that workers need not be told of a new epoch.
+
+    Attributes:
+        epoch, number: from 0.
+        full_view: resize the images without a random crop.
+    """
 
     epoch: int
     number: int
+    full_view: bool = False
 
 
 class Picture(NamedTuple):
@@ -57,7 +63,8 @@ class UnpairedDataset(Dataset, ABC):
     """Images of two or more domains that do not correspond: item ``index`` has image ``index`` of the first domain and
     a random image of each other one.
 
-    ``dataset[index]`` or ``dataset[epoch, index]`` is a dict. It is a pure function of (seed, epoch, index):
+    ``dataset[index]``, ``dataset[epoch, index]`` or ``dataset[ItemKey(...)]`` is a dict. It is a pure function of the
+    seed and the key:
 
     ====================  ==============================================================================
     DOMAIN                image, float32 (3,H,W) in [-1,1]
@@ -87,14 +94,10 @@ class UnpairedDataset(Dataset, ABC):
     Attributes:
         domains: the names, which are the keys of an item (not with ``random_pairs``).
         classes: the names, None without boxes.
-        full_view_epoch: from this epoch on (None: never) ``resize_and_crop`` resizes to ``size`` at once and no longer
-            crops; published CUT does so in the epochs of learning-rate decay. Set it before the loader starts.
 
     Raises:
         ValueError: an argument out of range, domains that are not different, or fewer than two for pairs.
     """
-
-    full_view_epoch: int | None = None
 
     def __init__(
         self,
@@ -165,12 +168,11 @@ class UnpairedDataset(Dataset, ABC):
     def __len__(self) -> int:
         return max(self.count(domain) for domain in self.domains)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = (0, key) if isinstance(key, int) else key
+    def __getitem__(self, key: int | tuple[int, int] | ItemKey) -> dict[str, Any]:
+        epoch, index, full_view = ItemKey(0, key) if isinstance(key, int) else ItemKey(*key)
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}")
         rng = item_random(self.seed, epoch, index)
-        full_view = self.full_view_epoch is not None and epoch >= self.full_view_epoch
         load_size = self.preprocess.size if full_view else None
         item: dict[str, Any] = {}
         if self.random_pairs:

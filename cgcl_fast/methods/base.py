@@ -92,6 +92,7 @@ class DataNeeds:
         object_size: side in pixels of the instance crops that come with the images.
         least_object: boxes with a side of fewer pixels are not cropped.
         crops: images come as crops of a single one a domain.
+        full_view_in_decay: images are resized without a crop in the epochs of decay.
     """
 
     random_pairs: bool = False
@@ -99,6 +100,7 @@ class DataNeeds:
     object_size: int | None = None
     least_object: int = 16
     crops: Crops | None = None
+    full_view_in_decay: bool = False
 
 
 class Method(nn.Module):
@@ -119,7 +121,7 @@ class Method(nn.Module):
 
     def schedule(self, steps: int) -> Callable[[int], float] | None:
         """Factor of the learning rates at each step of a training of ``steps``; None: the config's ``epochs`` at the
-        full rate, then ``decay_epochs`` of linear decay to zero."""
+        full rate, then ``decay_epochs`` of linear decay to zero, or as else its ``lr_policy`` says."""
         return None
 
     def phases(self) -> list[Phase]:

@@ -17,9 +17,9 @@ from cgcl_fast.methods.options import (
     Beta,
     Blocks,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Layers,
     Positive,
     Rate,
@@ -33,7 +33,7 @@ from cgcl_fast.nn import GANLoss, PatchNCE, Projector
 
 
 @dataclass
-class SinCUTConfig(Config):
+class SinCUTConfig(DecayingConfig):
     """Options of SinCUT; the defaults are the paper's, and what it leaves open is as in the authors' code.
 
     Args:
