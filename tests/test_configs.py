@@ -46,7 +46,7 @@ PAPERS = {
              "epochs at full rate": 100, "decay_epochs": 100, "full_view_in_decay": True},
     "cyclegan": {**CYCLEGAN, "antialias": False, "lambda_cycle": 10.0, "lambda_idt": 0.5, "pool_size": 50, "lr": 2e-4,
                  "init_gain": 0.02, "epochs at full rate": 100, "decay_epochs": 100},
-    "sincut": {"batch_size": 1, "flip": True, "crops": "paper", "num_crops": 16, "most_width": 1024, "ngf": 10,
+    "sincut": {"batch_size": 1, "flip": True, "crops": "paper", "num_crops": 16, "zoom": None, "ngf": 10,
                "ndf": 8, "n_blocks": 6, "nce_layers": (0, 2, 4), "num_patches": 1, "temperature": 0.07,
                "gan": "nonsaturating", "lambda_nce": 4.0, "lambda_idt": 1.0, "lambda_r1": 1.0, "lr": 2e-3,
                "beta1": 0.0, "beta2": 0.99, "epochs at full rate": 8, "decay_epochs": 8},

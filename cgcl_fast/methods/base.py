@@ -68,16 +68,18 @@ class Crops:
     Args:
         count: crops of each domain a step.
         size: side of a crop in pixels.
-        least_width: least width in pixels to which the image is zoomed, one zoom for a minibatch.
-        most_width: greatest width.
+        least_width: least width in pixels to which the image is zoomed; None: a third of the greatest.
+        most_width: greatest width; None: the image's own.
+        per_crop: a zoom for each crop; else one for a minibatch.
         independent: draw the factors of width and height independently of each other.
         grid: crops are cells, side by side, of a grid with a random offset, without repetition; else they lie anywhere.
     """
 
     count: int
     size: int
-    least_width: int
-    most_width: int
+    least_width: int | None = None
+    most_width: int | None = None
+    per_crop: bool = False
     independent: bool = False
     grid: bool = False
 
