@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cgcl_fast.data.images import DataError
-from cgcl_fast.data.unpaired import ItemKey, collate
+from cgcl_fast.data.unpaired import FullViewKey, ItemKey, collate
 
 try:
     import resource
@@ -48,8 +48,8 @@ class ResumableSampler(Sampler):
 
     Attributes:
         epoch, position: the next pass gives epoch ``epoch`` from batch ``position`` on.
-        full_view_from: from this batch on, counted from the beginning of the training, items are asked for in full
-            view; None: never. It is not part of the state: set it before the loader starts, when going on, too.
+        full_view_from: from this batch on, counted from the beginning of the training, keys are those of the full view;
+            None: never. It is not part of the state: set it before the loader starts, when going on, too.
 
     Raises:
         ValueError: an argument out of range, or more items in a batch than there are (with ``drop_last``).
@@ -116,8 +116,8 @@ class ResumableSampler(Sampler):
             size = len(together) // self.replicas
             mine = together[self.rank * size : (self.rank + 1) * size]
             since = self.full_view_from
-            full_view = since is not None and epoch * self.batches_per_epoch + batch >= since
-            yield [ItemKey(epoch, int(index), full_view) for index in mine]
+            key = ItemKey if since is None or epoch * self.batches_per_epoch + batch < since else FullViewKey
+            yield [key(epoch, int(index)) for index in mine]
 
 
 class ResumableLoader:

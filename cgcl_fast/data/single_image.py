@@ -17,7 +17,7 @@ from cgcl_fast.data.layouts import Place, find_places
 from cgcl_fast.data.streets import MAX_SIZE, MIN_SIZE, render
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import Preprocess, _offset
-from cgcl_fast.data.unpaired import ItemKey, Picture, UnpairedDataset, collate, item_random
+from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate, item_random
 from cgcl_fast.methods.base import Crops
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ class SingleImageDataset(UnpairedDataset):
     def __len__(self) -> int:
         return max(1, CROPS_PER_EPOCH // self.crops.count)
 
-    def __getitem__(self, key: int | tuple[int, int] | ItemKey) -> dict[str, Any]:
-        epoch, index, _ = ItemKey(0, key) if isinstance(key, int) else ItemKey(*key)
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = (0, key) if isinstance(key, int) else key
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}")
         rng = item_random(self.seed, epoch, index)

@@ -22,16 +22,16 @@ _LISTED = ("_boxes", "_classes")  # keys with these endings differ in length fro
 
 
 class ItemKey(NamedTuple):
-    """What a sampler asks a data set for. The epoch is part of it, so that workers need not be told of a new epoch.
-
-    Attributes:
-        epoch, number: from 0.
-        full_view: resize the images without a random crop.
-    """
+    """What a sampler asks a data set for. The epoch is part of it, so that workers need not be told of a new epoch."""
 
     epoch: int
     number: int
-    full_view: bool = False
+
+
+class FullViewKey(ItemKey):
+    """A key that asks for images that are resized without a random crop. Also to unpack as (epoch, number)."""
+
+    __slots__ = ()
 
 
 class Picture(NamedTuple):
@@ -63,8 +63,8 @@ class UnpairedDataset(Dataset, ABC):
     """Images of two or more domains that do not correspond: item ``index`` has image ``index`` of the first domain and
     a random image of each other one.
 
-    ``dataset[index]``, ``dataset[epoch, index]`` or ``dataset[ItemKey(...)]`` is a dict. It is a pure function of the
-    seed and the key:
+    ``dataset[index]``, ``dataset[epoch, index]`` or ``dataset[FullViewKey(epoch, index)]`` is a dict. It is a pure
+    function of the seed and the key:
 
     ====================  ==============================================================================
     DOMAIN                image, float32 (3,H,W) in [-1,1]
@@ -168,12 +168,12 @@ class UnpairedDataset(Dataset, ABC):
     def __len__(self) -> int:
         return max(self.count(domain) for domain in self.domains)
 
-    def __getitem__(self, key: int | tuple[int, int] | ItemKey) -> dict[str, Any]:
-        epoch, index, full_view = ItemKey(0, key) if isinstance(key, int) else ItemKey(*key)
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = (0, key) if isinstance(key, int) else key
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}")
         rng = item_random(self.seed, epoch, index)
-        load_size = self.preprocess.size if full_view else None
+        load_size = self.preprocess.size if isinstance(key, FullViewKey) else None
         item: dict[str, Any] = {}
         if self.random_pairs:
             count = len(self.domains)
