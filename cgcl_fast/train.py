@@ -31,12 +31,12 @@ from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
 from cgcl_fast.data.images import printable
 from cgcl_fast.engine import (
+    Course,
     LoaderError,
     Options,
     Outcome,
     Trainer,
     alone_in,
-    linear_decay,
     make_accelerator,
     seed_all,
     set_tf32,
@@ -45,7 +45,7 @@ from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.engine.graphs import obstacle
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
-from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
+from cgcl_fast.methods.options import Count, CountOrZero, DecayingConfig, Side, Within, check
 from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
 from cgcl_fast.networks.files import generator_bytes
 
@@ -53,8 +53,8 @@ DEFAULT_METHOD = "cgcl"
 
 MAY_CHANGE = frozenset(
     (
-        "compile", "data", "device", "epochs", "graphs", "keep", "log_every", "output", "resume", "save_every", "steps",
-        "timeout", "workers",
+        "compile", "data", "decay_epochs", "device", "epochs", "graphs", "keep", "log_every", "output", "resume",
+        "save_every", "steps", "timeout", "workers",
     )
 )  # fmt: skip
 """Options that may differ from those the run was started with."""
@@ -68,14 +68,15 @@ class RunOptions:
         data: Folder with trainA, trainB, testA, testB (or one folder a domain with train and test in it). Without it:
             the built-in streets, sunny to night.
         output: Folder of the run, new; runs/METHOD if not given.
-        steps: Length of the training in optimiser steps.
-        epochs: Length of the training in epochs, instead of steps; the learning rate decays in the same part of them as
-            in the method's paper. The paper's length if neither is given.
+        steps: Length of the training in optimiser steps, instead of in epochs; the learning rate decays in the same
+            part of them as it would of epochs and decay_epochs.
+        epochs: Epochs at the full learning rate (cgl, cgcl: all epochs). The training is so long, and decay_epochs
+            longer. The paper's number if not given.
         size: Side of the images in training (sincut: crop_size instead).
         load_size: Side to which images are resized before a random crop of size; if not given, 286/256 of size for
             resize_and_crop, else size.
         preprocess: resize_and_crop, scale_shortside_and_crop, crop, scale_width or none, as in the published CUT and
-            CycleGAN.
+            CycleGAN, or resize, to size without a crop.
         flip: Flip half of the images horizontally.
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
@@ -186,6 +187,16 @@ def read_options(path: Path) -> dict[str, Any]:
     return found
 
 
+def with_epochs_of_now(saved: dict[str, Any], default: int) -> dict[str, Any]:
+    """Options of a run, in which ``epochs`` may be those of the whole training: so it was before there was lr_policy,
+    and the rate decayed in the part of them that decay_epochs were of ``default`` and those."""
+    epochs, decay = saved.get("epochs"), saved.get("decay_epochs")
+    if "lr_policy" in saved or not (isinstance(epochs, int) and isinstance(decay, int) and epochs > 0 <= decay):
+        return saved
+    decaying = round(epochs * decay / (default + decay))
+    return {**saved, "epochs": max(1, epochs - decaying), "decay_epochs": decaying}
+
+
 def resolve(arguments: Sequence[str]) -> Namespace:
     """All options: given ones over the config file over those of the resumed run or the preset over the paper's.
 
@@ -220,24 +231,26 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     method = method or DEFAULT_METHOD
     if method not in METHODS:
         raise UsageError(f"METHOD must be one of {', '.join(METHODS)}, got {method!r}")
+    saved = with_epochs_of_now(saved, METHODS[method].Config().epochs)
 
     parser = make_parser(method)
-    given = {
-        **parser.parse_object(from_file, defaults=False).as_dict(),
-        **parser.parse_args(rest, defaults=False).as_dict(),
-    }
+    in_file = parser.parse_object(from_file, defaults=False).as_dict()
+    in_line = parser.parse_args(rest, defaults=False).as_dict()
+    given = {**in_file, **in_line}
     given.pop("config", None)
     if given.get("method", method) != method:
         raise UsageError(f"the config file is for {given['method']}, not for {method}")
-    if given.get("steps") is not None and given.get("epochs") is not None:
-        raise UsageError("--steps and --epochs exclude each other")
+    if in_line.get("epochs") is not None:
+        if in_line.get("steps") is not None:
+            raise UsageError("--steps and --epochs exclude each other")
+        given["steps"] = None
     if saved and "preset" in given:
         raise UsageError(f"--resume: the run in {output} goes on with its own options, not with a preset's")
     if not saved:
         given.setdefault("preset", "paper" if given.get("data") else "small")
     base = saved or configs.read(method, given["preset"])
-    if given.get("steps") is not None or given.get("epochs") is not None:
-        base = {name: value for name, value in base.items() if name not in ("steps", "epochs")}
+    if given.get("epochs") is not None:  # of a preset's or a run's steps nothing is left
+        given.setdefault("steps", None)
     options = parser.parse_object({**base, **given, "output": str(output)})
     if saved:
         before = parser.parse_object(saved)
@@ -277,10 +290,11 @@ def train(arguments: Sequence[str]) -> int:
 def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: ExitStack) -> int:
     kind, output = METHODS[options.method], options.output
     with as_usage_error():
-        run_options = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})
+        RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})  # checks them
         if "domains" in options and not options.domains:
             options.domains = find_domains(options.data)
-        config = kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+        values = {f.name: options[f.name] for f in fields(kind.Config)}
+        config = kind.Config(**{n: value for n, value in values.items() if n != "epochs" or value is not None})
         check_networks(kind, config)
         needs = kind.needs(config)
         accelerator = make_accelerator(
@@ -341,9 +355,13 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         styles = style_evaluation_of(dataset, method, options.eval_images) if measures else None
         seed_all(options.seed + rank)
 
-        constant, decay = getattr(config, "epochs", 1), getattr(config, "decay_epochs", 0)
-        epochs = run_options.epochs or constant + decay
-        steps = options.steps or max(1, epochs * len(loader) // options.accumulate)
+        decay_epochs = getattr(config, "decay_epochs", 0)
+        epoch_steps = (config.epochs + decay_epochs) * len(loader) // options.accumulate
+        steps = options.steps or max(1, epoch_steps)
+        course = Course(steps, config.epochs, decay_epochs, getattr(config, "warmup_epochs", 0))
+        schedule = method.schedule(steps) or course.schedule(policy=config.lr_policy, interval=config.lr_interval)
+        if needs.full_view_in_decay:
+            loader.sampler.full_view_from = course.full_steps * options.accumulate
         output.mkdir(parents=True, exist_ok=True)
         check_regular(output / "train.log", missing_ok=True)
     if accelerator.is_main_process:
@@ -354,7 +372,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         early.flush()
         logging.getLogger("cgcl_fast").removeHandler(early)
         save_config(options, output)
-        describe(options, method, len(dataset), steps, accelerator.device, without_graphs)
+        describe(options, method, len(dataset), course, accelerator.device, without_graphs)
 
     trainer = Trainer(
         method,
@@ -370,7 +388,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             compile=options.compile,
             graphs=options.graphs,
         ),
-        schedule=method.schedule(steps) or linear_decay(steps, round(steps * decay / (constant + decay))),
+        schedule=schedule,
         sample_batch=sample_batch,
         config={"method": options.method, "config": asdict(config)},
         generator_file=generator_bytes,
@@ -407,7 +425,7 @@ def describe(
     options: Namespace,
     method: Method,
     images: int,
-    steps: int,
+    course: Course,
     device: torch.device,
     without_graphs: str | None,
 ) -> None:
@@ -425,10 +443,15 @@ def describe(
         precision += ", float32 multiplied " + ("as TF32" if options.tf32 else "in full")
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
-        f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
-        f"{precision}; run folder {printable(options.output)}",
+        f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {course.steps} steps on "
+        f"{device}, {precision}; run folder {printable(options.output)}",
         flush=True,
     )
+    if isinstance(method.config, DecayingConfig):
+        rising = f"rises until step {course.start_of(course.warmup_epochs)}, " if course.warmup_epochs else ""
+        decays = method.config.lr_policy == "linear" and course.full_steps < course.steps
+        full = f"is full until step {course.full_steps}, then decays to zero" if decays else "is constant"
+        print(f"learning rate: {rising}{full}", flush=True)
     if device.type == "cuda":
         graphs = "each step is one CUDA graph, all of it"
         print(graphs if without_graphs is None else f"no CUDA graphs: {without_graphs}", flush=True)

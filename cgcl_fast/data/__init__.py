@@ -27,7 +27,7 @@ from cgcl_fast.data.single_image import SingleImageDataset, open_single_images
 from cgcl_fast.data.streets import DOMAINS
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import PREPROCESS, Preprocess
-from cgcl_fast.data.unpaired import ItemKey, UnpairedDataset
+from cgcl_fast.data.unpaired import FullViewKey, ItemKey, UnpairedDataset
 from cgcl_fast.methods.base import Crops
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "PREPROCESS",
     "DataError",
     "FolderDataset",
+    "FullViewKey",
     "ItemKey",
     "Preprocess",
     "ResumableLoader",

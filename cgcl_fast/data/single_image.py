@@ -30,9 +30,9 @@ class SingleImageDataset(UnpairedDataset):
     """Minibatches of crops of one image of each domain.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` is a whole minibatch: for each domain float32 (count,3,size,size) in
-    [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once for the minibatch, to a width
-    between ``least_width`` and ``most_width``, its shape kept or not (``independent``), and the crops are cut from it
-    and flipped. A picture too low for a crop is enlarged. An epoch has 100,000 crops.
+    [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once for the minibatch or for each
+    crop (``per_crop``), to a width between ``least_width`` and ``most_width``, its shape kept or not (``independent``),
+    and the crops are cut from it and flipped. A picture too small for a crop is enlarged. An epoch has 100,000 crops.
 
     Args:
         pictures: image and name of each domain.
@@ -54,10 +54,11 @@ class SingleImageDataset(UnpairedDataset):
         flip: bool = True,
         truth: Image.Image | None = None,
     ) -> None:
-        for name in ("count", "size", "least_width"):
+        for name in ("count", "size"):
             if getattr(crops, name) < 1:
                 raise ValueError(f"{name} of crops must be at least 1, got {getattr(crops, name)}")
-        if not crops.size <= crops.least_width <= crops.most_width:
+        widths = [width for width in (crops.least_width, crops.most_width) if width is not None]
+        if widths != sorted(widths) or (widths and widths[0] < crops.size):
             raise ValueError(
                 "widths of crops must be at least their size and the least not above the most, got size "
                 f"{crops.size}, least_width {crops.least_width}, most_width {crops.most_width}"
@@ -69,7 +70,10 @@ class SingleImageDataset(UnpairedDataset):
         self.names = {domain: picture.name for domain, picture in pictures.items()}
         # Scaled down once to the greatest width asked for: reading a photograph's every pixel in each step would cost
         # more than the crops.
-        self.images = {domain: _at_most(picture.image, crops.most_width) for domain, picture in pictures.items()}
+        self.images = {
+            domain: _at_most(picture.image, crops.most_width or picture.image.width)
+            for domain, picture in pictures.items()
+        }
 
     def count(self, domain: str) -> int:
         return 1
@@ -93,15 +97,28 @@ class SingleImageDataset(UnpairedDataset):
 
     def _minibatch(self, image: Image.Image, rng: random.Random) -> torch.Tensor:
         crops, size = self.crops, self.crops.size
-        width = _between(crops.least_width, crops.most_width, rng)
-        shape = _between(crops.least_width, crops.most_width, rng) if crops.independent else width
-        height = max(size, round(image.height * shape / image.width))
-        pixels = to_tensor(_resize(image, height, round(width)))
+        places = _cells if crops.grid else _anywhere
         cut = []
-        for top, left in (_cells if crops.grid else _anywhere)(crops.count, size, height, round(width), rng):
-            crop = pixels[:, top : top + size, left : left + size]
-            cut.append(crop.flip(2) if self.flip and rng.random() < 0.5 else crop)
-        return torch.stack(cut)
+        if crops.per_crop:
+            for _ in range(crops.count):
+                height, width = self._zoom(image, rng)
+                ((top, left),) = places(1, size, height, width, rng)
+                cut.append(to_tensor(_window(image, height, width, top, left, size)))
+        else:
+            height, width = self._zoom(image, rng)
+            pixels = to_tensor(_resize(image, height, width))
+            for top, left in places(crops.count, size, height, width, rng):
+                cut.append(pixels[:, top : top + size, left : left + size])
+        return torch.stack([crop.flip(2) if self.flip and rng.random() < 0.5 else crop for crop in cut])
+
+    def _zoom(self, image: Image.Image, rng: random.Random) -> tuple[int, int]:
+        """Height and width of a zoomed image, neither less than a crop's."""
+        crops = self.crops
+        most = crops.most_width or max(image.width, crops.least_width or 0)
+        least = crops.least_width or most / 3
+        across = _between(least, most, rng)
+        down = _between(least, most, rng) if crops.independent else across
+        return max(crops.size, round(image.height * down / image.width)), max(crops.size, round(across))
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
         """The images themselves, whole, up to 512 pixels wide, and the truth if it is known.
@@ -127,13 +144,14 @@ def open_single_images(
 ) -> SingleImageDataset:
     """The first readable image of each domain's training folder, or without ``path`` a street scene of each.
 
-    Streets are square and as large as the greatest width asked for. That of the first domain is known in the second.
+    Streets are square and as large as the greatest width asked for, or as they can be. That of the first domain is
+    known in the second.
 
     Raises:
         ValueError: folders are missing, one has no readable image, or ``crops`` are out of range.
     """
     if path is None:
-        size = min(max(crops.most_width, MIN_SIZE), MAX_SIZE)
+        size = min(max(crops.most_width or MAX_SIZE, MIN_SIZE), MAX_SIZE)
         streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1)
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
         truth = None
@@ -162,6 +180,13 @@ def _first(place: Place) -> Picture:
 
 def _resize(image: Image.Image, height: int, width: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _window(image: Image.Image, height: int, width: int, top: int, left: int, size: int) -> Image.Image:
+    """The crop of ``_resize(image, height, width)`` at a place, without resizing the rest."""
+    across, down = image.width / width, image.height / height
+    right, bottom = min((left + size) * across, image.width), min((top + size) * down, image.height)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left * across, top * down, right, bottom))
 
 
 def _at_most(image: Image.Image, width: int) -> Image.Image:

@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from cgcl_fast.data.images import to_tensor
 
 _RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop")
-PREPROCESS = (*_RESIZE_AND_CROP, "crop", "scale_width", "none")
+PREPROCESS = (*_RESIZE_AND_CROP, "resize", "crop", "scale_width", "none")
 
 LEAST_BOX = 1.0
 """A box of which less than this many pixels a side is left in the image is dropped."""
@@ -78,6 +78,7 @@ class Preprocess:
                               kept), random crop of size x size
     scale_shortside_and_crop  resize the short side to load_size, aspect       resize the short side
                               kept, random crop of size x size                 to size, centre crop
+    resize                    resize to size x size                            the same
     crop                      random crop of size x size at native resolution  centre crop of size x size
     scale_width               resize to width load_size, aspect kept           the same
     none                      native size                                      the same
@@ -134,7 +135,7 @@ class Preprocess:
     @property
     def reads_at_least(self) -> tuple[int, int] | None:
         """(height, width) that is enough to decode (``at_least`` of :func:`cgcl_fast.data.read_image`); None: all."""
-        return (self.load_size, self.load_size) if self.mode in _RESIZE_AND_CROP else None
+        return (self.load_size, self.load_size) if self.mode in (*_RESIZE_AND_CROP, "resize") else None
 
     def __call__(self, image: Image.Image, rng: random.Random | None = None, *, load_size: int | None = None) -> Tensor:
         """PIL RGB image -> float32 (3,H,W) in [-1,1].
@@ -142,7 +143,8 @@ class Preprocess:
         Args:
             image: mode RGB, any size.
             rng: source of the random choices; needed in training.
-            load_size: in place of the configured one for this image (only ``resize_and_crop`` looks at it).
+            load_size: in place of the configured one for this image, where there is both a resize and a crop: with
+                ``size`` it gives the full view.
 
         Raises:
             ValueError: training without ``rng``.
@@ -167,10 +169,13 @@ class Preprocess:
         if len(boxes):
             size = (image.height, image.width)
             view = _View(image, tv_tensors.BoundingBoxes(boxes.to(torch.float32), format="XYXY", canvas_size=size))
-        if self.mode == "resize_and_crop":
-            view = self._resize_and_crop(view, rng, self.load_size if load_size is None else load_size)
+        load_size = self.load_size if load_size is None else load_size
+        if self.mode == "resize":
+            view = view.resize(self.size, self.size)
+        elif self.mode == "resize_and_crop":
+            view = self._resize_and_crop(view, rng, load_size)
         elif self.fixed_size:
-            view = self._crop(view, rng)
+            view = self._crop(view, rng, load_size)
         else:
             view = self._whole(view)
         flipped = self.train and self.flip and rng is not None and rng.random() < 0.5
@@ -190,14 +195,14 @@ class Preprocess:
         top, left = _offset(side - self.size, rng), _offset(side - self.size, rng)
         return view.crop(top, left, self.size, self.size)
 
-    def _crop(self, view: _View, rng: random.Random | None) -> _View:
+    def _crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
         # The window is cut before it is resized: enlarging all of a long thin image could take gigabytes.
         width, height = view.image.size
         short = min(width, height)
         if self.mode == "crop":
             window = min(self.size, short)
         else:
-            window = max(1, round(short * self.size / self.load_size)) if self.train else short
+            window = max(1, round(short * self.size / max(load_size, self.size))) if self.train else short
         rng = rng if self.train else None
         left, top = _offset(width - window, rng), _offset(height - window, rng)
         return view.crop(top, left, window, window).resize(self.size, self.size)

@@ -28,6 +28,12 @@ class ItemKey(NamedTuple):
     number: int
 
 
+class FullViewKey(ItemKey):
+    """A key that asks for images that are resized without a random crop. Also to unpack as (epoch, number)."""
+
+    __slots__ = ()
+
+
 class Picture(NamedTuple):
     """An image with the boxes of its objects.
 
@@ -57,7 +63,8 @@ class UnpairedDataset(Dataset, ABC):
     """Images of two or more domains that do not correspond: item ``index`` has image ``index`` of the first domain and
     a random image of each other one.
 
-    ``dataset[index]`` or ``dataset[epoch, index]`` is a dict. It is a pure function of (seed, epoch, index):
+    ``dataset[index]``, ``dataset[epoch, index]`` or ``dataset[FullViewKey(epoch, index)]`` is a dict. It is a pure
+    function of the seed and the key:
 
     ====================  ==============================================================================
     DOMAIN                image, float32 (3,H,W) in [-1,1]
@@ -87,14 +94,10 @@ class UnpairedDataset(Dataset, ABC):
     Attributes:
         domains: the names, which are the keys of an item (not with ``random_pairs``).
         classes: the names, None without boxes.
-        full_view_epoch: from this epoch on (None: never) ``resize_and_crop`` resizes to ``size`` at once and no longer
-            crops; published CUT does so in the epochs of learning-rate decay. Set it before the loader starts.
 
     Raises:
         ValueError: an argument out of range, domains that are not different, or fewer than two for pairs.
     """
-
-    full_view_epoch: int | None = None
 
     def __init__(
         self,
@@ -170,8 +173,7 @@ class UnpairedDataset(Dataset, ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}")
         rng = item_random(self.seed, epoch, index)
-        full_view = self.full_view_epoch is not None and epoch >= self.full_view_epoch
-        load_size = self.preprocess.size if full_view else None
+        load_size = self.preprocess.size if isinstance(key, FullViewKey) else None
         item: dict[str, Any] = {}
         if self.random_pairs:
             count = len(self.domains)

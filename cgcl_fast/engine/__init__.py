@@ -5,7 +5,7 @@ from .files import InUseError, alone_in
 from .graphs import CaptureError
 from .processes import leave_group
 from .rng import preserved_rng, rng_state, seed_all, set_rng_state
-from .schedule import linear_decay
+from .schedule import Course, linear_decay
 from .tf32 import set_tf32
 from .tiles import translate_tiled
 from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
@@ -14,6 +14,7 @@ __all__ = [
     "CaptureError",
     "CheckpointError",
     "Checkpoints",
+    "Course",
     "InUseError",
     "Loader",
     "LoaderError",

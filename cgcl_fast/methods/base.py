@@ -68,16 +68,18 @@ class Crops:
     Args:
         count: crops of each domain a step.
         size: side of a crop in pixels.
-        least_width: least width in pixels to which the image is zoomed, one zoom for a minibatch.
-        most_width: greatest width.
+        least_width: least width in pixels to which the image is zoomed; None: a third of the greatest.
+        most_width: greatest width; None: the image's own.
+        per_crop: a zoom for each crop; else one for a minibatch.
         independent: draw the factors of width and height independently of each other.
         grid: crops are cells, side by side, of a grid with a random offset, without repetition; else they lie anywhere.
     """
 
     count: int
     size: int
-    least_width: int
-    most_width: int
+    least_width: int | None = None
+    most_width: int | None = None
+    per_crop: bool = False
     independent: bool = False
     grid: bool = False
 
@@ -92,6 +94,7 @@ class DataNeeds:
         object_size: side in pixels of the instance crops that come with the images.
         least_object: boxes with a side of fewer pixels are not cropped.
         crops: images come as crops of a single one a domain.
+        full_view_in_decay: images are resized without a crop in the epochs of decay.
     """
 
     random_pairs: bool = False
@@ -99,6 +102,7 @@ class DataNeeds:
     object_size: int | None = None
     least_object: int = 16
     crops: Crops | None = None
+    full_view_in_decay: bool = False
 
 
 class Method(nn.Module):
@@ -119,7 +123,7 @@ class Method(nn.Module):
 
     def schedule(self, steps: int) -> Callable[[int], float] | None:
         """Factor of the learning rates at each step of a training of ``steps``; None: the config's ``epochs`` at the
-        full rate, then ``decay_epochs`` of linear decay to zero."""
+        full rate, then ``decay_epochs`` of linear decay to zero, or as else its ``lr_policy`` says."""
         return None
 
     def phases(self) -> list[Phase]:

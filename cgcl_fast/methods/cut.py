@@ -10,15 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared, widths_of
+from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, widths_of
 from cgcl_fast.methods.options import (
     Adversary,
     Beta,
     Blocks,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Halvings,
     Layers,
@@ -34,7 +34,7 @@ from cgcl_fast.nn import GANLoss, KeyQueue, PatchNCE, Projector, momentum_update
 
 
 @dataclass
-class CUTConfig(Config):
+class CUTConfig(DecayingConfig):
     """Options of CUT; the defaults are the paper's (Appendix C.1), with the learning rate of the authors' code.
 
     Args:
@@ -67,6 +67,7 @@ class CUTConfig(Config):
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
         decay_epochs: epochs of linear decay to zero that follow.
+        full_view_in_decay: in the epochs of decay, resize images without the random crop, as the authors' code does.
     """
 
     input_nc: Channels = 3
@@ -97,6 +98,7 @@ class CUTConfig(Config):
     beta2: Beta = 0.999
     epochs: Count = 200
     decay_epochs: CountOrZero = 200
+    full_view_in_decay: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +173,10 @@ class CUT(Method):
                     for domain in (("A", "B") if self.identity else ("A",))
                 }
             )
+
+    @classmethod
+    def needs(cls, config: CUTConfig) -> DataNeeds:
+        return DataNeeds(full_view_in_decay=config.full_view_in_decay)
 
     def phases(self) -> list[Phase]:
         adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))

@@ -16,9 +16,9 @@ from cgcl_fast.methods.options import (
     Beta,
     Blocks,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Halvings,
     Positive,
@@ -30,7 +30,7 @@ from cgcl_fast.nn import GANLoss, ImagePool
 
 
 @dataclass
-class CycleGANConfig(Config):
+class CycleGANConfig(DecayingConfig):
     """Options of CycleGAN; the defaults are the paper's.
 
     Args:

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared
 from cgcl_fast.methods.options import (
     Adversary,
     Beta,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Halvings,
     Positive,
@@ -34,7 +34,7 @@ from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
 
 @dataclass
-class EnCoConfig(Config):
+class EnCoConfig(DecayingConfig):
     """Options of EnCo; the defaults are the paper's.
 
     Args:
@@ -70,6 +70,7 @@ class EnCoConfig(Config):
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
         decay_epochs: epochs of linear decay to zero that follow.
+        full_view_in_decay: in the epochs of decay, resize images without the random crop, as the authors' code does.
     """
 
     input_nc: Channels = 3
@@ -102,6 +103,7 @@ class EnCoConfig(Config):
     beta2: Beta = 0.999
     epochs: Count = 100
     decay_epochs: CountOrZero = 100
+    full_view_in_decay: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,6 +166,10 @@ class EnCo(Method):
         for name in ("G", "D", *self.projectors):
             init_weights(getattr(self, name), "xavier", config.init_gain)
         self.gan = GANLoss(config.gan)
+
+    @classmethod
+    def needs(cls, config: EnCoConfig) -> DataNeeds:
+        return DataNeeds(full_view_in_decay=config.full_view_in_decay)
 
     def choose(self, progress: float) -> Shared:
         """Whether this step has the identity term, as those of the first half of the training have."""

@@ -16,9 +16,9 @@ from cgcl_fast.methods.options import (
     Blocks,
     Channels,
     ClassNames,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Positive,
     Rate,
@@ -39,7 +39,7 @@ from cgcl_fast.nn import GANLoss, class_map
 
 
 @dataclass
-class MGUITConfig(Config):
+class MGUITConfig(DecayingConfig):
     """Options of MGUIT; the defaults are the paper's (Sec. 4.1, with DRIT's weights), for images scaled to a
     short side of 360 pixels and cut to 360x360 (preprocess scale_shortside_and_crop, size 360), and batch size 1.
 

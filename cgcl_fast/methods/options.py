@@ -96,6 +96,23 @@ class Config:
         return 1
 
 
+@dataclass(kw_only=True)
+class DecayingConfig(Config):
+    """Base of the options of methods that train ``epochs`` at the full learning rate, then ``decay_epochs`` of decay.
+
+    Args:
+        warmup_epochs: the first epochs of those at the full learning rate, in which it rises to that; EnCo's authors
+            give 20.
+        lr_policy: "linear" decay to zero, or "constant": the full learning rate in the epochs of decay, too.
+        lr_interval: the learning rate changes with each "step", or, as in the published CUT, CycleGAN and EnCo, at the
+            end of an "epoch".
+    """
+
+    warmup_epochs: CountOrZero = 0
+    lr_policy: Literal["linear", "constant"] = "linear"
+    lr_interval: Literal["step", "epoch"] = "step"
+
+
 def check(options: Any) -> None:
     """Ask all fields of a dataclass for what their types allow: numbers in their ranges, never NaN; names among those
     known. A list will do for a tuple, and an integer for a float.

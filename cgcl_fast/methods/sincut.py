@@ -17,9 +17,9 @@ from cgcl_fast.methods.options import (
     Beta,
     Blocks,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Layers,
     Positive,
     Rate,
@@ -33,7 +33,7 @@ from cgcl_fast.nn import GANLoss, PatchNCE, Projector
 
 
 @dataclass
-class SinCUTConfig(Config):
+class SinCUTConfig(DecayingConfig):
     """Options of SinCUT; the defaults are the paper's, and what it leaves open is as in the authors' code.
 
     Args:
@@ -44,15 +44,17 @@ class SinCUTConfig(Config):
         minibatch_stddev: StyleGAN2's channel in D that lets it see how much the images of a minibatch differ; the
             authors' code leaves it out.
         crops: "paper" (one zoom for width and height, 128x128 crops anywhere, split into tiles for D) or "published"
-            (as the authors' code: factors drawn independently for width and height, 64x64 crops side by side in a grid
-            with a random offset, which D sees whole).
+            (as the authors' code: factors drawn independently for width and height, 64x64 crops out of a grid with a
+            random offset, which D sees whole).
+        zoom: a zoom for each "minibatch" or for each "crop"; if not given, the former ("paper") or the latter
+            ("published": that code draws a zoom for 16 crops at a time, but then shuffles all crops).
         num_crops: crops of each image a step.
         crop_size: side of a crop; if not given, 128 ("paper") or 64 ("published").
         tile_size: side of the tiles that D sees, which bounds its receptive field; if not given, half of a crop
             ("paper") or all of it ("published"). A power of two.
         least_width: least width to which the image is scaled; if not given, 3/8 ("paper") or 1/3 ("published") of the
             greatest.
-        most_width: greatest width.
+        most_width: greatest width; if not given, 1024 ("paper") or the image's own ("published").
         nce_layers: layers l of G whose features are contrasted.
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer of each crop.
@@ -75,11 +77,12 @@ class SinCUTConfig(Config):
     n_blocks: Blocks = 6
     minibatch_stddev: bool = True
     crops: Literal["paper", "published"] = "paper"
+    zoom: Literal["minibatch", "crop"] | None = None
     num_crops: Annotated[int, Within(1, 4096)] = 16
     crop_size: Annotated[int, Within(8, 4096)] | None = None
     tile_size: Annotated[int, Within(8, 4096)] | None = None
     least_width: Side | None = None
-    most_width: Side = 1024
+    most_width: Side | None = None
     nce_layers: Layers = (0, 2, 4)
     nce_dim: Channels = 256
     num_patches: Count = 1
@@ -150,10 +153,14 @@ class SinCUT(Method):
     @classmethod
     def needs(cls, config: SinCUTConfig) -> DataNeeds:
         published = config.crops == "published"
-        least = config.least_width or round(config.most_width / 3 if published else config.most_width * 3 / 8)
+        least, most = config.least_width, config.most_width
+        if not published:
+            most = most or 1024
+            least = least or round(most * 3 / 8)
+        per_crop = published if config.zoom is None else config.zoom == "crop"
         size, _ = sizes(config)
         return DataNeeds(
-            crops=Crops(config.num_crops, size, least, config.most_width, independent=published, grid=published)
+            crops=Crops(config.num_crops, size, least, most, per_crop=per_crop, independent=published, grid=published)
         )
 
     def phases(self) -> list[Phase]:

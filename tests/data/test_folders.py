@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgcl_fast.data import DataError, FolderDataset, Preprocess, build_loader, open_dataset
+from cgcl_fast.data import DataError, FolderDataset, FullViewKey, Preprocess, build_loader, open_dataset
 from cgcl_fast.data import images as images_module
 from cgcl_fast.data.streets.__main__ import main as write_streets
 from cgcl_fast.methods.mguit import MGUITConfig
@@ -72,13 +72,13 @@ def test_the_shorter_first_domain_is_repeated(root):
     assert data[0]["A_paths"] == data[2]["A_paths"] != data[1]["A_paths"]
 
 
-def test_full_view_from_an_epoch_on(root):
+def test_full_view(root):
     data = open_dataset(root, size=16, flip=False)
-    data.full_view_epoch = 2
     whole = Preprocess("resize_and_crop", size=16, train=False)
     expected = whole(Image.open(root / "trainA" / "0.png"))
-    assert not torch.equal(data[1, 0]["A"], expected)
-    assert torch.equal(data[2, 0]["A"], expected) and torch.equal(data[7, 0]["A"], expected)
+    assert not torch.equal(data[2, 0]["A"], expected)
+    for epoch in (0, 2):
+        assert torch.equal(data[FullViewKey(epoch, 0)]["A"], expected)
 
 
 def test_testing_is_fixed_and_unflipped(root):

@@ -123,6 +123,24 @@ def test_load_size_of_one_call_gives_the_full_view():
     train = Preprocess("resize_and_crop", size=16, load_size=24, flip=False)
     test = Preprocess("resize_and_crop", size=16, train=False)
     assert torch.equal(train(image, random.Random(0), load_size=16), test(image))
+    train = Preprocess("scale_shortside_and_crop", size=16, load_size=24, flip=False)
+    boxes = torch.tensor([[0.0, 0, 40, 20]])
+    assert train.apply(image, boxes, random.Random(0), load_size=16).boxes.tolist() == [[0, 0, 16, 16]]
+    squares = [image.crop((x, 0, x + 20, 20)).resize((16, 16), Image.Resampling.BICUBIC) for x in range(21)]
+    found = train(image, random.Random(0), load_size=16)
+    known = [torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1 for square in squares]
+    assert sum(torch.equal(found, one) for one in known) == 1
+
+
+def test_resize_keeps_the_whole_image():
+    image = picture(40, 20)
+    expected = torch.from_numpy(np.array(image.resize((16, 16), Image.Resampling.BICUBIC))).permute(2, 0, 1) / 127.5 - 1
+    train = Preprocess("resize", size=16, flip=False)
+    assert torch.equal(train(image, random.Random(0)), expected) and train.reads_at_least == (16, 16)
+    assert torch.equal(Preprocess("resize", size=16, train=False)(image), expected)
+    done = Preprocess("resize", size=16).apply(image, torch.tensor([[10.0, 5, 20, 15]]), random.Random(1))
+    x0, x1 = (8, 12) if done.flipped else (4, 8)
+    assert done.boxes.tolist() == [[x0, 4, x1, 12]]
 
 
 def test_default_load_size_is_the_published_ratio():
