@@ -25,7 +25,7 @@ from accelerate.utils import broadcast_object_list
 from jsonargparse import Namespace
 
 from cgcl_fast import configs
-from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, bracketed, one_line, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
@@ -45,7 +45,7 @@ from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.engine.graphs import obstacle
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
-from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
+from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check, lists_of
 from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
 from cgcl_fast.networks.files import generator_bytes
 
@@ -224,7 +224,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     parser = make_parser(method)
     given = {
         **parser.parse_object(from_file, defaults=False).as_dict(),
-        **parser.parse_args(rest, defaults=False).as_dict(),
+        **parser.parse_args(bracketed(rest, lists_of(METHODS[method].Config)), defaults=False).as_dict(),
     }
     given.pop("config", None)
     if given.get("method", method) != method:

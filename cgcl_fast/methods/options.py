@@ -112,6 +112,15 @@ def check(options: Any) -> None:
             raise ValueError(f"{field.name}: expected {_expected(types[field.name])}, got {shown}")
 
 
+def lists_of(kind: type) -> set[str]:
+    """Names of the fields of a dataclass that are tuples of any length."""
+    names = set()
+    for name, annotation in get_type_hints(kind).items():
+        if get_origin(annotation) is tuple and get_args(annotation)[-1] is Ellipsis:
+            names.add(name)
+    return names
+
+
 def _with_names(values: Any) -> Any:
     """``values`` with the integers in a list or tuple of them as text."""
     if not isinstance(values, (list, tuple)):
