@@ -83,7 +83,7 @@ def underscored(arguments: Sequence[str]) -> list[str]:
 
 
 def bracketed(arguments: Sequence[str], lists: Collection[str]) -> list[str]:
-    """``--nce_layers 0,4,8`` for ``--nce_layers [0,4,8]``, as the published code has it: the values of the options named
+    """``--nce_layers 0,4,8`` will do for ``--nce_layers [0,4,8]``, as in the published code: values of options named
     in ``lists`` get the brackets that they lack."""
     found = list(arguments)
     for index, argument in enumerate(found):

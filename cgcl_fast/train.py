@@ -74,8 +74,8 @@ class RunOptions:
         size: Side of the images in training (sincut: crop_size instead).
         load_size: Side to which images are resized before a random crop of size; if not given, 286/256 of size for
             resize_and_crop, else size.
-        preprocess: resize_and_crop, scale_shortside_and_crop, crop, scale_width or none, as in the published CUT and
-            CycleGAN.
+        preprocess: resize_and_crop, scale_shortside_and_crop, scale_width_and_crop, crop, resize, scale_width or none,
+            as in the published CUT and CycleGAN.
         flip: Flip half of the images horizontally.
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
