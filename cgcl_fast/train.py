@@ -304,6 +304,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         checkpoints = output / "checkpoints"
         if not options.resume and any(checkpoints.glob("step_*.pt")):
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
+        if options.size < needs.multiple:  # not to be rounded to 256 pixels where 64 were asked for
+            raise ValueError(f"size: expected at least {needs.multiple} for these networks, got {options.size}")
         dataset = open_dataset(
             options.data,
             domains=getattr(config, "domains", kind.domains),
@@ -317,6 +319,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
+            multiple=needs.multiple,
             crops=needs.crops,
         )
         check_image(dataset[0]["A"], config)

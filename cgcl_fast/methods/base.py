@@ -92,6 +92,7 @@ class DataNeeds:
         object_size: side in pixels of the instance crops that come with the images.
         least_object: boxes with a side of fewer pixels are not cropped.
         crops: images come as crops of a single one a domain.
+        multiple: what the sides of images are multiples of.
     """
 
     random_pairs: bool = False
@@ -99,6 +100,7 @@ class DataNeeds:
     object_size: int | None = None
     least_object: int = 16
     crops: Crops | None = None
+    multiple: int = 4
 
 
 class Method(nn.Module):
@@ -155,7 +157,8 @@ class Method(nn.Module):
         Returns:
             The translations, of the same height and width.
         """
-        return translate_any_size(getattr(self, self.generator_name), image)
+        generator = getattr(self, self.generator_name)
+        return translate_any_size(generator, image, getattr(generator, "multiple", 4))
 
     def samples(self, batch: Batch) -> dict[str, Tensor]:
         """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1], a column each.

@@ -75,9 +75,14 @@ Rate = Annotated[float, Within(0, 1e30)]
 """Of learning; 0 leaves a network as it is."""
 Scale = Annotated[float, Within(0, 1e6)]
 Positive = Annotated[float, Within(0, 1e6, without=0)]
+Oversample = Annotated[float, Within(1, 1e6)]
 Temperature = Annotated[float, Within(1e-6, 1e6)]
 Share = Annotated[float, Within(0, 1)]
-Adversary = Literal["lsgan", "nonsaturating", "wgan"]
+Adversary = Literal["lsgan", "nonsaturating", "vanilla", "hinge", "wgan"]
+PatchNetwork = Literal["n_layers", "pixel"]
+"""Discriminators, by their published names."""
+NormName = Literal["instance", "batch", "none"]
+InitType = Literal["xavier", "normal", "kaiming", "orthogonal"]
 Beta = Annotated[float, Within(0, 1, without=1)]
 """Of Adam."""
 

@@ -20,6 +20,7 @@ from cgcl_fast.methods.options import (
     Config,
     Count,
     CountOrZero,
+    InitType,
     Layers,
     Positive,
     Rate,
@@ -57,8 +58,9 @@ class SinCUTConfig(Config):
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer of each crop.
         temperature: τ of Eq. 2.
-        init_gain: gain of the Xavier initialisation of H.
-        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        init_type: how the weights of H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
+        gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_nce: λ_X and λ_Y, weight of the PatchNCE of x and G(x) and of that of y and G(y).
         lambda_idt: weight of |G(y) - y|₁.
         lambda_r1: weight of the gradient penalty R1 on real tiles.
@@ -84,6 +86,7 @@ class SinCUTConfig(Config):
     nce_dim: Channels = 256
     num_patches: Count = 1
     temperature: Temperature = 0.07
+    init_type: InitType = "xavier"
     init_gain: Positive = 0.02
     gan: Adversary = "nonsaturating"
     lambda_nce: Weight = 4.0
@@ -143,7 +146,7 @@ class SinCUT(Method):
         self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks)
         self.D = StyleGAN2Discriminator(config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev)
         self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
-        init_weights(self.H, "xavier", config.init_gain)
+        init_weights(self.H, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)
         self.nce = PatchNCE(config.num_patches, config.temperature, "batch")
 

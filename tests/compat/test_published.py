@@ -30,6 +30,9 @@ GENERATORS = [
     {"antialias": False, "antialias_up": True, "n_blocks": 1},
     {"n_blocks": 0},
     {"input_nc": 1, "output_nc": 2},
+    {"norm": "batch", "n_blocks": 2},
+    {"norm": "batch", "n_blocks": 2, "antialias": False, "dropout": True},
+    {"norm": "none", "n_blocks": 1, "antialias": True, "antialias_up": False},
 ]
 
 
@@ -47,9 +50,20 @@ def test_generator_there_and_back(config: dict[str, int], prefix: str, tmp_path:
         torch.testing.assert_close(back[name], tensor, atol=0, rtol=1e-7)
     assert found.config["dropout"] == bool(config.get("dropout", False))
     assert found.config["n_blocks"] == config.get("n_blocks", 9)
+    assert found.config["norm"] == config.get("norm", "instance")
 
 
-@pytest.mark.parametrize("config", [{}, {"antialias": False}, {"n_layers": 1}, {"n_layers": 5, "input_nc": 6}], ids=str)
+DISCRIMINATORS = [
+    {},
+    {"antialias": False},
+    {"n_layers": 1},
+    {"n_layers": 5, "input_nc": 6},
+    {"norm": "batch"},
+    {"norm": "none", "antialias": False},
+]
+
+
+@pytest.mark.parametrize("config", DISCRIMINATORS, ids=str)
 def test_discriminator_there_and_back(config: dict[str, int]) -> None:
     plain = plain_cut.Discriminator(ndf=2, **config)
     randomise(plain)
