@@ -1,4 +1,5 @@
-"""The published checkpoint layouts of G, D and H (``{epoch}_net_{G,D,F}.pth`` of CUT; G and D also of CycleGAN)."""
+"""The published checkpoint layouts of G, D and H (``{epoch}_net_{G,D,F}.pth`` of CUT; G and D also of CycleGAN). Those
+of SinCUT's G and D are in ``published_sincut``."""
 
 from __future__ import annotations
 
@@ -10,15 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast.compat import published_sincut
 from cgcl_fast.compat.reading import StateDict, read_weights
-from cgcl_fast.networks import PatchDiscriminator, PixelDiscriminator, ResnetGenerator, UnetGenerator
+from cgcl_fast.networks import (
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResnetGenerator,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    UnetGenerator,
+)
 from cgcl_fast.networks.files import build_empty, build_generator, fill
 from cgcl_fast.nn import Projector
 
 Source = str | Path | Mapping[str, Any]
 
 
-def load_generator(source: Source) -> ResnetGenerator | UnetGenerator:
+def load_generator(source: Source) -> ResnetGenerator | UnetGenerator | StyleGAN2Generator:
     """The generator in a published file; its kind, width, depth, norm, anti-aliasing, dropout (but a U-Net's, which
     leaves no trace) and channels are read from its tensors.
 
@@ -30,28 +39,33 @@ def load_generator(source: Source) -> ResnetGenerator | UnetGenerator:
         The generator, in float32 and in training mode as constructed (which matters only with dropout).
 
     Raises:
-        ValueError: the file is damaged, would run code, or is neither a ResNet nor a U-Net generator; one line.
+        ValueError: the file is damaged, would run code, or is none of the published generators; one line.
         OSError: the file cannot be opened.
     """
     state, metadata, name = read_weights(source)
-    kind = "ResNet or U-Net"
+    kind = "ResNet"
     try:
         if "network" in metadata:
             return build_generator(state, metadata)  # type: ignore[return-value]
         _drop_norm_statistics(state)
+        if published_sincut.is_generator(state):
+            kind = "SinCUT"
+            return published_sincut.read_generator(state)
         if any(key.startswith("model.model.") for key in state):
             kind = "U-Net"
             return _build(UnetGenerator, _unet_config(state), state)
-        kind = "ResNet"
         return _build(ResnetGenerator, _generator_config(state), state)
     except ValueError as error:
         raise ValueError(f"{name}: not a published {kind} generator ({error})") from error
 
 
-def load_discriminator(source: Source) -> PatchDiscriminator | PixelDiscriminator:
-    """The PatchGAN or PixelGAN discriminator in a published file. Arguments and errors as ``load_generator``."""
+def load_discriminator(source: Source) -> PatchDiscriminator | PixelDiscriminator | StyleGAN2Discriminator:
+    """The PatchGAN or PixelGAN discriminator, or SinCUT's, in a published file. Arguments and errors as
+    ``load_generator``."""
     state, _, name = read_weights(source)
     try:
+        if published_sincut.is_discriminator(state):
+            return published_sincut.read_discriminator(state)
         _drop_norm_statistics(state)
         if any(key.startswith("net.") for key in state):
             return _build(PixelDiscriminator, _pixel_config(state), state)
@@ -73,12 +87,15 @@ def published_state_dict(module: nn.Module) -> dict[str, Tensor]:
     """The state dict that the published code would have saved of this module; for ``torch.save``.
 
     Args:
-        module: a ``ResnetGenerator``, ``UnetGenerator``, ``PatchDiscriminator``, ``PixelDiscriminator`` or
-            ``Projector``.
+        module: a ``ResnetGenerator``, ``UnetGenerator``, ``PatchDiscriminator``, ``PixelDiscriminator``,
+            ``Projector``, or SinCUT's networks.
 
     Raises:
         TypeError: another kind of module.
+        ValueError: SinCUT's networks with options that the published ones do not have.
     """
+    if isinstance(module, (StyleGAN2Generator, StyleGAN2Discriminator)):
+        return published_sincut.state_dict_of(module)
     names, blurs = _layout(module)
     own = module.state_dict()
     if not own:
@@ -123,8 +140,8 @@ def _layout(module: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, boo
         modules = {f"mlps.{i}.{j}": f"mlp_{i}.{j}" for i in range(len(module.mlps)) for j in (0, 2)}
     else:
         raise TypeError(
-            "module: expected a ResnetGenerator, UnetGenerator, PatchDiscriminator, PixelDiscriminator or Projector, "
-            f"got {type(module).__name__}"
+            "module: expected a ResnetGenerator, UnetGenerator, PatchDiscriminator, PixelDiscriminator, Projector or "
+            f"SinCUT's, got {type(module).__name__}"
         )
     names = {}
     for name in module.state_dict():

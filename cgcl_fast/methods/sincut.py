@@ -42,6 +42,8 @@ class SinCUTConfig(Config):
         ngf: an eighth of G's channels at full size.
         ndf: a quarter of D's channels at full size.
         n_blocks: residual blocks of G, the first half of them in the encoder.
+        networks: "paper", or "published" as in the authors' code, whose weights need it: D has at most 384 channels
+            instead of 512, and G's last convolution is followed by a leaky ReLU.
         minibatch_stddev: StyleGAN2's channel in D that lets it see how much the images of a minibatch differ; the
             authors' code leaves it out.
         crops: "paper" (one zoom for width and height, 128x128 crops anywhere, split into tiles for D) or "published"
@@ -75,6 +77,7 @@ class SinCUTConfig(Config):
     ngf: Channels = 10
     ndf: Channels = 8
     n_blocks: Blocks = 6
+    networks: Literal["paper", "published"] = "paper"
     minibatch_stddev: bool = True
     crops: Literal["paper", "published"] = "paper"
     num_crops: Annotated[int, Within(1, 4096)] = 16
@@ -143,8 +146,11 @@ class SinCUT(Method):
         super().__init__(config)
         self.crop_size, self.tile_size = sizes(config)
         self.layers = tuple(config.nce_layers)
-        self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks)
-        self.D = StyleGAN2Discriminator(config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev)
+        published = config.networks == "published"
+        self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks, published)
+        self.D = StyleGAN2Discriminator(
+            config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev, 384 if published else 512
+        )
         self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
         init_weights(self.H, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)

@@ -34,7 +34,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "fastcut": ("fastcut", CUT),
     "sincut": ("sincut", SINCUT),
-    "sincut, published crops": ("sincut", {**SINCUT, "crops": "published", "minibatch_stddev": False, "gan": "lsgan"}),
+    "sincut, as published": (
+        "sincut",
+        {**SINCUT, "crops": "published", "networks": "published", "minibatch_stddev": False, "gan": "lsgan"},
+    ),
     "enco": ("enco", ENCO),
     "enco, cosine, two projectors": ("enco", {**ENCO, "loss": "cosine", "shared_projector": False}),
     "enco, decoupled, fresh draws": ("enco", {**ENCO, "loss": "decoupled", "fresh_random": True}),
