@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def read_generator(state: Mapping[str, Tensor]) -> StyleGAN2Generator:
         ValueError: it is not one.
     """
     convs = [_count(state, rf"{part}\.convs\.(\d+)\..*") for part in ("encoder", "decoder")]
-    config = {
+    config: dict[str, Any] = {
         "input_nc": _size(state, "encoder.convs.1.0.weight", 1),
         "output_nc": _size(state, f"decoder.convs.{convs[1] - 1}.0.weight", 0),
         "ngf": _size(state, "encoder.convs.1.0.weight", 0) // 8,
@@ -51,7 +52,7 @@ def read_discriminator(state: Mapping[str, Tensor]) -> StyleGAN2Discriminator:
     Raises:
         ValueError: it is not one.
     """
-    config = {
+    config: dict[str, Any] = {
         "input_nc": _size(state, "convs.0.0.weight", 1),
         "ndf": _size(state, "convs.0.0.weight", 0) // 4,
         "size": 2 ** (_count(state, r"convs\.(\d+)\..*") + 1),
