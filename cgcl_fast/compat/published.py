@@ -75,7 +75,8 @@ def load_discriminator(source: Source) -> PatchDiscriminator | PixelDiscriminato
 
 
 def load_projector(source: Source) -> Projector:
-    """The projection MLP H in a published file. Arguments and errors as ``load_generator``."""
+    """The projection MLP H in a published file, of EnCo's later code with norms and predictors. Arguments and errors as
+    ``load_generator``."""
     state, _, name = read_weights(source)
     try:
         return _build(Projector, _projector_config(state), state)
@@ -137,7 +138,8 @@ def _layout(module: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, boo
     elif isinstance(module, PatchDiscriminator):
         modules, blurs = _discriminator_layout(**module.config)
     elif isinstance(module, Projector):
-        modules = {f"mlps.{i}.{j}": f"mlp_{i}.{j}" for i in range(len(module.mlps)) for j in (0, 2)}
+        modules = {f"mlps.{i}.{j}": f"mlp_{i}.{j}" for i in range(len(module.mlps)) for j in range(5)}
+        modules.update({f"predictors.{i}.{j}": f"prj_{i}.{j}" for i in range(len(module.predictors)) for j in range(4)})
     else:
         raise TypeError(
             "module: expected a ResnetGenerator, UnetGenerator, PatchDiscriminator, PixelDiscriminator, Projector or "
@@ -322,7 +324,13 @@ def _projector_config(state: StateDict) -> dict[str, Any]:
     if not layers:
         raise ValueError("lacks mlp_0.0.weight")
     weights = [_weight(state, f"mlp_{i}.0", 2) for i in layers]
-    return {"channels": [w.shape[1] for w in weights], "dim": weights[0].shape[0]}
+    return {
+        "channels": [w.shape[1] for w in weights],
+        "dim": weights[0].shape[0],
+        "batch_norm": "mlp_0.1.running_mean" in state,
+        "predictor": "prj_0.0.weight" in state,
+        "predictor_norm": "prj_0.1.running_mean" in state,
+    }
 
 
 def _drop_norm_statistics(state: dict[str, Tensor]) -> None:
