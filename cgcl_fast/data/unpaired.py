@@ -88,7 +88,8 @@ class UnpairedDataset(Dataset, ABC):
         domains: the names, which are the keys of an item (not with ``random_pairs``).
         classes: the names, None without boxes.
         full_view_epoch: from this epoch on (None: never) ``resize_and_crop`` resizes to ``size`` at once and no longer
-            crops; published CUT does so in the epochs of learning-rate decay. Set it before the loader starts.
+            crops (``scale_width_and_crop`` keeps the whole width); published CUT does so in the epochs of learning-rate
+            decay. Set it before the loader starts.
 
     Raises:
         ValueError: an argument out of range, domains that are not different, or fewer than two for pairs.
