@@ -25,7 +25,7 @@ from accelerate.utils import broadcast_object_list
 from jsonargparse import Namespace
 
 from cgcl_fast import configs
-from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, bracketed, one_line, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import build_loader, find_domains, open_dataset
@@ -45,7 +45,7 @@ from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.engine.graphs import obstacle
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
-from cgcl_fast.methods.options import Count, CountOrZero, DecayingConfig, Side, Within, check
+from cgcl_fast.methods.options import Count, CountOrZero, DecayingConfig, Side, Within, check, lists_of
 from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
 from cgcl_fast.networks.files import generator_bytes
 
@@ -75,8 +75,8 @@ class RunOptions:
         size: Side of the images in training (sincut: crop_size instead).
         load_size: Side to which images are resized before a random crop of size; if not given, 286/256 of size for
             resize_and_crop, else size.
-        preprocess: resize_and_crop, scale_shortside_and_crop, crop, scale_width or none, as in the published CUT and
-            CycleGAN, or resize, to size without a crop.
+        preprocess: resize_and_crop, scale_shortside_and_crop, scale_width_and_crop, crop, resize, scale_width or none,
+            as in the published CUT and CycleGAN.
         flip: Flip half of the images horizontally.
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
@@ -235,7 +235,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
 
     parser = make_parser(method)
     in_file = parser.parse_object(from_file, defaults=False).as_dict()
-    in_line = parser.parse_args(rest, defaults=False).as_dict()
+    in_line = parser.parse_args(bracketed(rest, lists_of(METHODS[method].Config)), defaults=False).as_dict()
     given = {**in_file, **in_line}
     given.pop("config", None)
     if given.get("method", method) != method:
@@ -318,6 +318,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         checkpoints = output / "checkpoints"
         if not options.resume and any(checkpoints.glob("step_*.pt")):
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
+        if options.size < needs.multiple:  # not to be rounded to 256 pixels where 64 were asked for
+            raise ValueError(f"size: expected at least {needs.multiple} for these networks, got {options.size}")
         dataset = open_dataset(
             options.data,
             domains=getattr(config, "domains", kind.domains),
@@ -331,6 +333,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
+            multiple=needs.multiple,
             crops=needs.crops,
         )
         check_image(dataset[0]["A"], config)

@@ -227,7 +227,7 @@ class Translator:
     def translate(self, images: Tensor, generate: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, 3, H, W) in [-1, 1], any size, to (B, 3, H, W) on the CPU."""
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            result = translate_any_size(generate, self._channels(images))
+            result = translate_any_size(generate, self._channels(images), getattr(self.generator, "multiple", 4))
         return result.float().cpu().expand(-1, 3, -1, -1)
 
 

@@ -380,6 +380,8 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("cut --input-nc 1 --output-nc 1", "input_nc: images are read with 3 channels, got 1"),
         ("cut --nce-layers []", "nce_layers: expected at least one layer, got none"),
         ("cut --nce-layers [4,0]", "nce_layers: expected layers in ascending order"),
+        ("cut --nce-layers 0,x", "--nce_layers: expected int, got x"),
+        ("cut --nce-layers --ngf 3", "--nce_layers: expected one argument"),
         ("cut --nce-layers " + "[" * 100_000, "--nce_layers"),
         ("enco --importance 1.5", "importance: expected a number from 0 to 1, got 1.5"),
         ("enco --scales []", "scales: expected some of 1, 2"),
@@ -524,6 +526,22 @@ def test_options_come_from_the_command_line_the_file_the_preset_and_the_method(t
     assert options.output == Path("runs/fastcut")
     options = resolve(["--data", "somewhere", "cut", "--epochs", "7"])
     assert (options.method, options.ngf, options.size, options.steps, options.epochs) == ("cut", 64, 256, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "expected"),
+    [
+        ("cut --nce-layers 0,4,8", "nce_layers", (0, 4, 8)),
+        ("cut --nce-layers=16", "nce_layers", (16,)),
+        ("cut --nce_layers [0,4]", "nce_layers", (0, 4)),
+        ("enco --scales 1,2 --ngf 4", "scales", (1, 2)),
+        ("cgl --domains sunny,night", "domains", ("sunny", "night")),
+        ("mguit --classes 1,2,car", "classes", (1, 2, "car")),
+        ("mguit --items 3,2,1 --classes [a,b,c]", "items", (3, 2, 1)),
+    ],
+)
+def test_lists_go_with_brackets_or_without(arguments: str, name: str, expected: tuple) -> None:
+    assert resolve(arguments.split())[name] == expected
 
 
 def test_help_of_a_method_explains_its_fields(capsys: pytest.CaptureFixture) -> None:

@@ -18,8 +18,8 @@ from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.images import to_tensor
 
-_RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop")
-PREPROCESS = (*_RESIZE_AND_CROP, "resize", "crop", "scale_width", "none")
+_RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop", "scale_width_and_crop")
+PREPROCESS = (*_RESIZE_AND_CROP, "crop", "resize", "scale_width", "none")
 
 LEAST_BOX = 1.0
 """A box of which less than this many pixels a side is left in the image is dropped."""
@@ -78,8 +78,11 @@ class Preprocess:
                               kept), random crop of size x size
     scale_shortside_and_crop  resize the short side to load_size, aspect       resize the short side
                               kept, random crop of size x size                 to size, centre crop
-    resize                    resize to size x size                            the same
+    scale_width_and_crop      resize to width load_size, aspect kept but the   resize to width size and
+                              height at least size, random crop of size x      a height of at least
+                              size                                             size, centre crop
     crop                      random crop of size x size at native resolution  centre crop of size x size
+    resize                    resize to load_size x load_size                  the same
     scale_width               resize to width load_size, aspect kept           the same
     none                      native size                                      the same
     ========================  ===============================================  ==========================
@@ -125,7 +128,7 @@ class Preprocess:
         elif mode in _RESIZE_AND_CROP and train and load_size < size:
             raise ValueError(f"load_size must be at least size {size}, got {load_size}")
         # Never below the rounded size: a crop must fit.
-        self.load_size = load_size if mode == "scale_width" else max(load_size, self.size)
+        self.load_size = load_size if mode in ("resize", "scale_width") else max(load_size, self.size)
 
     @property
     def fixed_size(self) -> bool:
@@ -143,8 +146,8 @@ class Preprocess:
         Args:
             image: mode RGB, any size.
             rng: source of the random choices; needed in training.
-            load_size: in place of the configured one for this image, where there is both a resize and a crop: with
-                ``size`` it gives the full view.
+            load_size: in place of the configured one for this image (``crop``, ``scale_width`` and ``none`` do not look at
+                it): with ``size`` it gives the full view.
 
         Raises:
             ValueError: training without ``rng``.
@@ -170,10 +173,13 @@ class Preprocess:
             size = (image.height, image.width)
             view = _View(image, tv_tensors.BoundingBoxes(boxes.to(torch.float32), format="XYXY", canvas_size=size))
         load_size = self.load_size if load_size is None else load_size
-        if self.mode == "resize":
-            view = view.resize(self.size, self.size)
-        elif self.mode == "resize_and_crop":
+        if self.mode == "resize_and_crop":
             view = self._resize_and_crop(view, rng, load_size)
+        elif self.mode == "scale_width_and_crop":
+            view = self._scale_width_and_crop(view, rng, load_size)
+        elif self.mode == "resize":
+            side = round_to_multiple(load_size, self.multiple)
+            view = view.resize(side, side)
         elif self.fixed_size:
             view = self._crop(view, rng, load_size)
         else:
@@ -194,6 +200,16 @@ class Preprocess:
             return view
         top, left = _offset(side - self.size, rng), _offset(side - self.size, rng)
         return view.crop(top, left, self.size, self.size)
+
+    def _scale_width_and_crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
+        # The window is cut before it is resized, as below.
+        columns, rows = view.image.size
+        side = max(load_size, self.size) if self.train else self.size
+        width = max(1, round(columns * self.size / side))
+        height = min(rows, width)  # all of it where it would come out lower than the crop
+        rng = rng if self.train else None
+        left, top = _offset(columns - width, rng), _offset(rows - height, rng)
+        return view.crop(top, left, height, width).resize(self.size, self.size)
 
     def _crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
         # The window is cut before it is resized: enlarging all of a long thin image could take gigabytes.

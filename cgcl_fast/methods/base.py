@@ -95,6 +95,7 @@ class DataNeeds:
         least_object: boxes with a side of fewer pixels are not cropped.
         crops: images come as crops of a single one a domain.
         full_view_in_decay: images are resized without a crop in the epochs of decay.
+        multiple: what the sides of images are multiples of.
     """
 
     random_pairs: bool = False
@@ -103,6 +104,7 @@ class DataNeeds:
     least_object: int = 16
     crops: Crops | None = None
     full_view_in_decay: bool = False
+    multiple: int = 4
 
 
 class Method(nn.Module):
@@ -159,7 +161,8 @@ class Method(nn.Module):
         Returns:
             The translations, of the same height and width.
         """
-        return translate_any_size(getattr(self, self.generator_name), image)
+        generator = getattr(self, self.generator_name)
+        return translate_any_size(generator, image, getattr(generator, "multiple", 4))
 
     def samples(self, batch: Batch) -> dict[str, Tensor]:
         """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1], a column each.

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast.methods import discriminators
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, widths_of
 from cgcl_fast.methods.options import (
     Adversary,
@@ -21,7 +22,10 @@ from cgcl_fast.methods.options import (
     DecayingConfig,
     Depth,
     Halvings,
+    InitType,
     Layers,
+    Oversample,
+    PatchNetwork,
     Positive,
     Rate,
     Rows,
@@ -29,7 +33,7 @@ from cgcl_fast.methods.options import (
     Temperature,
     Weight,
 )
-from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from cgcl_fast.networks import ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, KeyQueue, PatchNCE, Projector, momentum_update
 
 
@@ -42,22 +46,28 @@ class CUTConfig(DecayingConfig):
         output_nc: channels of the images of domain B.
         ngf: channels of G after its first convolution.
         ndf: channels of D after its first convolution.
+        net_d: "n_layers" (PatchGAN) or "pixel" (PixelGAN, which judges each pixel by itself).
         d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
         n_blocks: residual blocks of G.
         n_down: halvings in G, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools in G and D instead of strided convolutions.
+        antialias_up: blur pools where G doubles the size, instead of transposed convolutions; as antialias if not
+            given.
         dropout: dropout in the residual blocks of G.
-        init_gain: gain of the Xavier initialisation of G, D and H.
+        init_type: how the weights of G, D and H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
         nce_layers: layers l of G whose features are contrasted (the row "last" of Fig. 4 is 16 alone).
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer.
         temperature: τ of Eq. 2.
         sampling: positions drawn at random, or by the discriminator's attention ("dag", EnCo's Algorithm 1).
+        oversample: k of "dag", candidates drawn for each position kept.
+        importance: β of "dag", share of the positions that are the most fake ones.
         negatives: other positions of the same image ("internal", Eq. 3), of all images of the batch ("batch"), of
             other images by a queue ("external", Eq. 4), or of the image and the queue ("both").
         queue_size: keys kept for external negatives, a layer.
         momentum: momentum of the encoder that computes external negatives.
-        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_gan: weight of the adversarial loss.
         lambda_x: λ_X, weight of the PatchNCE of x and G(x).
         lambda_y: λ_Y, weight of the PatchNCE of y and G(y), the identity term; 0 leaves it out.
@@ -74,17 +84,22 @@ class CUTConfig(DecayingConfig):
     output_nc: Channels = 3
     ngf: Channels = 64
     ndf: Channels = 64
+    net_d: PatchNetwork = "n_layers"
     d_layers: Depth = 3
     n_blocks: Blocks = 9
     n_down: Halvings = 2
     antialias: bool = True
+    antialias_up: bool | None = None
     dropout: bool = False
+    init_type: InitType = "xavier"
     init_gain: Positive = 0.02
     nce_layers: Layers = (0, 4, 8, 12, 16)
     nce_dim: Channels = 256
     num_patches: Count = 256
     temperature: Temperature = 0.07
     sampling: Literal["random", "dag"] = "random"
+    oversample: Oversample = 4.0
+    importance: Share = 0.5
     negatives: Literal["internal", "external", "both", "batch"] = "internal"
     queue_size: Rows = 16384
     momentum: Share = 0.999
@@ -113,7 +128,7 @@ class CUTConfig(DecayingConfig):
             )
 
     def least_size(self) -> int:
-        return max(ResnetGenerator.least_size(self.n_down), PatchDiscriminator.least_size(self.d_layers))
+        return max(ResnetGenerator.least_size(self.n_down), discriminators.least_size(self))
 
 
 @dataclass
@@ -155,14 +170,17 @@ class CUT(Method):
             config.n_blocks,
             config.antialias,
             config.dropout,
-            n_down=config.n_down,
+            config.antialias_up,
+            config.n_down,
         )
-        self.D = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
+        self.D = discriminators.make_discriminator(config, config.output_nc)
         self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
         for network in (self.G, self.D, self.H):
-            init_weights(network, "xavier", config.init_gain)
+            init_weights(network, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)
-        self.nce = PatchNCE(config.num_patches, config.temperature, config.negatives)
+        self.nce = PatchNCE(
+            config.num_patches, config.temperature, config.negatives, config.oversample, config.importance
+        )
         self.external = config.negatives in ("external", "both")
         if self.external:
             self.momentum_G = copy.deepcopy(self.G).requires_grad_(False)

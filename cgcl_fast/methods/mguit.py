@@ -73,7 +73,7 @@ class MGUITConfig(DecayingConfig):
             20 orthonormal keys; at 0.3 6.5, at 0.2 2.0, at 0.1 1.01.
         temperature: τ of Eq. 8; the paper prints none.
         margin: margin of the triplet loss.
-        gan: domain adversarial loss, "nonsaturating", "lsgan" or "wgan".
+        gan: domain adversarial loss, "nonsaturating" (the same as "vanilla"), "lsgan", "hinge" or "wgan".
         lambda_self: λ^self, weight of the self reconstruction (Eq. 7).
         lambda_cycle: λ^cyc, weight of the cycle reconstruction (Eq. 7; the authors' code: 50).
         lambda_content: λ_c^adv, weight of the content adversarial loss.

@@ -75,9 +75,14 @@ Rate = Annotated[float, Within(0, 1e30)]
 """Of learning; 0 leaves a network as it is."""
 Scale = Annotated[float, Within(0, 1e6)]
 Positive = Annotated[float, Within(0, 1e6, without=0)]
+Oversample = Annotated[float, Within(1, 1e6)]
 Temperature = Annotated[float, Within(1e-6, 1e6)]
 Share = Annotated[float, Within(0, 1)]
-Adversary = Literal["lsgan", "nonsaturating", "wgan"]
+Adversary = Literal["lsgan", "nonsaturating", "vanilla", "hinge", "wgan"]
+PatchNetwork = Literal["n_layers", "pixel"]
+"""Discriminators, by their published names."""
+NormName = Literal["instance", "batch", "none"]
+InitType = Literal["xavier", "normal", "kaiming", "orthogonal"]
 Beta = Annotated[float, Within(0, 1, without=1)]
 """Of Adam."""
 
@@ -127,6 +132,15 @@ def check(options: Any) -> None:
             shown = repr(value)
             shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
             raise ValueError(f"{field.name}: expected {_expected(types[field.name])}, got {shown}")
+
+
+def lists_of(kind: type) -> set[str]:
+    """Names of the fields of a dataclass that are tuples of any length."""
+    names = set()
+    for name, annotation in get_type_hints(kind).items():
+        if get_origin(annotation) is tuple and get_args(annotation)[-1] is Ellipsis:
+            names.add(name)
+    return names
 
 
 def _with_names(values: Any) -> Any:

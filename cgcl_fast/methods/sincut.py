@@ -20,6 +20,7 @@ from cgcl_fast.methods.options import (
     Count,
     CountOrZero,
     DecayingConfig,
+    InitType,
     Layers,
     Positive,
     Rate,
@@ -41,6 +42,8 @@ class SinCUTConfig(DecayingConfig):
         ngf: an eighth of G's channels at full size.
         ndf: a quarter of D's channels at full size.
         n_blocks: residual blocks of G, the first half of them in the encoder.
+        networks: "paper", or "published" as in the authors' code, whose weights need it: D has at most 384 channels
+            instead of 512, and G's last convolution is followed by a leaky ReLU.
         minibatch_stddev: StyleGAN2's channel in D that lets it see how much the images of a minibatch differ; the
             authors' code leaves it out.
         crops: "paper" (one zoom for width and height, 128x128 crops anywhere, split into tiles for D) or "published"
@@ -59,8 +62,9 @@ class SinCUTConfig(DecayingConfig):
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer of each crop.
         temperature: τ of Eq. 2.
-        init_gain: gain of the Xavier initialisation of H.
-        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        init_type: how the weights of H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
+        gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_nce: λ_X and λ_Y, weight of the PatchNCE of x and G(x) and of that of y and G(y).
         lambda_idt: weight of |G(y) - y|₁.
         lambda_r1: weight of the gradient penalty R1 on real tiles.
@@ -75,6 +79,7 @@ class SinCUTConfig(DecayingConfig):
     ngf: Channels = 10
     ndf: Channels = 8
     n_blocks: Blocks = 6
+    networks: Literal["paper", "published"] = "paper"
     minibatch_stddev: bool = True
     crops: Literal["paper", "published"] = "paper"
     zoom: Literal["minibatch", "crop"] | None = None
@@ -87,6 +92,7 @@ class SinCUTConfig(DecayingConfig):
     nce_dim: Channels = 256
     num_patches: Count = 1
     temperature: Temperature = 0.07
+    init_type: InitType = "xavier"
     init_gain: Positive = 0.02
     gan: Adversary = "nonsaturating"
     lambda_nce: Weight = 4.0
@@ -143,10 +149,13 @@ class SinCUT(Method):
         super().__init__(config)
         self.crop_size, self.tile_size = sizes(config)
         self.layers = tuple(config.nce_layers)
-        self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks)
-        self.D = StyleGAN2Discriminator(config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev)
+        published = config.networks == "published"
+        self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks, published)
+        self.D = StyleGAN2Discriminator(
+            config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev, 384 if published else 512
+        )
         self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
-        init_weights(self.H, "xavier", config.init_gain)
+        init_weights(self.H, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)
         self.nce = PatchNCE(config.num_patches, config.temperature, "batch")
 

@@ -32,9 +32,8 @@ def pair(kind: type[CUT], config: CUTConfig) -> tuple[CUT, plain_cut.PlainCUT]:
     method = kind(config).double().to(DEVICE)
     for seed, network in enumerate((method.G, method.D, method.H)):
         randomise(network, seed)
-    plain_g = (
-        plain_cut.Generator(ngf=config.ngf, n_blocks=config.n_blocks, antialias=config.antialias).double().to(DEVICE)
-    )
+    shape = {"n_blocks": config.n_blocks, "antialias": config.antialias, "antialias_up": config.antialias_up}
+    plain_g = plain_cut.Generator(ngf=config.ngf, **shape).double().to(DEVICE)  # type: ignore[arg-type]
     plain_d = plain_cut.Discriminator(ndf=config.ndf, antialias=config.antialias).double().to(DEVICE)
     plain_h = plain_cut.Heads(method.H.channels, config.nce_dim).double().to(DEVICE)
     for ours, plain in ((method.G, plain_g), (method.D, plain_d), (method.H, plain_h)):
@@ -81,6 +80,7 @@ def record_draws(method: CUT, monkeypatch: pytest.MonkeyPatch) -> list[list[Tens
 CASES = [
     (CUT, CUTConfig(**SMALL)),
     (CUT, CUTConfig(**SMALL, antialias=False)),
+    (CUT, CUTConfig(**SMALL, antialias=False, antialias_up=True)),  # published: --no_antialias alone
     (CUT, CUTConfig(**SMALL, lambda_x=2.0, lambda_y=0.5, temperature=0.2, nce_layers=(16,))),
     (FastCUT, FastCUTConfig(**SMALL)),
 ]
@@ -285,7 +285,34 @@ def test_attention_picks_each_images_own_positions(kind: type[CUT], monkeypatch:
     assert flips == ({True, False} if kind is FastCUT else {False})
 
 
-@pytest.mark.parametrize("gan", ["nonsaturating", "wgan"])
+def test_attention_takes_its_own_k_and_beta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all positions as candidates and β = 1 they are the most fake ones, and with β = 0 the least."""
+    for importance, descending in ((1.0, False), (0.0, True)):
+        method = CUT(CUTConfig(**SMALL, sampling="dag", oversample=1e6, importance=importance)).double().to(DEVICE)
+        for seed, network in enumerate((method.G, method.D, method.H)):
+            randomise(network, seed)
+        draws = record_draws(method, monkeypatch)
+        batch, shared = batch_of(size=(40, 40)), method.choose(0.0)
+        method.generator_loss(batch, shared)
+        score = torch.cat([method.D(images) for images in shared["output"].chunk(2)]).detach()
+        score = torch.nn.functional.interpolate(score.float(), (40, 40), mode="bilinear", align_corners=False)
+        expected = score.flatten(1).sort(dim=1, descending=descending).values[:, :20]
+        found = score.flatten(1).gather(1, draws[0][1])
+        torch.testing.assert_close(found.sort(dim=1, descending=descending).values, expected)
+
+
+@pytest.mark.parametrize("kind", ["normal", "kaiming", "orthogonal"])
+def test_weights_begin_as_named(kind: str) -> None:
+    torch.manual_seed(0)
+    method = CUT(CUTConfig(**{**SMALL, "ngf": 16}, init_type=kind, init_gain=0.5))
+    weight = method.G.blocks[0].conv1.weight.flatten(1)
+    if kind == "orthogonal":
+        torch.testing.assert_close(weight @ weight.T, 0.25 * torch.eye(len(weight)), atol=1e-5, rtol=1e-5)
+    deviation = {"normal": 0.5, "kaiming": (2 / weight.shape[1]) ** 0.5, "orthogonal": 0.5 / weight.shape[1] ** 0.5}
+    assert weight.std().item() == pytest.approx(deviation[kind], rel=0.02)
+
+
+@pytest.mark.parametrize("gan", ["nonsaturating", "wgan", "hinge"])
 def test_without_adversary_or_with_another(gan: str) -> None:
     method = CUT(CUTConfig(**SMALL, lambda_gan=0.0)).double().to(DEVICE)
     (only,) = method.phases()
@@ -334,7 +361,7 @@ def test_translate_keeps_any_size(size: tuple[int, int]) -> None:
         ({"negatives": "none"}, "negatives: expected"),
         ({"nce_layers": ()}, "nce_layers: expected at least one"),
         ({"nce_layers": (0, 40)}, "nce_layers: expected numbers from 0 to 28"),
-        ({"gan": "hinge"}, "gan: expected 'lsgan'"),
+        ({"gan": "wgangp"}, "gan: expected 'lsgan'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -34,11 +34,12 @@ def method_of(**options: Any) -> CycleGAN:
     return method
 
 
-@pytest.mark.parametrize("lambda_idt", [0.5, 0.0])
-def test_losses_equal_the_plain_computation(lambda_idt: float) -> None:
-    method = method_of(lambda_idt=lambda_idt, pool_size=0)
-    g, f = (plain_cut.Generator(ngf=4, n_blocks=2, antialias=False).double().to(DEVICE) for _ in range(2))
-    d_x, d_y = (plain_cut.Discriminator(ndf=4, antialias=False).double().to(DEVICE) for _ in range(2))
+@pytest.mark.parametrize(("lambda_idt", "norm"), [(0.5, "instance"), (0.0, "instance"), (0.5, "batch"), (0.5, "none")])
+def test_losses_equal_the_plain_computation(lambda_idt: float, norm: str) -> None:
+    method = method_of(lambda_idt=lambda_idt, pool_size=0, norm_g=norm, norm_d=norm)
+    shape: dict[str, Any] = {"antialias": False, "norm": norm}
+    g, f = (plain_cut.Generator(ngf=4, n_blocks=2, **shape).double().to(DEVICE) for _ in range(2))
+    d_x, d_y = (plain_cut.Discriminator(ndf=4, **shape).double().to(DEVICE) for _ in range(2))
     for plain, ours in ((g, method.G), (f, method.F), (d_x, method.D_X), (d_y, method.D_Y)):
         plain.load_state_dict(compat.published_state_dict(ours))
     batch, shared = batch_of(), {}
@@ -61,6 +62,22 @@ def test_losses_equal_the_plain_computation(lambda_idt: float) -> None:
         by_hand = ((d_y(y) - 1).square().mean() + d_y(g(x)).square().mean()) / 2
         by_hand += ((d_x(x) - 1).square().mean() + d_x(f(y)).square().mean()) / 2
         torch.testing.assert_close(d_losses["loss"].detach(), by_hand)
+
+
+def test_unets_and_pixels() -> None:
+    method = CycleGAN(CycleGANConfig(ngf=1, ndf=2, net_g="unet_128", net_d="pixel", pool_size=0)).to(DEVICE)
+    assert CycleGAN.needs(method.config).multiple == 128 and method.config.least_size() == 128
+    x, y = torch.rand(2, 1, 3, 128, 128, device=DEVICE) * 2 - 1
+    losses = method.generator_loss({"A": x, "B": y}, {})
+    with torch.no_grad():
+        torch.testing.assert_close(losses["G_GAN"], (method.D_Y(method.G(x)) - 1).square().mean())
+        torch.testing.assert_close(losses["cycle_x"], 10 * (method.F(method.G(x)) - x).abs().mean())
+    losses["loss"].backward()
+    assert all(p.grad is not None for network in (method.G, method.F) for p in network.parameters())
+    with pytest.raises(ValueError, match="A: expected a height and width that are multiples of 128, got 64x128"):
+        method.generator_loss({"A": x[:, :, :64], "B": y[:, :, :64]}, {})
+    image = torch.rand(1, 3, 70, 130, device=DEVICE)
+    assert method.translate(image).shape == image.shape
 
 
 def test_each_phase_trains_its_own_networks() -> None:

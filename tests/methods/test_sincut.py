@@ -243,7 +243,8 @@ def test_tiles_give_the_whole(size: tuple[int, int]) -> None:
         ({"crop_size": 40}, "tile_size: expected a power of two and at least 8, got 20"),
         ({"nce_layers": ()}, "nce_layers: expected at least one"),
         ({"nce_layers": (0, 40)}, "nce_layers: expected numbers from 0 to 6"),
-        ({"gan": "hinge"}, "gan: expected 'lsgan'"),
+        ({"networks": "small"}, "networks: expected 'paper' or 'published', got 'small'"),
+        ({"gan": "wgangp"}, "gan: expected 'lsgan'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
