@@ -307,17 +307,13 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         dataset = open_dataset(
             options.data,
             domains=getattr(config, "domains", kind.domains),
-            classes=needs.classes,
-            object_size=needs.object_size,
-            least_object=needs.least_object,
-            random_pairs=needs.random_pairs,
+            needs=needs,
             size=options.size,
             load_size=options.load_size,
             preprocess=options.preprocess,
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
-            crops=needs.crops,
         )
         check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"

@@ -24,6 +24,7 @@ from cgcl_fast.data.images import (
     read_stored,
 )
 from cgcl_fast.data.layouts import SPLITS, Place, find_places
+from cgcl_fast.data.needs import NOTHING_MORE, DataNeeds
 from cgcl_fast.data.transforms import Preprocess
 from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
@@ -46,7 +47,7 @@ class FolderDataset(UnpairedDataset):
         preprocess: what is done to an image.
         seed: seed of everything random.
         limit: use no more than the first ``limit`` files of each domain.
-        classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`.
+        needs: see :class:`UnpairedDataset`.
 
     Raises:
         ValueError: folders are missing, or one has no readable image.
@@ -61,10 +62,7 @@ class FolderDataset(UnpairedDataset):
         preprocess: Preprocess,
         seed: int = 0,
         limit: int | None = None,
-        classes: Sequence[str] | None = None,
-        object_size: int | None = None,
-        least_object: int = 16,
-        random_pairs: bool = False,
+        needs: DataNeeds = NOTHING_MORE,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -72,10 +70,7 @@ class FolderDataset(UnpairedDataset):
             domains,
             preprocess,
             seed,
-            classes=classes,
-            object_size=object_size,
-            least_object=least_object,
-            random_pairs=random_pairs,
+            needs=needs,
         )
         self.root = Path(root)
         self.split = split
@@ -109,7 +104,7 @@ class FolderDataset(UnpairedDataset):
 
     def _read(self, paths: list[Path], index: int, annotations: AnnotationIndex | None = None) -> Picture:
         # Objects are cut from all the pixels that there are.
-        at_least = None if self.object_size is not None else self.preprocess.reads_at_least
+        at_least = None if self.needs.object_size is not None else self.preprocess.reads_at_least
         broken: dict[Path, str] = {}
         for step in range(len(paths)):
             path = paths[(index + step) % len(paths)]
@@ -163,7 +158,7 @@ class FolderDataset(UnpairedDataset):
         annotations = self._annotations
         if places is not None and self.wants_boxes:
             annotations = {domain: place.annotations(self.root) for domain, place in places.items()}
-        if self.random_pairs:
+        if self.needs.random_pairs:
             return self._fixed_pairs(paths, count, shown, annotations)
         count = min(count, *(len(found) for found in paths.values()))
         items: list[dict[str, Any]] = []

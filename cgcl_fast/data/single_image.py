@@ -14,11 +14,12 @@ from PIL import Image
 
 from cgcl_fast.data.images import UnreadableImageError, _content, list_images, printable, read_image, to_tensor
 from cgcl_fast.data.layouts import Place, find_places
+from cgcl_fast.data.needs import Crops
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets import MAX_SIZE, MIN_SIZE, render
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import Preprocess, _offset
-from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate, item_random
-from cgcl_fast.methods.base import Crops
+from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
 logger = logging.getLogger(__name__)
 
