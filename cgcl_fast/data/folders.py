@@ -76,9 +76,12 @@ class FolderDataset(UnpairedDataset):
         self.split = split
         places = find_places(self.root, self.domains, split)
         self.paths = {
-            domain: find_images(place.folder, limit=limit, keep=place.keep) for domain, place in places.items()
+            domain: find_images(place.folder, limit=limit, keep=place.keep, files=place.files)
+            for domain, place in places.items()
         }
+        self._names = [place.name or domain for domain, place in places.items()]  # as the folders have them
         self._annotations = self._read_annotations(places, self.paths)
+        self._found = [self._describe(domain, place) for domain, place in places.items()]
         self._broken: set[Path] = set()
 
     def _read_annotations(
@@ -95,6 +98,21 @@ class FolderDataset(UnpairedDataset):
                     self._table.find(name)
             found[domain] = index
         return found
+
+    def _describe(self, domain: str, place: Place) -> str:
+        called = f"{domain} is {place.name}" if place.name not in (None, domain) else domain
+        said = f"{printable(called)}: {len(self.paths[domain])} images in {place}"
+        index = self._annotations[domain]
+        if index is not None:
+            said += f", {index.count(self.paths[domain], self._wanted)}"
+        logger.info("%s", said)
+        return said
+
+    def _wanted(self, name: str) -> bool:
+        return self._table is None or self._table.find(name) is not None
+
+    def summary(self) -> list[str]:
+        return list(self._found)
 
     def count(self, domain: str) -> int:
         return len(self.paths[domain])
@@ -139,8 +157,10 @@ class FolderDataset(UnpairedDataset):
         """
         if self.split == "train":
             try:
-                places = find_places(self.root, self.domains, "test")
-                paths = {domain: _listed(place) for domain, place in places.items()}
+                there = find_places(self.root, self._names, "test")
+                places = dict(zip(self.domains, there.values(), strict=True))
+                # Only those that are shown are read: there may be a great many.
+                paths = {domain: place.images() for domain, place in places.items()}
                 for domain, found in paths.items():
                     if not found:
                         raise ValueError(f"no images of domain {domain}")
@@ -221,11 +241,6 @@ class FolderDataset(UnpairedDataset):
         except ValueError:  # there is no such folder
             pass
         return None
-
-
-def _listed(place: Place) -> list[Path]:
-    # Only those that are shown are read: there may be a great many.
-    return [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
 
 
 def place_boxes(found: Annotation, stored: StoredImage) -> Tensor:

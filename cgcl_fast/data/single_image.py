@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cgcl_fast.data.images import UnreadableImageError, _content, list_images, printable, read_image, to_tensor
+from cgcl_fast.data.images import UnreadableImageError, _content, printable, read_image, to_tensor
 from cgcl_fast.data.layouts import Place, find_places
 from cgcl_fast.data.needs import Crops
 from cgcl_fast.data.random import item_random
@@ -71,6 +71,9 @@ class SingleImageDataset(UnpairedDataset):
         # Scaled down once to the greatest width asked for: reading a photograph's every pixel in each step would cost
         # more than the crops.
         self.images = {domain: _at_most(picture.image, crops.most_width) for domain, picture in pictures.items()}
+
+    def summary(self) -> list[str]:
+        return [f"{printable(domain)}: {printable(name)}" for domain, name in self.names.items()]
 
     def count(self, domain: str) -> int:
         return 1
@@ -148,7 +151,7 @@ def open_single_images(
 
 def _first(place: Place) -> Picture:
     """The first image of a folder that can be read."""
-    paths = [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
+    paths = place.images()
     for path in paths:
         try:
             image = read_image(path)

@@ -125,6 +125,10 @@ class UnpairedDataset(Dataset, ABC):
         is known what all of the rows look like in domain NAME (a row of that domain: as it is).
         """
 
+    def summary(self) -> list[str]:
+        """Where the images of each domain are, how many, and how many with boxes: a line each. None if drawn."""
+        return []
+
     def style_batch(self, scenes: int, references: int) -> dict[str, Any] | None:
         """Test scenes, and what they look like in the looks of test references, the same each time; None where that is
         not known.

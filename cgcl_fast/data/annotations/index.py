@@ -18,7 +18,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -117,6 +117,13 @@ class AnnotationIndex:
     def names(self) -> set[str]:
         """Classes of all the boxes that have been read."""
         return {name for found in (*self._known.values(), *self._entries.values()) for name in found.names}
+
+    def count(self, images: Sequence[Path], wanted: Callable[[str], bool]) -> str:
+        """How many of the images have boxes of wanted classes, in words. What is not read yet does not tell."""
+        found = [self._entries.get(path) or self._known.get(self._files.get(path, path)) for path in images]
+        boxes = sum(each is not None and any(map(wanted, each.names)) for each in found)
+        unread = sum(each is None and path in self._files for path, each in zip(images, found, strict=True))
+        return f"{unread} with annotations, read when they are needed" if unread else f"{boxes} with boxes"
 
     def __getitem__(self, image: Path) -> Annotation:
         """The annotation of an image, without boxes if it has none that can be read."""
