@@ -97,7 +97,30 @@ class FolderDataset(UnpairedDataset):
                 for name in sorted(index.names()):  # says now, and not in every worker, which are left out
                     self._table.find(name)
             found[domain] = index
+        self._say_shared([(index, paths[domain]) for domain, index in found.items() if index is not None])
         return found
+
+    def _say_shared(self, domains: list[tuple[AnnotationIndex, list[Path]]]) -> None:
+        """Two photographs of one name are seldom of the same scene."""
+        of: dict[tuple[Path, str, str], Path] = {}
+        shared = [
+            (path, other, file)
+            for index, paths in domains
+            for path in paths
+            if path in index.sources
+            for file, entry in [index.sources[path]]
+            if (other := of.setdefault((file, entry, path.stem), path)) != path
+        ]
+        if shared:
+            path, other, file = map(printable, shared[0])
+            logger.warning(
+                "%d images have the same boxes as others of their names, as %s and %s those in %s: a file about several "
+                "folders must name them",
+                len(shared),
+                other,
+                path,
+                file,
+            )
 
     def _describe(self, domain: str, place: Place) -> str:
         called = f"{domain} is {place.name}" if place.name not in (None, domain) else domain

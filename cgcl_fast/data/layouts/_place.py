@@ -34,6 +34,7 @@ class Place:
         name: what the folders call the domain.
         words: in the names of annotation files; see :class:`AnnotationIndex`.
         excluded: folders of other domains, where no annotations are looked for.
+        borrowed: folders of other domains that have the annotations of this one, too.
         index: the annotations, if they had to be read to find the images.
     """
 
@@ -45,6 +46,7 @@ class Place:
     name: str | None = None
     words: tuple[tuple[frozenset[str], frozenset[str]], ...] = ()
     excluded: tuple[Path, ...] = ()
+    borrowed: tuple[Path, ...] = ()
     index: AnnotationIndex | None = None
 
     def images(self, unreadable: Unreadable | None = None) -> list[Path]:
@@ -72,7 +74,9 @@ class Place:
                     f"beside it; these have only {printable(self.folder)} in common"
                 )
             images = self.images(unreadable=known_already)
-            self.index = AnnotationIndex(self.folder, root, images, words=self.words, excluded=self.excluded)
+            self.index = AnnotationIndex(
+                self.folder, root, images, words=self.words, excluded=self.excluded, borrowed=self.borrowed
+            )
         return self.index
 
     def __str__(self) -> str:

@@ -2,7 +2,7 @@
 
 Foggy Cityscapes is ``leftImg8bit_foggy/train``, with some fog in an image's name (``..._foggy_beta_0.02.png``), and
 RainCityscapes ``leftImg8bit_rain/train``. As a data folder by itself the domains are clear, foggy and rain. The
-annotations in ``gtFine``, which there is once, are those of all.
+annotations in ``gtFine``, which there is once, are those of all; also of a domain without, from the folder of another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def domains(root: Path, split: str) -> dict[str, Place]:
 def images(domain: Path, split: str) -> Place | None:
     """Of the folder of one domain: the clear images, or those of the only other kind."""
     found = domains(domain, split)
-    return found.get("clear") or (next(iter(found.values())) if len(found) == 1 else None)
+    place = found.get("clear") or (next(iter(found.values())) if len(found) == 1 else None)
+    if place is not None and "gtFine" not in folders_in(domain):  # a scene's name is that of no other, in any domain
+        place.borrowed = tuple(sorted(domain.parent.glob(f"*/gtFine/{split}")))
+    return place
 
 
 LAYOUT = Layout(domains=domains, images=images, pair=("clear", "foggy"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cgcl_fast.data.annotations.text_files import guess, parse_init, parse_kitti, parse_yolo, read_names
+from cgcl_fast.data.annotations.text_files import guess, parse_init, parse_kitti
+from cgcl_fast.data.annotations.yolo import parse_yolo, read_names
 
 INIT = "/data/sunny/00012.png\n3\ncar 10 20 50 60\ntraffic sign 1 2 3.5 4\nperson 5 6 7 8\n"
 KITTI = (
