@@ -112,14 +112,12 @@ class FolderDataset(UnpairedDataset):
             if (other := of.setdefault((file, entry, path.stem), path)) != path
         ]
         if shared:
-            path, other, file = map(printable, shared[0])
+            image, other, file = shared[0]
             logger.warning(
-                "%d images have the same boxes as others of their names, as %s and %s those in %s: a file about several "
-                "folders must name them",
-                len(shared),
-                other,
-                path,
-                file,
+                "%s: %s and %s have the same boxes in it, as do %d images more; a file about images of one name in "
+                "several folders must name the folders",
+                *map(printable, (file, other, image)),
+                len(shared) - 1,
             )
 
     def _describe(self, domain: str, place: Place) -> str:

@@ -38,8 +38,8 @@ class Layout:
 @cache
 def layouts() -> tuple[Layout, ...]:
     """The ``LAYOUT`` of each file of this package whose name does not begin with ``_``, in the order of their names."""
-    here = Path(__file__).parent
-    names = sorted(found.name for found in pkgutil.iter_modules([str(here)]) if not found.name.startswith("_"))
+    package = importlib.import_module(__package__)
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_"))
     return tuple(importlib.import_module(f"{__package__}.{name}").LAYOUT for name in names)
 
 
