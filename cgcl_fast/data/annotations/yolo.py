@@ -12,6 +12,7 @@ The names of the classes are in another file (:func:`read_names`).
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,8 +81,8 @@ def holds_keypoints(contents: Iterable[str]) -> bool:
     """Whether the files of a data set have boxes with keypoints rather than polygons, which their format leaves open.
 
     Keypoints are as many on each line. With visibility, every third number is 0, 1 or 2. Without, they are in the box
-    that the first four numbers are, and the third and fourth, which are its size, would mostly be a corner of the
-    polygon far from all others.
+    that the first four numbers are, and few polygons of the same length all lie so. Where there are few lines, either
+    the box's size would be a corner of the polygon far from all others, or its outline would go to and fro.
     """
     rows = [row for content in contents for line in content.splitlines() if (row := _numbers(line.split()[1:]))]
     length = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
@@ -93,7 +94,7 @@ def holds_keypoints(contents: Iterable[str]) -> bool:
         return True
     if length % 2 or length < 4 + 2 * _LEAST_KEYPOINTS or sum(map(_are_inside, boxes)) < most:
         return False
-    return len(rows) >= 10 or sum(map(_leaps, boxes)) >= 0.2 * len(rows)
+    return len(rows) >= 10 or sum(_leaps(row) or _wanders(row) for row in boxes) >= 0.2 * len(rows)
 
 
 def _is_box(row: Sequence[float]) -> bool:
@@ -117,6 +118,14 @@ def _leaps(row: Sequence[float]) -> bool:
         not low - (high - low) / 4 <= value <= high + (high - low) / 4
         for value, low, high in zip(row[2:4], others[:2], others[2:], strict=False)
     )
+
+
+def _wanders(row: Sequence[float]) -> bool:
+    """Whether the points go a longer way than the outline of any convex polygon in their box."""
+    points = _points(row[4:])
+    left, top, right, bottom = corners_around(points) or (0, 0, 0, 0)
+    way = sum(math.dist(*pair) for pair in zip(points, points[1:], strict=False))
+    return way > 2.2 * (right - left + bottom - top)
 
 
 def _points(values: Sequence[float]) -> list[tuple[float, float]]:
