@@ -26,7 +26,7 @@ def images(domain: Path, split: str) -> Place | None:
 
 def domains(root: Path, split: str) -> dict[str, Place]:
     place = images_named(root, split)
-    if place is None:
+    if place is None or place.listed is not None:
         return {}
     place.home = None
     tell_words({"": place}, next(kind for kind, names in SPLITS.items() if split in names))

@@ -1,4 +1,5 @@
-"""Lists of files: ``train_A.txt test_A.txt`` (or ``trainA.txt``) with the path of an image on each line.
+"""Lists of files: ``train_A.txt test_A.txt`` (or ``trainA.txt``, or ``train.txt`` in the folder of a domain, as Darknet
+has it) with the path of an image on each line.
 
 Paths are absolute or begin in the folder of the list. Behind a path there may be more, as the number of a class; a line
 that begins with ``#`` is none. A text file whose first line is no path of an image is no list.
@@ -26,13 +27,22 @@ def domains(root: Path, split: str) -> dict[str, Place]:
         domain = after_split(path.stem, split)
         if domain is None or path.suffix.lower() != ".txt" or is_folder(entry):
             continue
-        files = tuple(dict.fromkeys(_paths(path)))
-        if not files:
-            continue
-        if len({file.is_absolute() for file in files}) > 1:
-            files = tuple(file.absolute() for file in files)
-        add_once(found, domain, Place(common_folder(files), files=files, listed=path), split)
+        place = _listed(path)
+        if place is not None:
+            add_once(found, domain, place, split)
     return dict(sorted(found.items()))
+
+
+def images(domain: Path, split: str) -> Place | None:
+    path = domain / f"{split}.txt"
+    return _listed(path) if path.is_file() else None
+
+
+def _listed(path: Path) -> Place | None:
+    files = tuple(dict.fromkeys(_paths(path)))
+    if len({file.is_absolute() for file in files}) > 1:
+        files = tuple(file.absolute() for file in files)
+    return Place(common_folder(files), files=files, listed=path) if files else None
 
 
 def _paths(path: Path) -> Iterator[Path]:
@@ -56,4 +66,4 @@ def _image(line: str) -> str | None:
     return found and found[1]
 
 
-LAYOUT = Layout(domains=domains, expected="{split}_{name}.txt")
+LAYOUT = Layout(domains=domains, images=images, expected="{split}_{name}.txt")

@@ -90,3 +90,16 @@ def test_one_list_twice_is_refused(root):
         (root / name).write_text("photos/a.jpg\n")
     with pytest.raises(ValueError, match="are both train images of domain A"):
         open_dataset(root)
+
+
+def test_lists_in_the_folders_of_the_domains(tmp_path):
+    for name in ("day", "night"):
+        for number in range(3):
+            image(tmp_path / name / "obj" / f"{number}.jpg")
+        (tmp_path / name / "train.txt").write_text("obj/0.jpg\nobj/2.jpg\n")
+        (tmp_path / name / "valid.txt").write_text("obj/1.jpg\n")
+    assert find_domains(tmp_path) == ("day", "night")
+    data = open_dataset(tmp_path, size=16)
+    assert stems(data) == {"A": ["0", "2"], "B": ["0", "2"]}
+    assert data.sample_batch(3)["B_paths"] == [str(tmp_path / "night" / "obj" / "1.jpg")]
+    assert stems(open_dataset(tmp_path / "day", domains=("alone",), size=16)) == {"alone": ["0", "2"]}
