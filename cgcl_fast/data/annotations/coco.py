@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgcl_fast.data.annotations.annotation import Annotation, annotation, corners_around, corners_of, dicts, text
+from cgcl_fast.data.annotations.annotation import (
+    UNDECIDED,
+    Annotation,
+    annotation,
+    corners_around,
+    corners_of,
+    dicts,
+    text,
+)
 
 
 def is_coco(content: Any) -> bool:
@@ -25,11 +33,17 @@ def parse_coco(content: dict[str, Any]) -> dict[str, Annotation]:
         number = _id(entry.get("category_id"))
         rows.setdefault(_id(entry.get("image_id")), []).append((names.get(number) or str(number), _corners(entry)))
     found: dict[str, Annotation] = {}
+    numbers: dict[str, str | None] = {}  # of the images whose boxes are found
     for image in dicts(content.get("images")):
-        name = text(image.get("file_name"))
-        if name:
-            size = (image.get("width"), image.get("height"))
-            found[name] = annotation(rows.get(_id(image.get("id")), ()), size=size)
+        name, number = text(image.get("file_name")), _id(image.get("id"))
+        if not name or (name in found and number not in rows):
+            continue
+        if numbers.get(name, number) != number:  # as where two data sets were joined to one
+            found[name] = UNDECIDED
+            continue
+        found[name] = annotation(rows.get(number, ()), size=(image.get("width"), image.get("height")))
+        if number in rows:
+            numbers[name] = number
     return found
 
 

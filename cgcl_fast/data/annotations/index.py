@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cgcl_fast.data.annotations.annotation import EMPTY, Annotation, bytes_of, text_of
+from cgcl_fast.data.annotations.annotation import EMPTY, UNDECIDED, Annotation, bytes_of, text_of
 from cgcl_fast.data.annotations.reading import SUFFIXES, image_key, read_file, read_set
 from cgcl_fast.data.annotations.text_files import guess
 from cgcl_fast.data.annotations.yolo import holds_keypoints, read_names, says_keypoints
@@ -234,9 +234,13 @@ class AnnotationIndex:
         except Exception as error:
             self._say(file, f"{reason_of(error)}: the images that it is about count as without boxes")
             return
+        undecided = [name for name, known in (found or {}).items() if known is UNDECIDED]
+        if undecided:
+            count, first = len(undecided), printable(undecided[0])
+            self._say(file, f"{count} names stand for several images, as {first}: they count as without boxes")
         for name, known in (found or {}).items():
             key = image_key(name)
-            if key in self._candidates:
+            if key in self._candidates and known is not UNDECIDED:
                 parts = PurePosixPath(name.replace("\\", "/")).parent.parts
                 self._candidates[key].append(_Candidate(parts, 10**6, file, known, name))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cgcl_fast.data.annotations.annotation import UNDECIDED
 from cgcl_fast.data.annotations.coco import is_coco, parse_coco
 
 CONTENT = {
@@ -64,3 +65,15 @@ def test_polygons_without_a_box():
     )["a.jpg"]
     assert found.boxes.tolist() == [[5, 20, 40, 60.5], [0, 2, 3, 9], [2, 2, 5, 5]]
     assert found.names == ("3",) * 3 and found.broken == 5
+
+
+def test_a_name_of_several_images_with_boxes_is_undecided():
+    found = parse_coco(
+        {
+            "images": [{"id": n, "file_name": name} for n, name in enumerate(("a.jpg", "b.jpg", "a.jpg", "b.jpg"))]
+            + [{"id": 1, "file_name": "b.jpg"}],
+            "categories": [{"id": 1, "name": "car"}],
+            "annotations": [{"image_id": n, "category_id": 1, "bbox": [n, 0, 1, 1]} for n in (0, 1, 2)],
+        }
+    )
+    assert found["a.jpg"] is UNDECIDED and found["b.jpg"].boxes.tolist() == [[1, 0, 2, 1]]

@@ -364,6 +364,17 @@ def test_boxes_that_images_of_one_name_share_are_said(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_names_that_stand_for_several_images_are_said(tmp_path, caplog):
+    image(tmp_path / "0.png")
+    image(tmp_path / "1.png")
+    write(tmp_path / "joined.json", entries("0.png", "1.png", "0.png"))
+    with caplog.at_level(logging.WARNING):
+        index = index_of(tmp_path)
+    assert [index[tmp_path / name].names for name in ("0.png", "1.png")] == [(), ("bus",)]
+    said = "joined.json: 1 names stand for several images, as 0.png: they count as without boxes"
+    assert said in caplog.text
+
+
 @pytest.mark.parametrize(
     ("rest", "described"),
     [
