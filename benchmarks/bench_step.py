@@ -75,8 +75,7 @@ def batch_of(method: str, size: int, device: str, config: Any = None, count: int
     kind = METHODS[method]
     config = config or kind.Config()
     domains = (config.domains or DOMAINS) if hasattr(config, "domains") else kind.domains
-    needs = {name: value for name, value in vars(kind.needs(config)).items() if value}
-    dataset = open_dataset(None, size=size, domains=domains, **needs)
+    dataset = open_dataset(None, size=size, domains=domains, needs=kind.needs(config))
     items = (dataset[index] for index in range(len(dataset)))
     # A step without instances would do half of the work.
     whole = (item for item in items if all(item.get(f"{side}_has_object", True) for side in "AB"))

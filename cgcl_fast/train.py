@@ -28,7 +28,7 @@ from cgcl_fast import configs
 from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, bracketed, one_line, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._yaml import read_yaml, yaml_text
-from cgcl_fast.data import build_loader, find_domains, open_dataset
+from cgcl_fast.data import UnpairedDataset, build_loader, find_domains, open_dataset
 from cgcl_fast.data.images import printable
 from cgcl_fast.engine import (
     Course,
@@ -65,8 +65,9 @@ class RunOptions:
     """The run.
 
     Attributes:
-        data: Folder with trainA, trainB, testA, testB (or one folder a domain with train and test in it). Without it:
-            the built-in streets, sunny to night.
+        data: Folder with trainA, trainB, testA, testB, or with other names of the domains, or one folder a domain with
+            train and test in it, or train and test with one folder a domain in them, or lists of files train_A.txt,
+            train_B.txt. Without it: the built-in streets, sunny to night.
         output: Folder of the run, new; runs/METHOD if not given.
         steps: Length of the training in optimiser steps, instead of in epochs; the learning rate decays in the same
             part of them as it would of epochs and decay_epochs.
@@ -323,18 +324,13 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         dataset = open_dataset(
             options.data,
             domains=getattr(config, "domains", kind.domains),
-            classes=needs.classes,
-            object_size=needs.object_size,
-            least_object=needs.least_object,
-            random_pairs=needs.random_pairs,
+            needs=needs,
             size=options.size,
             load_size=options.load_size,
             preprocess=options.preprocess,
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
-            multiple=needs.multiple,
-            crops=needs.crops,
         )
         check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"
@@ -375,7 +371,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         early.flush()
         logging.getLogger("cgcl_fast").removeHandler(early)
         save_config(options, output)
-        describe(options, method, len(dataset), course, accelerator.device, without_graphs)
+        describe(options, method, dataset, course, accelerator.device, without_graphs)
 
     trainer = Trainer(
         method,
@@ -427,7 +423,7 @@ def default_workers(on_gpu: bool) -> int:
 def describe(
     options: Namespace,
     method: Method,
-    images: int,
+    dataset: UnpairedDataset,
     course: Course,
     device: torch.device,
     without_graphs: str | None,
@@ -436,6 +432,8 @@ def describe(
     if options.data is None:
         domains = ", ".join(options.domains) if "domains" in options else "sunny to night"
         print(f"no --data: built-in streets, {domains}")
+    else:
+        print(*dataset.summary(), sep="\n")
     if options.preset == "small":
         small = configs.read(options.method, "small")
         chosen = " ".join(f"{name}={options[name]}" for name in small if options[name] is not None)
@@ -446,8 +444,8 @@ def describe(
         precision += ", float32 multiplied " + ("as TF32" if options.tf32 else "in full")
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
-        f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {course.steps} steps on "
-        f"{device}, {precision}; run folder {printable(options.output)}",
+        f"{options.method}: {parameters / 1e6:.3f} M parameters, {len(dataset)} {what} an epoch, {course.steps} steps "
+        f"on {device}, {precision}; run folder {printable(options.output)}",
         flush=True,
     )
     if isinstance(method.config, DecayingConfig):

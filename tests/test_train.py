@@ -242,7 +242,8 @@ def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys:
     assert last_state(tmp_path / "run")["step"] == 5
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["steps"] == 5
     assert main(["--resume", "--output", str(tmp_path / "run")]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "nothing to do" in out and f"A: 3 images in {data / 'trainA'}\nB: 3 images in {data / 'trainB'}\n" in out
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ from cgcl_fast.data.images import (
     to_tensor,
 )
 from cgcl_fast.data.layouts import find_domain_names
+from cgcl_fast.data.needs import Crops, DataNeeds
 from cgcl_fast.data.sampler import ResumableLoader, ResumableSampler, build_loader
 from cgcl_fast.data.single_image import SingleImageDataset, open_single_images
 from cgcl_fast.data.streets import DOMAINS
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import PREPROCESS, Preprocess
 from cgcl_fast.data.unpaired import FullViewKey, ItemKey, UnpairedDataset
-from cgcl_fast.methods.base import Crops
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -73,6 +73,7 @@ def open_dataset(
     least_object: int = 16,
     random_pairs: bool = False,
     crops: Crops | None = None,
+    needs: DataNeeds | None = None,
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
@@ -96,16 +97,26 @@ def open_dataset(
         random_pairs: two domains, drawn for each item, in place of all.
         crops: minibatches of crops of one image a domain instead (:class:`SingleImageDataset`); ``size``,
             ``load_size``, ``preprocess`` and ``limit`` have no use then.
+        needs: what a method asks for, in place of the arguments from ``multiple`` to ``crops``.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    if crops is not None:
-        return open_single_images(path, crops, domains=domains, seed=seed, flip=flip)
+    if needs is None:
+        needs = DataNeeds(
+            random_pairs=random_pairs,
+            classes=classes,
+            object_size=object_size,
+            least_object=least_object,
+            crops=crops,
+            multiple=multiple,
+        )
+    if needs.crops is not None:
+        return open_single_images(path, needs.crops, domains=domains, seed=seed, flip=flip)
     split = "train" if train else "test"
-    transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=multiple)
+    transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=needs.multiple)
     if path is None:
         return StreetsDataset(
             domains=domains,
@@ -113,10 +124,7 @@ def open_dataset(
             size=transform.size,
             seed=seed,
             limit=limit,
-            classes=classes,
-            object_size=object_size,
-            least_object=least_object,
-            random_pairs=random_pairs,
+            needs=needs,
         )
     return FolderDataset(
         path,
@@ -125,10 +133,7 @@ def open_dataset(
         preprocess=transform,
         seed=seed,
         limit=limit,
-        classes=classes,
-        object_size=object_size,
-        least_object=least_object,
-        random_pairs=random_pairs,
+        needs=needs,
     )
 
 

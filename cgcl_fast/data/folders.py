@@ -24,6 +24,7 @@ from cgcl_fast.data.images import (
     read_stored,
 )
 from cgcl_fast.data.layouts import SPLITS, Place, find_places
+from cgcl_fast.data.needs import NOTHING_MORE, DataNeeds
 from cgcl_fast.data.transforms import Preprocess
 from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
@@ -46,7 +47,7 @@ class FolderDataset(UnpairedDataset):
         preprocess: what is done to an image.
         seed: seed of everything random.
         limit: use no more than the first ``limit`` files of each domain.
-        classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`.
+        needs: see :class:`UnpairedDataset`.
 
     Raises:
         ValueError: folders are missing, or one has no readable image.
@@ -61,10 +62,7 @@ class FolderDataset(UnpairedDataset):
         preprocess: Preprocess,
         seed: int = 0,
         limit: int | None = None,
-        classes: Sequence[str] | None = None,
-        object_size: int | None = None,
-        least_object: int = 16,
-        random_pairs: bool = False,
+        needs: DataNeeds = NOTHING_MORE,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -72,18 +70,18 @@ class FolderDataset(UnpairedDataset):
             domains,
             preprocess,
             seed,
-            classes=classes,
-            object_size=object_size,
-            least_object=least_object,
-            random_pairs=random_pairs,
+            needs=needs,
         )
         self.root = Path(root)
         self.split = split
         places = find_places(self.root, self.domains, split)
         self.paths = {
-            domain: find_images(place.folder, limit=limit, keep=place.keep) for domain, place in places.items()
+            domain: find_images(place.folder, limit=limit, keep=place.keep, files=place.files)
+            for domain, place in places.items()
         }
+        self._names = [place.name or domain for domain, place in places.items()]  # as the folders have them
         self._annotations = self._read_annotations(places, self.paths)
+        self._found = [self._describe(domain, place) for domain, place in places.items()]
         self._broken: set[Path] = set()
 
     def _read_annotations(
@@ -99,7 +97,43 @@ class FolderDataset(UnpairedDataset):
                 for name in sorted(index.names()):  # says now, and not in every worker, which are left out
                     self._table.find(name)
             found[domain] = index
+        self._say_shared([(index, paths[domain]) for domain, index in found.items() if index is not None])
         return found
+
+    def _say_shared(self, domains: list[tuple[AnnotationIndex, list[Path]]]) -> None:
+        """Two photographs of one name are seldom of the same scene."""
+        of: dict[tuple[Path, str, str], Path] = {}
+        shared = [
+            (path, other, file)
+            for index, paths in domains
+            for path in paths
+            if path in index.sources
+            for file, entry in [index.sources[path]]
+            if (other := of.setdefault((file, entry, path.stem), path)) != path
+        ]
+        if shared:
+            image, other, file = shared[0]
+            logger.warning(
+                "%s: %s and %s have the same boxes in it, as do %d images more; a file about images of one name in "
+                "several folders must name the folders",
+                *map(printable, (file, other, image)),
+                len(shared) - 1,
+            )
+
+    def _describe(self, domain: str, place: Place) -> str:
+        called = f"{domain} is {place.name}" if place.name not in (None, domain) else domain
+        said = f"{printable(called)}: {len(self.paths[domain])} images in {place}"
+        index = self._annotations[domain]
+        if index is not None:
+            said += f", {index.count(self.paths[domain], self._wanted)}"
+        logger.info("%s", said)
+        return said
+
+    def _wanted(self, name: str) -> bool:
+        return self._table is None or self._table.find(name) is not None
+
+    def summary(self) -> list[str]:
+        return list(self._found)
 
     def count(self, domain: str) -> int:
         return len(self.paths[domain])
@@ -109,7 +143,7 @@ class FolderDataset(UnpairedDataset):
 
     def _read(self, paths: list[Path], index: int, annotations: AnnotationIndex | None = None) -> Picture:
         # Objects are cut from all the pixels that there are.
-        at_least = None if self.object_size is not None else self.preprocess.reads_at_least
+        at_least = None if self.needs.object_size is not None else self.preprocess.reads_at_least
         broken: dict[Path, str] = {}
         for step in range(len(paths)):
             path = paths[(index + step) % len(paths)]
@@ -144,8 +178,10 @@ class FolderDataset(UnpairedDataset):
         """
         if self.split == "train":
             try:
-                places = find_places(self.root, self.domains, "test")
-                paths = {domain: _listed(place) for domain, place in places.items()}
+                there = find_places(self.root, self._names, "test")
+                places = dict(zip(self.domains, there.values(), strict=True))
+                # Only those that are shown are read: there may be a great many.
+                paths = {domain: place.images() for domain, place in places.items()}
                 for domain, found in paths.items():
                     if not found:
                         raise ValueError(f"no images of domain {domain}")
@@ -163,7 +199,7 @@ class FolderDataset(UnpairedDataset):
         annotations = self._annotations
         if places is not None and self.wants_boxes:
             annotations = {domain: place.annotations(self.root) for domain, place in places.items()}
-        if self.random_pairs:
+        if self.needs.random_pairs:
             return self._fixed_pairs(paths, count, shown, annotations)
         count = min(count, *(len(found) for found in paths.values()))
         items: list[dict[str, Any]] = []
@@ -226,11 +262,6 @@ class FolderDataset(UnpairedDataset):
         except ValueError:  # there is no such folder
             pass
         return None
-
-
-def _listed(place: Place) -> list[Path]:
-    # Only those that are shown are read: there may be a great many.
-    return [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
 
 
 def place_boxes(found: Annotation, stored: StoredImage) -> Tensor:

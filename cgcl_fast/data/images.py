@@ -330,7 +330,11 @@ def _why_not_listed(error: OSError) -> str:
 
 
 def find_images(
-    folder: str | os.PathLike[str], *, limit: int | None = None, keep: Callable[[Path], bool] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    keep: Callable[[Path], bool] | None = None,
+    files: Iterable[Path] | None = None,
 ) -> list[Path]:
     """The readable image files of a folder (:func:`list_images` order), checked on several threads.
 
@@ -341,11 +345,13 @@ def find_images(
         folder: searched with its subfolders.
         limit: look at no more than the first ``limit`` files.
         keep: look only at these files.
+        files: look at these instead of searching; they may be anywhere below the folder.
 
     Raises:
         ValueError: the folder is missing, cannot be listed, or holds no image that can be read.
     """
-    paths = [path for path in list_images(folder) if keep is None or keep(path)][:limit]
+    found = list_images(folder) if files is None else files
+    paths = [path for path in found if keep is None or keep(path)][:limit]
     if not paths:
         raise ValueError(f"no images ({' '.join(IMAGE_SUFFIXES)}) in {printable(folder)}; it holds {_content(folder)}")
     decode = sum(_size(path) for path in paths) <= FULL_CHECK_BYTES

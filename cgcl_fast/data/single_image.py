@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cgcl_fast.data.images import UnreadableImageError, _content, list_images, printable, read_image, to_tensor
+from cgcl_fast.data.images import UnreadableImageError, _content, printable, read_image, to_tensor
 from cgcl_fast.data.layouts import Place, find_places
+from cgcl_fast.data.needs import Crops
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets import MAX_SIZE, MIN_SIZE, render
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import Preprocess, _offset
-from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate, item_random
-from cgcl_fast.methods.base import Crops
+from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,9 @@ class SingleImageDataset(UnpairedDataset):
             domain: _at_most(picture.image, crops.most_width or picture.image.width)
             for domain, picture in pictures.items()
         }
+
+    def summary(self) -> list[str]:
+        return [f"{printable(domain)}: {printable(name)}" for domain, name in self.names.items()]
 
     def count(self, domain: str) -> int:
         return 1
@@ -165,7 +169,7 @@ def open_single_images(
 
 def _first(place: Place) -> Picture:
     """The first image of a folder that can be read."""
-    paths = [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
+    paths = place.images()
     for path in paths:
         try:
             image = read_image(path)

@@ -16,6 +16,8 @@ from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.classes import ClassTable
 from cgcl_fast.data.images import DataError, to_tensor
+from cgcl_fast.data.needs import NOTHING_MORE, DataNeeds
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.transforms import Preprocess
 
 _LISTED = ("_boxes", "_classes")  # keys with these endings differ in length from item to item
@@ -50,15 +52,6 @@ class Picture(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
-def item_random(seed: int, *where: int | str) -> random.Random:
-    """A source of random numbers that is a pure function of its arguments, the same on every machine.
-
-    ``random.Random.random`` seeded with a string is guaranteed to give the same sequence in every Python version; other
-    methods of it are not, so draw integers as ``int(r.random() * n)``.
-    """
-    return random.Random(":".join(str(part) for part in (seed, *where)))
-
-
 class UnpairedDataset(Dataset, ABC):
     """Images of two or more domains that do not correspond: item ``index`` has image ``index`` of the first domain and
     a random image of each other one.
@@ -85,15 +78,12 @@ class UnpairedDataset(Dataset, ABC):
         domains: the names.
         preprocess: what is done to an image.
         seed: seed of everything random.
-        classes: names of the classes whose boxes are wanted; boxes of others are dropped, named in the log once a
-            class.
-        object_size: side of the object crops; None: no objects.
-        least_object: boxes with a side of fewer pixels, in the image's file, are not cropped as objects.
-        random_pairs: see above.
+        needs: what the method asks for. Boxes of other classes than those wanted are dropped, named in the log once a
+            class. ``crops`` are :class:`SingleImageDataset`'s.
 
     Attributes:
         domains: the names, which are the keys of an item (not with ``random_pairs``).
-        classes: the names, None without boxes.
+        needs: what the method asks for.
 
     Raises:
         ValueError: an argument out of range, domains that are not different, or fewer than two for pairs.
@@ -104,25 +94,18 @@ class UnpairedDataset(Dataset, ABC):
         domains: Sequence[str],
         preprocess: Preprocess,
         seed: int,
-        *,
-        classes: Sequence[str] | None = None,
-        object_size: int | None = None,
-        least_object: int = 16,
-        random_pairs: bool = False,
+        needs: DataNeeds = NOTHING_MORE,
     ) -> None:
-        for name, value in (("object_size", object_size), ("least_object", least_object)):
+        for name, value in (("object_size", needs.object_size), ("least_object", needs.least_object)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if random_pairs and (len(domains) < 2 or len(set(domains)) < len(domains)):
+        if needs.random_pairs and (len(domains) < 2 or len(set(domains)) < len(domains)):
             raise ValueError(f"random_pairs needs two or more different domains, got {', '.join(domains) or 'none'}")
         self.domains = tuple(domains)
         self.preprocess = preprocess
         self.seed = seed
-        self.classes = None if classes is None else tuple(classes)
-        self.object_size = object_size
-        self.least_object = least_object
-        self.random_pairs = random_pairs
-        self._table = None if classes is None else ClassTable(classes)
+        self.needs = needs
+        self._table = None if needs.classes is None else ClassTable(needs.classes)
 
     @abstractmethod
     def count(self, domain: str) -> int:
@@ -145,6 +128,10 @@ class UnpairedDataset(Dataset, ABC):
         is known what all of the rows look like in domain NAME (a row of that domain: as it is).
         """
 
+    def summary(self) -> list[str]:
+        """Where the images of each domain are, how many, and how many with boxes: a line each. None if drawn."""
+        return []
+
     def style_batch(self, scenes: int, references: int) -> dict[str, Any] | None:
         """Test scenes, and what they look like in the looks of test references, the same each time; None where that is
         not known.
@@ -163,7 +150,7 @@ class UnpairedDataset(Dataset, ABC):
     @property
     def wants_boxes(self) -> bool:
         """Whether anything is made of the boxes."""
-        return self._table is not None or self.object_size is not None
+        return self._table is not None or self.needs.object_size is not None
 
     def __len__(self) -> int:
         return max(self.count(domain) for domain in self.domains)
@@ -175,7 +162,7 @@ class UnpairedDataset(Dataset, ABC):
         rng = item_random(self.seed, epoch, index)
         load_size = self.preprocess.size if isinstance(key, FullViewKey) else None
         item: dict[str, Any] = {}
-        if self.random_pairs:
+        if self.needs.random_pairs:
             count = len(self.domains)
             first = int(rng.random() * count)
             second = (first + 1 + int(rng.random() * (count - 1))) % count
@@ -213,13 +200,13 @@ class UnpairedDataset(Dataset, ABC):
         if self._table is not None:
             item[f"{name}_boxes"] = done.boxes
             item[f"{name}_classes"] = indices[done.kept]
-        if self.object_size is not None:
+        if self.needs.object_size is not None:
             # Drawn apart from the rest: images are the same with objects and without.
             chance = item_random(self.seed, *where, "object", name).random()
-            crop = cut_object(picture.image, boxes, self.object_size, chance, least=self.least_object)
+            crop = cut_object(picture.image, boxes, self.needs.object_size, chance, least=self.needs.least_object)
             if crop is not None and done.flipped:
                 crop = F.horizontal_flip(crop)
-            shape = (3, self.object_size, self.object_size)
+            shape = (3, self.needs.object_size, self.needs.object_size)
             item[f"{name}_object"] = torch.zeros(shape) if crop is None else to_tensor(crop)
             item[f"{name}_has_object"] = torch.tensor(crop is not None)
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from cgcl_fast.data import SingleImageDataset, build_loader, open_dataset, to_tensor
+from cgcl_fast.data.needs import Crops
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.single_image import _cells, _resize, _window
-from cgcl_fast.data.unpaired import Picture, item_random
-from cgcl_fast.methods.base import Crops
+from cgcl_fast.data.unpaired import Picture
 
 CROPS = Crops(count=5, size=16, least_width=32, most_width=64)
 
