@@ -72,6 +72,7 @@ def open_dataset(
     least_object: int = 16,
     random_pairs: bool = False,
     crops: Crops | None = None,
+    direction: str = "AtoB",
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
@@ -95,14 +96,20 @@ def open_dataset(
         random_pairs: two domains, drawn for each item, in place of all.
         crops: minibatches of crops of one image a domain instead (:class:`SingleImageDataset`); ``size``,
             ``load_size``, ``preprocess`` and ``limit`` have no use then.
+        direction: BtoA exchanges the domains A and B: the items of A are what those of B would be, and the truth is
+            that of this way.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
+    if direction not in ("AtoB", "BtoA"):
+        raise ValueError(f"direction: expected AtoB or BtoA, got {direction!r}")
+    if direction == "BtoA" and tuple(domains) != ("A", "B"):
+        raise ValueError(f"direction: BtoA is of the domains A and B, got {', '.join(domains)}")
     if crops is not None:
-        return open_single_images(path, crops, domains=domains, seed=seed, flip=flip)
+        return open_single_images(path, crops, domains=domains, seed=seed, flip=flip, direction=direction)
     split = "train" if train else "test"
     transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=multiple)
     if path is None:
@@ -116,6 +123,7 @@ def open_dataset(
             object_size=object_size,
             least_object=least_object,
             random_pairs=random_pairs,
+            direction=direction,
         )
     return FolderDataset(
         path,
@@ -128,6 +136,7 @@ def open_dataset(
         object_size=object_size,
         least_object=least_object,
         random_pairs=random_pairs,
+        direction=direction,
     )
 
 

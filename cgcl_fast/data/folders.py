@@ -47,6 +47,8 @@ class FolderDataset(UnpairedDataset):
         seed: seed of everything random.
         limit: use no more than the first ``limit`` files of each domain.
         classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`.
+        direction: BtoA exchanges two domains: the images of each are in the other's folders, and their truth in
+            ``truth/B_as_A``.
 
     Raises:
         ValueError: folders are missing, or one has no readable image.
@@ -65,6 +67,7 @@ class FolderDataset(UnpairedDataset):
         object_size: int | None = None,
         least_object: int = 16,
         random_pairs: bool = False,
+        direction: str = "AtoB",
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -79,7 +82,8 @@ class FolderDataset(UnpairedDataset):
         )
         self.root = Path(root)
         self.split = split
-        places = find_places(self.root, self.domains, split)
+        self.direction = direction
+        places = find_places(self.root, self.domains, split, direction)
         self.paths = {
             domain: find_images(place.folder, limit=limit, keep=place.keep) for domain, place in places.items()
         }
@@ -144,7 +148,7 @@ class FolderDataset(UnpairedDataset):
         """
         if self.split == "train":
             try:
-                places = find_places(self.root, self.domains, "test")
+                places = find_places(self.root, self.domains, "test", self.direction)
                 paths = {domain: _listed(place) for domain, place in places.items()}
                 for domain, found in paths.items():
                     if not found:
@@ -173,7 +177,8 @@ class FolderDataset(UnpairedDataset):
                 picture = self._read(found, number * len(found) // count, annotations[domain])
                 self._add(item, domain, picture, shown, None, None, ("sample", number))
             items.append(item)
-        truths = [self._truth(item[f"{self.domains[0]}_paths"]) for item in items]
+        folder = "B_as_A" if self.direction == "BtoA" else ""
+        truths = [self._truth(item[f"{self.domains[0]}_paths"], folder) for item in items]
         for item, truth in zip(items, truths, strict=True):
             if truth is not None and None not in truths:
                 item["truth"] = shown(truth)

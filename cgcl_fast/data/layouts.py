@@ -69,8 +69,9 @@ class Place:
         return self.index
 
 
-def find_places(root: Path, domains: Sequence[str], split: str) -> dict[str, Place]:
-    """Where the images of each domain are; see the layouts above.
+def find_places(root: Path, domains: Sequence[str], split: str, direction: str = "AtoB") -> dict[str, Place]:
+    """Where the images of each domain are; see the layouts above. With the direction BtoA those of each of two domains
+    are where the other's would be.
 
     For domains called A and B a folder with exactly two domains of other names will also do, which are A and B in
     alphabetical order, and of BDD100K's groups they are sunny and night. A single domain may be the data folder itself.
@@ -78,6 +79,9 @@ def find_places(root: Path, domains: Sequence[str], split: str) -> dict[str, Pla
     Raises:
         ValueError: the folders are not there; names what was expected and what is there.
     """
+    if direction == "BtoA":
+        first, second = find_places(root, domains, split).values()
+        return dict(zip(domains, (second, first), strict=True))
     if not root.is_dir():
         raise ValueError(f"data must be a folder with {_expected(domains)}; {printable(root)} is missing or no folder")
     joined = {domain: root / f"{split}{domain}" for domain in domains}

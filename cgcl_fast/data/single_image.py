@@ -124,8 +124,10 @@ def open_single_images(
     domains: Sequence[str] = ("A", "B"),
     seed: int = 0,
     flip: bool = True,
+    direction: str = "AtoB",
 ) -> SingleImageDataset:
-    """The first readable image of each domain's training folder, or without ``path`` a street scene of each.
+    """The first readable image of each domain's training folder, or without ``path`` a street scene of each; with the
+    direction BtoA that of the other domain.
 
     Streets are square and as large as the greatest width asked for. That of the first domain is known in the second.
 
@@ -134,13 +136,13 @@ def open_single_images(
     """
     if path is None:
         size = min(max(crops.most_width, MIN_SIZE), MAX_SIZE)
-        streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1)
+        streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1, direction=direction)
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
         truth = None
         if len(domains) > 1:
             truth = Image.fromarray(render(streets.scene(domains[0], 0), streets.streets_domains[domains[1]], size))
     else:
-        pictures = {domain: _first(place) for domain, place in find_places(Path(path), domains, "train").items()}
+        pictures = {domain: _first(place) for domain, place in find_places(Path(path), domains, "train", direction).items()}
         truth = None
     return SingleImageDataset(pictures, crops, seed=seed, flip=flip, truth=truth)
 

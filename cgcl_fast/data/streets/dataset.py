@@ -22,14 +22,15 @@ COUNTS = {"train": 1000, "test": 100}
 _CACHE_BYTES = 64 * 2**20
 
 
-def street_domains(domains: Sequence[str]) -> dict[str, str]:
-    """Which of ``DOMAINS`` each name stands for: itself, or for A and B sunny and night.
+def street_domains(domains: Sequence[str], direction: str = "AtoB") -> dict[str, str]:
+    """Which of ``DOMAINS`` each name stands for: itself, or for A and B sunny and night, with the direction BtoA night
+    and sunny.
 
     Raises:
         ValueError: other names.
     """
     if tuple(domains) == ("A", "B"):
-        return {"A": "sunny", "B": "night"}
+        return {"A": "night", "B": "sunny"} if direction == "BtoA" else {"A": "sunny", "B": "night"}
     unknown = [domain for domain in domains if domain not in DOMAINS]
     if unknown:
         raise ValueError(
@@ -53,6 +54,7 @@ class StreetsDataset(UnpairedDataset):
         limit: number of scenes of each domain; None: 1000 to train, 100 to test.
         classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`; the streets' classes are
             ``CLASSES``.
+        direction: see :func:`street_domains`.
 
     Raises:
         ValueError: an unknown domain, or a size out of range.
@@ -70,6 +72,7 @@ class StreetsDataset(UnpairedDataset):
         object_size: int | None = None,
         least_object: int = 16,
         random_pairs: bool = False,
+        direction: str = "AtoB",
     ) -> None:
         if split not in COUNTS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -87,7 +90,7 @@ class StreetsDataset(UnpairedDataset):
         if self._table is not None:
             for name in CLASSES:  # says now, and not in every worker, which are left out
                 self._table.find(name)
-        self.streets_domains = street_domains(domains)
+        self.streets_domains = street_domains(domains, direction)
         self.split = split
         self.size = size
         self._count = COUNTS[split] if limit is None else limit
