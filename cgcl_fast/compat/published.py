@@ -105,6 +105,8 @@ def _layout(module: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, boo
         modules, blurs = _generator_layout(**module.config)
     elif isinstance(module, PatchDiscriminator):
         modules, blurs = _discriminator_layout(**module.config)
+    elif isinstance(module, Projector) and not isinstance(module.mlps[0][1], nn.ReLU):  # type: ignore[index]
+        raise TypeError("module: expected a Projector without batch norm, which has no published layout")
     elif isinstance(module, Projector):
         modules = {f"mlps.{i}.{j}": f"mlp_{i}.{j}" for i in range(len(module.mlps)) for j in (0, 2)}
         blurs = {}
@@ -189,11 +191,12 @@ def _numbers(state: StateDict, pattern: str) -> list[int]:
 
 def _generator_config(state: StateDict) -> dict[str, Any]:
     stem = _weight(state, "model.1", 4)
-    antialias = "model.8.weight" in state
     convs = _numbers(state, r"model\.(\d+)\.weight")
     blocks = _numbers(state, r"model\.(\d+)\.conv_block\.1\.weight")
     head = _weight(state, f"model.{convs[-1]}", 4)
-    first_up = 12 + len(blocks) if antialias else 10 + len(blocks)
+    n_down = 1 if len(convs) == 4 else 2  # beside stem and head a convolution each down and up; 2 as published
+    antialias = "model.8.weight" in state if n_down == 2 else "model.7.filt" in state or blocks[:1] == [8]
+    first_up = 4 + n_down * (4 if antialias else 3) + len(blocks)
     return {
         "input_nc": stem.shape[1],
         "output_nc": head.shape[0],
@@ -202,6 +205,7 @@ def _generator_config(state: StateDict) -> dict[str, Any]:
         "antialias": antialias,
         "antialias_up": f"model.{first_up}.weight" not in state,
         "dropout": any(name.endswith("conv_block.6.weight") for name in state),
+        "n_down": n_down,
     }
 
 

@@ -142,7 +142,9 @@ def open_single_images(
         if len(domains) > 1:
             truth = Image.fromarray(render(streets.scene(domains[0], 0), streets.streets_domains[domains[1]], size))
     else:
-        pictures = {domain: _first(place) for domain, place in find_places(Path(path), domains, "train", direction).items()}
+        pictures = {
+            domain: _first(place) for domain, place in find_places(Path(path), domains, "train", direction).items()
+        }
         truth = None
     return SingleImageDataset(pictures, crops, seed=seed, flip=flip, truth=truth)
 

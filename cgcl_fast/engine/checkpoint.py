@@ -60,6 +60,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def does_not_fit(path: Path, error: Exception) -> CheckpointError:
+    """One line of what was found wrong with a checkpoint for the run that was to go on with it."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
+    return CheckpointError(f"{path}: does not fit this run ({reason})")
+
+
 def first_readable(paths: Sequence[Path], read: Callable[[Path], T]) -> tuple[Path, T]:
     """The first of ``paths`` that ``read`` takes, and what it read; the ones before it are named in warnings.
 

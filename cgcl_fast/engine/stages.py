@@ -45,7 +45,8 @@ def next_stage(state: Mapping[str, Any], loader: Mapping[str, int], accumulate: 
     check_numbers("loader", state["loader"], loader)
     saved = stage_in(state, accumulate)
     before = state["loader"]
-    if saved.accumulate == accumulate and all(before[name] == loader[name] for name in ("seed", "length", "batch_size")):
+    same_order = all(before[name] == loader[name] for name in ("seed", "length", "batch_size"))
+    if same_order and saved.accumulate == accumulate:
         return saved
     return Stage(accumulate, state["step"], before["epoch"] + (before["position"] > 0))
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
 
-from .checkpoint import CheckpointError, Checkpoints
+from .checkpoint import CheckpointError, Checkpoints, does_not_fit
 from .compiling import compile_networks
 from .files import alone_in, remove_leftovers
 from .fitting import check_adam, check_module, check_numbers, full_state, load_state, regrouped
@@ -284,9 +284,8 @@ class Trainer:
 
     # -------------------------------------------------------------------------------------------------------- the loop
 
-    def fit(self, *, resume: bool | tuple[Path, dict[str, Any]] = False) -> Outcome:
-        """Train to ``options.steps``, with ``resume`` from the newest checkpoint that loads, or from one that
-        ``Checkpoints.newest`` has given.
+    def fit(self, *, resume: bool = False) -> Outcome:
+        """Train to ``options.steps``, from the newest checkpoint that loads with ``resume``.
 
         Raises:
             FileNotFoundError: nothing to resume.
@@ -301,10 +300,10 @@ class Trainer:
                 remove_leftovers(self.folder)
             return self._fit(resume)
 
-    def _fit(self, resume: bool | tuple[Path, dict[str, Any]]) -> Outcome:
+    def _fit(self, resume: bool) -> Outcome:
         options, main = self.options, self.accelerator.is_main_process
         if resume:
-            self._resume(*(self.checkpoints.newest() if resume is True else resume))
+            self._resume()
         log = RunLog(self.folder, start=self.step if resume else None, total=options.steps) if main else None
         batches = self._endless()
         since, images = time.perf_counter(), 0
@@ -510,7 +509,8 @@ class Trainer:
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 
-    def _resume(self, path: Path, state: dict[str, Any]) -> None:
+    def _resume(self) -> None:
+        path, state = self.checkpoints.newest()
         self.checkpoints.best()  # a note that cannot be read is said now, not after hours
         try:
             state = self._fitted(state)
@@ -538,9 +538,7 @@ class Trainer:
             if changed and self.accelerator.is_main_process:
                 warnings.warn(f"{path}: was saved with {changed}", stacklevel=2)
         except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
-            raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
+            raise does_not_fit(path, error) from error
         self.saved, self._saved_step = path, self.step
 
     def _fitted(self, state: Mapping[str, Any]) -> dict[str, Any]:
