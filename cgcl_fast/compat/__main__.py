@@ -1,8 +1,8 @@
 """``python -m cgcl_fast.compat RUN --output DIR``: the networks of a run as files that the published code reads.
 
-``latest_net_G.pth``, ``_D`` and ``_F`` of CUT, FastCUT and EnCo; ``latest_net_G_A.pth``, ``_G_B``, ``_D_A`` and ``_D_B`` of CycleGAN, where A
-and B are the domains as the run has them (``train --direction``). Exit status: 0 when they are written, 1 when they
-could not be, 2 for wrong options, or a run without published layouts.
+``latest_net_G.pth``, ``_D`` and ``_F`` of CUT, FastCUT and EnCo; ``latest_net_G_A.pth``, ``_G_B``, ``_D_A`` and
+``_D_B`` of CycleGAN, where A and B are the domains as the run has them (``train --direction``). Exit status: 0 when
+they are written, 1 when they could not be, 2 for wrong options, or a run of a method without published layouts.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cgcl_fast.compat import published_state_dict
 from cgcl_fast.data.images import printable
 from cgcl_fast.engine import Checkpoints, read_checkpoint
 from cgcl_fast.engine.files import write_atomically
-from cgcl_fast.methods import METHODS
+from cgcl_fast.methods import METHODS, Method
 
 
-def networks_to_write(file: Path, state: dict[str, Any]) -> tuple[dict[str, nn.Module], list[str]]:
-    """The networks of a checkpoint by their published names, and the names of those that have none.
+def networks_to_write(file: Path, state: dict[str, Any]) -> tuple[Method, dict[str, nn.Module]]:
+    """The method of a checkpoint and its networks, by their names there.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -34,14 +34,13 @@ def networks_to_write(file: Path, state: dict[str, Any]) -> tuple[dict[str, nn.M
     """
     try:
         method = empty_method(state)
-        names = {name: method.published.get(name) for name in trained(method)}
-        found = {theirs: network_of(method, state, ours) for ours, theirs in names.items() if theirs}
+        found = {name: network_of(method, state, name) for name in trained(method)}
     except Exception as error:  # it is someone's
         raise one_line_error(file, "not a checkpoint of a method", error) from error
-    if not found:
+    if not method.published:
         known = ", ".join(name for name, kind in METHODS.items() if kind.published)
         raise ValueError(f"{file}: {state['config']['method']} has no published layout; these have: {known}")
-    return found, [ours for ours, theirs in names.items() if not theirs]
+    return method, found
 
 
 def write(arguments: Sequence[str]) -> int:
@@ -64,12 +63,13 @@ def write(arguments: Sequence[str]) -> int:
             file, state = Checkpoints(folder).newest()
         else:
             file, state = options.run, read_checkpoint(options.run)
-        found, left_out = networks_to_write(file, state)
-        states = {}
-        for name, network in found.items():
+        method, networks = networks_to_write(file, state)
+        states, left_out = {}, []
+        for name, network in networks.items():
             try:
-                states[options.output / f"{options.epoch}_net_{name}.pth"] = published_state_dict(network)
-            except TypeError:  # one of several kinds of a network, as EnCo's H with norms
+                tensors = published_state_dict(network)
+                states[options.output / f"{options.epoch}_net_{method.published[name]}.pth"] = tensors
+            except (KeyError, TypeError):  # EnCo's K; its H where that has norms
                 left_out.append(name)
         there = [path for path in states if path.exists()]
         if there and not options.overwrite:
@@ -80,7 +80,7 @@ def write(arguments: Sequence[str]) -> int:
         print(printable(path))
     if left_out:
         print(f"not written: {', '.join(left_out)}, for which there is no published layout")
-    if any(getattr(network, "config", {}).get("n_down", 2) != 2 for network in found.values()):
+    if any(getattr(network, "config", {}).get("n_down", 2) != 2 for network in networks.values()):
         print("n_down is 1: the published generators halve twice, so that only cgcl_fast reads these")
     return 0
 

@@ -157,7 +157,8 @@ def load_generator(path: str | Path) -> nn.Module:
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
-    """Give a module built on the meta device these tensors, as float32, after checking names and shapes.
+    """Give a module built on the meta device these tensors, as float32 (counts, such as a batch norm has, as they are),
+    after checking names and shapes.
 
     Raises:
         ValueError: a tensor is missing, left over, of another shape, not of floating point or not finite.
@@ -172,12 +173,14 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
             raise ValueError(f"{type(module).__name__}: {problem} {names[0]}{more}")
     for name, like in expected.items():
         tensor = tensors[name]
-        if tensor.shape != like.shape or not tensor.is_floating_point():
+        is_count = not like.is_floating_point() and tensor.dtype == like.dtype
+        if tensor.shape != like.shape or not (tensor.is_floating_point() or is_count):
             raise ValueError(
                 f"{type(module).__name__}: {name}: expected {tuple(like.shape)} of floating point, "
                 f"got {tuple(tensor.shape)} of {tensor.dtype}"
             )
-    own = {name: t.detach().to(torch.float32, copy=True).contiguous() for name, t in tensors.items()}
+    types = {name: torch.float32 if t.is_floating_point() else t.dtype for name, t in tensors.items()}
+    own = {name: t.detach().to(types[name], copy=True).contiguous() for name, t in tensors.items()}
     for name, tensor in own.items():
         if not is_finite(tensor):
             raise ValueError(f"{type(module).__name__}: {name}: expected finite numbers, got NaN or infinity")
