@@ -19,6 +19,7 @@ from PIL import Image
 from cgcl_fast import compat
 from cgcl_fast._generator import find_generator
 from cgcl_fast._initial import take_weights
+from cgcl_fast._networks import trained
 from cgcl_fast.compat.__main__ import main as publish
 from cgcl_fast.engine import CheckpointError, Trainer, read_checkpoint
 from cgcl_fast.methods import METHODS, Method
@@ -167,6 +168,30 @@ def test_networks_of_another_method_are_taken_for_what_they_do(cyclegan: Path, t
     assert take_weights(back, tmp_path).endswith("latest_net_G_A.pth: taken: G, F, D_X, D_Y")
     for name in ("G", "F", "D_X", "D_Y"):
         assert_same(dict(getattr(back, name).state_dict()), weights(state, name))
+
+
+TINY_CGL = {"ngf": 2, "ndf": 2, "n_blocks": 1, "object_size": 16, "d_layers": 3, "style_dim": 3, "mlp_dim": 8}
+TINY_SINCUT = {"ngf": 1, "ndf": 1, "crop_size": 16, "tile_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "options", "absent"),
+    [
+        ("cgl", "cgcl", TINY_CGL, "; not taken: H_g, H_o (absent)"),
+        ("mguit", "mguit", {"ngf": 2, "ndf": 2, "n_blocks": 1, "style_nc": 4, "d_layers": 2, "n_scales": 1}, ""),
+        ("sincut", "sincut", TINY_SINCUT, ""),
+    ],
+)
+def test_every_method_begins_with_the_networks_of_its_kind(
+    before: str, now: str, options: dict[str, object], absent: str, tmp_path: Path
+) -> None:
+    """MGUIT's memory with them."""
+    file, method = checkpoint_of(before, options, tmp_path), method_of(now, 7, **options)
+    names = [name for name in trained(method) if name not in absent]
+    assert take_weights(method, file) == f"init: {file}: taken: {', '.join(names)}{absent}"
+    state = torch.load(file)["method"]
+    for name in names:
+        assert_same(dict(getattr(method, name).state_dict()), weights(state, name))
 
 
 @pytest.mark.parametrize(
@@ -351,6 +376,11 @@ def test_a_config_from_before_initialisations_were_called_types_is_read(tmp_path
     (tmp_path / "options.yaml").write_text("method: cgl\ninit: kaiming_uniform\n")
     options = resolve(["--config", str(tmp_path / "options.yaml")])
     assert options.init_type == "kaiming_uniform" and options.init is None
+    file = checkpoint_of("cgl", TINY_CGL, tmp_path)
+    state = torch.load(file)
+    state["config"]["config"]["init"] = "kaiming"
+    torch.save(state, file)
+    assert isinstance(find_generator(file)[0], DisentangledGenerator)
 
 
 # ---------------------------------------------------------------------------------------------------------- --direction
@@ -507,7 +537,7 @@ def checkpoint_of(method: str, options: dict[str, object], folder: Path) -> Path
 
 
 def test_what_has_no_published_layout_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    file = checkpoint_of("sincut", {"ngf": 1, "ndf": 1, "crop_size": 16, "tile_size": 8}, tmp_path)
+    file = checkpoint_of("sincut", TINY_SINCUT, tmp_path)
     for place, said in (
         (file, "sincut has no published layout; these have: cut, fastcut, enco, cyclegan"),
         (tmp_path / "none", "does not exist"),
