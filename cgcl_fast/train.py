@@ -18,46 +18,46 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate.utils import broadcast_object_list
 from jsonargparse import Namespace
 
-from cgcl_fast import configs
+from cgcl_fast import _resume, configs
 from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, bracketed, one_line, run, underscored
 from cgcl_fast._files import check_regular
+from cgcl_fast._initial import take_weights
+from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import UnpairedDataset, build_loader, find_domains, open_dataset
 from cgcl_fast.data.images import printable
 from cgcl_fast.engine import (
+    Checkpoints,
     Course,
     LoaderError,
     Options,
     Outcome,
+    Stage,
     Trainer,
     alone_in,
     make_accelerator,
+    next_stage,
     seed_all,
     set_tf32,
 )
+from cgcl_fast.engine.checkpoint import does_not_fit
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.engine.graphs import obstacle
+from cgcl_fast.engine.stages import stage_in
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, DecayingConfig, Side, Within, check, lists_of
+from cgcl_fast.methods.registry import with_new_names
 from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
 from cgcl_fast.networks.files import generator_bytes
 
 DEFAULT_METHOD = "cgcl"
-
-MAY_CHANGE = frozenset(
-    (
-        "compile", "data", "decay_epochs", "device", "epochs", "graphs", "keep", "log_every", "output", "resume",
-        "save_every", "steps", "timeout", "workers",
-    )
-)  # fmt: skip
-"""Options that may differ from those the run was started with."""
 
 
 @dataclass
@@ -69,6 +69,9 @@ class RunOptions:
             train and test in it, or train and test with one folder a domain in them, or lists of files train_A.txt,
             train_B.txt. Without it: the built-in streets, sunny to night.
         output: Folder of the run, new; runs/METHOD if not given.
+        init: Begin with the weights of another training: a run's folder or one of its files, or a published
+            latest_net_G.pth, D and F beside it. Step, optimisers and options are new; the networks must be alike.
+        direction: AtoB or BtoA: BtoA exchanges the domains of the data, for methods of two domains without names.
         steps: Length of the training in optimiser steps, instead of in epochs; the learning rate decays in the same
             part of them as it would of epochs and decay_epochs.
         epochs: Epochs at the full learning rate (cgl, cgcl: all epochs). The training is so long, and decay_epochs
@@ -103,6 +106,8 @@ class RunOptions:
 
     data: Path | None = None
     output: Path | None = None
+    init: Path | None = None
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
     steps: Count | None = None
     epochs: Count | None = None
     size: Side = 256
@@ -148,7 +153,13 @@ def make_parser(method: str) -> Parser:
         help="Options that others override: the paper's full setting, or one small enough to show something on a "
         "laptop's CPU in minutes. Without it: paper with --data, small on the built-in streets.",
     )
-    parser.add_argument("--resume", action="store_true", help="Go on with the run in --output, at its last checkpoint.")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on with the run in --output, at its last checkpoint. "
+        "With other data, size, batch size, learning rates or weights of losses it goes on in a new phase of the "
+        "training, not bit for bit.",
+    )
     parser.add_argument("--compile", action="store_true", help="Compile the networks with torch.compile.")
     parser.add_argument("--method", default=method, choices=sorted(METHODS), help="As METHOD; for config files.")
     parser.add_class_arguments(RunOptions, None, fail_untyped=False)
@@ -185,7 +196,7 @@ def read_options(path: Path) -> dict[str, Any]:
     for name in ("config", "resume"):
         if name in found:
             raise UsageError(f"{path}: {name} is for the command line only")
-    return found
+    return with_new_names(found)
 
 
 def with_epochs_of_now(saved: dict[str, Any], default: int) -> dict[str, Any]:
@@ -199,10 +210,11 @@ def with_epochs_of_now(saved: dict[str, Any], default: int) -> dict[str, Any]:
 
 
 def resolve(arguments: Sequence[str]) -> Namespace:
-    """All options: given ones over the config file over those of the resumed run or the preset over the paper's.
+    """All options: given ones over the config file over those of the resumed run or the preset over the paper's; and
+    as "changed" what of a resumed run's begins a new phase of it.
 
     Raises:
-        UsageError: a wrong option, or with ``--resume`` one that the run was not started with.
+        UsageError: a wrong option, or with ``--resume`` one that cannot change.
     """
     method, rest = split_method(underscored(arguments))
     # A first look, for the options that decide what the others are and what their defaults are.
@@ -245,6 +257,8 @@ def resolve(arguments: Sequence[str]) -> Namespace:
         if in_line.get("steps") is not None:
             raise UsageError("--steps and --epochs exclude each other")
         given["steps"] = None
+    if saved and given.get("init") is not None:
+        raise UsageError("--resume and --init exclude each other: one goes on with a run, the other starts a new one")
     if saved and "preset" in given:
         raise UsageError(f"--resume: the run in {output} goes on with its own options, not with a preset's")
     if not saved:
@@ -254,16 +268,18 @@ def resolve(arguments: Sequence[str]) -> Namespace:
         given.setdefault("steps", None)
     options = parser.parse_object({**base, **given, "output": str(output)})
     if saved:
-        before = parser.parse_object(saved)
-        for name in given.keys() - MAY_CHANGE:
-            if before[name] != options[name]:
-                raise UsageError(f"--resume: {name} is {before[name]} in this run and cannot become {options[name]}")
+        before = parser.parse_object({**saved, "output": str(output)})
+        options.changed = _resume.changes(before.as_dict(), options.as_dict(), given.keys() - {"resume"})
     return options
+
+
+TRANSIENT = ("changed", "config", "preset", "resume")
+"""Of one start of a run, not of the run."""
 
 
 def save_config(options: Namespace, folder: Path) -> None:
     """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
-    values = {name: value for name, value in options.as_dict().items() if name not in ("config", "preset", "resume")}
+    values = {name: value for name, value in options.as_dict().items() if name not in TRANSIENT}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     text = yaml_text(json.loads(json.dumps(plain)))
     write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
@@ -296,6 +312,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             options.domains = find_domains(options.data)
         values = {f.name: options[f.name] for f in fields(kind.Config)}
         config = kind.Config(**{n: value for n, value in values.items() if n != "epochs" or value is not None})
+        if options.direction == "BtoA" and kind.named_domains:
+            raise UsageError(
+                f"direction: {options.method} learns all ways between its domains; translate takes --domain NAME"
+            )
         check_networks(kind, config)
         needs = kind.needs(config)
         accelerator = make_accelerator(
@@ -331,6 +351,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
+            direction=options.direction,
         )
         check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"
@@ -351,16 +372,23 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         evaluation = evaluation_of(dataset, options.eval_images) if measures else None
         seed_all(options.seed)  # the same weights in every process
         method = kind(config)
+        taken = "" if options.init is None or options.resume else take_weights(method, options.init)
         styles = style_evaluation_of(dataset, method, options.eval_images) if measures else None
         seed_all(options.seed + rank)
 
+    stage, phase = Stage(options.accumulate), ""
+    if options.resume:
+        stage, phase = stage_to_go_on(options, checkpoints, loader.state_dict())
+    with as_usage_error():
         decay_epochs = getattr(config, "decay_epochs", 0)
-        epoch_steps = (config.epochs + decay_epochs) * len(loader) // options.accumulate
-        steps = options.steps or max(1, epoch_steps)
-        course = Course(steps, config.epochs, decay_epochs, getattr(config, "warmup_epochs", 0))
+        whole = options.steps or max(1, (config.epochs + decay_epochs) * len(loader) // options.accumulate)
+        ahead = 0 if options.steps else stage.ahead(len(loader))
+        course = Course(whole, config.epochs, decay_epochs, getattr(config, "warmup_epochs", 0), ahead)
+        steps = course.own_steps
         schedule = method.schedule(steps) or course.schedule(policy=config.lr_policy, interval=config.lr_interval)
         if needs.full_view_in_decay:
-            loader.sampler.full_view_from = course.full_steps * options.accumulate
+            in_stage = (course.full_steps - stage.step) * options.accumulate
+            loader.sampler.full_view_from = stage.epoch * len(loader) + in_stage
         output.mkdir(parents=True, exist_ok=True)
         check_regular(output / "train.log", missing_ok=True)
     if accelerator.is_main_process:
@@ -372,7 +400,11 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         logging.getLogger("cgcl_fast").removeHandler(early)
         save_config(options, output)
         describe(options, method, dataset, course, accelerator.device, without_graphs)
+        for line in filter(None, (taken, phase)):
+            logging.getLogger("cgcl_fast").warning(line)
 
+    forth = None if kind.named_domains else options.direction
+    back = None if kind.backward_name is None else getattr(method, kind.backward_name)
     trainer = Trainer(
         method,
         loader,
@@ -384,13 +416,16 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             keep=options.keep,
             precision=options.precision,
             accumulate=options.accumulate,
+            ahead=ahead,
             compile=options.compile,
             graphs=options.graphs,
         ),
         schedule=schedule,
         sample_batch=sample_batch,
-        config={"method": options.method, "config": asdict(config)},
-        generator_file=generator_bytes,
+        config={"method": options.method, "config": asdict(config), "direction": options.direction},
+        generator_file=lambda generator: generator_bytes(generator, forth),
+        backward_file=None if back is None else lambda: generator_bytes(back, OTHER_WAY[options.direction]),
+        stage=stage,
         evaluate=lambda method: {
             name: value for each in (evaluation, styles) if each is not None for name, value in each(method).items()
         },
@@ -399,8 +434,6 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
     )
     try:
         outcome = trainer.fit(resume=options.resume)
-    except FileNotFoundError as error:
-        raise UsageError(f"--resume: {error}; start without --resume") from error
     except LoaderError as error:
         raise LoaderError(f"{error}; --resume goes on from it") from error
     if accelerator.is_main_process:
@@ -412,6 +445,25 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             if outcome.figures and styles is not None:
                 print(style_table(outcome.figures, styles))
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def stage_to_go_on(options: Namespace, checkpoints: Path, loader: dict[str, int]) -> tuple[Stage, str]:
+    """The stage that a resumed run goes on with, and what is to be said if it is a new phase of the training.
+
+    Raises:
+        UsageError: there is no checkpoint.
+        CheckpointError: none can be read.
+    """
+    try:
+        path, state = Checkpoints(checkpoints).newest()
+    except FileNotFoundError as error:
+        raise UsageError(f"--resume: {error}; start without --resume") from error
+    try:
+        stage = next_stage(state, loader, options.accumulate)
+        left_out = stage != stage_in(state, options.accumulate)
+    except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
+        raise does_not_fit(path, error) from error
+    return stage, _resume.said(options.changed, state["step"], left_out)
 
 
 def default_workers(on_gpu: bool) -> int:
@@ -430,7 +482,8 @@ def describe(
 ) -> None:
     """What is about to happen, on stdout."""
     if options.data is None:
-        domains = ", ".join(options.domains) if "domains" in options else "sunny to night"
+        ways = {"AtoB": "sunny to night", "BtoA": "night to sunny"}
+        domains = ", ".join(options.domains) if "domains" in options else ways[options.direction]
         print(f"no --data: built-in streets, {domains}")
     else:
         print(*dataset.summary(), sep="\n")
@@ -444,13 +497,13 @@ def describe(
         precision += ", float32 multiplied " + ("as TF32" if options.tf32 else "in full")
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
-        f"{options.method}: {parameters / 1e6:.3f} M parameters, {len(dataset)} {what} an epoch, {course.steps} steps "
-        f"on {device}, {precision}; run folder {printable(options.output)}",
+        f"{options.method}: {parameters / 1e6:.3f} M parameters, {len(dataset)} {what} an epoch, "
+        f"{course.own_steps} steps on {device}, {precision}; run folder {printable(options.output)}",
         flush=True,
     )
     if isinstance(method.config, DecayingConfig):
         rising = f"rises until step {course.start_of(course.warmup_epochs)}, " if course.warmup_epochs else ""
-        decays = method.config.lr_policy == "linear" and course.full_steps < course.steps
+        decays = method.config.lr_policy == "linear" and course.full_steps < course.own_steps
         full = f"is full until step {course.full_steps}, then decays to zero" if decays else "is constant"
         print(f"learning rate: {rising}{full}", flush=True)
     if device.type == "cuda":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,8 @@ class TranslateOptions:
             the tiles give the same as the whole where the generator has no norm (SinCUT).
         batch_size: Images of equal size, or tiles, at a time.
         domain: Name of the domain to translate to, for a generator of several; of two the second if not given.
+        direction: AtoB or BtoA, for a method with a generator of each way (cyclegan) or, in place of domain, for one of
+            two named domains; if not given, that of the training.
         style: Style of the translations, for a generator with styles: an image of that domain to take it from, random
             (another one for each image), or a number that stands for a random one. The generator's own if not given.
         device: auto, cpu or cuda.
@@ -70,6 +72,7 @@ class TranslateOptions:
     overlap: CountOrZero | None = None
     batch_size: Count = 1
     domain: str | None = None
+    direction: Literal["AtoB", "BtoA"] | None = None
     style: str | None = None
     device: str = "auto"
     precision: str = "fp32"
@@ -78,6 +81,8 @@ class TranslateOptions:
         check(self)
         if self.overlap is not None and (self.tile is None or self.overlap >= self.tile):
             raise ValueError(f"overlap: expected less than tile {self.tile}, got {self.overlap}")
+        if self.direction is not None and self.domain is not None:
+            raise ValueError("direction: leave it out where --domain names where to translate to")
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,20 @@ class Translator:
         return result.float().cpu().expand(-1, 3, -1, -1)
 
 
+def domain_by(direction: str | None, generator: nn.Module) -> str | None:
+    """The name of the domain that ``direction`` leads to, of a generator that has two; None if none was asked for, or
+    if the generator was chosen by it.
+
+    Raises:
+        ValueError: the generator has other domains than two.
+    """
+    if direction is None or not isinstance(generator, StyledGenerator):
+        return None
+    if len(generator.domains) != 2:
+        raise ValueError(f"direction: the checkpoint has {len(generator.domains)} domains; name one with --domain")
+    return generator.domains[direction == "AtoB"]
+
+
 def read_batches(jobs: Sequence[Job], batch_size: int, failures: Failures) -> Iterator[list[Loaded]]:
     """Neighbours of equal size together, ``batch_size`` at most."""
     batch: list[Loaded] = []
@@ -261,8 +280,9 @@ def translate(arguments: Sequence[str]) -> int:
         options = TranslateOptions(**parsed)
         jobs = plan(options, overwrite, failures)
         device = make_accelerator(device=options.device, precision=options.precision).device
-        generator, file = find_generator(options.checkpoint)
-        translator = Translator(generator, device, options.precision, options.domain, options.style)
+        generator, file = find_generator(options.checkpoint, options.direction)
+        domain = domain_by(options.direction, generator) or options.domain
+        translator = Translator(generator, device, options.precision, domain, options.style)
         options.output.mkdir(parents=True, exist_ok=True)
 
     folders = len(failures.reasons)

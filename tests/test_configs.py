@@ -57,8 +57,8 @@ PAPERS = {
               "lambda_content": 1.0, "lambda_gan": 1.0, "lambda_kl": 0.01, "lambda_latent": 10.0, "lambda_key": 1.0,
               "lambda_value": 0.5, "lr": 1e-4, "lr_content": 4e-5, "beta1": 0.9, "beta2": 0.999,
               "epochs at full rate": 30, "decay_epochs": 30},
-    "cgl": {**CGL, "init": "kaiming", "cgc_generator": "global", "lambda_code": 1.0},
-    "cgcl": {**CGL, "init": "kaiming_uniform", "cgc_generator": "object", "lambda_code": 10.0, "lambda_mdc": 1.0,
+    "cgl": {**CGL, "init_type": "kaiming", "cgc_generator": "global", "lambda_code": 1.0},
+    "cgcl": {**CGL, "init_type": "kaiming_uniform", "cgc_generator": "object", "lambda_code": 10.0, "lambda_mdc": 1.0,
              "num_patches_g": 256, "num_patches_o": 64, "num_negatives_g": 64, "num_negatives_o": 16,
              "temperature": 0.07, "nce_dim": 256},
 }  # fmt: skip

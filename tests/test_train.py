@@ -333,8 +333,8 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
     assert "already holds a run" in capsys.readouterr().err
     assert main(["--resume", "--output", str(finished), "--ngf", "8"]) == 2
     assert "ngf is 4 in this run and cannot become 8" in capsys.readouterr().err
-    assert main(["--resume", "--output", str(finished), "--tf32", "false"]) == 2
-    assert "tf32 is True in this run and cannot become False" in capsys.readouterr().err
+    assert main(["--resume", "--output", str(finished), "--antialias", "false"]) == 2
+    assert "antialias is True in this run and cannot become False" in capsys.readouterr().err
     assert main(["fastcut", "--resume", "--output", str(finished)]) == 2
     assert "holds a run of cut, not of fastcut" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before

@@ -270,10 +270,11 @@ def _norm(state: StateDict, conv: str, norm: str) -> str:
 def _generator_config(state: StateDict) -> dict[str, Any]:
     stem = _weight(state, "model.1", 4)
     convs = _convs(state)
-    antialias = 8 in convs
     blocks = _numbers(state, r"model\.(\d+)\.conv_block\.1\.weight")
     head = _weight(state, f"model.{convs[-1]}", 4)
-    first_up = 12 + len(blocks) if antialias else 10 + len(blocks)
+    n_down = 1 if len(convs) == 4 else 2  # beside stem and head a convolution each down and up; 2 as published
+    antialias = 8 in convs if n_down == 2 else "model.7.filt" in state or blocks[:1] == [8]
+    first_up = 4 + n_down * (4 if antialias else 3) + len(blocks)
     return {
         "input_nc": stem.shape[1],
         "output_nc": head.shape[0],
@@ -282,6 +283,7 @@ def _generator_config(state: StateDict) -> dict[str, Any]:
         "antialias": antialias,
         "antialias_up": first_up not in convs,
         "dropout": any(name.endswith("conv_block.6.weight") and state[name].dim() == 4 for name in state),
+        "n_down": n_down,
         "norm": _norm(state, "model.1", "model.2"),
     }
 

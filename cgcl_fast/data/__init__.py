@@ -74,6 +74,7 @@ def open_dataset(
     random_pairs: bool = False,
     crops: Crops | None = None,
     needs: DataNeeds | None = None,
+    direction: str = "AtoB",
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
@@ -98,12 +99,18 @@ def open_dataset(
         crops: minibatches of crops of one image a domain instead (:class:`SingleImageDataset`); ``size``,
             ``load_size``, ``preprocess`` and ``limit`` have no use then.
         needs: what a method asks for, in place of the arguments from ``multiple`` to ``crops``.
+        direction: BtoA exchanges the domains A and B: the items of A are what those of B would be, and the truth is
+            that of this way.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
+    if direction not in ("AtoB", "BtoA"):
+        raise ValueError(f"direction: expected AtoB or BtoA, got {direction!r}")
+    if direction == "BtoA" and tuple(domains) != ("A", "B"):
+        raise ValueError(f"direction: BtoA is of the domains A and B, got {', '.join(domains)}")
     if needs is None:
         needs = DataNeeds(
             random_pairs=random_pairs,
@@ -114,7 +121,7 @@ def open_dataset(
             multiple=multiple,
         )
     if needs.crops is not None:
-        return open_single_images(path, needs.crops, domains=domains, seed=seed, flip=flip)
+        return open_single_images(path, needs.crops, domains=domains, seed=seed, flip=flip, direction=direction)
     split = "train" if train else "test"
     transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=needs.multiple)
     if path is None:
@@ -125,6 +132,7 @@ def open_dataset(
             seed=seed,
             limit=limit,
             needs=needs,
+            direction=direction,
         )
     return FolderDataset(
         path,
@@ -134,6 +142,7 @@ def open_dataset(
         seed=seed,
         limit=limit,
         needs=needs,
+        direction=direction,
     )
 
 

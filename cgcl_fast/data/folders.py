@@ -23,7 +23,7 @@ from cgcl_fast.data.images import (
     read_image,
     read_stored,
 )
-from cgcl_fast.data.layouts import SPLITS, Place, find_places
+from cgcl_fast.data.layouts import SPLITS, Place, find_places, in_direction
 from cgcl_fast.data.needs import NOTHING_MORE, DataNeeds
 from cgcl_fast.data.transforms import Preprocess
 from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
@@ -48,6 +48,8 @@ class FolderDataset(UnpairedDataset):
         seed: seed of everything random.
         limit: use no more than the first ``limit`` files of each domain.
         needs: see :class:`UnpairedDataset`.
+        direction: BtoA exchanges two domains: the images of each are in the other's folders, and their truth in
+            ``truth/B_as_A``.
 
     Raises:
         ValueError: folders are missing, or one has no readable image.
@@ -63,6 +65,7 @@ class FolderDataset(UnpairedDataset):
         seed: int = 0,
         limit: int | None = None,
         needs: DataNeeds = NOTHING_MORE,
+        direction: str = "AtoB",
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -74,12 +77,14 @@ class FolderDataset(UnpairedDataset):
         )
         self.root = Path(root)
         self.split = split
-        places = find_places(self.root, self.domains, split)
+        self.direction = direction
+        there = find_places(self.root, self.domains, split)
+        self._names = [place.name or domain for domain, place in there.items()]  # as the folders have them
+        places = in_direction(there, direction)
         self.paths = {
             domain: find_images(place.folder, limit=limit, keep=place.keep, files=place.files)
             for domain, place in places.items()
         }
-        self._names = [place.name or domain for domain, place in places.items()]  # as the folders have them
         self._annotations = self._read_annotations(places, self.paths)
         self._found = [self._describe(domain, place) for domain, place in places.items()]
         self._broken: set[Path] = set()
@@ -179,7 +184,7 @@ class FolderDataset(UnpairedDataset):
         if self.split == "train":
             try:
                 there = find_places(self.root, self._names, "test")
-                places = dict(zip(self.domains, there.values(), strict=True))
+                places = in_direction(dict(zip(self.domains, there.values(), strict=True)), self.direction)
                 # Only those that are shown are read: there may be a great many.
                 paths = {domain: place.images() for domain, place in places.items()}
                 for domain, found in paths.items():
@@ -209,7 +214,8 @@ class FolderDataset(UnpairedDataset):
                 picture = self._read(found, number * len(found) // count, annotations[domain])
                 self._add(item, domain, picture, shown, None, None, ("sample", number))
             items.append(item)
-        truths = [self._truth(item[f"{self.domains[0]}_paths"]) for item in items]
+        folder = "B_as_A" if self.direction == "BtoA" else ""
+        truths = [self._truth(item[f"{self.domains[0]}_paths"], folder) for item in items]
         for item, truth in zip(items, truths, strict=True):
             if truth is not None and None not in truths:
                 item["truth"] = shown(truth)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cgcl_fast.data.images import UnreadableImageError, _content, printable, read_image, to_tensor
-from cgcl_fast.data.layouts import Place, find_places
+from cgcl_fast.data.layouts import Place, find_places, in_direction
 from cgcl_fast.data.needs import Crops
 from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets import MAX_SIZE, MIN_SIZE, render
@@ -145,8 +145,10 @@ def open_single_images(
     domains: Sequence[str] = ("A", "B"),
     seed: int = 0,
     flip: bool = True,
+    direction: str = "AtoB",
 ) -> SingleImageDataset:
-    """The first readable image of each domain's training folder, or without ``path`` a street scene of each.
+    """The first readable image of each domain's training folder, or without ``path`` a street scene of each; with the
+    direction BtoA that of the other domain.
 
     Streets are square and as large as the greatest width asked for, or as they can be. That of the first domain is
     known in the second.
@@ -156,13 +158,14 @@ def open_single_images(
     """
     if path is None:
         size = min(max(crops.most_width or MAX_SIZE, MIN_SIZE), MAX_SIZE)
-        streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1)
+        streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1, direction=direction)
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
         truth = None
         if len(domains) > 1:
             truth = Image.fromarray(render(streets.scene(domains[0], 0), streets.streets_domains[domains[1]], size))
     else:
-        pictures = {domain: _first(place) for domain, place in find_places(Path(path), domains, "train").items()}
+        places = in_direction(find_places(Path(path), domains, "train"), direction)
+        pictures = {domain: _first(place) for domain, place in places.items()}
         truth = None
     return SingleImageDataset(pictures, crops, seed=seed, flip=flip, truth=truth)
 

@@ -146,8 +146,8 @@ class Preprocess:
         Args:
             image: mode RGB, any size.
             rng: source of the random choices; needed in training.
-            load_size: in place of the configured one for this image, which ``crop``, ``scale_width`` and ``none`` do not
-                look at: with ``size`` it gives the full view.
+            load_size: in place of the configured one for this image, which ``crop``, ``scale_width`` and ``none`` do
+                not look at: with ``size`` it gives the full view.
 
         Raises:
             ValueError: training without ``rng``.

@@ -47,6 +47,8 @@ class Course:
         epochs: epochs at the full rate.
         decay_epochs: epochs of decay that follow.
         warmup_epochs: how many of the former rise to the full rate.
+        ahead: steps that a run, whose epochs have changed their length, has made fewer than it would have, had they
+            always been as they are (:meth:`Stage.ahead`): its own steps are so many fewer than ``steps``.
 
     Raises:
         ValueError: more warm-up than epochs at the full rate.
@@ -56,26 +58,32 @@ class Course:
     epochs: int
     decay_epochs: int = 0
     warmup_epochs: int = 0
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs: expected at most epochs {self.epochs}, got {self.warmup_epochs}")
 
     def start_of(self, epoch: int) -> int:
-        """The first step of an epoch."""
-        return -(-epoch * self.steps // (self.epochs + self.decay_epochs))
+        """The run's first step of an epoch."""
+        return -(-epoch * self.steps // (self.epochs + self.decay_epochs)) - self.ahead
 
     def epoch_of(self, step: int) -> int:
-        """The epoch of a step."""
-        return step * (self.epochs + self.decay_epochs) // self.steps
+        """The epoch of a step of the run."""
+        return (step + self.ahead) * (self.epochs + self.decay_epochs) // self.steps
+
+    @property
+    def own_steps(self) -> int:
+        """The number at which the run ends."""
+        return self.steps - self.ahead
 
     @property
     def full_steps(self) -> int:
-        """The steps before those of decay."""
+        """The run's steps before those of decay."""
         return self.start_of(self.epochs)
 
     def schedule(self, *, policy: str = "linear", interval: str = "step") -> Schedule:
-        """The factor of the learning rates.
+        """The factor of the learning rates at each step of the run.
 
         Args:
             policy: "linear" decay to zero, or "constant".
@@ -86,5 +94,6 @@ class Course:
             decay = self.decay_epochs if decays else 0
             of_epoch = linear_decay(self.epochs + self.decay_epochs, decay, self.warmup_epochs)
             return lambda step: of_epoch(self.epoch_of(step))
-        decay = self.steps - self.full_steps if decays else 0
-        return linear_decay(self.steps, decay, self.start_of(self.warmup_epochs))
+        decay = self.own_steps - self.full_steps if decays else 0
+        of_step = linear_decay(self.steps, decay, self.start_of(self.warmup_epochs) + self.ahead)
+        return lambda step: of_step(step + self.ahead)

@@ -65,11 +65,22 @@ class Phase:
 
 
 class Method(nn.Module):
-    """Base of all methods. The constructor takes the config, builds all networks and initialises them."""
+    """Base of all methods. The constructor takes the config, builds all networks and initialises them.
+
+    Attributes:
+        generator_name: the network that translates, A to B.
+        backward_name: the one that translates B to A, if there is one.
+        named_domains: whether a translation names the domain it goes to, so that A and B have no order.
+        published: names of the networks in the files of the published code, ``latest_net_NAME.pth``; empty where it has
+            no such networks.
+    """
 
     Config: ClassVar[type]
     domains: tuple[str, ...] = ("A", "B")
     generator_name: ClassVar[str] = "G"
+    backward_name: ClassVar[str | None] = None
+    named_domains: ClassVar[bool] = False
+    published: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -84,6 +95,9 @@ class Method(nn.Module):
         """Factor of the learning rates at each step of a training of ``steps``; None: the config's ``epochs`` at the
         full rate, then ``decay_epochs`` of linear decay to zero, or as else its ``lr_policy`` says."""
         return None
+
+    def weights_taken(self) -> None:
+        """Called when networks have been given weights of another training, for what begins as a copy of them."""
 
     def phases(self) -> list[Phase]:
         """The phases of a step, in order."""

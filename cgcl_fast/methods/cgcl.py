@@ -40,7 +40,7 @@ class CGCLConfig(CGLConfig):
     """
     )
 
-    init: Literal["kaiming", "kaiming_uniform"] = "kaiming_uniform"
+    init_type: Literal["kaiming", "kaiming_uniform"] = "kaiming_uniform"
     cgc_generator: Literal["object", "global"] = "object"
     lambda_code: Weight = 10.0
     lambda_mdc: Weight = 1.0
@@ -70,7 +70,7 @@ class CGCL(CGL):
             channels = [config.ngf * 2**config.n_down] * config.n_blocks
             self.H_g, self.H_o = Projector(channels, config.nce_dim), Projector(channels, config.nce_dim)
             for projector in (self.H_g, self.H_o):
-                init_weights(projector, config.init)
+                init_weights(projector, config.init_type)
 
     def generators(self) -> tuple[str, ...]:
         return (*super().generators(), *(("H_g", "H_o") if self.config.lambda_mdc > 0 else ()))

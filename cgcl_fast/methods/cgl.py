@@ -54,7 +54,7 @@ class CGLConfig(Config):
         mlp_dim: width of the perceptron M between style and AdaIN.
         ndf: channels of the discriminators D after their first convolution; doubled by each further one.
         d_layers: convolutions of stride 2 in D; images need sides of at least 2 to the power of that many pixels.
-        init: initialisation of encoders and decoders, "kaiming" (normal) or "kaiming_uniform".
+        init_type: initialisation of encoders and decoders, "kaiming" (normal) or "kaiming_uniform".
         init_gain: standard deviation of the Gaussian initialisation of D.
         cgc_generator: which generator makes the instance in the global style, the "global" one (as CGL writes) or the
             "object" one (as CGCL writes).
@@ -93,7 +93,7 @@ class CGLConfig(Config):
     mlp_dim: Channels = 256
     ndf: Channels = 64
     d_layers: Depth = 6
-    init: Literal["kaiming", "kaiming_uniform"] = "kaiming"
+    init_type: Literal["kaiming", "kaiming_uniform"] = "kaiming"
     init_gain: Positive = 0.02
     cgc_generator: Literal["object", "global"] = "global"
     lambda_gan: Weight = 1.0
@@ -249,6 +249,7 @@ class CGL(Method):
 
     Config = CGLConfig
     generator_name = "G_g"
+    named_domains = True
 
     def __init__(self, config: CGLConfig) -> None:
         super().__init__(config)
@@ -261,7 +262,7 @@ class CGL(Method):
         self.D_g = DomainDiscriminator(n, **discriminator)
         self.D_o = DomainDiscriminator(n, **discriminator, map_size=min(4, config.object_size >> config.d_layers))
         for generator in (self.G_g, self.G_o):
-            init_weights(generator, config.init)
+            init_weights(generator, config.init_type)
         for critic in (self.D_g, self.D_o):
             init_weights(critic, "normal", config.init_gain)
         bounds = (config.gp_upper, config.gp_lower, config.gp_least, config.gp_most)

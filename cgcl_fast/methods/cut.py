@@ -158,6 +158,7 @@ class CUT(Method):
     """
 
     Config = CUTConfig
+    published = {"G": "G", "D": "D", "H": "F"}
 
     def __init__(self, config: CUTConfig) -> None:
         super().__init__(config)
@@ -195,6 +196,11 @@ class CUT(Method):
     @classmethod
     def needs(cls, config: CUTConfig) -> DataNeeds:
         return DataNeeds(full_view_in_decay=config.full_view_in_decay)
+
+    def weights_taken(self) -> None:
+        if self.external:
+            self.momentum_G.load_state_dict(self.G.state_dict())
+            self.momentum_H.load_state_dict(self.H.state_dict())
 
     def phases(self) -> list[Phase]:
         adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))

@@ -138,6 +138,8 @@ class CycleGAN(Method):
     """
 
     Config = CycleGANConfig
+    backward_name = "F"
+    published = {"G": "G_A", "F": "G_B", "D_Y": "D_A", "D_X": "D_B"}
 
     def __init__(self, config: CycleGANConfig) -> None:
         super().__init__(config)

@@ -167,6 +167,7 @@ class EnCo(Method):
     """
 
     Config = EnCoConfig
+    published = {"G": "G", "D": "D", "H": "F"}
 
     def __init__(self, config: EnCoConfig) -> None:
         super().__init__(config)

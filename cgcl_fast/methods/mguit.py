@@ -176,6 +176,7 @@ class MGUIT(Method):
     """
 
     Config = MGUITConfig
+    named_domains = True
 
     def __init__(self, config: MGUITConfig) -> None:
         super().__init__(config)

@@ -144,6 +144,7 @@ class SinCUT(Method):
     """
 
     Config = SinCUTConfig
+    published = {"G": "G", "D": "D", "H": "F"}
 
     def __init__(self, config: SinCUTConfig) -> None:
         super().__init__(config)

@@ -38,8 +38,11 @@ GENERATORS: dict[str, type[nn.Module]] = {
 }
 
 
-def generator_bytes(module: nn.Module) -> bytes:
+def generator_bytes(module: nn.Module, direction: str | None = None) -> bytes:
     """The safetensors file of a generator: its state dict, its class and its config.
+
+    Args:
+        direction: AtoB or BtoA, of a generator that translates one way; None: not known, or it has named domains.
 
     Raises:
         TypeError: ``module`` is none of the generators of this package.
@@ -48,6 +51,8 @@ def generator_bytes(module: nn.Module) -> bytes:
     if GENERATORS.get(name) is not type(module):
         raise TypeError(f"module: expected one of {', '.join(GENERATORS)}, got {name}")
     metadata = {"network": name, "config": json.dumps(module.config)}
+    if direction is not None:
+        metadata["direction"] = direction
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     content = memoryview(safetensors.torch.save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)}))
     # The library writes the metadata in another order each time; equal generators shall be equal files.

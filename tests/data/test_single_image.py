@@ -195,3 +195,10 @@ def test_streets_know_the_truth():
 def test_wrong_crops_are_named(crops, message):
     with pytest.raises(ValueError, match=message):
         dataset_of(crops)
+
+
+def test_the_direction_b_to_a_exchanges_the_images():
+    crops = Crops(count=1, size=16, least_width=32, most_width=32)
+    there, back = (open_dataset(None, crops=crops, direction=way) for way in ("AtoB", "BtoA"))
+    assert back.names == {"A": there.names["B"], "B": there.names["A"]}
+    assert back.images["A"] == there.images["B"] and back.truth.size == (32, 32)

@@ -363,7 +363,7 @@ def test_samples_and_translation() -> None:
     ("options", "message"),
     [
         ({"cgc_generator": "both"}, "cgc_generator: expected 'object' or 'global', got 'both'"),
-        ({"init": "xavier"}, "init: expected 'kaiming' or 'kaiming_uniform', got 'xavier'"),
+        ({"init_type": "xavier"}, "init_type: expected 'kaiming' or 'kaiming_uniform', got 'xavier'"),
         ({"object_size": 18}, "object_size: expected a multiple of 4, at least 16 for 3 d_layers, got 18"),
         ({"object_size": 16, "d_layers": 5}, "at least 32 for 5 d_layers, got 16"),
         ({"domains": ("dry",)}, "domains: expected two or more different names, got dry"),

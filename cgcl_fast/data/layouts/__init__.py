@@ -27,7 +27,7 @@ from cgcl_fast.data.images import _content, printable
 from cgcl_fast.data.layouts._layout import Layout, image_place, layouts
 from cgcl_fast.data.layouts._place import SPLITS, Place, tell_words
 
-__all__ = ["SPLITS", "Layout", "Place", "find_domain_names", "find_places"]
+__all__ = ["SPLITS", "Layout", "Place", "find_domain_names", "find_places", "in_direction"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,13 @@ def find_places(root: Path, domains: Sequence[str], split: str) -> dict[str, Pla
         f"data must be a folder with {_expected(domains, split)}; {printable(root)} holds {_content(root)}"
         + (f", with domains {', '.join(map(printable, sorted(others)))}" if others else "")
     )
+
+
+def in_direction(places: dict[str, Place], direction: str) -> dict[str, Place]:
+    """The places themselves, or with the direction BtoA those of two domains exchanged."""
+    if direction == "AtoB":
+        return places
+    return dict(zip(places, reversed(places.values()), strict=True))
 
 
 def find_domain_names(root: Path, split: str = "train") -> tuple[str, ...]:

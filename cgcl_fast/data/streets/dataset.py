@@ -24,14 +24,15 @@ COUNTS = {"train": 1000, "test": 100}
 _CACHE_BYTES = 64 * 2**20
 
 
-def street_domains(domains: Sequence[str]) -> dict[str, str]:
-    """Which of ``DOMAINS`` each name stands for: itself, or for A and B sunny and night.
+def street_domains(domains: Sequence[str], direction: str = "AtoB") -> dict[str, str]:
+    """Which of ``DOMAINS`` each name stands for: itself, or for A and B sunny and night, with the direction BtoA night
+    and sunny.
 
     Raises:
         ValueError: other names.
     """
     if tuple(domains) == ("A", "B"):
-        return {"A": "sunny", "B": "night"}
+        return {"A": "night", "B": "sunny"} if direction == "BtoA" else {"A": "sunny", "B": "night"}
     unknown = [domain for domain in domains if domain not in DOMAINS]
     if unknown:
         raise ValueError(
@@ -54,6 +55,7 @@ class StreetsDataset(UnpairedDataset):
         seed: seed of the scenes and of which are combined.
         limit: number of scenes of each domain; None: 1000 to train, 100 to test.
         needs: see :class:`UnpairedDataset`; the streets' classes are ``CLASSES``.
+        direction: see :func:`street_domains`.
 
     Raises:
         ValueError: an unknown domain, or a size out of range.
@@ -68,6 +70,7 @@ class StreetsDataset(UnpairedDataset):
         seed: int = 0,
         limit: int | None = None,
         needs: DataNeeds = NOTHING_MORE,
+        direction: str = "AtoB",
     ) -> None:
         if split not in COUNTS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -82,7 +85,7 @@ class StreetsDataset(UnpairedDataset):
         if self._table is not None:
             for name in CLASSES:  # says now, and not in every worker, which are left out
                 self._table.find(name)
-        self.streets_domains = street_domains(domains)
+        self.streets_domains = street_domains(domains, direction)
         self.split = split
         self.size = size
         self._count = COUNTS[split] if limit is None else limit
