@@ -398,8 +398,8 @@ class Trainer:
         inputs = [_Inputs(dict(part), dict(choices)) for part in parts]
         self.method.begin([part.batch for part in inputs], [part.shared for part in inputs])
         kept = {*inputs[0].shared, *(name for running in self.phases for name in running.phase.keeps)}
-        # To and fro, so that the part at which a phase ends is the first of the next one, which has all that was computed
-        # of it; the last phase in the order of the loader.
+        # To and fro, so that the part at which a phase ends is the first of the next one, which has all that was
+        # computed of it; the last phase in the order of the loader.
         order = inputs if len(self.phases) % 2 else inputs[::-1]
         try:
             for running in self.phases:

@@ -68,7 +68,8 @@ class Toy(nn.Module):
         kind, at = self.trouble
         if kind in ("kill", "term") and int(self.calls) == at:
             os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
-        loss = (self.D(self.translate_once(batch, shared).detach()) ** 2).mean() + ((self.D(batch["B"]) - 1) ** 2).mean()
+        fake = self.translate_once(batch, shared).detach()
+        loss = (self.D(fake) ** 2).mean() + ((self.D(batch["B"]) - 1) ** 2).mean()
         if kind == "nan" and int(self.calls) == at:
             loss = loss * float("nan")
         return {"loss": loss}
