@@ -382,8 +382,15 @@ class CGL(Method):
             own, other = values.split(o.n)
             return torch.where(same.view(-1, *[1] * (values.dim() - 1)), own, other)
 
-        of_instances = (instance(of) for of in (o.content, o.style, o.label, o.real))
-        crossed = shared["crossed"] = Crossed(g.style[: o.n], g.label[: o.n], *of_instances, shared["instances"][2])
+        crossed = shared["crossed"] = Crossed(
+            g.style[: o.n],
+            g.label[: o.n],
+            instance(o.content),
+            instance(o.style),
+            instance(o.label),
+            instance(o.real),
+            shared["instances"][2],
+        )
         return crossed
 
     def second_pass(self, shared: Shared) -> None:
