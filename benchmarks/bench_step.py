@@ -107,7 +107,7 @@ def fast_step(method: str, size: int, progress: float, device: str) -> Run:
             optimizer.step()
             if phase.after is not None:
                 with torch.no_grad():
-                    phase.after(batch, shared)
+                    phase.after([batch], [shared])
             for name in phase.frozen:
                 getattr(model, name).requires_grad_(True)
             losses.append(loss.detach())

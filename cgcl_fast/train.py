@@ -84,7 +84,7 @@ class RunOptions:
         flip: Flip half of the images horizontally.
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
-        accumulate: Batches whose gradients make one step.
+        accumulate: Batches that make one step, as one batch of all their images would, in the memory of one.
         seed: Of weights, data order and everything else that is random.
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.

@@ -6,7 +6,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -77,7 +77,7 @@ class Options:
         log_every: steps between lines of the loss log.
         keep: how many of the newest checkpoints to keep.
         precision: fp32, bf16 or fp16 (mixed precision: weights stay float32).
-        accumulate: batches whose gradients are summed for one step.
+        accumulate: batches whose gradients are averaged for one step.
         ahead: steps by which the progress that a method is told, from 0 to 1, is ahead of the count of them
             (:meth:`Stage.ahead`).
         compile: compile the networks with torch.compile.
@@ -97,11 +97,14 @@ class Options:
 
 @dataclass
 class _Inputs:
-    """What a phase's forward gets. One opaque object, because DDP copies the containers among its arguments, and what a
-    phase puts into ``shared`` must reach the next one."""
+    """What a phase's forward gets of a part. One opaque object, because DDP copies the containers among its arguments,
+    and what a phase puts into ``shared`` must reach the next one."""
 
     batch: Batch
     shared: dict[str, Any]
+
+    def kept(self, names: Collection[str]) -> dict[str, Any]:
+        return {name: value for name, value in self.shared.items() if name in names}
 
 
 class _PhaseModule(nn.Module):
@@ -376,11 +379,12 @@ class Trainer:
             yield from self.loader
 
     def train_step(self, parts: list[Batch]) -> dict[str, Tensor]:
-        """One optimiser step of every phase over the loader's batches ``parts`` (more than one: their gradients are
-        averaged).
+        """One optimiser step of every phase over the loader's batches ``parts``. Several make the step that one batch
+        of all their images would make, as far as a loss is a mean over images: a phase runs on all of them and updates
+        its networks with the mean of the gradients, then the next one begins.
 
         Returns:
-            "phase/loss name" -> detached scalar, of the last part.
+            "phase/loss name" -> detached scalar, the mean over the parts.
 
         Raises:
             CaptureError: the step cannot be captured, and ``options.graphs`` is "on".
@@ -402,12 +406,19 @@ class Trainer:
         """The step on batches that are on the device; all that a CUDA graph holds."""
         losses: dict[str, Tensor] = {}
         done = self.accelerator.step
+        inputs = [_Inputs(dict(part), dict(choices)) for part in parts]
+        self.method.begin([part.batch for part in inputs], [part.shared for part in inputs])
+        kept = {*inputs[0].shared, *(name for running in self.phases for name in running.phase.keeps)}
+        # To and fro, so that the part at which a phase ends is the first of the next one, which has all that was
+        # computed of it; the last phase in the order of the loader.
+        order = inputs if len(self.phases) % 2 else inputs[::-1]
         try:
-            for part in parts:
-                inputs = _Inputs(dict(part), dict(choices))
-                with self.accelerator.accumulate(*(running.module for running in self.phases)):
-                    for running in self.phases:
-                        losses.update(self._run_phase(running, inputs))
+            for running in self.phases:
+                losses |= self._run_phase(running, order, kept)
+                order = order[::-1]
+                if running.phase.after is not None:
+                    with torch.no_grad():
+                        running.phase.after([part.batch for part in inputs], [part.kept(kept) for part in inputs])
         except BaseException:  # such as a capture that is not possible, after which the step is run without
             self.accelerator.step = done
             for running in self.phases:
@@ -415,21 +426,27 @@ class Trainer:
             raise
         return losses
 
-    def _run_phase(self, running: _RunningPhase, inputs: _Inputs) -> dict[str, Tensor]:
+    def _run_phase(self, running: _RunningPhase, parts: Sequence[_Inputs], kept: Collection[str]) -> dict[str, Tensor]:
+        """The phase on all parts, of which all but the last forget what is not to be kept, and its update."""
         phase = running.phase
+        found: list[dict[str, Tensor]] = []
         with _frozen([getattr(self.method, name) for name in phase.frozen]):
-            found = running.module(inputs)
-            self.accelerator.backward(found["loss"])
-        if phase.optimizer.clip and self.accelerator.sync_gradients:
+            for part in parts:
+                # Processes exchange their gradients at the last part.
+                with self.accelerator.accumulate(running.module):
+                    losses = running.module(part)
+                    self.accelerator.backward(losses["loss"])
+                found.append({name: value.detach() for name, value in losses.items()})
+                if part is not parts[-1]:
+                    part.shared = part.kept(kept)
+        if phase.optimizer.clip:
             self.accelerator.unscale_gradients(running.optimizer)
             for name, most in phase.optimizer.clip.items():
                 nn.utils.clip_grad_norm_(getattr(self.method, name).parameters(), most)
         running.optimizer.step()
         running.optimizer.zero_grad()
-        if phase.after is not None and self.accelerator.sync_gradients:
-            with torch.no_grad():
-                phase.after(inputs.batch, inputs.shared)
-        return {f"{phase.name}/{name}": value.detach() for name, value in found.items()}
+        means = found[0] if len(found) == 1 else {n: torch.stack([x[n] for x in found]).mean(0) for n in found[0]}
+        return {f"{phase.name}/{name}": value for name, value in means.items()}
 
     def _read_losses(self, stop: bool) -> tuple[dict[str, float], bool]:
         """The losses of the newest step, averaged over the processes, after checking those of every step since the last

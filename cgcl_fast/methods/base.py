@@ -53,7 +53,12 @@ class Phase:
             (:meth:`Method.choose`), for what later phases reuse.
         optimizer: how to update.
         frozen: names of the attributes whose parameters take no gradient in this phase.
-        after: called with (batch, shared) and without gradients after the update.
+        keeps: names of what the phase puts into ``shared``, detached, for ``after``, or for later phases that could not
+            compute it anew since the weights are others then. A step of several parts (``--accumulate``) runs each
+            phase on all parts before the next one, and has of the parts in the meantime nothing but this: all else is
+            computed anew by the later phase, or memory would grow with the number of parts.
+        after: called once after the update, without gradients, with the batches of all parts of the step, and a dict
+            for each with what is kept of its ``shared``.
     """
 
     name: str
@@ -61,7 +66,8 @@ class Phase:
     loss: Callable[[Batch, Shared], dict[str, Tensor]]
     optimizer: OptimizerSpec
     frozen: tuple[str, ...] = ()
-    after: Callable[[Batch, Shared], None] | None = None
+    keeps: tuple[str, ...] = ()
+    after: Callable[[Sequence[Batch], Sequence[Shared]], None] | None = None
 
 
 class Method(nn.Module):
@@ -116,6 +122,10 @@ class Method(nn.Module):
             Names and hashable values, in a new dict.
         """
         return {}
+
+    def begin(self, batches: Sequence[Batch], shared: Sequence[Shared]) -> None:
+        """What a part of a step must know of the others, such as how many images of all parts count in a mean: called
+        once at the beginning of a step, with the batch and the ``shared`` of each part, into which it goes."""
 
     def prepare(self, batch: Batch) -> Batch:
         """A batch as the loader gives it, on the host, with what the phases need of it as tensors; all else (paths,

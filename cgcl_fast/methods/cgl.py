@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed
 
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
 from cgcl_fast.methods.options import (
@@ -133,6 +133,20 @@ class CGLConfig(Config):
         return max(16, DomainDiscriminator.least_size(self.d_layers))
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Which images a mean is over.
+
+    Attributes:
+        rows: 1 for those that count and 0 for the others, (B,).
+        number: how many do: in all parts of the step and all processes, divided by how many parts and processes there
+            are. So the mean of their means is the mean over the images that count in any of them.
+    """
+
+    rows: Tensor
+    number: Tensor
+
+
 @dataclass
 class Granularity:
     """What a step computes of the global images, or of the instances. Rows: the n of domain i, then the n of domain j.
@@ -140,7 +154,7 @@ class Granularity:
     Attributes:
         real: x or o, (2n, 3, H, W).
         label, target: z one-hot of its own domain and of the other one of the pair, (2n, number of domains).
-        present, paired: 1 for the images that exist, and for those whose counterpart does too; (2n,).
+        present, paired: the images that exist, and those whose counterpart does too.
         features: outputs of the residual blocks of E^c.
         content, style: c and s.
         drawn: s ~ N(0, I).
@@ -155,8 +169,8 @@ class Granularity:
     real: Tensor
     label: Tensor
     target: Tensor
-    present: Tensor
-    paired: Tensor
+    present: Counted
+    paired: Counted
     features: list[Tensor] = field(default_factory=list)
     content: Tensor = field(init=False)
     style: Tensor = field(init=False)
@@ -179,9 +193,9 @@ class Granularity:
         return torch.cat([self.swapped, self.random])
 
     @property
-    def counted_fakes(self) -> Tensor:
-        """Which of ``fakes`` count, (4n,)."""
-        return torch.cat([self.paired, self.present])
+    def counted_fakes(self) -> Counted:
+        """Which of ``fakes`` count."""
+        return Counted(torch.cat([self.paired.rows, self.present.rows]), self.paired.number + self.present.number)
 
 
 @dataclass
@@ -191,7 +205,7 @@ class Crossed:
     Attributes:
         style, label: of the image, s_g and z^(k).
         content, instance_style, instance_label, instance: of the instance, c_o, s_o, z^(l) and o^(l).
-        present: 1 where there is an instance, (n,).
+        present: the pairs that have an instance.
         image: ô, the instance in the style and the domain of the image.
         image_content, image_style: c and s of ô by the encoders of instances (Eq. 4).
         x_back: G_g(c_g, s(ô), z^(k)).
@@ -204,7 +218,7 @@ class Crossed:
     instance_style: Tensor
     instance_label: Tensor
     instance: Tensor
-    present: Tensor
+    present: Counted
     image: Tensor = field(init=False)
     image_content: Tensor = field(init=False)
     image_style: Tensor = field(init=False)
@@ -217,9 +231,9 @@ def swap(x: Tensor) -> Tensor:
     return x.roll(len(x) // 2, 0)
 
 
-def mean_of(values: Tensor, counted: Tensor) -> Tensor:
-    """Mean of (B, ...) over the images whose entry in ``counted`` (B,) is 1; zero if there are none."""
-    return (values.flatten(1).mean(1) * counted).sum() / counted.sum().clamp(min=1)
+def mean_of(values: Tensor, counted: Counted) -> Tensor:
+    """Mean of (B, ...) over the images that count; zero if there are none."""
+    return (values.flatten(1).mean(1) * counted.rows).sum() / counted.number.clamp(min=1e-6)
 
 
 class CGL(Method):
@@ -290,13 +304,41 @@ class CGL(Method):
         adam = OptimizerSpec(config.lr, (config.beta1, config.beta2))
         critics = ("D_g", "D_o")
         return [
-            Phase("discriminator", critics, self.discriminator_loss, adam, after=self.adapt_penalties),
+            Phase(
+                "discriminator",
+                critics,
+                self.discriminator_loss,
+                adam,
+                keeps=("norms_g", "norms_o"),
+                after=self.adapt_penalties,
+            ),
             Phase("generator", self.generators(), self.generator_loss, adam, frozen=critics),
         ]
 
     def generators(self) -> tuple[str, ...]:
         """What the generator phase trains."""
         return "G_g", "G_o"
+
+    def begin(self, batches: Sequence[Batch], shared: Sequence[Shared]) -> None:
+        """Draw whose instances are crossed with the images, and count the instances of the step.
+
+        Into ``shared``: "same", (n,), where the instance o^(l) is one of the image's own domain; and "instances", which
+        of them exist, of the 2n; those with a counterpart; and of the n that are crossed.
+        """
+        counts = []
+        for batch, part in zip(batches, shared, strict=True):
+            there = torch.cat([batch["A_has_object"], batch["B_has_object"]]).to(batch["A"].dtype)
+            own, other = there.chunk(2)
+            part["same"] = torch.rand(len(own), device=own.device) < 1 / len(self.domains)
+            part["instances"] = there, there * swap(there), torch.where(part["same"], own, other)
+            counts.append(torch.stack([rows.sum() for rows in part["instances"]]))
+        numbers, sharing = torch.stack(counts).sum(0), len(batches)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(numbers)
+            sharing *= distributed.get_world_size()
+        for part in shared:
+            each = zip(part["instances"], numbers / sharing, strict=True)
+            part["instances"] = [Counted(rows, number) for rows, number in each]
 
     # ------------------------------------------------------------------------------------------------- the two passes
 
@@ -311,9 +353,11 @@ class CGL(Method):
             raise ValueError(f"A: expected sides that are multiples of 4, at least 16, got {height}x{width}")
         domains = torch.arange(len(self.domains), device=labels.device)
         label = (labels[:, None] == domains).to(real["g"].dtype)  # F.one_hot would read the values on the host
-        with_instance = torch.cat([batch["A_has_object"], batch["B_has_object"]]).to(label)
-        everywhere = torch.ones_like(with_instance)
-        counted = {"g": (everywhere, everywhere), "o": (with_instance, with_instance * swap(with_instance))}
+        if "instances" not in shared:
+            self.begin([batch], [shared])
+        everywhere = torch.ones_like(label[:, 0])
+        every = Counted(everywhere, everywhere.sum())
+        counted = {"g": (every, every), "o": shared["instances"][:2]}
         for name in GRANULARITIES:
             part = shared[name] = Granularity(real[name], label, swap(label), *counted[name])
             generator = self.generator_of(name)
@@ -323,7 +367,7 @@ class CGL(Method):
             jobs = [(part.content, part.style, label)]
             jobs += [(part.content, style, part.target) for style in (swap(part.style), part.drawn)]
             crosses = name == "o" and self.config.lambda_cgc > 0 and shared.get("crossing", True)
-            crossed = self.draw_crossed(shared) if crosses else None
+            crossed = self.cross(shared) if crosses else None
             if crossed is not None and self.config.cgc_generator == "object":
                 jobs.append((crossed.content, crossed.style, crossed.label))
             part.rebuilt, part.swapped, part.random, *more = decode(generator, jobs)
@@ -331,17 +375,22 @@ class CGL(Method):
                 with_global_style = (crossed.content, crossed.style, crossed.label)
                 crossed.image = more[0] if more else self.G_g.decoder(*with_global_style)
 
-    def draw_crossed(self, shared: Shared) -> Crossed:
+    def cross(self, shared: Shared) -> Crossed:
         """Images x^(k) of domain i, and instances o^(l) of j or i: k and l are each drawn from all domains (Eq. 7)."""
-        g, o = shared["g"], shared["o"]
-        same = torch.rand(o.n, device=o.real.device) < 1 / len(self.domains)
+        g, o, same = shared["g"], shared["o"], shared["same"]
 
         def instance(values: Tensor) -> Tensor:
             own, other = values.split(o.n)
             return torch.where(same.view(-1, *[1] * (values.dim() - 1)), own, other)
 
         crossed = shared["crossed"] = Crossed(
-            g.style[: o.n], g.label[: o.n], *(instance(of) for of in (o.content, o.style, o.label, o.real, o.present))
+            g.style[: o.n],
+            g.label[: o.n],
+            instance(o.content),
+            instance(o.style),
+            instance(o.label),
+            instance(o.real),
+            shared["instances"][2],
         )
         return crossed
 
@@ -386,20 +435,21 @@ class CGL(Method):
             entropy = F.cross_entropy(cls[:n], part.label, reduction="none")
             losses[f"cls_{name}"] = config.lambda_cls * mean_of(entropy[:, None], part.present)
             # At each real image one of the two fakes of its domain.
-            chosen = torch.rand_like(part.paired) < 0.5
+            chosen = torch.rand_like(part.paired.rows) < 0.5
             fake = swap(torch.where(chosen[:, None, None, None], fakes[:n], fakes[n:]))
             norms = penalty.gradient_norms(critic.realness, part.real, fake)
             deviation = mean_of((norms - 1).square()[:, None], part.paired)
             losses[f"gp_{name}"] = config.lambda_gan * penalty.weight * deviation
-            shared[f"norms_{name}"] = norms.detach(), part.paired
+            shared[f"norms_{name}"] = norms.detach(), part.paired.rows
         total = torch.stack(list(losses.values())).sum()
         weights = {"lambda_gp_g": self.penalty_g.weight.clone(), "lambda_gp_o": self.penalty_o.weight.clone()}
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}, **weights}
 
-    def adapt_penalties(self, batch: Batch, shared: Shared) -> None:
+    def adapt_penalties(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
         """Every ``gp_every`` steps, change λ_gp by the gradient norms of D since the last time."""
-        self.penalty_g.update(*shared["norms_g"])
-        self.penalty_o.update(*shared["norms_o"])
+        for name, penalty in (("norms_g", self.penalty_g), ("norms_o", self.penalty_o)):
+            norms, counted = zip(*(part[name] for part in kept), strict=True)
+            penalty.update(torch.cat(norms), torch.cat(counted))
 
     def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """L_G."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -301,11 +302,11 @@ class CUT(Method):
                 score = torch.cat([score, self.D(shared["output"][n:])])
         return self.nce.sample(features, score.flip(3) if shared["flipped"] else score)
 
-    def update_queues(self, batch: Batch, shared: Shared) -> None:
+    def update_queues(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
         """Move the averaged encoder and enqueue ``num_patches`` of its keys of each image (Eq. 4)."""
         momentum_update(self.momentum_G, self.G, self.config.momentum)
         momentum_update(self.momentum_H, self.H, self.config.momentum)
-        for domain, queues in self.queues.items():
+        for batch, (domain, queues) in itertools.product(batches, self.queues.items()):
             features = self.momentum_G.encode(batch[domain], self.layers)
             keys = self.momentum_H(features, self.nce.sample(features))
             for queue, key in zip(queues, keys, strict=True):  # type: ignore[call-overload]

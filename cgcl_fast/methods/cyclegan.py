@@ -159,7 +159,9 @@ class CycleGAN(Method):
     def phases(self) -> list[Phase]:
         adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
         return [
-            Phase("generators", ("G", "F"), self.generator_loss, adam, frozen=("D_X", "D_Y")),
+            Phase(
+                "generators", ("G", "F"), self.generator_loss, adam, frozen=("D_X", "D_Y"), keeps=("fake_y", "fake_x")
+            ),
             Phase("discriminators", ("D_X", "D_Y"), self.discriminator_loss, adam),
         ]
 

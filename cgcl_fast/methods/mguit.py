@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -214,7 +215,15 @@ class MGUIT(Method):
         judges = replace(adam, lrs={"D_c": config.lr_content}, clip=clip)
         return [
             Phase("discriminator", ("D", "D_c"), self.discriminator_loss, judges),
-            Phase("generator", ("G", "E_s"), self.generator_loss, adam, frozen=("D", "D_c"), after=self.update_memory),
+            Phase(
+                "generator",
+                ("G", "E_s"),
+                self.generator_loss,
+                adam,
+                frozen=("D", "D_c"),
+                keeps=("contents", "styles", "pixel_classes"),
+                after=self.update_memory,
+            ),
         ]
 
     def prepare(self, batch: Batch) -> Batch:
@@ -357,9 +366,15 @@ class MGUIT(Method):
         found = [E_s(torch.cat(pair)).chunk(2) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
         return [own for own, _ in found], [regressed for _, regressed in found]
 
-    def update_memory(self, batch: Batch, shared: Shared) -> None:
-        """Eq. 5-6, or the rule of the authors' code, with the features of this step."""
-        self.G.memory.update(shared["contents"], shared["styles"], shared["pixel_classes"])
+    def update_memory(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
+        """Eq. 5-6, or the rule of the authors' code, with the features of this step: one softmax over the pixels of all
+        its images."""
+
+        def of_domains(name: str) -> list[Tensor]:
+            return [_joined(maps) for maps in zip(*(part[name] for part in kept), strict=True)]
+
+        classes = of_domains("pixel_classes") if self.class_aware else None
+        self.G.memory.update(of_domains("contents"), of_domains("styles"), classes)
 
     # -------------------------------------------------------------------------------------------------------- pictures
 
@@ -370,6 +385,15 @@ class MGUIT(Method):
         style = self.G.random_style(1, torch.Generator().manual_seed(0))
         pictures["random style"] = translate_any_size(lambda image: self.G(image, 1, style), batch["A"])
         return pictures
+
+
+def _joined(maps: Sequence[Tensor]) -> Tensor:
+    """The pixels of maps (B, C, h, w), or (B, h, w) of classes, whose sizes may differ, in one map of one image."""
+    if len(maps) == 1:
+        return maps[0]
+    if maps[0].dim() == 3:
+        return torch.cat([classes.flatten() for classes in maps])[None, None]
+    return torch.cat([image for features in maps for image in features.flatten(2)], dim=1)[None, :, None]
 
 
 def _with_total(losses: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:

@@ -272,7 +272,7 @@ def test_without_an_instance_only_the_global_networks_learn() -> None:
     assert all(p.grad is not None and p.grad.any() for p in method.G_g.parameters() if p.dim() > 1)
     for phase in method.phases():
         if phase.after is not None:
-            phase.after(batch, shared)
+            phase.after([batch], [shared])
     assert method.penalty_g.images == 4 and method.penalty_o.images == 0
 
 

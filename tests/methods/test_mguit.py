@@ -204,7 +204,7 @@ def test_each_phase_trains_its_own_networks() -> None:
     generator.loss(batch, shared)["loss"].backward()
     assert all(p.grad is not None for network in (method.G, method.E_s) for p in network.parameters())
     assert torch.equal(memory.keys, before[0]) and torch.equal(memory.values, before[1])
-    generator.after(batch, shared)
+    generator.after([batch], [shared])
     persons, signs = memory.item_class == 1, memory.item_class == 2
     assert not torch.equal(memory.values[0, persons], before[1][0, persons])
     # There is no sign in A and no person in B.
