@@ -25,6 +25,7 @@ from cgcl_fast.methods.options import (
     Rate,
     Weight,
 )
+from cgcl_fast.methods.sizes import check_sides, together
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, ImagePool
 
@@ -117,15 +118,14 @@ class CycleGAN(Method):
         ]
 
     def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L. Each generator runs on its source and, for the identity term, on its target in one pass."""
+        """L. Each generator runs on its source and, for the identity term, on its target, in one pass if they have one
+        size."""
         x, y = batch["A"], batch["B"]
-        height, width = x.shape[2:]
-        if height % 4 or width % 4:
-            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
+        check_sides(batch)
         config = self.config
         identity = config.lambda_idt > 0
-        fake_y, *same_y = self.G(torch.cat([x, y])).split([len(x), len(y)]) if identity else [self.G(x)]
-        fake_x, *same_x = self.F(torch.cat([y, x])).split([len(y), len(x)]) if identity else [self.F(y)]
+        fake_y, *same_y = together(self.G, [x, y] if identity else [x])
+        fake_x, *same_x = together(self.F, [y, x] if identity else [y])
         shared["fake_y"], shared["fake_x"] = fake_y.detach(), fake_x.detach()
         losses = {
             "G_GAN": self.gan.generator(self.D_Y(fake_y)),

@@ -201,12 +201,11 @@ class PlainCUT:
         update: bool = True,
     ) -> dict[str, Tensor]:
         """One step; ``ids`` are the positions of the two losses. Gradients are left in the parameters."""
-        n = len(a)
-        source = torch.cat([a, b]) if self.lambda_y > 0 else a
-        if flipped:
-            source = torch.flip(source, [3])
-        out = self.G(source)
-        fake, identity = out[:n], out[n:]
+        sources = [torch.flip(x, [3]) if flipped else x for x in ([a, b] if self.lambda_y > 0 else [a])]
+        if a.shape == b.shape:
+            fake, *identity = self.G(torch.cat(sources)).split(len(a))
+        else:
+            fake, *identity = map(self.G, sources)
 
         set_trainable(self.D, True)
         self.optimizers["D"].zero_grad()
@@ -225,7 +224,7 @@ class PlainCUT:
         nce_x = nce(self.G, self.H, a, fake, *args) * self.lambda_x
         if self.lambda_y > 0:
             args = (self.layers, ids[1], self.temperature, flipped)
-            nce_y = nce(self.G, self.H, b, identity, *args) * self.lambda_y
+            nce_y = nce(self.G, self.H, b, *identity, *args) * self.lambda_y
             total = gan + (nce_x + nce_y) * 0.5
         else:
             nce_y = torch.zeros(())

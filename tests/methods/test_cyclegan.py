@@ -20,10 +20,12 @@ from . import plain_cut
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 2}
 
 
-def batch_of() -> dict[str, Tensor]:
+def batch_of(size_of_b: tuple[int, int] = (32, 24)) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    images = torch.rand(2, 2, 3, 32, 24, generator=generator, dtype=torch.float64, device="cpu")
-    a, b = images.to(DEVICE) * 2 - 1
+    a, b = (
+        torch.rand(2, 3, *size, generator=generator, dtype=torch.float64, device="cpu").to(DEVICE) * 2 - 1
+        for size in ((32, 24), size_of_b)
+    )
     return {"A": a, "B": b}
 
 
@@ -34,14 +36,14 @@ def method_of(**options: Any) -> CycleGAN:
     return method
 
 
-@pytest.mark.parametrize("lambda_idt", [0.5, 0.0])
-def test_losses_equal_the_plain_computation(lambda_idt: float) -> None:
+@pytest.mark.parametrize(("lambda_idt", "size_of_b"), [(0.5, (32, 24)), (0.0, (32, 24)), (0.5, (28, 40))])
+def test_losses_equal_the_plain_computation(lambda_idt: float, size_of_b: tuple[int, int]) -> None:
     method = method_of(lambda_idt=lambda_idt, pool_size=0)
     g, f = (plain_cut.Generator(ngf=4, n_blocks=2, antialias=False).double().to(DEVICE) for _ in range(2))
     d_x, d_y = (plain_cut.Discriminator(ndf=4, antialias=False).double().to(DEVICE) for _ in range(2))
     for plain, ours in ((g, method.G), (f, method.F), (d_x, method.D_X), (d_y, method.D_Y)):
         plain.load_state_dict(compat.published_state_dict(ours))
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(size_of_b), {}
     x, y = batch["A"], batch["B"]
     losses = method.generator_loss(batch, shared)
     d_losses = method.discriminator_loss(batch, shared)
