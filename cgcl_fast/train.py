@@ -42,7 +42,7 @@ from cgcl_fast.engine import (
     set_tf32,
 )
 from cgcl_fast.engine.files import write_atomically
-from cgcl_fast.engine.graphs import obstacle
+from cgcl_fast.engine.graphs import MOST_KINDS, obstacle
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
@@ -319,9 +319,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             seed=options.seed,
             crops=needs.crops,
         )
+        sizes = dataset.check_sizes(config.least_size(), options.batch_size)
         check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"
-        torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
+        torch.backends.cudnn.benchmark = on_gpu and sizes <= MOST_KINDS  # each new size is tried out anew
         if on_gpu:  # the same switch is for CPUs too
             set_tf32(options.tf32)
         loader = build_loader(

@@ -132,6 +132,17 @@ def test_pool_has_a_history_for_each_size() -> None:
     assert all(torch.equal(*pair) for pair in zip(history_of(pool), history_of(other), strict=True))
 
 
+def test_images_of_a_ninth_size_have_no_history() -> None:
+    pool = ImagePool(2)
+    torch.manual_seed(0)
+    for number in range(20):
+        for width in range(4, 14):
+            image = torch.full((1, 3, 4, width), float(number))
+            out = pool.query(image)
+            assert out.shape == image.shape and (width < 12 or torch.equal(out, image))
+    assert {image.shape[2] for image in history_of(pool)} == set(range(4, 12)) and len(history_of(pool)) == 16
+
+
 def test_pool_is_part_of_the_state() -> None:
     pool, other = ImagePool(2), ImagePool(2)
     pool.query(torch.ones(2, 3, 4, 4))
