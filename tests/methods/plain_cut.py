@@ -33,13 +33,24 @@ class Blur(nn.Module):
         return y[:, :, 1:-1, 1:-1]
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """PyTorch's, with a contiguous gradient at batch 1 on a CPU: of a channels_last one, as that of patches is, it
+    makes a wrong one there (2.11 to 2.14.1; see tests/ops/test_instance_norm_gradient.py). Compiled it is right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if y.requires_grad and len(x) == 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            y.register_hook(Tensor.contiguous)
+        return y
+
+
 class Block(nn.Module):
     def __init__(self, channels: int, dropout: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
-        layers += [nn.InstanceNorm2d(channels), nn.ReLU(True)]
+        layers += [InstanceNorm(channels), nn.ReLU(True)]
         layers += [nn.Dropout(0.5)] if dropout else []
-        layers += [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels)]
+        layers += [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels)]
         self.conv_block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,11 +74,11 @@ class Generator(nn.Module):
         super().__init__()
         up_blur = antialias if antialias_up is None else antialias_up
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, ngf, 7)]
-        layers += [nn.InstanceNorm2d(ngf), nn.ReLU(True)]
+        layers += [InstanceNorm(ngf), nn.ReLU(True)]
         widths = [ngf, 2 * ngf][:n_down]
         for c in widths:
             layers += [nn.Conv2d(c, 2 * c, 3, stride=1 if antialias else 2, padding=1)]
-            layers += [nn.InstanceNorm2d(2 * c), nn.ReLU(True)]
+            layers += [InstanceNorm(2 * c), nn.ReLU(True)]
             layers += [Blur(2 * c, up=False)] if antialias else []
         layers += [Block(2 * widths[-1], dropout) for _ in range(n_blocks)]
         for c in [2 * width for width in widths[::-1]]:
@@ -75,7 +86,7 @@ class Generator(nn.Module):
                 layers += [Blur(c, up=True), nn.Conv2d(c, c // 2, 3, padding=1)]
             else:
                 layers += [nn.ConvTranspose2d(c, c // 2, 3, stride=2, padding=1, output_padding=1)]
-            layers += [nn.InstanceNorm2d(c // 2), nn.ReLU(True)]
+            layers += [InstanceNorm(c // 2), nn.ReLU(True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
@@ -103,7 +114,7 @@ class Discriminator(nn.Module):
         for i in range(1, n_layers + 1):
             last = i == n_layers
             width = ndf * min(2**i, 8)
-            layers += [nn.Conv2d(c, width, 4, 1 if last else stride, 1), nn.InstanceNorm2d(width)]
+            layers += [nn.Conv2d(c, width, 4, 1 if last else stride, 1), InstanceNorm(width)]
             layers += [nn.LeakyReLU(0.2, True)]
             layers += [Blur(width, up=False)] if antialias and not last else []
             c = width

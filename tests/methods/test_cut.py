@@ -97,12 +97,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "config", "size_of_b"), CASES)
+@pytest.mark.parametrize(("n", "kind", "config", "size_of_b"), [(2, *case) for case in CASES] + [(1, *CASES[0])])
 def test_two_steps_equal_the_plain_four_pass_step(
-    kind: type[CUT], config: CUTConfig, size_of_b: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+    n: int, kind: type[CUT], config: CUTConfig, size_of_b: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, plain = pair(kind, config)
-    adams, batch = optimizers(method), batch_of(size_of_b=size_of_b)
+    adams, batch = optimizers(method), batch_of(n, size_of_b=size_of_b)
     draws = record_draws(method, monkeypatch)
     flips = set()
     torch.manual_seed(2)
