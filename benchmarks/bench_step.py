@@ -7,7 +7,8 @@ Each is the whole step with its paper's networks at 256x256 and batch 1, Adam in
 image of each domain, or of a pair of domains with their instances (CGL, CGCL), or a minibatch of crops (SinCUT).
 FastCUT flips half of its steps: what is timed there is two steps, one flipped. EnCo's identity term is on in the first
 half of a training and off in the second. "compile" is the plain step with its generator, encoder passes and
-discriminator compiled.
+discriminator compiled. On a CPU the plain step makes the gradients that come to its instance norms contiguous, without
+which PyTorch's would be wrong at batch 1 (tests/methods/plain_cut.py).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ from cgcl_fast.engine import (
 )
 from cgcl_fast.engine.checkpoint import does_not_fit
 from cgcl_fast.engine.files import write_atomically
-from cgcl_fast.engine.graphs import obstacle
+from cgcl_fast.engine.graphs import MOST_KINDS, obstacle
 from cgcl_fast.engine.stages import stage_in
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_image, check_networks
@@ -353,9 +353,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             seed=options.seed,
             direction=options.direction,
         )
+        sizes = dataset.check_sizes(config.least_size(), options.batch_size)
         check_image(dataset[0]["A"], config)
         on_gpu = accelerator.device.type == "cuda"
-        torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
+        torch.backends.cudnn.benchmark = on_gpu and sizes <= MOST_KINDS  # each new size is tried out anew
         if on_gpu:  # the same switch is for CPUs too
             set_tf32(options.tf32)
         loader = build_loader(

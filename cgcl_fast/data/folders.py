@@ -21,6 +21,7 @@ from cgcl_fast.data.images import (
     list_images,
     printable,
     read_image,
+    read_size,
     read_stored,
 )
 from cgcl_fast.data.layouts import SPLITS, Place, find_places, in_direction
@@ -174,6 +175,42 @@ class FolderDataset(UnpairedDataset):
         if path not in self._broken:
             self._broken.add(path)
             logger.warning("skipped %s: %s", printable(path), reason)
+
+    def check_sizes(self, least: int, batch_size: int = 1) -> int:
+        if self.preprocess.fixed_size:
+            return 1
+        mode = self.preprocess.mode
+        sizes = {domain: self._whole_sizes(paths) for domain, paths in self.paths.items()}
+        found = {path: size for each in sizes.values() for path, size in each.items()}
+        small = [f"{printable(path)} gives {w}x{h}" for path, (w, h) in found.items() if min(w, h) < least]
+        if small:
+            more = f", and {len(small) - 1} more of {len(found)} are too small" if len(small) > 1 else ""
+            remedy = "a larger load_size" if mode == "scale_width" else "larger images"
+            raise DataError(
+                f"preprocess: networks with these options need images of at least {least}x{least} pixels, but with "
+                f"{mode!r} {small[0]}{more}: take {remedy}, or a mode that crops"
+            )
+        # Any two images of a domain may meet in a batch; with pairs of random domains, any two.
+        for each in [found] if self.needs.random_pairs else sizes.values():
+            (first, size), *others = each.items()
+            for path, (w, h) in others:
+                if batch_size > 1 and (w, h) != size:
+                    raise DataError(
+                        f"batch_size: expected 1 where sizes differ, got {batch_size}, but with preprocess {mode!r} "
+                        f"{printable(first)} gives {size[0]}x{size[1]} and {printable(path)} {w}x{h}: take "
+                        f"batch_size 1, with accumulate {batch_size} for as many images a step, or a mode that crops"
+                    )
+        return len(set(found.values()))
+
+    def _whole_sizes(self, paths: list[Path]) -> dict[Path, tuple[int, int]]:
+        """(width, height) of each image as the networks get it; of those that can be read."""
+        found = {}
+        for path in paths:
+            try:
+                found[path] = self.preprocess.whole_size(*read_size(path))
+            except UnreadableImageError as error:
+                self._skip(path, error.reason)
+        return found
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
         """Test images (training images if there are no readable test images), spread evenly over the folder.

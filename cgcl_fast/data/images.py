@@ -145,6 +145,24 @@ def _decode(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> t
         raise UnreadableImageError(path, reason_of(error)) from error
 
 
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) of what :func:`read_image` gives, from the file's header where that tells.
+
+    Raises:
+        UnreadableImageError: the file is missing, no image or damaged.
+    """
+    try:
+        with _open(path) as image:
+            turned = _orientation(image) >= 5
+            if not (turned and image.format == "TIFF"):  # which Pillow may have turned already
+                return image.size[::-1] if turned else image.size
+    except UnreadableImageError:
+        raise
+    except Exception as error:
+        raise UnreadableImageError(path, reason_of(error)) from error
+    return read_image(path).size
+
+
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     check_regular(path)
     image = Image.open(path, formats=_FORMATS)

@@ -224,12 +224,16 @@ class Preprocess:
         return view.crop(top, left, window, window).resize(self.size, self.size)
 
     def _whole(self, view: _View) -> _View:
-        columns, rows = view.image.size
-        height: float = rows
+        width, height = self.whole_size(*view.image.size)
+        return view.resize(height, width)
+
+    def whole_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of what an image of this size becomes, in the modes that keep an image whole."""
+        columns, rows = float(width), float(height)
         if self.mode == "scale_width":
             # Not times the quotient of the widths: 11 * (30 / 11) is less than 30, and its multiple of 4 is another.
-            columns, height = self.load_size, rows * self.load_size / columns
-        return view.resize(round_to_multiple(height, self.multiple), round_to_multiple(columns, self.multiple))
+            columns, rows = self.load_size, height * self.load_size / width
+        return round_to_multiple(columns, self.multiple), round_to_multiple(rows, self.multiple)
 
 
 def _offset(room: int, rng: random.Random | None) -> int:

@@ -147,6 +147,18 @@ class UnpairedDataset(Dataset, ABC):
         """
         return None
 
+    def check_sizes(self, least: int, batch_size: int = 1) -> int:
+        """Whether networks that need sides of ``least`` pixels take every image, and ``batch_size`` of them fit into
+        one batch, where images keep sizes of their own; without decoding them.
+
+        Returns:
+            How many sizes there are.
+
+        Raises:
+            DataError: one line that names images that are too small, or differ in size.
+        """
+        return 1
+
     @property
     def wants_boxes(self) -> bool:
         """Whether anything is made of the boxes."""

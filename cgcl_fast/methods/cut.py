@@ -34,6 +34,7 @@ from cgcl_fast.methods.options import (
     Temperature,
     Weight,
 )
+from cgcl_fast.methods.sizes import check_sides, stack, together
 from cgcl_fast.networks import ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, KeyQueue, PatchNCE, Projector, momentum_update
 
@@ -153,9 +154,10 @@ class CUT(Method):
     The 1/2 is that of the authors' code; Eq. 5 of the paper has none. Without the identity term (λ_Y = 0) there is
     none in the code either.
 
-    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together. The keys need no
-    pass of their own: the features of x and y are those of G's own pass, with the same weights, and no gradient flows
-    into keys. That does not hold where G saw x flipped, or with dropout; then x and y are encoded.
+    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together; each once by itself
+    where x and y have two sizes. The keys need no pass of their own: the features of x and y are those of G's own pass,
+    with the same weights, and no gradient flows into keys. That does not hold where G saw x flipped, or with dropout;
+    then x and y are encoded.
     """
 
     Config = CUTConfig
@@ -222,13 +224,22 @@ class CUT(Method):
         return {"flipped": self.config.flip_equivariance and bool(torch.rand((), device="cpu") < 0.5)}
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step."""
+        """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step. Those of a
+        y of another size are in ``shared["of_y"]``."""
         if "output" in shared:
             return
-        height, width = batch["A"].shape[2:]
-        if height % 4 or width % 4:
-            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
-        images = torch.cat([batch["A"], batch["B"]]) if self.identity else batch["A"]
+        check_sides(batch)
+        if not self.identity:
+            self.run_generator(batch["A"], shared)
+            return
+        images, *of_y = stack([batch["A"], batch["B"]])
+        self.run_generator(images, shared)
+        for y in of_y:
+            shared["of_y"] = {"flipped": shared["flipped"]}
+            self.run_generator(y, shared["of_y"])
+
+    def run_generator(self, images: Tensor, shared: Shared) -> None:
+        """Put G's translations of images of one size, and its features of them, into ``shared``."""
         flipped = shared["flipped"]
         if flipped or self.config.dropout:
             shared["output"] = self.G(images.flip(3) if flipped else images)
@@ -239,11 +250,10 @@ class CUT(Method):
         shared["source_features"] = [feature.detach() for feature in features]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D, with translation and real images in one pass of D."""
+        """L_D, with translation and real images in one pass of D, if they have one size."""
         self.forward_generator(batch, shared)
-        real = batch["B"]
         fake = shared["output"][: len(batch["A"])].detach()
-        logits_fake, logits_real = self.D(torch.cat([fake, real])).split([len(fake), len(real)])
+        logits_fake, logits_real = together(self.D, [fake, batch["B"]])
         loss_fake, loss_real = self.gan(logits_fake, False), self.gan(logits_real, True)
         return {"loss": (loss_fake + loss_real) * 0.5, "D_fake": loss_fake.detach(), "D_real": loss_real.detach()}
 
@@ -261,6 +271,8 @@ class CUT(Method):
             losses["G_GAN"] = gan
             total = total + config.lambda_gan * gan
         nce = self.contrast(shared, n)
+        if "of_y" in shared:
+            nce = torch.cat([nce, self.contrast(shared["of_y"], n, ("B",))])
         nce_x = config.lambda_x * nce[:n].mean()
         losses["NCE"] = nce_x
         if self.identity:
@@ -271,8 +283,9 @@ class CUT(Method):
             total = total + nce_x
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
-    def contrast(self, shared: Shared, n: int) -> Tensor:
-        """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with those of G(y) behind."""
+    def contrast(self, shared: Shared, n: int, domains: Sequence[str] = ("A", "B")) -> Tensor:
+        """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with those of G(y) behind; ``domains`` are
+        those of its inputs, in order."""
         queries = self.G.encode(shared["output"], self.layers)
         if shared["flipped"]:
             queries = [query.flip(3) for query in queries]
@@ -284,7 +297,7 @@ class CUT(Method):
         if self.config.negatives == "internal":
             return self.nce(rows, keys)
         parts = []  # x and y have negatives of their own
-        for i, domain in enumerate(("A", "B") if self.identity else ("A",)):
+        for i, domain in enumerate(domains[: len(rows[0]) // n]):
             part = slice(i * n, (i + 1) * n)
             external = [queue.rows for queue in self.queues[domain]] if self.external else None  # type: ignore[attr-defined]
             parts.append(self.nce([q[part] for q in rows], [k[part] for k in keys], external))
@@ -296,10 +309,12 @@ class CUT(Method):
         if self.config.sampling == "random":
             draws = [self.nce.sample(features) for _ in range(len(features[0]) // n)]
             return [torch.cat([ids.expand(n, -1) for ids in layer]) for layer in zip(*draws, strict=True)]
-        score = shared["score"]
-        if self.identity:
+        scores = [shared["score"]] if "score" in shared else []
+        others = shared["output"][n * len(scores) :]
+        if len(others):
             with torch.no_grad():
-                score = torch.cat([score, self.D(shared["output"][n:])])
+                scores.append(self.D(others))
+        score = torch.cat(scores)
         return self.nce.sample(features, score.flip(3) if shared["flipped"] else score)
 
     def update_queues(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgcl_fast.methods import discriminators
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared
@@ -31,6 +31,7 @@ from cgcl_fast.methods.options import (
     Rate,
     Weight,
 )
+from cgcl_fast.methods.sizes import check_sides, together
 from cgcl_fast.networks import ResnetGenerator, UnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, ImagePool
 
@@ -166,23 +167,14 @@ class CycleGAN(Method):
         ]
 
     def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L. Each generator runs on its source and, for the identity term, on its target in one pass, unless a batch
-        norm must not mix them."""
+        """L. Each generator runs on its source and, for the identity term, on its target, in one pass if they have one
+        size, unless a batch norm must not mix them."""
         x, y = batch["A"], batch["B"]
-        height, width = x.shape[2:]
-        multiple = self.G.multiple
-        if height % multiple or width % multiple:
-            raise ValueError(f"A: expected a height and width that are multiples of {multiple}, got {height}x{width}")
+        check_sides(batch, multiple=self.G.multiple)
         config = self.config
         identity = config.lambda_idt > 0
-        if identity and config.norm_g == "batch":
-            fake_y, fake_x, *same = self.G(x), self.F(y), self.G(y), self.F(x)
-        elif identity:
-            fake_y, same_y = self.G(torch.cat([x, y])).split([len(x), len(y)])
-            fake_x, same_x = self.F(torch.cat([y, x])).split([len(y), len(x)])
-            same = [same_y, same_x]
-        else:
-            fake_y, fake_x = self.G(x), self.F(y)
+        fake_y, *same_y = self.run(self.G, [x, y] if identity else [x])
+        fake_x, *same_x = self.run(self.F, [y, x] if identity else [y])
         shared["fake_y"], shared["fake_x"] = fake_y.detach(), fake_x.detach()
         losses = {
             "G_GAN": self.gan.generator(self.D_Y(fake_y)),
@@ -192,10 +184,16 @@ class CycleGAN(Method):
         }
         if identity:
             weight = config.lambda_cycle * config.lambda_idt
-            losses["idt_y"] = weight * F.l1_loss(same[0], y)
-            losses["idt_x"] = weight * F.l1_loss(same[1], x)
+            losses["idt_y"] = weight * F.l1_loss(same_y[0], y)
+            losses["idt_x"] = weight * F.l1_loss(same_x[0], x)
         total = torch.stack(list(losses.values())).sum()
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def run(self, generator: nn.Module, images: list[Tensor]) -> list[Tensor]:
+        """What a generator makes of several batches."""
+        if self.config.norm_g == "batch":
+            return [generator(image) for image in images]
+        return together(generator, images)
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """Half of the adversarial losses, on translations out of the pools."""

@@ -32,6 +32,7 @@ from cgcl_fast.methods.options import (
     Weight,
     Within,
 )
+from cgcl_fast.methods.sizes import check_sides, stack, together
 from cgcl_fast.networks import ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, Projector
 from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
@@ -217,25 +218,24 @@ class EnCo(Method):
         return [Phase("discriminator", ("D",), self.discriminator_loss, OptimizerSpec(config.lr_d, betas)), generator]
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put G(x), with the identity term G(y), and the features of that one pass into ``shared``; once a step."""
+        """Put G(x), with the identity term G(y), and the features of that pass into ``shared``; once a step."""
         if "output" in shared:
             return
-        height, width = batch["A"].shape[2:]
-        if height % 4 or width % 4:
-            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
-        images = torch.cat([batch["A"], batch["B"]]) if shared["identity"] else batch["A"]
+        check_sides(batch)
+        images, *of_y = stack([batch["A"], batch["B"]]) if shared["identity"] else [batch["A"]]
         layers = (*self.encoder_layers, *reversed(self.decoder_layers))
         shared["output"], features = self.G(images, layers)
         n, pairs = len(batch["A"]), len(self.encoder_layers)
         shared["keys"] = [feature[:n].detach() for feature in features[:pairs]]
         shared["queries"] = [feature[:n] for feature in reversed(features[pairs:])]
+        if shared["identity"]:  # G(y) by itself where y has another size
+            shared["same"] = self.G(*of_y) if of_y else shared["output"][n:]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D, with translation and real images in one pass of D."""
+        """L_D, with translation and real images in one pass of D, if they have one size."""
         self.forward_generator(batch, shared)
-        real = batch["B"]
         fake = shared["output"][: len(batch["A"])].detach()
-        logits_fake, logits_real = self.D(torch.cat([fake, real])).split([len(fake), len(real)])
+        logits_fake, logits_real = together(self.D, [fake, batch["B"]])
         loss_fake, loss_real = self.gan(logits_fake, False), self.gan(logits_real, True)
         return {"loss": (loss_fake + loss_real) * 0.5, "D_fake": loss_fake.detach(), "D_real": loss_real.detach()}
 
@@ -255,7 +255,7 @@ class EnCo(Method):
         losses["NCE"] = share * config.lambda_nce * self.contrast(shared)
         total = total + losses["NCE"]
         if shared["identity"]:
-            losses["idt"] = share * config.lambda_idt * F.l1_loss(shared["output"][n:], batch["B"])
+            losses["idt"] = share * config.lambda_idt * F.l1_loss(shared["same"], batch["B"])
             total = total + losses["idt"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 

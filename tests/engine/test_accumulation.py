@@ -161,7 +161,7 @@ def test_maps_of_several_sizes_update_the_memory_as_one(monkeypatch: pytest.Monk
         {
             "contents": [torch.randn(b, 8, h, w, generator=generator) for _ in "AB"],
             "styles": [torch.randn(b, 4, h, w, generator=generator) for _ in "AB"],
-            "pixel_classes": [torch.randint(4, (b, h, w), generator=generator) for _ in "AB"],
+            "classes": [torch.randint(4, (b, h, w), generator=generator) for _ in "AB"],
         }
         for b, h, w in sizes
     ]
@@ -169,7 +169,7 @@ def test_maps_of_several_sizes_update_the_memory_as_one(monkeypatch: pytest.Monk
     seen: list[Any] = []
     monkeypatch.setattr(method.G.memory, "update", lambda *maps: (seen.append(maps), update(*maps)))
     method.update_memory([], kept)
-    for found, name in zip(seen[0], ("contents", "styles", "pixel_classes"), strict=True):
+    for found, name in zip(seen[0], ("contents", "styles", "classes"), strict=True):
         for d in range(2):
             images = [image for part in kept for image in part[name][d]]
             assert torch.equal(found[d].flatten(-2)[0], torch.cat([image.flatten(-2) for image in images], dim=-1))

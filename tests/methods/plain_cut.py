@@ -33,7 +33,18 @@ class Blur(nn.Module):
         return y[:, :, 1:-1, 1:-1]
 
 
-NORMS = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
+class InstanceNorm(nn.InstanceNorm2d):
+    """PyTorch's, with a contiguous gradient at batch 1 on a CPU: of a channels_last one, as that of patches is, it
+    makes a wrong one there (2.11 to 2.14.1; see tests/ops/test_instance_norm_gradient.py). Compiled it is right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if y.requires_grad and len(x) == 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            y.register_hook(Tensor.contiguous)
+        return y
+
+
+NORMS = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}
 
 
 class Block(nn.Module):
@@ -209,12 +220,11 @@ class PlainCUT:
         update: bool = True,
     ) -> dict[str, Tensor]:
         """One step; ``ids`` are the positions of the two losses. Gradients are left in the parameters."""
-        n = len(a)
-        source = torch.cat([a, b]) if self.lambda_y > 0 else a
-        if flipped:
-            source = torch.flip(source, [3])
-        out = self.G(source)
-        fake, identity = out[:n], out[n:]
+        sources = [torch.flip(x, [3]) if flipped else x for x in ([a, b] if self.lambda_y > 0 else [a])]
+        if a.shape == b.shape:
+            fake, *identity = self.G(torch.cat(sources)).split(len(a))
+        else:
+            fake, *identity = map(self.G, sources)
 
         set_trainable(self.D, True)
         self.optimizers["D"].zero_grad()
@@ -233,7 +243,7 @@ class PlainCUT:
         nce_x = nce(self.G, self.H, a, fake, *args) * self.lambda_x
         if self.lambda_y > 0:
             args = (self.layers, ids[1], self.temperature, flipped)
-            nce_y = nce(self.G, self.H, b, identity, *args) * self.lambda_y
+            nce_y = nce(self.G, self.H, b, *identity, *args) * self.lambda_y
             total = gan + (nce_x + nce_y) * 0.5
         else:
             nce_y = torch.zeros(())

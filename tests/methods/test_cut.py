@@ -21,9 +21,17 @@ from .one_step import phases_of_a_step
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_patches": 20}
 
 
-def batch_of(n: int = 2, size: tuple[int, int] = (32, 24), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def batch_of(
+    n: int = 2,
+    size: tuple[int, int] = (32, 24),
+    dtype: torch.dtype = torch.float64,
+    size_of_b: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    a, b = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu").to(DEVICE) * 2 - 1
+    a, b = (
+        torch.rand(n, 3, *each, generator=generator, dtype=dtype, device="cpu").to(DEVICE) * 2 - 1
+        for each in (size, size_of_b or size)
+    )
     return {"A": a, "B": b}
 
 
@@ -78,24 +86,27 @@ def record_draws(method: CUT, monkeypatch: pytest.MonkeyPatch) -> list[list[Tens
 
 
 CASES = [
-    (CUT, CUTConfig(**SMALL)),
-    (CUT, CUTConfig(**SMALL, antialias=False)),
-    (CUT, CUTConfig(**SMALL, antialias=False, antialias_up=True)),  # published: --no_antialias alone
-    (CUT, CUTConfig(**SMALL, lambda_x=2.0, lambda_y=0.5, temperature=0.2, nce_layers=(16,))),
-    (FastCUT, FastCUTConfig(**SMALL)),
+    (CUT, CUTConfig(**SMALL), None),
+    (CUT, CUTConfig(**SMALL, antialias=False), None),
+    (CUT, CUTConfig(**SMALL, antialias=False, antialias_up=True), None),  # published: --no_antialias alone
+    (CUT, CUTConfig(**SMALL, lambda_x=2.0, lambda_y=0.5, temperature=0.2, nce_layers=(16,)), None),
+    (FastCUT, FastCUTConfig(**SMALL), None),
+    (CUT, CUTConfig(**SMALL), (24, 28)),
+    (FastCUT, FastCUTConfig(**SMALL), (28, 24)),
+    (CUT, CUTConfig(**SMALL, flip_equivariance=True), (40, 24)),
 ]
 
 
-@pytest.mark.parametrize(("kind", "config"), CASES)
+@pytest.mark.parametrize(("n", "kind", "config", "size_of_b"), [(2, *case) for case in CASES] + [(1, *CASES[0])])
 def test_two_steps_equal_the_plain_four_pass_step(
-    kind: type[CUT], config: CUTConfig, monkeypatch: pytest.MonkeyPatch
+    n: int, kind: type[CUT], config: CUTConfig, size_of_b: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, plain = pair(kind, config)
-    adams, batch = optimizers(method), batch_of()
+    adams, batch = optimizers(method), batch_of(n, size_of_b=size_of_b)
     draws = record_draws(method, monkeypatch)
     flips = set()
     torch.manual_seed(2)
-    for _ in range(3 if kind is FastCUT else 2):
+    for _ in range(3 if config.flip_equivariance else 2):
         draws.clear()
         losses, flipped = step(method, batch, adams)
         flips.add(flipped)

@@ -20,10 +20,12 @@ from . import plain_cut
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 2}
 
 
-def batch_of() -> dict[str, Tensor]:
+def batch_of(size_of_b: tuple[int, int] = (32, 24)) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    images = torch.rand(2, 2, 3, 32, 24, generator=generator, dtype=torch.float64, device="cpu")
-    a, b = images.to(DEVICE) * 2 - 1
+    a, b = (
+        torch.rand(2, 3, *size, generator=generator, dtype=torch.float64, device="cpu").to(DEVICE) * 2 - 1
+        for size in ((32, 24), size_of_b)
+    )
     return {"A": a, "B": b}
 
 
@@ -34,15 +36,24 @@ def method_of(**options: Any) -> CycleGAN:
     return method
 
 
-@pytest.mark.parametrize(("lambda_idt", "norm"), [(0.5, "instance"), (0.0, "instance"), (0.5, "batch"), (0.5, "none")])
-def test_losses_equal_the_plain_computation(lambda_idt: float, norm: str) -> None:
+@pytest.mark.parametrize(
+    ("lambda_idt", "norm", "size_of_b"),
+    [
+        (0.5, "instance", (32, 24)),
+        (0.0, "instance", (32, 24)),
+        (0.5, "instance", (28, 40)),
+        (0.5, "batch", (32, 24)),
+        (0.5, "none", (32, 24)),
+    ],
+)
+def test_losses_equal_the_plain_computation(lambda_idt: float, norm: str, size_of_b: tuple[int, int]) -> None:
     method = method_of(lambda_idt=lambda_idt, pool_size=0, norm_g=norm, norm_d=norm)
     shape: dict[str, Any] = {"antialias": False, "norm": norm}
     g, f = (plain_cut.Generator(ngf=4, n_blocks=2, **shape).double().to(DEVICE) for _ in range(2))
     d_x, d_y = (plain_cut.Discriminator(ndf=4, **shape).double().to(DEVICE) for _ in range(2))
     for plain, ours in ((g, method.G), (f, method.F), (d_x, method.D_X), (d_y, method.D_Y)):
         plain.load_state_dict(compat.published_state_dict(ours))
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(size_of_b), {}
     x, y = batch["A"], batch["B"]
     losses = method.generator_loss(batch, shared)
     d_losses = method.discriminator_loss(batch, shared)
@@ -145,6 +156,17 @@ def test_pool_has_a_history_for_each_size() -> None:
     assert [image.shape[1] for image in history_of(pool)] == [4, 4, 6, 6]
     other.load_state_dict(pool.state_dict())
     assert all(torch.equal(*pair) for pair in zip(history_of(pool), history_of(other), strict=True))
+
+
+def test_images_of_a_ninth_size_have_no_history() -> None:
+    pool = ImagePool(2)
+    torch.manual_seed(0)
+    for number in range(20):
+        for width in range(4, 14):
+            image = torch.full((1, 3, 4, width), float(number))
+            out = pool.query(image)
+            assert out.shape == image.shape and (width < 12 or torch.equal(out, image))
+    assert {image.shape[2] for image in history_of(pool)} == set(range(4, 12)) and len(history_of(pool)) == 16
 
 
 def test_pool_is_part_of_the_state() -> None:

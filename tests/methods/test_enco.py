@@ -22,10 +22,17 @@ from . import plain_cut
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_patches": 20}
 
 
-def batch_of(n: int = 2, size: tuple[int, int] = (32, 40), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def batch_of(
+    n: int = 2,
+    size: tuple[int, int] = (32, 40),
+    dtype: torch.dtype = torch.float64,
+    size_of_b: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    images = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu")
-    a, b = images.to(DEVICE) * 2 - 1
+    a, b = (
+        torch.rand(n, 3, *each, generator=generator, dtype=dtype, device="cpu").to(DEVICE) * 2 - 1
+        for each in (size, size_of_b or size)
+    )
     return {"A": a, "B": b}
 
 
@@ -62,14 +69,16 @@ def nce_by_hand(q: Tensor, k: Tensor, decoupled: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("loss", ["infonce", "decoupled"])
-@pytest.mark.parametrize("antialias", [True, False])
-def test_losses_equal_the_plain_computation(loss: str, antialias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("antialias", "size_of_b"), [(True, None), (False, None), (True, (36, 32))])
+def test_losses_equal_the_plain_computation(
+    loss: str, antialias: bool, size_of_b: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = method_of(loss=loss, antialias=antialias)
     plain_g = plain_cut.Generator(ngf=4, n_blocks=6, antialias=antialias).double().to(DEVICE)
     plain_d = plain_cut.Discriminator(ndf=4, antialias=antialias).double().to(DEVICE)
     plain_g.load_state_dict(compat.published_state_dict(method.G))
     plain_d.load_state_dict(compat.published_state_dict(method.D))
-    batch, shared = batch_of(), method.choose(0.0)
+    batch, shared = batch_of(size_of_b=size_of_b), method.choose(0.0)
     draws = record_draws(method, monkeypatch)
     d_losses = method.discriminator_loss(batch, shared)
     losses = method.generator_loss(batch, shared)
