@@ -7,7 +7,8 @@ Each is the whole step with its paper's networks at 256x256 and batch 1, Adam in
 image of each domain, or of a pair of domains with their instances (CGL, CGCL), or a minibatch of crops (SinCUT).
 FastCUT flips half of its steps: what is timed there is two steps, one flipped. EnCo's identity term is on in the first
 half of a training and off in the second. "compile" is the plain step with its generator, encoder passes and
-discriminator compiled.
+discriminator compiled. On a CPU the plain step makes the gradients that come to its instance norms contiguous, without
+which PyTorch's would be wrong at batch 1 (tests/methods/plain_cut.py).
 """
 
 from __future__ import annotations
@@ -75,8 +76,7 @@ def batch_of(method: str, size: int, device: str, config: Any = None, count: int
     kind = METHODS[method]
     config = config or kind.Config()
     domains = (config.domains or DOMAINS) if hasattr(config, "domains") else kind.domains
-    needs = {name: value for name, value in vars(kind.needs(config)).items() if value}
-    dataset = open_dataset(None, size=size, domains=domains, **needs)
+    dataset = open_dataset(None, size=size, domains=domains, needs=kind.needs(config))
     items = (dataset[index] for index in range(len(dataset)))
     # A step without instances would do half of the work.
     whole = (item for item in items if all(item.get(f"{side}_has_object", True) for side in "AB"))
@@ -108,7 +108,7 @@ def fast_step(method: str, size: int, progress: float, device: str) -> Run:
             optimizer.step()
             if phase.after is not None:
                 with torch.no_grad():
-                    phase.after(batch, shared)
+                    phase.after([batch], [shared])
             for name in phase.frozen:
                 getattr(model, name).requires_grad_(True)
             losses.append(loss.detach())

@@ -1,5 +1,6 @@
 """A training step of the published CUT and FastCUT, by the code in a user's checkout of
 github.com/taesungp/contrastive-unpaired-translation, imported from there; it needs torchvision and packaging.
+For its time only: its gradients of batch 1 on a CPU are wrong (see tests/ops/test_instance_norm_gradient.py).
 """
 
 from __future__ import annotations

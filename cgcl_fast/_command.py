@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -84,6 +84,25 @@ def underscored(arguments: Sequence[str]) -> list[str]:
         for argument in arguments
         for name, equals, value in [argument[2:].partition("=")]
     ]
+
+
+def bracketed(arguments: Sequence[str], lists: Collection[str]) -> list[str]:
+    """``--nce_layers 0,4,8`` will do for ``--nce_layers [0,4,8]``, as in the published code: values of options named
+    in ``lists`` get the brackets that they lack."""
+    found = list(arguments)
+    for index, argument in enumerate(found):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or name not in lists:
+            continue
+        if not equals and index + 1 < len(found) and not found[index + 1].startswith("--"):
+            found[index + 1] = _in_brackets(found[index + 1])
+        elif equals:
+            found[index] = f"--{name}={_in_brackets(value)}"
+    return found
+
+
+def _in_brackets(value: str) -> str:
+    return value if value.lstrip().startswith("[") else f"[{value}]"
 
 
 def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:

@@ -2,78 +2,124 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from cgcl_fast import compat
+from cgcl_fast._networks import PUBLISHED, check_direction, direction_of, empty_method, network_of, one_line_error
+from cgcl_fast.compat.reading import read_weights
 from cgcl_fast.engine import CheckpointError, safe_load
-from cgcl_fast.engine.checkpoint import FORMAT, first_readable
-from cgcl_fast.methods import METHODS
-from cgcl_fast.networks.files import build_empty, fill
+from cgcl_fast.engine.checkpoint import FORMAT, backward_path, first_readable
+from cgcl_fast.networks import StyledGenerator
+from cgcl_fast.networks.files import build_generator
+
+_OF_RUN = re.compile(r"step_\d+\.(safetensors|pt)")
+_BACKWARD = re.compile(r"generator_B_(\d+)\.safetensors")
 
 
-def find_generator(path: Path) -> tuple[nn.Module, Path]:
+def find_generator(path: Path, direction: str | None = None) -> tuple[nn.Module, Path]:
     """The generator that ``path`` holds, and the file it was read from.
 
     Args:
         path: a run folder or its ``checkpoints`` (the newest file that loads; a newer one that does not is named in a
             warning), one of their ``.safetensors`` or ``.pt`` files, or a generator file in the published layout
-            (``latest_net_G.pth``) or a folder with it.
+            (``latest_net_G.pth``, or ``latest_net_G_A.pth``) or a folder with it.
+        direction: AtoB or BtoA; None: that of the training. A generator with named domains is given whatever it is.
 
     Raises:
-        CheckpointError: there is none, or none that can be read.
+        CheckpointError: there is none, or none that can be read, or it only translates the other way.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: does not exist")
     if not path.is_dir():
-        return read_generator(path), path
-    files = [
-        *_newest_first(path / "checkpoints"),
-        *_newest_first(path),
-        *(file for file in [path / "latest_net_G.pth"] if file.exists()),
-    ]
-    if not files:
-        raise CheckpointError(f"{path}: holds no checkpoint")
-    file, generator = first_readable(files, read_generator)
+        file, (generator, own) = path, _read(path)
+    else:
+        files = [
+            *_newest_first(path / "checkpoints"),
+            *_newest_first(path),
+            *(file for name in ("G", "G_A") if (file := path / f"latest_net_{name}.pth").exists()),
+        ]
+        if not files:
+            raise CheckpointError(f"{path}: holds no checkpoint")
+        file, (generator, own) = first_readable(files, _read)
+    if direction is None or direction == own or isinstance(generator, StyledGenerator):
+        return generator, file
+    others = [other for other in _other_way(file) if other.exists()]
+    if not others:
+        raise _one_way(file, own, direction)
+    file, (generator, _) = first_readable(others, lambda other: _read(other, direction))
     return generator, file
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    """Of one step the small file, with G alone, before the other."""
-    return sorted((file for file in folder.glob("step_*") if file.suffix in (".safetensors", ".pt")), reverse=True)
-
-
 def read_generator(path: Path) -> nn.Module:
-    """The generator in one file.
+    """The generator in one file, which translates in the direction of the training.
 
     Raises:
         CheckpointError: the file cannot be read, or holds something else; one line that names it.
     """
+    return _read(path)[0]
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Of one step the small file, with G alone, before the other."""
+    return sorted((file for file in folder.glob("step_*") if _OF_RUN.fullmatch(file.name)), reverse=True)
+
+
+def _other_way(file: Path) -> list[Path]:
+    """Files that may hold the generator of the other direction than that in ``file``."""
+    published, backward = PUBLISHED.fullmatch(file.name), _BACKWARD.fullmatch(file.name)
+    if published and published["name"] != "G":
+        other = {"G_A": "G_B", "G_B": "G_A"}[published["name"]]
+        return [file.with_name(f"{published['epoch']}_net_{other}.pth")]
+    if backward:
+        forward = file.with_name(f"step_{backward[1]}.safetensors")
+        return [forward, forward.with_suffix(".pt")]
+    if _OF_RUN.fullmatch(file.name):
+        return [backward_path(file), file.with_suffix(".pt")]
+    return [file] if file.suffix == ".pt" else []  # a checkpoint under another name
+
+
+def _read(path: Path, direction: str | None = None) -> tuple[nn.Module, str]:
+    """The generator in a file and its direction, which of those in a run's checkpoint is ``direction``, or that of the
+    training. Of files that do not tell, it is AtoB."""
     try:
         if path.suffix == ".safetensors":
-            return compat.load_generator(path)
+            tensors, metadata, _ = read_weights(path)
+            generator = build_generator(tensors, metadata) if "network" in metadata else compat.load_generator(tensors)
+            return _facing(generator, check_direction(metadata.get("direction", "AtoB")))
         state = safe_load(path)
         if not isinstance(state, dict):
             raise CheckpointError(f"{path}: expected a checkpoint or named tensors, got {type(state).__name__}")
-        return _of_run(state) if state.get("format") == FORMAT else compat.load_generator(state)
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+        if state.get("format") == FORMAT:
+            return _of_run(path, state, direction)
+        return _facing(compat.load_generator(state), "BtoA" if path.name.endswith("_net_G_B.pth") else "AtoB")
     except Exception as error:  # foreign files fail in many ways: missing keys, other shapes, wrong types
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CheckpointError(reason if str(path) in reason else f"{path}: not a generator ({reason})") from error
+        raise one_line_error(path, "not a generator", error) from error
 
 
-def _of_run(state: dict[str, Any]) -> nn.Module:
+def _of_run(path: Path, state: dict[str, Any], direction: str | None) -> tuple[nn.Module, str]:
     """The generator in a checkpoint of a run. Its config describes the whole method; only G gets weights."""
-    described = state["config"]
-    kind = METHODS[described["method"]]
-    method = build_empty(lambda: kind(kind.Config(**described["config"])))
-    prefix = f"{method.generator_name}."
-    weights = {name.removeprefix(prefix): t for name, t in state["method"].items() if name.startswith(prefix)}
-    generator = fill(getattr(method, method.generator_name), weights)
-    generator.ranges = described.get("ranges")
-    return generator
+    method, own = empty_method(state), direction_of(state)
+    name = method.generator_name if direction in (None, own) else method.backward_name
+    if name is None:
+        raise _one_way(path, own, str(direction))
+    generator: Any = network_of(method, state, name)
+    generator.ranges = state["config"].get("ranges")
+    return _facing(generator, direction or own)
+
+
+def _facing(generator: Any, direction: str) -> tuple[nn.Module, str]:
+    """A generator that has its direction as an attribute, beside its ``ranges``: both are of A and B as the data's
+    folders are called."""
+    generator.direction = direction
+    return generator, direction
+
+
+def _one_way(file: Path, own: str, direction: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: translates {own[0]} to {own[-1]} only, not {direction}; train with --direction {direction}, or train "
+        "cyclegan, which learns both ways"
+    )

@@ -14,52 +14,52 @@ import logging.handlers
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate.utils import broadcast_object_list
 from jsonargparse import Namespace
 
-from cgcl_fast import configs
-from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, one_line, run, underscored
+from cgcl_fast import _resume, configs
+from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, bracketed, one_line, run, underscored
 from cgcl_fast._files import check_regular
+from cgcl_fast._initial import take_weights
+from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._yaml import read_yaml, yaml_text
-from cgcl_fast.data import Reading, build_loader, find_domains, open_dataset
+from cgcl_fast.data import Reading, UnpairedDataset, build_loader, find_domains, open_dataset
 from cgcl_fast.data.formats import printable
-from cgcl_fast.data.values import PHOTOGRAPH, values_from_dict, values_to_dict
+from cgcl_fast.data.values import PHOTOGRAPH, Values, values_from_dict, values_to_dict
 from cgcl_fast.engine import (
+    Checkpoints,
+    Course,
     LoaderError,
     Options,
     Outcome,
+    Stage,
     Trainer,
     alone_in,
-    linear_decay,
     make_accelerator,
+    next_stage,
     seed_all,
     set_tf32,
 )
+from cgcl_fast.engine.checkpoint import does_not_fit
 from cgcl_fast.engine.files import write_atomically
-from cgcl_fast.engine.graphs import obstacle
+from cgcl_fast.engine.graphs import MOST_KINDS, obstacle
+from cgcl_fast.engine.stages import stage_in
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import channels_of, check_image, check_networks
-from cgcl_fast.methods.options import Count, CountOrZero, Level, Side, Within, check
+from cgcl_fast.methods.options import Count, CountOrZero, DecayingConfig, Level, Side, Within, check, lists_of
+from cgcl_fast.methods.registry import with_new_names
 from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
 from cgcl_fast.networks.files import generator_bytes
 
 DEFAULT_METHOD = "cgcl"
-
-MAY_CHANGE = frozenset(
-    (
-        "compile", "data", "device", "epochs", "graphs", "keep", "log_every", "output", "resume", "save_every", "steps",
-        "timeout", "workers",
-    )
-)  # fmt: skip
-"""Options that may differ from those the run was started with."""
 
 
 @dataclass
@@ -67,26 +67,32 @@ class RunOptions:
     """The run.
 
     Attributes:
-        data: Folder with trainA, trainB, testA, testB (or one folder a domain with train and test in it). Without it:
-            the built-in streets, sunny to night.
+        data: Folder with trainA, trainB, testA, testB, or with other names of the domains, or one folder a domain with
+            train and test in it, or train and test with one folder a domain in them, or lists of files train_A.txt,
+            train_B.txt. Without it: the built-in streets, sunny to night.
         output: Folder of the run, new; runs/METHOD if not given.
-        steps: Length of the training in optimiser steps.
-        epochs: Length of the training in epochs, instead of steps; the learning rate decays in the same part of them as
-            in the method's paper. The paper's length if neither is given.
+        init: Begin with the weights of another training: a run's folder or one of its files, or a published
+            latest_net_G.pth, D and F beside it. Step, optimisers and options are new; the networks must be alike.
+        direction: AtoB or BtoA: BtoA exchanges the domains of the data, for methods of two domains without names.
+        steps: Length of the training in optimiser steps, instead of in epochs; the learning rate decays in the same
+            part of them as it would of epochs and decay_epochs.
+        epochs: Epochs at the full learning rate (cgl, cgcl: all epochs). The training is so long, and decay_epochs
+            longer. The paper's number if not given.
         size: Side of the images in training (sincut: crop_size instead).
         load_size: Side to which images are resized before a random crop of size; if not given, 286/256 of size for
             resize_and_crop, else size.
-        preprocess: resize_and_crop, scale_shortside_and_crop, crop, scale_width or none, as in the published CUT and
-            CycleGAN.
+        preprocess: resize_and_crop, scale_shortside_and_crop, scale_width_and_crop, crop, resize, scale_width or none,
+            as in the published CUT and CycleGAN.
         flip: Flip half of the images horizontally.
         range: LOW HIGH, the numbers in the images that become -1 and 1. If not given, 0 to 255 for images of 8 bits;
             for others the least and the greatest number in (256 of) the training images of each domain.
-        ranges: The same for each domain, {A: {low: 0, high: 4095, type: uint16}, ...}; where it is not given it is
-            what range or the images say. A run's config keeps it, and translate writes images accordingly.
+        ranges: The same for each domain by the name of its folder, {A: {low: 0, high: 4095, type: uint16}, ...}; where
+            it is not given it is what range or the images say. A run's config keeps it, and translate writes images
+            accordingly.
         max_megapixels: Larger images are left out.
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
-        accumulate: Batches whose gradients make one step.
+        accumulate: Batches that make one step, as one batch of all their images would, in the memory of one.
         seed: Of weights, data order and everything else that is random.
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.
@@ -108,6 +114,8 @@ class RunOptions:
 
     data: Path | None = None
     output: Path | None = None
+    init: Path | None = None
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
     steps: Count | None = None
     epochs: Count | None = None
     size: Side = 256
@@ -156,7 +164,13 @@ def make_parser(method: str) -> Parser:
         help="Options that others override: the paper's full setting, or one small enough to show something on a "
         "laptop's CPU in minutes. Without it: paper with --data, small on the built-in streets.",
     )
-    parser.add_argument("--resume", action="store_true", help="Go on with the run in --output, at its last checkpoint.")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on with the run in --output, at its last checkpoint. "
+        "With other data, size, batch size, learning rates or weights of losses it goes on in a new phase of the "
+        "training, not bit for bit.",
+    )
     parser.add_argument("--compile", action="store_true", help="Compile the networks with torch.compile.")
     parser.add_argument("--method", default=method, choices=sorted(METHODS), help="As METHOD; for config files.")
     parser.add_class_arguments(RunOptions, None, fail_untyped=False)
@@ -193,14 +207,25 @@ def read_options(path: Path) -> dict[str, Any]:
     for name in ("config", "resume"):
         if name in found:
             raise UsageError(f"{path}: {name} is for the command line only")
-    return found
+    return with_new_names(found)
+
+
+def with_epochs_of_now(saved: dict[str, Any], default: int) -> dict[str, Any]:
+    """Options of a run, in which ``epochs`` may be those of the whole training: so it was before there was lr_policy,
+    and the rate decayed in the part of them that decay_epochs were of ``default`` and those."""
+    epochs, decay = saved.get("epochs"), saved.get("decay_epochs")
+    if "lr_policy" in saved or not (isinstance(epochs, int) and isinstance(decay, int) and epochs > 0 <= decay):
+        return saved
+    decaying = round(epochs * decay / (default + decay))
+    return {**saved, "epochs": max(1, epochs - decaying), "decay_epochs": decaying}
 
 
 def resolve(arguments: Sequence[str]) -> Namespace:
-    """All options: given ones over the config file over those of the resumed run or the preset over the paper's.
+    """All options: given ones over the config file over those of the resumed run or the preset over the paper's; and
+    as "changed" what of a resumed run's begins a new phase of it.
 
     Raises:
-        UsageError: a wrong option, or with ``--resume`` one that the run was not started with.
+        UsageError: a wrong option, or with ``--resume`` one that cannot change.
     """
     method, rest = split_method(underscored(arguments))
     # A first look, for the options that decide what the others are and what their defaults are.
@@ -230,36 +255,57 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     method = method or DEFAULT_METHOD
     if method not in METHODS:
         raise UsageError(f"METHOD must be one of {', '.join(METHODS)}, got {method!r}")
+    saved = with_epochs_of_now(saved, METHODS[method].Config().epochs)
 
     parser = make_parser(method)
-    given = {
-        **parser.parse_object(from_file, defaults=False).as_dict(),
-        **parser.parse_args(rest, defaults=False).as_dict(),
-    }
+    in_file = parser.parse_object(from_file, defaults=False).as_dict()
+    in_line = parser.parse_args(bracketed(rest, lists_of(METHODS[method].Config)), defaults=False).as_dict()
+    given = {**in_file, **in_line}
     given.pop("config", None)
     if given.get("method", method) != method:
         raise UsageError(f"the config file is for {given['method']}, not for {method}")
-    if given.get("steps") is not None and given.get("epochs") is not None:
-        raise UsageError("--steps and --epochs exclude each other")
+    if in_line.get("epochs") is not None:
+        if in_line.get("steps") is not None:
+            raise UsageError("--steps and --epochs exclude each other")
+        given["steps"] = None
+    if saved and given.get("init") is not None:
+        raise UsageError("--resume and --init exclude each other: one goes on with a run, the other starts a new one")
     if saved and "preset" in given:
         raise UsageError(f"--resume: the run in {output} goes on with its own options, not with a preset's")
     if not saved:
         given.setdefault("preset", "paper" if given.get("data") else "small")
     base = saved or configs.read(method, given["preset"])
-    if given.get("steps") is not None or given.get("epochs") is not None:
-        base = {name: value for name, value in base.items() if name not in ("steps", "epochs")}
+    if saved and isinstance(saved.get("ranges"), dict) and isinstance(given.get("ranges"), dict):
+        given["ranges"] = with_ranges_of(saved["ranges"], given["ranges"])
+    if given.get("epochs") is not None:  # of a preset's or a run's steps nothing is left
+        given.setdefault("steps", None)
     options = parser.parse_object({**base, **given, "output": str(output)})
     if saved:
-        before = parser.parse_object(saved)
-        for name in given.keys() - MAY_CHANGE:
-            if before[name] != options[name]:
-                raise UsageError(f"--resume: {name} is {before[name]} in this run and cannot become {options[name]}")
+        before = parser.parse_object({**saved, "output": str(output)})
+        options.changed = _resume.changes(before.as_dict(), options.as_dict(), given.keys() - {"resume"})
     return options
+
+
+def with_ranges_of(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The ranges of a run, and those of them that are given in its place: the same ones in other words are the run's.
+
+    Raises:
+        UsageError: what is given is no range.
+    """
+    try:
+        before, now = values_from_dict(saved), values_from_dict(given)
+    except ValueError as error:
+        raise UsageError(one_line(error)) from error
+    return saved if before == {**before, **now} else {**saved, **given}
+
+
+TRANSIENT = ("changed", "config", "preset", "resume")
+"""Of one start of a run, not of the run."""
 
 
 def save_config(options: Namespace, folder: Path) -> None:
     """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
-    values = {name: value for name, value in options.as_dict().items() if name not in ("config", "preset", "resume")}
+    values = {name: value for name, value in options.as_dict().items() if name not in TRANSIENT}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     text = yaml_text(json.loads(json.dumps(plain)))
     write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))
@@ -287,10 +333,15 @@ def train(arguments: Sequence[str]) -> int:
 def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: ExitStack) -> int:
     kind, output = METHODS[options.method], options.output
     with as_usage_error():
-        run_options = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})
+        RunOptions(**{field.name: options[field.name] for field in fields(RunOptions)})  # checks them
         if "domains" in options and not options.domains:
             options.domains = find_domains(options.data)
-        config = kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+        values = {f.name: options[f.name] for f in fields(kind.Config)}
+        config = kind.Config(**{n: value for n, value in values.items() if n != "epochs" or value is not None})
+        if options.direction == "BtoA" and kind.named_domains:
+            raise UsageError(
+                f"direction: {options.method} learns all ways between its domains; translate takes --domain NAME"
+            )
         check_networks(kind, config)
         needs = kind.needs(config)
         accelerator = make_accelerator(
@@ -314,28 +365,28 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         checkpoints = output / "checkpoints"
         if not options.resume and any(checkpoints.glob("step_*.pt")):
             raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
+        if options.size < needs.multiple:  # not to be rounded to 256 pixels where 64 were asked for
+            raise ValueError(f"size: expected at least {needs.multiple} for these networks, got {options.size}")
         domains = getattr(config, "domains", kind.domains)
         dataset = open_dataset(
             options.data,
             domains=domains,
-            classes=needs.classes,
-            object_size=needs.object_size,
-            least_object=needs.least_object,
-            random_pairs=needs.random_pairs,
+            needs=needs,
             size=options.size,
             load_size=options.load_size,
             preprocess=options.preprocess,
             flip=options.flip,
             limit=options.limit,
             seed=options.seed,
-            crops=needs.crops,
+            direction=options.direction,
             readings=readings_of(options, domains, channels_of(config)),
             span=options.range,
         )
-        options.ranges = values_to_dict(dataset.values) or None
+        options.ranges = values_to_dict(by_folder(dataset.values, options.direction)) or None
+        sizes = dataset.check_sizes(config.least_size(), options.batch_size)
         check_image(dataset[0], config)
         on_gpu = accelerator.device.type == "cuda"
-        torch.backends.cudnn.benchmark = on_gpu  # sizes are the same in every step
+        torch.backends.cudnn.benchmark = on_gpu and sizes <= MOST_KINDS  # each new size is tried out anew
         if on_gpu:  # the same switch is for CPUs too
             set_tf32(options.tf32)
         loader = build_loader(
@@ -352,12 +403,23 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         evaluation = evaluation_of(dataset, options.eval_images) if measures else None
         seed_all(options.seed)  # the same weights in every process
         method = kind(config)
+        taken = "" if options.init is None or options.resume else take_weights(method, options.init)
         styles = style_evaluation_of(dataset, method, options.eval_images) if measures else None
         seed_all(options.seed + rank)
 
-        constant, decay = getattr(config, "epochs", 1), getattr(config, "decay_epochs", 0)
-        epochs = run_options.epochs or constant + decay
-        steps = options.steps or max(1, epochs * len(loader) // options.accumulate)
+    stage, phase = Stage(options.accumulate), ""
+    if options.resume:
+        stage, phase = stage_to_go_on(options, checkpoints, loader.state_dict())
+    with as_usage_error():
+        decay_epochs = getattr(config, "decay_epochs", 0)
+        whole = options.steps or max(1, (config.epochs + decay_epochs) * len(loader) // options.accumulate)
+        ahead = 0 if options.steps else stage.ahead(len(loader))
+        course = Course(whole, config.epochs, decay_epochs, getattr(config, "warmup_epochs", 0), ahead)
+        steps = course.own_steps
+        schedule = method.schedule(steps) or course.schedule(policy=config.lr_policy, interval=config.lr_interval)
+        if needs.full_view_in_decay:
+            in_stage = (course.full_steps - stage.step) * options.accumulate
+            loader.sampler.full_view_from = stage.epoch * len(loader) + in_stage
         output.mkdir(parents=True, exist_ok=True)
         check_regular(output / "train.log", missing_ok=True)
     if accelerator.is_main_process:
@@ -368,8 +430,12 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         early.flush()
         logging.getLogger("cgcl_fast").removeHandler(early)
         save_config(options, output)
-        describe(options, method, len(dataset), steps, accelerator.device, without_graphs)
+        describe(options, method, dataset, course, accelerator.device, without_graphs)
+        for line in filter(None, (taken, phase)):
+            logging.getLogger("cgcl_fast").warning(line)
 
+    forth = None if kind.named_domains else options.direction
+    back = None if kind.backward_name is None else getattr(method, kind.backward_name)
     trainer = Trainer(
         method,
         loader,
@@ -381,13 +447,23 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
             keep=options.keep,
             precision=options.precision,
             accumulate=options.accumulate,
+            ahead=ahead,
             compile=options.compile,
             graphs=options.graphs,
         ),
-        schedule=method.schedule(steps) or linear_decay(steps, round(steps * decay / (constant + decay))),
+        schedule=schedule,
         sample_batch=sample_batch,
-        config={"method": options.method, "config": asdict(config), "ranges": options.ranges},
-        generator_file=partial(generator_bytes, ranges=options.ranges),
+        config={
+            "method": options.method,
+            "config": asdict(config),
+            "direction": options.direction,
+            "ranges": options.ranges,
+        },
+        generator_file=partial(generator_bytes, ranges=options.ranges, direction=forth),
+        backward_file=None
+        if back is None
+        else lambda: generator_bytes(back, options.ranges, direction=OTHER_WAY[options.direction]),
+        stage=stage,
         evaluate=lambda method: {
             name: value for each in (evaluation, styles) if each is not None for name, value in each(method).items()
         },
@@ -396,8 +472,6 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
     )
     try:
         outcome = trainer.fit(resume=options.resume)
-    except FileNotFoundError as error:
-        raise UsageError(f"--resume: {error}; start without --resume") from error
     except LoaderError as error:
         raise LoaderError(f"{error}; --resume goes on from it") from error
     if accelerator.is_main_process:
@@ -411,18 +485,47 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 
+def by_folder(values: Mapping[str, Values], direction: str) -> dict[str, Values]:
+    """What is of the domains of a data set that was opened with ``direction`` as of the folders' names, or the other
+    way round."""
+    if direction == "AtoB":
+        return dict(values)
+    return {domain: values[other] for domain, other in (("A", "B"), ("B", "A")) if other in values}
+
+
 def readings_of(options: Namespace, domains: Sequence[str], channels: tuple[int, int]) -> dict[str, Reading]:
-    """How the images of each domain are read, the first with the first number of channels."""
+    """How the images of each domain are read, the first with the first number of channels; of A and B as they
+    are after ``direction`` has exchanged them."""
     stated = values_from_dict(options.ranges or {})
     if options.range is not None and options.data is None:
         raise ValueError(f"range: the built-in streets are photographs of 8 bits, got {options.range}")
     if unknown := stated.keys() - set(domains):
         raise ValueError(f"ranges: expected domains among {', '.join(domains)}, got {', '.join(sorted(unknown))}")
+    stated = by_folder(stated, options.direction)
     most = options.max_megapixels * 10**6
     return {
         domain: Reading(channels[0 if number == 0 else 1], stated.get(domain), most)
         for number, domain in enumerate(domains)
     }
+
+
+def stage_to_go_on(options: Namespace, checkpoints: Path, loader: dict[str, int]) -> tuple[Stage, str]:
+    """The stage that a resumed run goes on with, and what is to be said if it is a new phase of the training.
+
+    Raises:
+        UsageError: there is no checkpoint.
+        CheckpointError: none can be read.
+    """
+    try:
+        path, state = Checkpoints(checkpoints).newest()
+    except FileNotFoundError as error:
+        raise UsageError(f"--resume: {error}; start without --resume") from error
+    try:
+        stage = next_stage(state, loader, options.accumulate)
+        left_out = stage != stage_in(state, options.accumulate)
+    except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
+        raise does_not_fit(path, error) from error
+    return stage, _resume.said(options.changed, state["step"], left_out)
 
 
 def default_workers(on_gpu: bool) -> int:
@@ -434,15 +537,18 @@ def default_workers(on_gpu: bool) -> int:
 def describe(
     options: Namespace,
     method: Method,
-    images: int,
-    steps: int,
+    dataset: UnpairedDataset,
+    course: Course,
     device: torch.device,
     without_graphs: str | None,
 ) -> None:
     """What is about to happen, on stdout."""
     if options.data is None:
-        domains = ", ".join(options.domains) if "domains" in options else "sunny to night"
+        ways = {"AtoB": "sunny to night", "BtoA": "night to sunny"}
+        domains = ", ".join(options.domains) if "domains" in options else ways[options.direction]
         print(f"no --data: built-in streets, {domains}")
+    else:
+        print(*dataset.summary(), sep="\n")
     if options.preset == "small":
         small = configs.read(options.method, "small")
         chosen = " ".join(f"{name}={options[name]}" for name in small if options[name] is not None)
@@ -456,10 +562,15 @@ def describe(
         precision += ", float32 multiplied " + ("as TF32" if options.tf32 else "in full")
     what = "images" if type(method).needs(method.config).crops is None else "minibatches of crops"
     print(
-        f"{options.method}: {parameters / 1e6:.3f} M parameters, {images} {what} an epoch, {steps} steps on {device}, "
-        f"{precision}; run folder {printable(options.output)}",
+        f"{options.method}: {parameters / 1e6:.3f} M parameters, {len(dataset)} {what} an epoch, "
+        f"{course.own_steps} steps on {device}, {precision}; run folder {printable(options.output)}",
         flush=True,
     )
+    if isinstance(method.config, DecayingConfig):
+        rising = f"rises until step {course.start_of(course.warmup_epochs)}, " if course.warmup_epochs else ""
+        decays = method.config.lr_policy == "linear" and course.full_steps < course.own_steps
+        full = f"is full until step {course.full_steps}, then decays to zero" if decays else "is constant"
+        print(f"learning rate: {rising}{full}", flush=True)
     if device.type == "cuda":
         graphs = "each step is one CUDA graph, all of it"
         print(graphs if without_graphs is None else f"no CUDA graphs: {without_graphs}", flush=True)

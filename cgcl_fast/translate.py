@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ class TranslateOptions:
             for others what the generator was trained with, or if it does not say all numbers of their type.
         max_megapixels: Larger images are refused.
         domain: Name of the domain to translate to, for a generator of several; of two the second if not given.
+        direction: AtoB or BtoA, for a method with a generator of each way (cyclegan) or, in place of domain, for one of
+            two named domains; if not given, that of the training.
         style: Style of the translations, for a generator with styles: an image of that domain to take it from, random
             (another one for each image), or a number that stands for a random one. The generator's own if not given.
         device: auto, cpu or cuda.
@@ -78,6 +80,7 @@ class TranslateOptions:
     range: tuple[Level, Level] | None = None
     max_megapixels: Count = 179
     domain: str | None = None
+    direction: Literal["AtoB", "BtoA"] | None = None
     style: str | None = None
     device: str = "auto"
     precision: str = "fp32"
@@ -86,6 +89,8 @@ class TranslateOptions:
         check(self)
         if self.overlap is not None and (self.tile is None or self.overlap >= self.tile):
             raise ValueError(f"overlap: expected less than tile {self.tile}, got {self.overlap}")
+        if self.direction is not None and self.domain is not None:
+            raise ValueError("direction: leave it out where --domain names where to translate to")
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ class Translator:
 
     Args:
         generator: maps (B, C, H, W) in [-1, 1] to (B, C', H, W); C and C' are read from its ``config``, and from its
-            ``ranges`` what numbers the images of its domains have.
+            ``ranges`` and ``direction`` what numbers the images that it reads and writes have.
         domain, style: as of ``TranslateOptions``, for a ``StyledGenerator``.
         span: the numbers that become -1 and 1, in place of those of ``ranges``.
         most_pixels: larger images are refused.
@@ -249,7 +254,9 @@ class Translator:
         if span is not None:  # of a generator that knows no types, for all but photographs
             known = values or {"A": Values("float32"), "B": Values("float32")}
             values = {name: Values(each.type, *span) for name, each in known.items()}
-        names = list(values)
+        names = list(values)  # of a generator of one way the first is what it reads
+        if getattr(generator, "direction", "AtoB") == "BtoA":
+            names.reverse()
         to = names[-1] if names else None
         if isinstance(generator, StyledGenerator):
             self.domain = generator.domain_index(domain)
@@ -310,8 +317,22 @@ class Translator:
     def translate(self, images: Tensor, generate: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, C, H, W) in [-1, 1], any size, to (B, C', H, W) on the CPU."""
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            result = translate_any_size(generate, images.to(self.device))
+            result = translate_any_size(generate, images.to(self.device), getattr(self.generator, "multiple", 4))
         return result.float().cpu()
+
+
+def domain_by(direction: str | None, generator: nn.Module) -> str | None:
+    """The name of the domain that ``direction`` leads to, of a generator that has two; None if none was asked for, or
+    if the generator was chosen by it.
+
+    Raises:
+        ValueError: the generator has other domains than two.
+    """
+    if direction is None or not isinstance(generator, StyledGenerator):
+        return None
+    if len(generator.domains) != 2:
+        raise ValueError(f"direction: the checkpoint has {len(generator.domains)} domains; name one with --domain")
+    return generator.domains[direction == "AtoB"]
 
 
 def read_batches(jobs: Sequence[Job], reading: Reading, batch_size: int, failures: Failures) -> Iterator[list[Loaded]]:
@@ -342,12 +363,13 @@ def translate(arguments: Sequence[str]) -> int:
     with as_usage_error():
         options = TranslateOptions(**parsed)
         device = make_accelerator(device=options.device, precision=options.precision).device
-        generator, file = find_generator(options.checkpoint)
+        generator, file = find_generator(options.checkpoint, options.direction)
+        domain = domain_by(options.direction, generator) or options.domain
         translator = Translator(
             generator,
             device,
             options.precision,
-            options.domain,
+            domain,
             options.style,
             options.range,
             options.max_megapixels * 10**6,

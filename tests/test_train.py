@@ -234,7 +234,7 @@ def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys:
     data = Path(shutil.copytree(photographs, tmp_path / "photographs"))
     (data / "trainA" / "broken.jpg").write_bytes(b"not an image")
     run = [*TINY, "--data", str(data), "--output", str(tmp_path / "run")]
-    assert main(["fastcut", *run, "--epochs", "1"]) == 0
+    assert main(["fastcut", *run, "--epochs", "1", "--decay-epochs", "0"]) == 0
     assert last_state(tmp_path / "run")["step"] == 3
     assert not (tmp_path / "run" / "metrics.jsonl").exists()  # nobody knows the truth
     assert "broken.jpg" in (tmp_path / "run" / "train.log").read_text()
@@ -242,7 +242,8 @@ def test_photographs_and_a_longer_run(photographs: Path, tmp_path: Path, capsys:
     assert last_state(tmp_path / "run")["step"] == 5
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["steps"] == 5
     assert main(["--resume", "--output", str(tmp_path / "run")]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "nothing to do" in out and f"A: 3 images in {data / 'trainA'}\nB: 3 images in {data / 'trainB'}\n" in out
 
 
 @pytest.mark.parametrize(
@@ -332,8 +333,8 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
     assert "already holds a run" in capsys.readouterr().err
     assert main(["--resume", "--output", str(finished), "--ngf", "8"]) == 2
     assert "ngf is 4 in this run and cannot become 8" in capsys.readouterr().err
-    assert main(["--resume", "--output", str(finished), "--tf32", "false"]) == 2
-    assert "tf32 is True in this run and cannot become False" in capsys.readouterr().err
+    assert main(["--resume", "--output", str(finished), "--antialias", "false"]) == 2
+    assert "antialias is True in this run and cannot become False" in capsys.readouterr().err
     assert main(["fastcut", "--resume", "--output", str(finished)]) == 2
     assert "holds a run of cut, not of fastcut" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
@@ -380,6 +381,8 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("cut --input-nc 1 --output-nc 1", "input_nc: images are read with 3 channels, got 1"),
         ("cut --nce-layers []", "nce_layers: expected at least one layer, got none"),
         ("cut --nce-layers [4,0]", "nce_layers: expected layers in ascending order"),
+        ("cut --nce-layers 0,x", "--nce_layers: expected int, got x"),
+        ("cut --nce-layers --ngf 3", "--nce_layers: expected one argument"),
         ("cut --nce-layers " + "[" * 100_000, "--nce_layers"),
         ("enco --importance 1.5", "importance: expected a number from 0 to 1, got 1.5"),
         ("enco --scales []", "scales: expected some of 1, 2"),
@@ -524,6 +527,22 @@ def test_options_come_from_the_command_line_the_file_the_preset_and_the_method(t
     assert options.output == Path("runs/fastcut")
     options = resolve(["--data", "somewhere", "cut", "--epochs", "7"])
     assert (options.method, options.ngf, options.size, options.steps, options.epochs) == ("cut", 64, 256, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "expected"),
+    [
+        ("cut --nce-layers 0,4,8", "nce_layers", (0, 4, 8)),
+        ("cut --nce-layers=16", "nce_layers", (16,)),
+        ("cut --nce_layers [0,4]", "nce_layers", (0, 4)),
+        ("enco --scales 1,2 --ngf 4", "scales", (1, 2)),
+        ("cgl --domains sunny,night", "domains", ("sunny", "night")),
+        ("mguit --classes 1,2,car", "classes", (1, 2, "car")),
+        ("mguit --items 3,2,1 --classes [a,b,c]", "items", (3, 2, 1)),
+    ],
+)
+def test_lists_go_with_brackets_or_without(arguments: str, name: str, expected: tuple) -> None:
+    assert resolve(arguments.split())[name] == expected
 
 
 def test_help_of_a_method_explains_its_fields(capsys: pytest.CaptureFixture) -> None:

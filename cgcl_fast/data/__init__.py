@@ -14,20 +14,21 @@ from cgcl_fast.data.folders import FolderDataset
 from cgcl_fast.data.formats import DataError, Reading, UnreadableImageError
 from cgcl_fast.data.images import IMAGE_SUFFIXES, find_images, list_images
 from cgcl_fast.data.layouts import find_domain_names
+from cgcl_fast.data.needs import Crops, DataNeeds
 from cgcl_fast.data.sampler import ResumableLoader, ResumableSampler, build_loader
 from cgcl_fast.data.single_image import SingleImageDataset, open_single_images
 from cgcl_fast.data.streets import DOMAINS
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import PREPROCESS, Preprocess
-from cgcl_fast.data.unpaired import ItemKey, UnpairedDataset
+from cgcl_fast.data.unpaired import FullViewKey, ItemKey, UnpairedDataset
 from cgcl_fast.data.values import Values
-from cgcl_fast.methods.base import Crops
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "PREPROCESS",
     "DataError",
     "FolderDataset",
+    "FullViewKey",
     "ItemKey",
     "Preprocess",
     "Reading",
@@ -70,6 +71,8 @@ def open_dataset(
     crops: Crops | None = None,
     readings: Mapping[str, Reading] | None = None,
     span: tuple[float, float] | None = None,
+    needs: DataNeeds | None = None,
+    direction: str = "AtoB",
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
@@ -97,16 +100,41 @@ def open_dataset(
         span: the numbers that become -1 and 1 where a reading has no values; without it the images tell, as
             :mod:`cgcl_fast.data.values` says, and ``dataset.values`` has what they told. For test images give those of
             the training images.
+        needs: what a method asks for, in place of the arguments from ``multiple`` to ``crops``.
+        direction: BtoA exchanges the domains A and B: the items of A are what those of B would be, and the truth is
+            that of this way.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    if crops is not None:
-        return open_single_images(path, crops, domains=domains, seed=seed, flip=flip, readings=readings, span=span)
+    if direction not in ("AtoB", "BtoA"):
+        raise ValueError(f"direction: expected AtoB or BtoA, got {direction!r}")
+    if direction == "BtoA" and tuple(domains) != ("A", "B"):
+        raise ValueError(f"direction: BtoA is of the domains A and B, got {', '.join(domains)}")
+    if needs is None:
+        needs = DataNeeds(
+            random_pairs=random_pairs,
+            classes=classes,
+            object_size=object_size,
+            least_object=least_object,
+            crops=crops,
+            multiple=multiple,
+        )
+    if needs.crops is not None:
+        return open_single_images(
+            path,
+            needs.crops,
+            domains=domains,
+            seed=seed,
+            flip=flip,
+            readings=readings,
+            span=span,
+            direction=direction,
+        )
     split = "train" if train else "test"
-    transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=multiple)
+    transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=needs.multiple)
     if path is None:
         return StreetsDataset(
             domains=domains,
@@ -114,10 +142,8 @@ def open_dataset(
             size=transform.size,
             seed=seed,
             limit=limit,
-            classes=classes,
-            object_size=object_size,
-            least_object=least_object,
-            random_pairs=random_pairs,
+            needs=needs,
+            direction=direction,
         )
     return FolderDataset(
         path,
@@ -128,10 +154,8 @@ def open_dataset(
         limit=limit,
         readings=readings,
         span=span,
-        classes=classes,
-        object_size=object_size,
-        least_object=least_object,
-        random_pairs=random_pairs,
+        needs=needs,
+        direction=direction,
     )
 
 

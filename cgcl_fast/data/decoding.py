@@ -142,6 +142,18 @@ def look_at(
         return source.form, source.size
 
 
+def read_size(path: str | os.PathLike[str], reading: Reading = RGB) -> tuple[int, int]:
+    """(width, height) of what :func:`read_stored` gives, from the file's header where that tells.
+
+    Raises:
+        UnreadableImageError: as :func:`read_stored`.
+    """
+    with errors(path), opened(path, reading) as source:
+        check_channels(source, reading)
+        size = source.upright_size()
+    return size_of(read_stored(path, reading=reading).image) if size is None else size
+
+
 def type_of(path: str | os.PathLike[str], reading: Reading) -> str | None:
     """Type of the numbers in a file, by its header; None if it cannot be read."""
     try:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cgcl_fast.data.annotations import Annotation, AnnotationIndex
-from cgcl_fast.data.decoding import RGB, Pixels, StoredImage, read_stored, size_of
+from cgcl_fast.data.decoding import RGB, Pixels, StoredImage, read_size, read_stored, size_of
 from cgcl_fast.data.formats import DataError, Reading, UnreadableImageError, printable
 from cgcl_fast.data.images import find_images, list_images
-from cgcl_fast.data.layouts import SPLITS, Place, find_places
+from cgcl_fast.data.layouts import SPLITS, Place, find_places, in_direction
 from cgcl_fast.data.measuring import with_values
+from cgcl_fast.data.needs import NOTHING_MORE, DataNeeds
 from cgcl_fast.data.transforms import Preprocess
 from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
@@ -42,7 +43,9 @@ class FolderDataset(UnpairedDataset):
         readings: how the images of each domain are read; with three channels where it is not given.
         span: the numbers that become -1 and 1, in domains whose reading has no values; if not given the images of the
             domain tell, see :mod:`cgcl_fast.data.values`.
-        classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`.
+        needs: see :class:`UnpairedDataset`.
+        direction: BtoA exchanges two domains: the images of each are in the other's folders, and their truth in
+            ``truth/B_as_A``.
 
     Raises:
         ValueError: folders are missing, or one has no readable image.
@@ -59,10 +62,8 @@ class FolderDataset(UnpairedDataset):
         limit: int | None = None,
         readings: Mapping[str, Reading] | None = None,
         span: tuple[float, float] | None = None,
-        classes: Sequence[str] | None = None,
-        object_size: int | None = None,
-        least_object: int = 16,
-        random_pairs: bool = False,
+        needs: DataNeeds = NOTHING_MORE,
+        direction: str = "AtoB",
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -70,22 +71,23 @@ class FolderDataset(UnpairedDataset):
             domains,
             preprocess,
             seed,
-            classes=classes,
-            object_size=object_size,
-            least_object=least_object,
-            random_pairs=random_pairs,
+            needs=needs,
         )
         self.root = Path(root)
         self.split = split
         wanted = {domain: (readings or {}).get(domain, RGB) for domain in self.domains}
-        places = find_places(self.root, self.domains, split)
+        self.direction = direction
+        there = find_places(self.root, self.domains, split)
+        self._names = [place.name or domain for domain, place in there.items()]  # as the folders have them
+        places = in_direction(there, direction)
         self.paths = {
-            domain: find_images(place.folder, limit=limit, keep=place.keep, reading=wanted[domain])
+            domain: find_images(place.folder, limit=limit, keep=place.keep, files=place.files, reading=wanted[domain])
             for domain, place in places.items()
         }
         self.readings = with_values(wanted, self.paths, span)
         self.values = {domain: reading.values for domain, reading in self.readings.items() if reading.values}
         self._annotations = self._read_annotations(places, self.paths)
+        self._found = [self._describe(domain, place) for domain, place in places.items()]
         self._broken: set[Path] = set()
 
     def _read_annotations(
@@ -101,7 +103,43 @@ class FolderDataset(UnpairedDataset):
                 for name in sorted(index.names()):  # says now, and not in every worker, which are left out
                     self._table.find(name)
             found[domain] = index
+        self._say_shared([(index, paths[domain]) for domain, index in found.items() if index is not None])
         return found
+
+    def _say_shared(self, domains: list[tuple[AnnotationIndex, list[Path]]]) -> None:
+        """Two photographs of one name are seldom of the same scene."""
+        of: dict[tuple[Path, str, str], Path] = {}
+        shared = [
+            (path, other, file)
+            for index, paths in domains
+            for path in paths
+            if path in index.sources
+            for file, entry in [index.sources[path]]
+            if (other := of.setdefault((file, entry, path.stem), path)) != path
+        ]
+        if shared:
+            image, other, file = shared[0]
+            logger.warning(
+                "%s: %s and %s have the same boxes in it, as do %d images more; a file about images of one name in "
+                "several folders must name the folders",
+                *map(printable, (file, other, image)),
+                len(shared) - 1,
+            )
+
+    def _describe(self, domain: str, place: Place) -> str:
+        called = f"{domain} is {place.name}" if place.name not in (None, domain) else domain
+        said = f"{printable(called)}: {len(self.paths[domain])} images in {place}"
+        index = self._annotations[domain]
+        if index is not None:
+            said += f", {index.count(self.paths[domain], self._wanted)}"
+        logger.info("%s", said)
+        return said
+
+    def _wanted(self, name: str) -> bool:
+        return self._table is None or self._table.find(name) is not None
+
+    def summary(self) -> list[str]:
+        return list(self._found)
 
     def count(self, domain: str) -> int:
         return len(self.paths[domain])
@@ -111,7 +149,7 @@ class FolderDataset(UnpairedDataset):
 
     def _read(self, domain: str, paths: list[Path], index: int, annotations: AnnotationIndex | None = None) -> Picture:
         # Objects are cut from all the pixels that there are.
-        at_least = None if self.object_size is not None else self.preprocess.reads_at_least
+        at_least = None if self.needs.object_size is not None else self.preprocess.reads_at_least
         broken: dict[Path, str] = {}
         for step in range(len(paths)):
             path = paths[(index + step) % len(paths)]
@@ -138,6 +176,42 @@ class FolderDataset(UnpairedDataset):
             self._broken.add(path)
             logger.warning("skipped %s: %s", printable(path), reason)
 
+    def check_sizes(self, least: int, batch_size: int = 1) -> int:
+        if self.preprocess.fixed_size:
+            return 1
+        mode = self.preprocess.mode
+        sizes = {domain: self._whole_sizes(domain) for domain in self.domains}
+        found = {path: size for each in sizes.values() for path, size in each.items()}
+        small = [f"{printable(path)} gives {w}x{h}" for path, (w, h) in found.items() if min(w, h) < least]
+        if small:
+            more = f", and {len(small) - 1} more of {len(found)} are too small" if len(small) > 1 else ""
+            remedy = "a larger load_size" if mode == "scale_width" else "larger images"
+            raise DataError(
+                f"preprocess: networks with these options need images of at least {least}x{least} pixels, but with "
+                f"{mode!r} {small[0]}{more}: take {remedy}, or a mode that crops"
+            )
+        # Any two images of a domain may meet in a batch; with pairs of random domains, any two.
+        for each in [found] if self.needs.random_pairs else sizes.values():
+            (first, size), *others = each.items()
+            for path, (w, h) in others:
+                if batch_size > 1 and (w, h) != size:
+                    raise DataError(
+                        f"batch_size: expected 1 where sizes differ, got {batch_size}, but with preprocess {mode!r} "
+                        f"{printable(first)} gives {size[0]}x{size[1]} and {printable(path)} {w}x{h}: take "
+                        f"batch_size 1, with accumulate {batch_size} for as many images a step, or a mode that crops"
+                    )
+        return len(set(found.values()))
+
+    def _whole_sizes(self, domain: str) -> dict[Path, tuple[int, int]]:
+        """(width, height) of each image as the networks get it; of those that can be read."""
+        found = {}
+        for path in self.paths[domain]:
+            try:
+                found[path] = self.preprocess.whole_size(*read_size(path, self.readings[domain]))
+            except UnreadableImageError as error:
+                self._skip(path, error.reason)
+        return found
+
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
         """Test images (training images if there are no readable test images), spread evenly over the folder.
 
@@ -146,8 +220,10 @@ class FolderDataset(UnpairedDataset):
         """
         if self.split == "train":
             try:
-                places = find_places(self.root, self.domains, "test")
-                paths = {domain: _listed(place) for domain, place in places.items()}
+                there = find_places(self.root, self._names, "test")
+                places = in_direction(dict(zip(self.domains, there.values(), strict=True)), self.direction)
+                # Only those that are shown are read: there may be a great many.
+                paths = {domain: place.images() for domain, place in places.items()}
                 for domain, found in paths.items():
                     if not found:
                         raise ValueError(f"no images of domain {domain}")
@@ -165,7 +241,7 @@ class FolderDataset(UnpairedDataset):
         annotations = self._annotations
         if places is not None and self.wants_boxes:
             annotations = {domain: place.annotations(self.root) for domain, place in places.items()}
-        if self.random_pairs:
+        if self.needs.random_pairs:
             return self._fixed_pairs(paths, count, shown, annotations)
         count = min(count, *(len(found) for found in paths.values()))
         items: list[dict[str, Any]] = []
@@ -175,7 +251,8 @@ class FolderDataset(UnpairedDataset):
                 picture = self._read(domain, found, number * len(found) // count, annotations[domain])
                 self._add(item, domain, picture, shown, None, None, ("sample", number))
             items.append(item)
-        truths = [self._truth(item[f"{self.domains[0]}_paths"], self.domains[-1]) for item in items]
+        folder, target = "B_as_A" if self.direction == "BtoA" else "", self.domains[-1]
+        truths = [self._truth(item[f"{self.domains[0]}_paths"], target, folder) for item in items]
         for item, truth in zip(items, truths, strict=True):
             if truth is not None and None not in truths:
                 item["truth"] = shown(truth)
@@ -228,11 +305,6 @@ class FolderDataset(UnpairedDataset):
         except ValueError:  # there is no such folder
             pass
         return None
-
-
-def _listed(place: Place) -> list[Path]:
-    # Only those that are shown are read: there may be a great many.
-    return [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
 
 
 def place_boxes(found: Annotation, stored: StoredImage) -> Tensor:

@@ -130,6 +130,10 @@ class _Source:
         """How many channels of colour it has; with its transparency where all together are as many as wanted."""
         return self.form.channels + (1 if self.alpha and wanted == self.form.channels + 1 else 0)
 
+    def upright_size(self) -> tuple[int, int] | None:
+        """(width, height) once it is turned upright; None where only its pixels tell."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
     def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
         raise NotImplementedError
 
@@ -281,6 +285,11 @@ class _Photograph(_Source):
             srgb="icc_profile" in image.info,
             frames=2 if several else 1,
         )
+
+    def upright_size(self) -> tuple[int, int] | None:
+        if _orientation(self.image) < 5:
+            return self.size
+        return None if self.image.format == "TIFF" else self.size[::-1]  # Pillow may have turned a TIFF already
 
     def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
         image, size = self.image, self.size

@@ -229,6 +229,7 @@ def find_images(
     limit: int | None = None,
     keep: Callable[[Path], bool] | None = None,
     reading: Reading = RGB,
+    files: Iterable[Path] | None = None,
 ) -> list[Path]:
     """The readable image files of a folder (:func:`list_images` order), checked on several threads.
 
@@ -240,6 +241,7 @@ def find_images(
         limit: look at no more than the first ``limit`` files.
         keep: look only at these files.
         reading: how they will be read; those that cannot be, as of another number of channels, are left out.
+        files: look at these instead of searching; they may be anywhere below the folder.
 
     Raises:
         ValueError: the folder is missing, cannot be listed, or holds no image that can be read.
@@ -248,7 +250,8 @@ def find_images(
     def left_out(kinds: str) -> None:
         logger.warning("%s: %s", printable(folder), kinds)
 
-    paths = [path for path in list_images(folder, left_out=left_out) if keep is None or keep(path)][:limit]
+    there = list_images(folder, left_out=left_out) if files is None else files
+    paths = [path for path in there if keep is None or keep(path)][:limit]
     if not paths:
         raise ValueError(
             f"no images (JPEG, PNG, TIFF, .npy and all else that Pillow reads) in {printable(folder)}; it holds "

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cgcl_fast.data.formats import DataError
-from cgcl_fast.data.unpaired import ItemKey, collate
+from cgcl_fast.data.unpaired import FullViewKey, ItemKey, collate
 
 try:
     import resource
@@ -48,6 +48,8 @@ class ResumableSampler(Sampler):
 
     Attributes:
         epoch, position: the next pass gives epoch ``epoch`` from batch ``position`` on.
+        full_view_from: from this batch on, counted from the beginning of the training, keys are those of the full view;
+            None: never. It is not part of the state: set it before the loader starts, when going on, too.
 
     Raises:
         ValueError: an argument out of range, or more items in a batch than there are (with ``drop_last``).
@@ -83,6 +85,7 @@ class ResumableSampler(Sampler):
         self.replicas = replicas
         self.epoch = 0
         self.position = 0
+        self.full_view_from: int | None = None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -112,7 +115,9 @@ class ResumableSampler(Sampler):
                 together = np.resize(together, -(-len(together) // self.replicas) * self.replicas)
             size = len(together) // self.replicas
             mine = together[self.rank * size : (self.rank + 1) * size]
-            yield [ItemKey(epoch, int(index)) for index in mine]
+            since = self.full_view_from
+            key = ItemKey if since is None or epoch * self.batches_per_epoch + batch < since else FullViewKey
+            yield [key(epoch, int(index)) for index in mine]
 
 
 class ResumableLoader:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode
@@ -16,15 +17,16 @@ from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.decoding import RGB, Pixels, look_at, read_stored, size_of, to_tensor
 from cgcl_fast.data.formats import Reading, UnreadableImageError, printable
-from cgcl_fast.data.images import _content, list_images
-from cgcl_fast.data.layouts import Place, find_places
+from cgcl_fast.data.images import _content
+from cgcl_fast.data.layouts import Place, find_places, in_direction
 from cgcl_fast.data.measuring import with_values
+from cgcl_fast.data.needs import Crops
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets import MAX_SIZE, MIN_SIZE, render
 from cgcl_fast.data.streets.dataset import StreetsDataset
 from cgcl_fast.data.transforms import Preprocess, _offset
-from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate, item_random
+from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 from cgcl_fast.data.values import Values
-from cgcl_fast.methods.base import Crops
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +38,9 @@ class SingleImageDataset(UnpairedDataset):
     """Minibatches of crops of one image of each domain.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` is a whole minibatch: for each domain float32 (count,C,size,size) in
-    [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once for the minibatch, to a width
-    between ``least_width`` and ``most_width``, its shape kept or not (``independent``), and the crops are cut from it
-    and flipped. A picture too low for a crop is enlarged. An epoch has 100,000 crops.
+    [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once for the minibatch or for each
+    crop (``per_crop``), to a width between ``least_width`` and ``most_width``, its shape kept or not (``independent``),
+    and the crops are cut from it and flipped. A picture too small for a crop is enlarged. An epoch has 100,000 crops.
 
     Args:
         pictures: image and name of each domain.
@@ -60,10 +62,11 @@ class SingleImageDataset(UnpairedDataset):
         flip: bool = True,
         truth: Pixels | None = None,
     ) -> None:
-        for name in ("count", "size", "least_width"):
+        for name in ("count", "size"):
             if getattr(crops, name) < 1:
                 raise ValueError(f"{name} of crops must be at least 1, got {getattr(crops, name)}")
-        if not crops.size <= crops.least_width <= crops.most_width:
+        widths = [width for width in (crops.least_width, crops.most_width) if width is not None]
+        if widths != sorted(widths) or (widths and widths[0] < crops.size):
             raise ValueError(
                 "widths of crops must be at least their size and the least not above the most, got size "
                 f"{crops.size}, least_width {crops.least_width}, most_width {crops.most_width}"
@@ -75,7 +78,13 @@ class SingleImageDataset(UnpairedDataset):
         self.names = {domain: picture.name for domain, picture in pictures.items()}
         # Scaled down once to the greatest width asked for: reading a photograph's every pixel in each step would cost
         # more than the crops.
-        self.images = {domain: _at_most(picture.image, crops.most_width) for domain, picture in pictures.items()}
+        self.images = {
+            domain: _at_most(picture.image, crops.most_width or size_of(picture.image)[0])
+            for domain, picture in pictures.items()
+        }
+
+    def summary(self) -> list[str]:
+        return [f"{printable(domain)}: {printable(name)}" for domain, name in self.names.items()]
 
     def count(self, domain: str) -> int:
         return 1
@@ -99,16 +108,29 @@ class SingleImageDataset(UnpairedDataset):
 
     def _minibatch(self, image: Pixels, rng: random.Random) -> torch.Tensor:
         crops, size = self.crops, self.crops.size
-        width = _between(crops.least_width, crops.most_width, rng)
-        shape = _between(crops.least_width, crops.most_width, rng) if crops.independent else width
-        columns, rows = size_of(image)
-        height = max(size, round(rows * shape / columns))
-        pixels = to_tensor(_resize(image, height, round(width)))
+        places = _cells if crops.grid else _anywhere
         cut = []
-        for top, left in (_cells if crops.grid else _anywhere)(crops.count, size, height, round(width), rng):
-            crop = pixels[:, top : top + size, left : left + size]
-            cut.append(crop.flip(2) if self.flip and rng.random() < 0.5 else crop)
-        return torch.stack(cut)
+        if crops.per_crop:
+            for _ in range(crops.count):
+                height, width = self._zoom(image, rng)
+                ((top, left),) = places(1, size, height, width, rng)
+                cut.append(to_tensor(_window(image, height, width, top, left, size)))
+        else:
+            height, width = self._zoom(image, rng)
+            pixels = to_tensor(_resize(image, height, width))
+            for top, left in places(crops.count, size, height, width, rng):
+                cut.append(pixels[:, top : top + size, left : left + size])
+        return torch.stack([crop.flip(2) if self.flip and rng.random() < 0.5 else crop for crop in cut])
+
+    def _zoom(self, image: Pixels, rng: random.Random) -> tuple[int, int]:
+        """Height and width of a zoomed image, neither less than a crop's."""
+        crops = self.crops
+        columns, rows = size_of(image)
+        most = crops.most_width or max(columns, crops.least_width or 0)
+        least = crops.least_width or most / 3
+        across = _between(least, most, rng)
+        down = _between(least, most, rng) if crops.independent else across
+        return max(crops.size, round(rows * down / columns)), max(crops.size, round(across))
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
         """The images themselves, whole, up to 512 pixels wide, and the truth if it is known.
@@ -133,10 +155,13 @@ def open_single_images(
     flip: bool = True,
     readings: Mapping[str, Reading] | None = None,
     span: tuple[float, float] | None = None,
+    direction: str = "AtoB",
 ) -> SingleImageDataset:
-    """The first readable image of each domain's training folder, or without ``path`` a street scene of each.
+    """The first readable image of each domain's training folder, or without ``path`` a street scene of each; with the
+    direction BtoA that of the other domain.
 
-    Streets are square and as large as the greatest width asked for. That of the first domain is known in the second.
+    Streets are square and as large as the greatest width asked for, or as they can be. That of the first domain is
+    known in the second.
 
     Raises:
         ValueError: folders are missing, one has no readable image, or ``crops`` are out of range.
@@ -144,13 +169,13 @@ def open_single_images(
     values: dict[str, Values] = {}
     truth = None
     if path is None:
-        size = min(max(crops.most_width, MIN_SIZE), MAX_SIZE)
-        streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1)
+        size = min(max(crops.most_width or MAX_SIZE, MIN_SIZE), MAX_SIZE)
+        streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1, direction=direction)
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
         if len(domains) > 1:
             truth = Image.fromarray(render(streets.scene(domains[0], 0), streets.streets_domains[domains[1]], size))
     else:
-        places = find_places(Path(path), domains, "train")
+        places = in_direction(find_places(Path(path), domains, "train"), direction)
         firsts = {domain: _first(place, (readings or {}).get(domain, RGB)) for domain, place in places.items()}
         found = with_values(
             {d: r for d, (_, r) in firsts.items()}, {d: [path] for d, (path, _) in firsts.items()}, span
@@ -167,7 +192,7 @@ def open_single_images(
 
 def _first(place: Place, reading: Reading) -> tuple[Path, Reading]:
     """The first image of a folder that can be read, and how it is."""
-    paths = [path for path in list_images(place.folder) if place.keep is None or place.keep(path)]
+    paths = place.images()
     reason = ""
     for path in paths:
         try:
@@ -187,6 +212,16 @@ def _resize(image: Pixels, height: int, width: int) -> Pixels:
     if size_of(image) == (width, height):
         return image
     return F.resize(image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def _window(image: Pixels, height: int, width: int, top: int, left: int, size: int) -> Pixels:
+    """The crop of ``_resize(image, height, width)`` at a place, without resizing the rest."""
+    if not isinstance(image, Image.Image):  # plane by plane, since PyTorch resizes no windows between pixels
+        planes = [_window(Image.fromarray(plane.numpy()), height, width, top, left, size) for plane in image]
+        return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
+    across, down = image.width / width, image.height / height
+    right, bottom = min((left + size) * across, image.width), min((top + size) * down, image.height)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left * across, top * down, right, bottom))
 
 
 def _at_most(image: Pixels, width: int) -> Pixels:

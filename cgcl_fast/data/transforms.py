@@ -17,8 +17,8 @@ from torchvision.transforms.v2 import functional as F
 
 from cgcl_fast.data.decoding import Pixels, size_of, to_tensor
 
-_RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop")
-PREPROCESS = (*_RESIZE_AND_CROP, "crop", "scale_width", "none")
+_RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop", "scale_width_and_crop")
+PREPROCESS = (*_RESIZE_AND_CROP, "crop", "resize", "scale_width", "none")
 
 LEAST_BOX = 1.0
 """A box of which less than this many pixels a side is left in the image is dropped."""
@@ -77,7 +77,11 @@ class Preprocess:
                               kept), random crop of size x size
     scale_shortside_and_crop  resize the short side to load_size, aspect       resize the short side
                               kept, random crop of size x size                 to size, centre crop
+    scale_width_and_crop      resize to width load_size, aspect kept but the   resize to width size and
+                              height at least size, random crop of size x      a height of at least
+                              size                                             size, centre crop
     crop                      random crop of size x size at native resolution  centre crop of size x size
+    resize                    resize to load_size x load_size                  the same
     scale_width               resize to width load_size, aspect kept           the same
     none                      native size                                      the same
     ========================  ===============================================  ==========================
@@ -123,7 +127,7 @@ class Preprocess:
         elif mode in _RESIZE_AND_CROP and train and load_size < size:
             raise ValueError(f"load_size must be at least size {size}, got {load_size}")
         # Never below the rounded size: a crop must fit.
-        self.load_size = load_size if mode == "scale_width" else max(load_size, self.size)
+        self.load_size = load_size if mode in ("resize", "scale_width") else max(load_size, self.size)
 
     @property
     def fixed_size(self) -> bool:
@@ -133,7 +137,7 @@ class Preprocess:
     @property
     def reads_at_least(self) -> tuple[int, int] | None:
         """(height, width) that is enough to decode (``at_least`` of :func:`cgcl_fast.data.read_image`); None: all."""
-        return (self.load_size, self.load_size) if self.mode in _RESIZE_AND_CROP else None
+        return (self.load_size, self.load_size) if self.mode in (*_RESIZE_AND_CROP, "resize") else None
 
     def __call__(self, image: Pixels, rng: random.Random | None = None, *, load_size: int | None = None) -> Tensor:
         """An image of any size -> float32 (C,H,W) in [-1,1].
@@ -141,7 +145,8 @@ class Preprocess:
         Args:
             image: see ``Pixels``: PIL of mode RGB or L, or a tensor.
             rng: source of the random choices; needed in training.
-            load_size: in place of the configured one for this image (only ``resize_and_crop`` looks at it).
+            load_size: in place of the configured one for this image, which ``crop``, ``scale_width`` and ``none`` do
+                not look at: with ``size`` it gives the full view.
 
         Raises:
             ValueError: training without ``rng``.
@@ -166,10 +171,16 @@ class Preprocess:
         if len(boxes):
             size = size_of(image)[::-1]
             view = _View(image, tv_tensors.BoundingBoxes(boxes.to(torch.float32), format="XYXY", canvas_size=size))
+        load_size = self.load_size if load_size is None else load_size
         if self.mode == "resize_and_crop":
-            view = self._resize_and_crop(view, rng, self.load_size if load_size is None else load_size)
+            view = self._resize_and_crop(view, rng, load_size)
+        elif self.mode == "scale_width_and_crop":
+            view = self._scale_width_and_crop(view, rng, load_size)
+        elif self.mode == "resize":
+            side = round_to_multiple(load_size, self.multiple)
+            view = view.resize(side, side)
         elif self.fixed_size:
-            view = self._crop(view, rng)
+            view = self._crop(view, rng, load_size)
         else:
             view = self._whole(view)
         flipped = self.train and self.flip and rng is not None and rng.random() < 0.5
@@ -189,25 +200,39 @@ class Preprocess:
         top, left = _offset(side - self.size, rng), _offset(side - self.size, rng)
         return view.crop(top, left, self.size, self.size)
 
-    def _crop(self, view: _View, rng: random.Random | None) -> _View:
+    def _scale_width_and_crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
+        # The window is cut before it is resized, as below.
+        columns, rows = size_of(view.image)
+        side = max(load_size, self.size) if self.train else self.size
+        width = max(1, round(columns * self.size / side))
+        height = min(rows, width)  # all of it where it would come out lower than the crop
+        rng = rng if self.train else None
+        left, top = _offset(columns - width, rng), _offset(rows - height, rng)
+        return view.crop(top, left, height, width).resize(self.size, self.size)
+
+    def _crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
         # The window is cut before it is resized: enlarging all of a long thin image could take gigabytes.
         width, height = size_of(view.image)
         short = min(width, height)
         if self.mode == "crop":
             window = min(self.size, short)
         else:
-            window = max(1, round(short * self.size / self.load_size)) if self.train else short
+            window = max(1, round(short * self.size / max(load_size, self.size))) if self.train else short
         rng = rng if self.train else None
         left, top = _offset(width - window, rng), _offset(height - window, rng)
         return view.crop(top, left, window, window).resize(self.size, self.size)
 
     def _whole(self, view: _View) -> _View:
-        columns, rows = size_of(view.image)
-        height: float = rows
+        width, height = self.whole_size(*size_of(view.image))
+        return view.resize(height, width)
+
+    def whole_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of what an image of this size becomes, in the modes that keep an image whole."""
+        columns, rows = float(width), float(height)
         if self.mode == "scale_width":
             # Not times the quotient of the widths: 11 * (30 / 11) is less than 30, and its multiple of 4 is another.
-            columns, height = self.load_size, rows * self.load_size / columns
-        return view.resize(round_to_multiple(height, self.multiple), round_to_multiple(columns, self.multiple))
+            columns, rows = self.load_size, height * self.load_size / width
+        return round_to_multiple(columns, self.multiple), round_to_multiple(rows, self.multiple)
 
 
 def _offset(room: int, rng: random.Random | None) -> int:

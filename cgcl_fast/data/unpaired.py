@@ -16,6 +16,8 @@ from torchvision.transforms.v2 import functional as F
 from cgcl_fast.data.classes import ClassTable
 from cgcl_fast.data.decoding import Pixels, size_of, to_tensor
 from cgcl_fast.data.formats import DataError
+from cgcl_fast.data.needs import NOTHING_MORE, DataNeeds
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.transforms import Preprocess
 from cgcl_fast.data.values import Values
 
@@ -27,6 +29,12 @@ class ItemKey(NamedTuple):
 
     epoch: int
     number: int
+
+
+class FullViewKey(ItemKey):
+    """A key that asks for images that are resized without a random crop. Also to unpack as (epoch, number)."""
+
+    __slots__ = ()
 
 
 class Picture(NamedTuple):
@@ -45,20 +53,12 @@ class Picture(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
-def item_random(seed: int, *where: int | str) -> random.Random:
-    """A source of random numbers that is a pure function of its arguments, the same on every machine.
-
-    ``random.Random.random`` seeded with a string is guaranteed to give the same sequence in every Python version; other
-    methods of it are not, so draw integers as ``int(r.random() * n)``.
-    """
-    return random.Random(":".join(str(part) for part in (seed, *where)))
-
-
 class UnpairedDataset(Dataset, ABC):
     """Images of two or more domains that do not correspond: item ``index`` has image ``index`` of the first domain and
     a random image of each other one.
 
-    ``dataset[index]`` or ``dataset[epoch, index]`` is a dict. It is a pure function of (seed, epoch, index):
+    ``dataset[index]``, ``dataset[epoch, index]`` or ``dataset[FullViewKey(epoch, index)]`` is a dict. It is a pure
+    function of the seed and the key:
 
     ====================  ==============================================================================
     DOMAIN                image, float32 (C,H,W) in [-1,1]
@@ -79,24 +79,18 @@ class UnpairedDataset(Dataset, ABC):
         domains: the names.
         preprocess: what is done to an image.
         seed: seed of everything random.
-        classes: names of the classes whose boxes are wanted; boxes of others are dropped, named in the log once a
-            class.
-        object_size: side of the object crops; None: no objects.
-        least_object: boxes with a side of fewer pixels, in the image's file, are not cropped as objects.
-        random_pairs: see above.
+        needs: what the method asks for. Boxes of other classes than those wanted are dropped, named in the log once a
+            class. ``crops`` are :class:`SingleImageDataset`'s.
 
     Attributes:
         domains: the names, which are the keys of an item (not with ``random_pairs``).
-        classes: the names, None without boxes.
         values: what the numbers in the images of each domain are, where they come from files.
-        full_view_epoch: from this epoch on (None: never) ``resize_and_crop`` resizes to ``size`` at once and no longer
-            crops; published CUT does so in the epochs of learning-rate decay. Set it before the loader starts.
+        needs: what the method asks for.
 
     Raises:
         ValueError: an argument out of range, domains that are not different, or fewer than two for pairs.
     """
 
-    full_view_epoch: int | None = None
     values: Mapping[str, Values] = {}
 
     def __init__(
@@ -104,25 +98,18 @@ class UnpairedDataset(Dataset, ABC):
         domains: Sequence[str],
         preprocess: Preprocess,
         seed: int,
-        *,
-        classes: Sequence[str] | None = None,
-        object_size: int | None = None,
-        least_object: int = 16,
-        random_pairs: bool = False,
+        needs: DataNeeds = NOTHING_MORE,
     ) -> None:
-        for name, value in (("object_size", object_size), ("least_object", least_object)):
+        for name, value in (("object_size", needs.object_size), ("least_object", needs.least_object)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if random_pairs and (len(domains) < 2 or len(set(domains)) < len(domains)):
+        if needs.random_pairs and (len(domains) < 2 or len(set(domains)) < len(domains)):
             raise ValueError(f"random_pairs needs two or more different domains, got {', '.join(domains) or 'none'}")
         self.domains = tuple(domains)
         self.preprocess = preprocess
         self.seed = seed
-        self.classes = None if classes is None else tuple(classes)
-        self.object_size = object_size
-        self.least_object = least_object
-        self.random_pairs = random_pairs
-        self._table = None if classes is None else ClassTable(classes)
+        self.needs = needs
+        self._table = None if needs.classes is None else ClassTable(needs.classes)
 
     @abstractmethod
     def count(self, domain: str) -> int:
@@ -145,6 +132,10 @@ class UnpairedDataset(Dataset, ABC):
         is known what all of the rows look like in domain NAME (a row of that domain: as it is).
         """
 
+    def summary(self) -> list[str]:
+        """Where the images of each domain are, how many, and how many with boxes: a line each. None if drawn."""
+        return []
+
     def style_batch(self, scenes: int, references: int) -> dict[str, Any] | None:
         """Test scenes, and what they look like in the looks of test references, the same each time; None where that is
         not known.
@@ -160,10 +151,22 @@ class UnpairedDataset(Dataset, ABC):
         """
         return None
 
+    def check_sizes(self, least: int, batch_size: int = 1) -> int:
+        """Whether networks that need sides of ``least`` pixels take every image, and ``batch_size`` of them fit into
+        one batch, where images keep sizes of their own; without decoding them.
+
+        Returns:
+            How many sizes there are.
+
+        Raises:
+            DataError: one line that names images that are too small, or differ in size.
+        """
+        return 1
+
     @property
     def wants_boxes(self) -> bool:
         """Whether anything is made of the boxes."""
-        return self._table is not None or self.object_size is not None
+        return self._table is not None or self.needs.object_size is not None
 
     def __len__(self) -> int:
         return max(self.count(domain) for domain in self.domains)
@@ -173,10 +176,9 @@ class UnpairedDataset(Dataset, ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}")
         rng = item_random(self.seed, epoch, index)
-        full_view = self.full_view_epoch is not None and epoch >= self.full_view_epoch
-        load_size = self.preprocess.size if full_view else None
+        load_size = self.preprocess.size if isinstance(key, FullViewKey) else None
         item: dict[str, Any] = {}
-        if self.random_pairs:
+        if self.needs.random_pairs:
             count = len(self.domains)
             first = int(rng.random() * count)
             second = (first + 1 + int(rng.random() * (count - 1))) % count
@@ -214,13 +216,13 @@ class UnpairedDataset(Dataset, ABC):
         if self._table is not None:
             item[f"{name}_boxes"] = done.boxes
             item[f"{name}_classes"] = indices[done.kept]
-        if self.object_size is not None:
+        if self.needs.object_size is not None:
             # Drawn apart from the rest: images are the same with objects and without.
             chance = item_random(self.seed, *where, "object", name).random()
-            crop = cut_object(picture.image, boxes, self.object_size, chance, least=self.least_object)
+            crop = cut_object(picture.image, boxes, self.needs.object_size, chance, least=self.needs.least_object)
             if crop is not None and done.flipped:
                 crop = F.horizontal_flip(crop)
-            shape = (len(done.image), self.object_size, self.object_size)
+            shape = (len(done.image), self.needs.object_size, self.needs.object_size)
             item[f"{name}_object"] = torch.zeros(shape) if crop is None else to_tensor(crop)
             item[f"{name}_has_object"] = torch.tensor(crop is not None)
 

@@ -5,7 +5,8 @@ from .files import InUseError, alone_in
 from .graphs import CaptureError
 from .processes import leave_group
 from .rng import preserved_rng, rng_state, seed_all, set_rng_state
-from .schedule import linear_decay
+from .schedule import Course, linear_decay
+from .stages import Stage, next_stage
 from .tf32 import set_tf32
 from .tiles import translate_bands, translate_tiled
 from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
@@ -14,17 +15,20 @@ __all__ = [
     "CaptureError",
     "CheckpointError",
     "Checkpoints",
+    "Course",
     "InUseError",
     "Loader",
     "LoaderError",
     "NonFiniteError",
     "Options",
     "Outcome",
+    "Stage",
     "Trainer",
     "alone_in",
     "leave_group",
     "linear_decay",
     "make_accelerator",
+    "next_stage",
     "preserved_rng",
     "read_checkpoint",
     "rng_state",

@@ -60,6 +60,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def does_not_fit(path: Path, error: Exception) -> CheckpointError:
+    """One line of what was found wrong with a checkpoint for the run that was to go on with it."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
+    return CheckpointError(f"{path}: does not fit this run ({reason})")
+
+
 def first_readable(paths: Sequence[Path], read: Callable[[Path], T]) -> tuple[Path, T]:
     """The first of ``paths`` that ``read`` takes, and what it read; the ones before it are named in warnings.
 
@@ -80,9 +87,15 @@ def first_readable(paths: Sequence[Path], read: Callable[[Path], T]) -> tuple[Pa
     raise CheckpointError(f"{problems[0]}{more}")
 
 
+def backward_path(path: Path) -> Path:
+    """Where the generator of the way back is, of the step of ``step_00000300.pt`` (or ``.safetensors``)."""
+    return path.with_name(f"generator_B_{path.stem.removeprefix('step_')}.safetensors")
+
+
 class Checkpoints:
     """The folder ``checkpoints/`` of a run: ``step_00000300.pt`` with everything needed to go on, and beside it
-    ``step_00000300.safetensors`` with the generator alone.
+    ``step_00000300.safetensors`` with the generator alone, and ``generator_B_00000300.safetensors`` with that of the
+    way back if there is one.
 
     Args:
         folder: where; made on the first save.
@@ -101,13 +114,20 @@ class Checkpoints:
         return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
 
     def save(
-        self, state: Mapping[str, Any], *, step: int, generator: bytes, metric: tuple[str, float] | None = None
+        self,
+        state: Mapping[str, Any],
+        *,
+        step: int,
+        generator: bytes,
+        backward: bytes | None = None,
+        metric: tuple[str, float] | None = None,
     ) -> Path:
         """Write the checkpoint of ``step``, note whether it is the best, and only then remove old ones.
 
         Args:
             state: tensors and plain containers.
             generator: content of the safetensors file.
+            backward: the same of the generator of the way back.
             metric: name and value, higher is better.
 
         Raises:
@@ -117,6 +137,8 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path.with_suffix(".safetensors"), lambda file: file.write(generator))
+            if backward is not None:
+                write_atomically(backward_path(path), lambda file: file.write(backward))
             write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
             if metric is not None and metric[1] > self.best().get("value", float("-inf")):
                 note = {"step": step, "metric": metric[0], "value": metric[1]}
@@ -130,6 +152,7 @@ class Checkpoints:
             if old != path and (best is None or old.name != f"step_{best:08d}.pt"):
                 old.unlink(missing_ok=True)
                 old.with_suffix(".safetensors").unlink(missing_ok=True)
+                backward_path(old).unlink(missing_ok=True)
         return path
 
     def best(self) -> dict[str, Any]:

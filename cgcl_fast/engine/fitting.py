@@ -106,6 +106,22 @@ def full_state(optimizer: Any) -> dict[str, Any]:
     return {"param_groups": groups, "state": {index: state["state"].get(index, {}) for index in range(count)}}
 
 
+def regrouped(found: Any, optimizer: Any) -> Any:
+    """A state dict with its parameters in the groups of ``optimizer``, which has one for each learning rate; as it is,
+    where it is none of so many parameters in the same order."""
+    own = optimizer.state_dict()["param_groups"]
+    try:
+        groups = [(group, index) for group in found["param_groups"] for index in group["params"]]
+        if [len(group["params"]) for group in found["param_groups"]] == [len(group["params"]) for group in own]:
+            return found
+        if [index for _, index in groups] != [index for group in own for index in group["params"]]:
+            return found
+        firsts = [groups[group["params"][0]][0] for group in own]
+        return {**found, "param_groups": [{**f, "params": o["params"]} for f, o in zip(firsts, own, strict=True)]}
+    except Exception:  # it is something else, and the check that follows says what
+        return found
+
+
 def load_state(optimizer: Any, found: Mapping[str, Any]) -> None:
     """Load what :func:`check_adam` has found to fit, of a run on any device: ``optimizer`` keeps its learning rates,
     which stay the same tensors, and its way to compute."""

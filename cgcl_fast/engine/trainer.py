@@ -6,9 +6,9 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -20,15 +20,16 @@ from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
 
-from .checkpoint import CheckpointError, Checkpoints
+from .checkpoint import CheckpointError, Checkpoints, does_not_fit
 from .compiling import compile_networks
 from .files import alone_in, remove_leftovers
-from .fitting import check_adam, check_module, check_numbers, full_state, load_state
+from .fitting import check_adam, check_module, check_numbers, full_state, load_state, regrouped
 from .graphs import Choices, CudaRecorder, Part, StepGraphs, obstacle, to_device
 from .log import RunLog
 from .rng import check_rng_state, preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import Schedule
 from .signals import StopSignals
+from .stages import Stage, stage_in
 
 if TYPE_CHECKING:
     from cgcl_fast.methods.base import Method, Phase
@@ -76,7 +77,9 @@ class Options:
         log_every: steps between lines of the loss log.
         keep: how many of the newest checkpoints to keep.
         precision: fp32, bf16 or fp16 (mixed precision: weights stay float32).
-        accumulate: batches whose gradients are summed for one step.
+        accumulate: batches whose gradients are averaged for one step.
+        ahead: steps by which the progress that a method is told, from 0 to 1, is ahead of the count of them
+            (:meth:`Stage.ahead`).
         compile: compile the networks with torch.compile.
         graphs: "auto" replays each step as one CUDA graph where that is possible; "on" demands it; "off" does not.
     """
@@ -87,17 +90,21 @@ class Options:
     keep: int = 3
     precision: str = "fp32"
     accumulate: int = 1
+    ahead: int = 0
     compile: bool = False
     graphs: str = "auto"
 
 
 @dataclass
 class _Inputs:
-    """What a phase's forward gets. One opaque object, because DDP copies the containers among its arguments, and what a
-    phase puts into ``shared`` must reach the next one."""
+    """What a phase's forward gets of a part. One opaque object, because DDP copies the containers among its arguments,
+    and what a phase puts into ``shared`` must reach the next one."""
 
     batch: Batch
     shared: dict[str, Any]
+
+    def kept(self, names: Collection[str]) -> dict[str, Any]:
+        return {name: value for name, value in self.shared.items() if name in names}
 
 
 class _PhaseModule(nn.Module):
@@ -207,6 +214,8 @@ class Trainer:
         sample_batch: the images of the sample grids.
         config: plain containers that say how to build the method again; saved with each checkpoint.
         generator_file: content of the safetensors file with the generator alone.
+        backward_file: the same of the generator of the way back, for a method that has one.
+        stage: of the run; None: the first, and a checkpoint of other data, batch size or accumulation is refused.
         evaluate: figures of the method in its present state, for ``metrics.jsonl``: called at every save, in evaluation
             mode and without gradients; what it draws does not change the training.
         best: name of the figure, higher is better, that decides which checkpoint is the best.
@@ -224,6 +233,8 @@ class Trainer:
         sample_batch: Batch,
         config: Mapping[str, Any],
         generator_file: Callable[[nn.Module], bytes],
+        backward_file: Callable[[], bytes] | None = None,
+        stage: Stage | None = None,
         evaluate: Evaluate | None = None,
         best: str | None = None,
         accelerator: Accelerator | None = None,
@@ -237,6 +248,8 @@ class Trainer:
         self.sample_batch = to_device(sample_batch, self.accelerator.device)
         self.config = dict(config)
         self.generator_file = generator_file
+        self.backward_file = backward_file
+        self.stage = stage
         self.evaluate = evaluate
         self.best = best
         self.checkpoints = Checkpoints(folder / "checkpoints", options.keep)
@@ -366,11 +379,12 @@ class Trainer:
             yield from self.loader
 
     def train_step(self, parts: list[Batch]) -> dict[str, Tensor]:
-        """One optimiser step of every phase over the loader's batches ``parts`` (more than one: their gradients are
-        averaged).
+        """One optimiser step of every phase over the loader's batches ``parts``. Several make the step that one batch
+        of all their images would make, as far as a loss is a mean over images: a phase runs on all of them and updates
+        its networks with the mean of the gradients, then the next one begins.
 
         Returns:
-            "phase/loss name" -> detached scalar, of the last part.
+            "phase/loss name" -> detached scalar, the mean over the parts.
 
         Raises:
             CaptureError: the step cannot be captured, and ``options.graphs`` is "on".
@@ -378,7 +392,8 @@ class Trainer:
         factor = self.schedule(self.step)
         for running in self.phases:
             running.scale_rates(factor)
-        choices = self.method.choose(self.step / self.options.steps)
+        ahead = self.options.ahead
+        choices = self.method.choose((self.step + ahead) / (self.options.steps + ahead))
         tensors = [
             {name: value for name, value in self.method.prepare(part).items() if isinstance(value, Tensor)}
             for part in parts
@@ -391,12 +406,19 @@ class Trainer:
         """The step on batches that are on the device; all that a CUDA graph holds."""
         losses: dict[str, Tensor] = {}
         done = self.accelerator.step
+        inputs = [_Inputs(dict(part), dict(choices)) for part in parts]
+        self.method.begin([part.batch for part in inputs], [part.shared for part in inputs])
+        kept = {*inputs[0].shared, *(name for running in self.phases for name in running.phase.keeps)}
+        # To and fro, so that the part at which a phase ends is the first of the next one, which has all that was
+        # computed of it; the last phase in the order of the loader.
+        order = inputs if len(self.phases) % 2 else inputs[::-1]
         try:
-            for part in parts:
-                inputs = _Inputs(dict(part), dict(choices))
-                with self.accelerator.accumulate(*(running.module for running in self.phases)):
-                    for running in self.phases:
-                        losses.update(self._run_phase(running, inputs))
+            for running in self.phases:
+                losses |= self._run_phase(running, order, kept)
+                order = order[::-1]
+                if running.phase.after is not None:
+                    with torch.no_grad():
+                        running.phase.after([part.batch for part in inputs], [part.kept(kept) for part in inputs])
         except BaseException:  # such as a capture that is not possible, after which the step is run without
             self.accelerator.step = done
             for running in self.phases:
@@ -404,21 +426,27 @@ class Trainer:
             raise
         return losses
 
-    def _run_phase(self, running: _RunningPhase, inputs: _Inputs) -> dict[str, Tensor]:
+    def _run_phase(self, running: _RunningPhase, parts: Sequence[_Inputs], kept: Collection[str]) -> dict[str, Tensor]:
+        """The phase on all parts, of which all but the last forget what is not to be kept, and its update."""
         phase = running.phase
+        found: list[dict[str, Tensor]] = []
         with _frozen([getattr(self.method, name) for name in phase.frozen]):
-            found = running.module(inputs)
-            self.accelerator.backward(found["loss"])
-        if phase.optimizer.clip and self.accelerator.sync_gradients:
+            for part in parts:
+                # Processes exchange their gradients at the last part.
+                with self.accelerator.accumulate(running.module):
+                    losses = running.module(part)
+                    self.accelerator.backward(losses["loss"])
+                found.append({name: value.detach() for name, value in losses.items()})
+                if part is not parts[-1]:
+                    part.shared = part.kept(kept)
+        if phase.optimizer.clip:
             self.accelerator.unscale_gradients(running.optimizer)
             for name, most in phase.optimizer.clip.items():
                 nn.utils.clip_grad_norm_(getattr(self.method, name).parameters(), most)
         running.optimizer.step()
         running.optimizer.zero_grad()
-        if phase.after is not None and self.accelerator.sync_gradients:
-            with torch.no_grad():
-                phase.after(inputs.batch, inputs.shared)
-        return {f"{phase.name}/{name}": value.detach() for name, value in found.items()}
+        means = found[0] if len(found) == 1 else {n: torch.stack([x[n] for x in found]).mean(0) for n in found[0]}
+        return {f"{phase.name}/{name}": value for name, value in means.items()}
 
     def _read_losses(self, stop: bool) -> tuple[dict[str, float], bool]:
         """The losses of the newest step, averaged over the processes, after checking those of every step since the last
@@ -486,11 +514,13 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler is not None else {},
                 "loader": self.loader.state_dict() if loader is None else loader,
                 "rng": generators,
+                "stage": asdict(self.stage or Stage(self.options.accumulate)),
             }
             self.saved = self.checkpoints.save(
                 state,
                 step=self.step,
                 generator=self.generator_file(getattr(self.method, self.method.generator_name)),
+                backward=self.backward_file() if self.backward_file is not None else None,
                 metric=(self.best, best) if self.best is not None and best is not None else None,
             )
         self._saved_step = self.step
@@ -500,6 +530,7 @@ class Trainer:
         path, state = self.checkpoints.newest()
         self.checkpoints.best()  # a note that cannot be read is said now, not after hours
         try:
+            state = self._fitted(state)
             self._check(state)
             self.loader.load_state_dict(state["loader"])  # first, since it looks before it changes anything
             self.method.load_state_dict(state["method"])
@@ -524,10 +555,22 @@ class Trainer:
             if changed and self.accelerator.is_main_process:
                 warnings.warn(f"{path}: was saved with {changed}", stacklevel=2)
         except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
-            raise CheckpointError(f"{path}: does not fit this run ({reason})") from error
+            raise does_not_fit(path, error) from error
         self.saved, self._saved_step = path, self.step
+
+    def _fitted(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A checkpoint as this run takes it up: at the first batch of its stage, if that begins now, and with the
+        parameters in the groups that they have by the learning rates of now."""
+        found = dict(state)
+        if self.stage is not None and self.stage != stage_in(state, self.stage.accumulate):
+            found["loader"] = {**self.loader.state_dict(), "epoch": self.stage.epoch, "position": 0}
+        if isinstance(found["optimizers"], dict):
+            optimizers = {running.phase.name: running.optimizer for running in self.phases}
+            found["optimizers"] = {
+                name: regrouped(one, optimizers[name]) if name in optimizers else one
+                for name, one in found["optimizers"].items()
+            }
+        return found
 
     def _check(self, state: Mapping[str, Any]) -> None:
         """Raise an error, a ValueError mostly, unless all of a checkpoint fits this run; changes nothing."""

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.data.needs import Crops as Crops
+from cgcl_fast.data.needs import DataNeeds as DataNeeds
+
 Batch = dict[str, Any]
 Shared = dict[str, Any]
 
@@ -50,7 +53,12 @@ class Phase:
             (:meth:`Method.choose`), for what later phases reuse.
         optimizer: how to update.
         frozen: names of the attributes whose parameters take no gradient in this phase.
-        after: called with (batch, shared) and without gradients after the update.
+        keeps: names of what the phase puts into ``shared``, detached, for ``after``, or for later phases that could not
+            compute it anew since the weights are others then. A step of several parts (``--accumulate``) runs each
+            phase on all parts before the next one, and has of the parts in the meantime nothing but this: all else is
+            computed anew by the later phase, or memory would grow with the number of parts.
+        after: called once after the update, without gradients, with the batches of all parts of the step, and a dict
+            for each with what is kept of its ``shared``.
     """
 
     name: str
@@ -58,55 +66,27 @@ class Phase:
     loss: Callable[[Batch, Shared], dict[str, Tensor]]
     optimizer: OptimizerSpec
     frozen: tuple[str, ...] = ()
-    after: Callable[[Batch, Shared], None] | None = None
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Minibatches of crops of one image a domain (SinCUT).
-
-    Args:
-        count: crops of each domain a step.
-        size: side of a crop in pixels.
-        least_width: least width in pixels to which the image is zoomed, one zoom for a minibatch.
-        most_width: greatest width.
-        independent: draw the factors of width and height independently of each other.
-        grid: crops are cells, side by side, of a grid with a random offset, without repetition; else they lie anywhere.
-    """
-
-    count: int
-    size: int
-    least_width: int
-    most_width: int
-    independent: bool = False
-    grid: bool = False
-
-
-@dataclass(frozen=True)
-class DataNeeds:
-    """What a method asks of its data beyond unpaired images.
-
-    Args:
-        random_pairs: "A" and "B" of an item are two different domains drawn at random; the method has any number.
-        classes: names of the classes whose boxes come with the images.
-        object_size: side in pixels of the instance crops that come with the images.
-        least_object: boxes with a side of fewer pixels are not cropped.
-        crops: images come as crops of a single one a domain.
-    """
-
-    random_pairs: bool = False
-    classes: tuple[str, ...] | None = None
-    object_size: int | None = None
-    least_object: int = 16
-    crops: Crops | None = None
+    keeps: tuple[str, ...] = ()
+    after: Callable[[Sequence[Batch], Sequence[Shared]], None] | None = None
 
 
 class Method(nn.Module):
-    """Base of all methods. The constructor takes the config, builds all networks and initialises them."""
+    """Base of all methods. The constructor takes the config, builds all networks and initialises them.
+
+    Attributes:
+        generator_name: the network that translates, A to B.
+        backward_name: the one that translates B to A, if there is one.
+        named_domains: whether a translation names the domain it goes to, so that A and B have no order.
+        published: names of the networks in the files of the published code, ``latest_net_NAME.pth``; empty where it has
+            no such networks.
+    """
 
     Config: ClassVar[type]
     domains: tuple[str, ...] = ("A", "B")
     generator_name: ClassVar[str] = "G"
+    backward_name: ClassVar[str | None] = None
+    named_domains: ClassVar[bool] = False
+    published: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -119,8 +99,11 @@ class Method(nn.Module):
 
     def schedule(self, steps: int) -> Callable[[int], float] | None:
         """Factor of the learning rates at each step of a training of ``steps``; None: the config's ``epochs`` at the
-        full rate, then ``decay_epochs`` of linear decay to zero."""
+        full rate, then ``decay_epochs`` of linear decay to zero, or as else its ``lr_policy`` says."""
         return None
+
+    def weights_taken(self) -> None:
+        """Called when networks have been given weights of another training, for what begins as a copy of them."""
 
     def phases(self) -> list[Phase]:
         """The phases of a step, in order."""
@@ -140,6 +123,10 @@ class Method(nn.Module):
         """
         return {}
 
+    def begin(self, batches: Sequence[Batch], shared: Sequence[Shared]) -> None:
+        """What a part of a step must know of the others, such as how many images of all parts count in a mean: called
+        once at the beginning of a step, with the batch and the ``shared`` of each part, into which it goes."""
+
     def prepare(self, batch: Batch) -> Batch:
         """A batch as the loader gives it, on the host, with what the phases need of it as tensors; all else (paths,
         boxes) does not reach them."""
@@ -155,7 +142,8 @@ class Method(nn.Module):
         Returns:
             The translations, of the same height and width.
         """
-        return translate_any_size(getattr(self, self.generator_name), image)
+        generator = getattr(self, self.generator_name)
+        return translate_any_size(generator, image, getattr(generator, "multiple", 4))
 
     def samples(self, batch: Batch) -> dict[str, Tensor]:
         """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1], a column each.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cgcl_fast.methods.base import Shared
-from cgcl_fast.methods.cgl import CGL, GRANULARITIES, CGLConfig, Granularity, mean_of
+from cgcl_fast.methods.cgl import CGL, GRANULARITIES, CGLConfig, Granularity, mean_of, means
 from cgcl_fast.methods.options import Channels, Count, Temperature, Weight
 from cgcl_fast.networks import init_weights
 from cgcl_fast.nn import Projector
@@ -40,7 +40,7 @@ class CGCLConfig(CGLConfig):
     """
     )
 
-    init: Literal["kaiming", "kaiming_uniform"] = "kaiming_uniform"
+    init_type: Literal["kaiming", "kaiming_uniform"] = "kaiming_uniform"
     cgc_generator: Literal["object", "global"] = "object"
     lambda_code: Weight = 10.0
     lambda_mdc: Weight = 1.0
@@ -70,7 +70,7 @@ class CGCL(CGL):
             channels = [config.ngf * 2**config.n_down] * config.n_blocks
             self.H_g, self.H_o = Projector(channels, config.nce_dim), Projector(channels, config.nce_dim)
             for projector in (self.H_g, self.H_o):
-                init_weights(projector, config.init)
+                init_weights(projector, config.init_type)
 
     def generators(self) -> tuple[str, ...]:
         return (*super().generators(), *(("H_g", "H_o") if self.config.lambda_mdc > 0 else ()))
@@ -90,17 +90,20 @@ class CGCL(CGL):
             if name == "g"
             else (self.H_o, config.num_patches_o, config.num_negatives_o)
         )
-        ids, offsets = self.draw(part.content, count, negatives)
-        rows = H(part.swapped_features, ids)
-        with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
-            keys = H([feature.detach() for feature in part.features], ids)
-        losses = patch_nce_layers(
-            rows, keys, temperature=config.temperature, offsets=offsets, normalize=True, reduction="none"
-        )
-        return mean_of(torch.stack(losses, 1), part.paired)
+        losses = []
+        for translation, source in zip(part.swapped_features, part.features, strict=True):  # of one size each
+            ids, offsets = self.draw(source[-1], count, negatives)
+            rows = H(translation, ids)
+            with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+                keys = H([feature.detach() for feature in source], ids)
+            layers = patch_nce_layers(
+                rows, keys, temperature=config.temperature, offsets=offsets, normalize=True, reduction="none"
+            )
+            losses.append(torch.stack(layers, 1))
+        return mean_of(means(losses), part.paired)
 
     def draw(self, content: Tensor, count: int, negatives: int | str) -> tuple[Sequence[Tensor], Tensor | None]:
-        """Positions for each layer, and the offsets of the negatives: the same for all queries of the step."""
+        """Positions for each layer, and the offsets of the negatives: the same for all queries of a size in a step."""
         positions = content.shape[2] * content.shape[3]
         ids = [sample_patch_ids(positions, count, device=content.device) for _ in range(self.config.n_blocks)]
         others = min(count, positions) - 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed
 
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
 from cgcl_fast.methods.options import (
@@ -29,6 +31,7 @@ from cgcl_fast.methods.options import (
     Weight,
     Within,
 )
+from cgcl_fast.methods.sizes import check_sides, stack, together
 from cgcl_fast.networks import DisentangledGenerator, DomainDiscriminator, init_weights
 from cgcl_fast.nn import GradientPenalty
 
@@ -54,7 +57,7 @@ class CGLConfig(Config):
         mlp_dim: width of the perceptron M between style and AdaIN.
         ndf: channels of the discriminators D after their first convolution; doubled by each further one.
         d_layers: convolutions of stride 2 in D; images need sides of at least 2 to the power of that many pixels.
-        init: initialisation of encoders and decoders, "kaiming" (normal) or "kaiming_uniform".
+        init_type: initialisation of encoders and decoders, "kaiming" (normal) or "kaiming_uniform".
         init_gain: standard deviation of the Gaussian initialisation of D.
         cgc_generator: which generator makes the instance in the global style, the "global" one (as CGL writes) or the
             "object" one (as CGCL writes).
@@ -93,7 +96,7 @@ class CGLConfig(Config):
     mlp_dim: Channels = 256
     ndf: Channels = 64
     d_layers: Depth = 6
-    init: Literal["kaiming", "kaiming_uniform"] = "kaiming"
+    init_type: Literal["kaiming", "kaiming_uniform"] = "kaiming"
     init_gain: Positive = 0.02
     cgc_generator: Literal["object", "global"] = "global"
     lambda_gan: Weight = 1.0
@@ -133,55 +136,78 @@ class CGLConfig(Config):
         return max(16, DomainDiscriminator.least_size(self.d_layers))
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Which images a mean is over.
+
+    Attributes:
+        rows: 1 for those that count and 0 for the others, (B,).
+        number: how many do: in all parts of the step and all processes, divided by how many parts and processes there
+            are. So the mean of their means is the mean over the images that count in any of them.
+    """
+
+    rows: Tensor
+    number: Tensor
+
+
 @dataclass
 class Granularity:
     """What a step computes of the global images, or of the instances. Rows: the n of domain i, then the n of domain j.
 
+    Codes are one tensor of 2n rows. Images and maps are a list: of one such tensor, or, where the images of the two
+    domains have two sizes, of one of n rows for each.
+
     Attributes:
-        real: x or o, (2n, 3, H, W).
+        real: x or o, [(2n, 3, H, W)].
         label, target: z one-hot of its own domain and of the other one of the pair, (2n, number of domains).
-        present, paired: 1 for the images that exist, and for those whose counterpart does too; (2n,).
-        features: outputs of the residual blocks of E^c.
-        content, style: c and s.
+        present, paired: the images that exist, and those whose counterpart does too.
+        features: for each of ``real`` the outputs of the residual blocks of E^c.
+        content, style: c, the last of ``features``, and s.
         drawn: s ~ N(0, I).
         rebuilt: G(c, s, z).
         swapped: u (or v): the content of ``real`` in the style and the domain of its counterpart.
         random: its content in the style ``drawn`` and in that domain.
-        swapped_features: as ``features``, of ``swapped``.
+        swapped_features, swapped_content: as ``features`` and ``content``, of ``swapped``.
         swapped_style, random_style: style codes of the translations.
         cycled: the contents of ``swapped`` with the styles swapped back.
     """
 
-    real: Tensor
+    real: list[Tensor]
     label: Tensor
     target: Tensor
-    present: Tensor
-    paired: Tensor
-    features: list[Tensor] = field(default_factory=list)
-    content: Tensor = field(init=False)
+    present: Counted
+    paired: Counted
+    features: list[list[Tensor]] = field(default_factory=list)
     style: Tensor = field(init=False)
     drawn: Tensor = field(init=False)
-    rebuilt: Tensor = field(init=False)
-    swapped: Tensor = field(init=False)
-    random: Tensor = field(init=False)
-    swapped_features: list[Tensor] = field(default_factory=list)
+    rebuilt: list[Tensor] = field(init=False)
+    swapped: list[Tensor] = field(init=False)
+    random: list[Tensor] = field(init=False)
+    swapped_features: list[list[Tensor]] = field(default_factory=list)
     swapped_style: Tensor = field(init=False)
     random_style: Tensor = field(init=False)
-    cycled: Tensor = field(init=False)
+    cycled: list[Tensor] = field(init=False)
 
     @property
     def n(self) -> int:
-        return len(self.real) // 2
+        return len(self.label) // 2
 
     @property
-    def fakes(self) -> Tensor:
-        """Both translations, (4n, 3, H, W)."""
-        return torch.cat([self.swapped, self.random])
+    def content(self) -> list[Tensor]:
+        return [features[-1] for features in self.features]
 
     @property
-    def counted_fakes(self) -> Tensor:
-        """Which of ``fakes`` count, (4n,)."""
-        return torch.cat([self.paired, self.present])
+    def swapped_content(self) -> list[Tensor]:
+        return [features[-1] for features in self.swapped_features]
+
+    def rows(self, codes: Tensor) -> tuple[Tensor, ...]:
+        """(2n, ...) as ``real`` has its rows."""
+        return codes.split([len(images) for images in self.real])
+
+    @property
+    def counted_fakes(self) -> Counted:
+        """Which of ``swapped`` and ``random`` count."""
+        return Counted(torch.cat([self.paired.rows, self.present.rows]), self.paired.number + self.present.number)
 
 
 @dataclass
@@ -191,7 +217,7 @@ class Crossed:
     Attributes:
         style, label: of the image, s_g and z^(k).
         content, instance_style, instance_label, instance: of the instance, c_o, s_o, z^(l) and o^(l).
-        present: 1 where there is an instance, (n,).
+        present: the pairs that have an instance.
         image: ô, the instance in the style and the domain of the image.
         image_content, image_style: c and s of ô by the encoders of instances (Eq. 4).
         x_back: G_g(c_g, s(ô), z^(k)).
@@ -204,7 +230,7 @@ class Crossed:
     instance_style: Tensor
     instance_label: Tensor
     instance: Tensor
-    present: Tensor
+    present: Counted
     image: Tensor = field(init=False)
     image_content: Tensor = field(init=False)
     image_style: Tensor = field(init=False)
@@ -217,9 +243,19 @@ def swap(x: Tensor) -> Tensor:
     return x.roll(len(x) // 2, 0)
 
 
-def mean_of(values: Tensor, counted: Tensor) -> Tensor:
-    """Mean of (B, ...) over the images whose entry in ``counted`` (B,) is 1; zero if there are none."""
-    return (values.flatten(1).mean(1) * counted).sum() / counted.sum().clamp(min=1)
+def mean_of(values: Tensor, counted: Counted) -> Tensor:
+    """Mean of (B, ...) over the images that count; zero if there are none."""
+    return (values.flatten(1).mean(1) * counted.rows).sum() / counted.number.clamp(min=1e-6)
+
+
+def means(stacked: Sequence[Tensor]) -> Tensor:
+    """Mean of each image of several (b, ...), (B, 1) in all."""
+    return torch.cat([values.flatten(1).mean(1, keepdim=True) for values in stacked])
+
+
+def distances(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Mean distance of each image of several (b, ...) from what it should be, (B, 1) in all."""
+    return means([(x - y).abs() for x, y in zip(found, wanted, strict=True)])
 
 
 class CGL(Method):
@@ -240,7 +276,8 @@ class CGL(Method):
     Each of the networks runs twice in a step: once on all that is known at its beginning, once on all that the first
     pass made; E^s once more, with weights that take no gradient, on the translations in the style of an image. The
     discriminators take the translations of the first pass. An image without an instance contributes to the global part
-    only; its place in the batch is kept, with a weight of zero.
+    only; its place in the batch is kept, with a weight of zero. Where the two images have two sizes, what runs on both
+    runs once on each, and the gradient penalty looks at fakes of the real image's own content.
 
     Three things keep E^s from giving one code to all images, which would meet most terms: what codes are compared with
     takes no gradient, nor do the weights of E^s where it reads the style of an image from a translation
@@ -249,6 +286,7 @@ class CGL(Method):
 
     Config = CGLConfig
     generator_name = "G_g"
+    named_domains = True
 
     def __init__(self, config: CGLConfig) -> None:
         super().__init__(config)
@@ -261,7 +299,7 @@ class CGL(Method):
         self.D_g = DomainDiscriminator(n, **discriminator)
         self.D_o = DomainDiscriminator(n, **discriminator, map_size=min(4, config.object_size >> config.d_layers))
         for generator in (self.G_g, self.G_o):
-            init_weights(generator, config.init)
+            init_weights(generator, config.init_type)
         for critic in (self.D_g, self.D_o):
             init_weights(critic, "normal", config.init_gain)
         bounds = (config.gp_upper, config.gp_lower, config.gp_least, config.gp_most)
@@ -289,13 +327,41 @@ class CGL(Method):
         adam = OptimizerSpec(config.lr, (config.beta1, config.beta2))
         critics = ("D_g", "D_o")
         return [
-            Phase("discriminator", critics, self.discriminator_loss, adam, after=self.adapt_penalties),
+            Phase(
+                "discriminator",
+                critics,
+                self.discriminator_loss,
+                adam,
+                keeps=("norms_g", "norms_o"),
+                after=self.adapt_penalties,
+            ),
             Phase("generator", self.generators(), self.generator_loss, adam, frozen=critics),
         ]
 
     def generators(self) -> tuple[str, ...]:
         """What the generator phase trains."""
         return "G_g", "G_o"
+
+    def begin(self, batches: Sequence[Batch], shared: Sequence[Shared]) -> None:
+        """Draw whose instances are crossed with the images, and count the instances of the step.
+
+        Into ``shared``: "same", (n,), where the instance o^(l) is one of the image's own domain; and "instances", which
+        of them exist, of the 2n; those with a counterpart; and of the n that are crossed.
+        """
+        counts = []
+        for batch, part in zip(batches, shared, strict=True):
+            there = torch.cat([batch["A_has_object"], batch["B_has_object"]]).to(batch["A"].dtype)
+            own, other = there.chunk(2)
+            part["same"] = torch.rand(len(own), device=own.device) < 1 / len(self.domains)
+            part["instances"] = there, there * swap(there), torch.where(part["same"], own, other)
+            counts.append(torch.stack([rows.sum() for rows in part["instances"]]))
+        numbers, sharing = torch.stack(counts).sum(0), len(batches)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(numbers)
+            sharing *= distributed.get_world_size()
+        for part in shared:
+            each = zip(part["instances"], numbers / sharing, strict=True)
+            part["instances"] = [Counted(rows, number) for rows, number in each]
 
     # ------------------------------------------------------------------------------------------------- the two passes
 
@@ -304,43 +370,48 @@ class CGL(Method):
         if "g" in shared:
             return
         labels = torch.cat([batch["A_domain"], batch["B_domain"]])
-        real = {"g": torch.cat([batch["A"], batch["B"]]), "o": torch.cat([batch["A_object"], batch["B_object"]])}
-        height, width = batch["A"].shape[2:]
-        if height % 4 or width % 4 or min(height, width) < 16:
-            raise ValueError(f"A: expected sides that are multiples of 4, at least 16, got {height}x{width}")
+        real = {"g": stack([batch["A"], batch["B"]]), "o": stack([batch["A_object"], batch["B_object"]])}
+        check_sides(batch, least=16)
         domains = torch.arange(len(self.domains), device=labels.device)
-        label = (labels[:, None] == domains).to(real["g"].dtype)  # F.one_hot would read the values on the host
-        with_instance = torch.cat([batch["A_has_object"], batch["B_has_object"]]).to(label)
-        everywhere = torch.ones_like(with_instance)
-        counted = {"g": (everywhere, everywhere), "o": (with_instance, with_instance * swap(with_instance))}
+        label = (labels[:, None] == domains).to(batch["A"].dtype)  # F.one_hot would read the values on the host
+        if "instances" not in shared:
+            self.begin([batch], [shared])
+        everywhere = torch.ones_like(label[:, 0])
+        every = Counted(everywhere, everywhere.sum())
+        counted = {"g": (every, every), "o": shared["instances"][:2]}
         for name in GRANULARITIES:
             part = shared[name] = Granularity(real[name], label, swap(label), *counted[name])
             generator = self.generator_of(name)
-            part.features = generator.content(part.real)
-            part.content, part.style = part.features[-1], generator.style(part.real, label)
+            part.features = [generator.content(images) for images in part.real]
+            part.style = styles_of(generator, part, part.real, label)
             part.drawn = torch.randn_like(part.style)
-            jobs = [(part.content, part.style, label)]
-            jobs += [(part.content, style, part.target) for style in (swap(part.style), part.drawn)]
+            codes = [(part.style, label), (swap(part.style), part.target), (part.drawn, part.target)]
+            jobs = [list(zip(part.content, part.rows(style), part.rows(z), strict=True)) for style, z in codes]
             crosses = name == "o" and self.config.lambda_cgc > 0 and shared.get("crossing", True)
-            crossed = self.draw_crossed(shared) if crosses else None
+            crossed = self.cross(shared) if crosses else None
             if crossed is not None and self.config.cgc_generator == "object":
-                jobs.append((crossed.content, crossed.style, crossed.label))
+                jobs.append([(crossed.content, crossed.style, crossed.label)])
             part.rebuilt, part.swapped, part.random, *more = decode(generator, jobs)
             if crossed is not None:
                 with_global_style = (crossed.content, crossed.style, crossed.label)
-                crossed.image = more[0] if more else self.G_g.decoder(*with_global_style)
+                crossed.image = more[0][0] if more else self.G_g.decoder(*with_global_style)
 
-    def draw_crossed(self, shared: Shared) -> Crossed:
+    def cross(self, shared: Shared) -> Crossed:
         """Images x^(k) of domain i, and instances o^(l) of j or i: k and l are each drawn from all domains (Eq. 7)."""
-        g, o = shared["g"], shared["o"]
-        same = torch.rand(o.n, device=o.real.device) < 1 / len(self.domains)
+        g, o, same = shared["g"], shared["o"], shared["same"]
 
         def instance(values: Tensor) -> Tensor:
             own, other = values.split(o.n)
             return torch.where(same.view(-1, *[1] * (values.dim() - 1)), own, other)
 
         crossed = shared["crossed"] = Crossed(
-            g.style[: o.n], g.label[: o.n], *(instance(of) for of in (o.content, o.style, o.label, o.real, o.present))
+            g.style[: o.n],
+            g.label[: o.n],
+            instance(o.content[0]),
+            instance(o.style),
+            instance(o.label),
+            instance(o.real[0]),
+            shared["instances"][2],
         )
         return crossed
 
@@ -354,14 +425,16 @@ class CGL(Method):
         frozen = self.config.frozen_reading
         read_styles(self.G_g, g, frozen)
         read_styles(self.G_o, o, frozen, crossed)
-        images, instances = ([(x.swapped_features[-1], swap(x.swapped_style), x.label)] for x in (g, o))
+        images, instances = (
+            [list(zip(x.swapped_content, x.rows(swap(x.swapped_style)), x.rows(x.label), strict=True))] for x in (g, o)
+        )
         if crossed is not None:
-            images.append((g.content[: g.n], crossed.image_style, crossed.label))
-            instances.append((crossed.image_content, crossed.instance_style, crossed.instance_label))
+            images.append([(g.content[0][: g.n], crossed.image_style, crossed.label)])
+            instances.append([(crossed.image_content, crossed.instance_style, crossed.instance_label)])
         g.cycled, *g_back = decode(self.G_g, images)
         o.cycled, *o_back = decode(self.G_o, instances)
         if crossed is not None:
-            crossed.x_back, crossed.o_back = g_back[0], o_back[0]
+            crossed.x_back, crossed.o_back = g_back[0][0], o_back[0][0]
 
     def generator_of(self, granularity: str) -> DisentangledGenerator:
         return self.G_g if granularity == "g" else self.G_o
@@ -369,36 +442,42 @@ class CGL(Method):
     # ------------------------------------------------------------------------------------------------------- the losses
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D of images and instances, each in one pass of its D, and one for the penalty."""
+        """L_D of images and instances, each in one pass of its D for each size, and one for the penalty."""
         self.first_pass(batch, shared)
         config = self.config
         losses: dict[str, Tensor] = {}
         for name in GRANULARITIES:
             part: Granularity = shared[name]
             critic, penalty = (self.D_g, self.penalty_g) if name == "g" else (self.D_o, self.penalty_o)
-            n = len(part.real)
-            fakes = part.fakes.detach()
-            src, cls = critic(torch.cat([part.real, fakes]))
+            swapped, random = ([x.detach() for x in fakes] for fakes in (part.swapped, part.random))
+            judged = together(critic, [*part.real, *swapped, *random])
+            src, cls = zip(*judged, strict=True)
+            real = len(part.real)
             losses[f"adv_{name}"] = config.lambda_gan * (
-                mean_of(src[n:], part.counted_fakes) - mean_of(src[:n], part.present)
+                mean_of(means(src[real:]), part.counted_fakes) - mean_of(means(src[:real]), part.present)
             )
-            entropy = F.cross_entropy(cls[:n], part.label, reduction="none")
+            entropy = F.cross_entropy(torch.cat(cls[:real]), part.label, reduction="none")
             losses[f"cls_{name}"] = config.lambda_cls * mean_of(entropy[:, None], part.present)
-            # At each real image one of the two fakes of its domain.
-            chosen = torch.rand_like(part.paired) < 0.5
-            fake = swap(torch.where(chosen[:, None, None, None], fakes[:n], fakes[n:]))
-            norms = penalty.gradient_norms(critic.realness, part.real, fake)
+            # At each real image one of the two fakes of its domain; of its own content where those have another size.
+            chosen = part.rows(torch.rand_like(part.paired.rows) < 0.5)
+            fakes = [
+                torch.where(of[:, None, None, None], a, b) for of, a, b in zip(chosen, swapped, random, strict=True)
+            ]
+            fakes = [swap(*fakes)] if real == 1 else fakes
+            pairs = zip(part.real, fakes, strict=True)
+            norms = torch.cat([penalty.gradient_norms(critic.realness, x, fake) for x, fake in pairs])
             deviation = mean_of((norms - 1).square()[:, None], part.paired)
             losses[f"gp_{name}"] = config.lambda_gan * penalty.weight * deviation
-            shared[f"norms_{name}"] = norms.detach(), part.paired
+            shared[f"norms_{name}"] = norms.detach(), part.paired.rows
         total = torch.stack(list(losses.values())).sum()
         weights = {"lambda_gp_g": self.penalty_g.weight.clone(), "lambda_gp_o": self.penalty_o.weight.clone()}
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}, **weights}
 
-    def adapt_penalties(self, batch: Batch, shared: Shared) -> None:
+    def adapt_penalties(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
         """Every ``gp_every`` steps, change λ_gp by the gradient norms of D since the last time."""
-        self.penalty_g.update(*shared["norms_g"])
-        self.penalty_o.update(*shared["norms_o"])
+        for name, penalty in (("norms_g", self.penalty_g), ("norms_o", self.penalty_o)):
+            norms, counted = zip(*(part[name] for part in kept), strict=True)
+            penalty.update(torch.cat(norms), torch.cat(counted))
 
     def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """L_G."""
@@ -414,27 +493,28 @@ class CGL(Method):
         losses: dict[str, Tensor] = {}
         for name in GRANULARITIES:
             part: Granularity = shared[name]
-            src, cls = (self.D_g if name == "g" else self.D_o)(part.fakes)
-            entropy = F.cross_entropy(cls, torch.cat([part.target, part.target]), reduction="none")
+            judged = together(self.D_g if name == "g" else self.D_o, [*part.swapped, *part.random])
+            src, cls = zip(*judged, strict=True)
+            entropy = F.cross_entropy(torch.cat(cls), torch.cat([part.target, part.target]), reduction="none")
             # What codes are compared with takes no gradient: it would come closer by giving one code to all.
-            content = (part.swapped_features[-1] - part.content.detach()).abs()
+            content = distances(part.swapped_content, [content.detach() for content in part.content])
             style = mean_of((part.random_style - part.drawn).abs(), part.present)
             crossing = shared.get("crossing", True)
             if crossing:
                 style = style + mean_of((part.swapped_style - swap(part.style).detach()).abs(), part.paired)
             losses |= {
-                f"adv_{name}": -config.lambda_gan * mean_of(src, part.counted_fakes),
+                f"adv_{name}": -config.lambda_gan * mean_of(means(src), part.counted_fakes),
                 f"cls_{name}": config.lambda_cls * mean_of(entropy[:, None], part.counted_fakes),
-                f"rec_{name}": config.lambda_rec * mean_of((part.rebuilt - part.real).abs(), part.present),
+                f"rec_{name}": config.lambda_rec * mean_of(distances(part.rebuilt, part.real), part.present),
                 f"content_{name}": config.lambda_code * mean_of(content, part.paired),
                 f"style_{name}": config.lambda_code * style,
             }
             if crossing:
-                losses[f"cc_{name}"] = 2 * config.lambda_rec * mean_of((part.cycled - part.real).abs(), part.paired)
+                losses[f"cc_{name}"] = 2 * config.lambda_rec * mean_of(distances(part.cycled, part.real), part.paired)
         crossed = shared.get("crossed")
         if crossed is not None:
             counted, g = crossed.present, shared["g"]
-            losses["cgc_g"] = config.lambda_cgc * mean_of((crossed.x_back - g.real[: g.n]).abs(), counted)
+            losses["cgc_g"] = config.lambda_cgc * mean_of((crossed.x_back - g.real[0][: g.n]).abs(), counted)
             losses["cgc_o"] = config.lambda_cgc * mean_of((crossed.o_back - crossed.instance).abs(), counted)
             content = (crossed.image_content - crossed.content.detach()).abs()
             losses["content_cgc"] = config.lambda_code * mean_of(content, counted)
@@ -467,12 +547,13 @@ class CGL(Method):
 def encode_translations(generator: DisentangledGenerator, part: Granularity, crossed: Crossed | None = None) -> None:
     """Put the features of the translations in the style of an image into ``part``, and the codes of the random style;
     into ``crossed`` the content of its own."""
-    rows = len(part.swapped)
-    features = generator.content(torch.cat([part.swapped, *([] if crossed is None else [crossed.image])]))
-    part.swapped_features = [feature[:rows] for feature in features]
-    part.random_style = generator.style(part.random, part.target)
+    more = [] if crossed is None else [crossed.image]  # an instance, as those of ``part``
+    features = [generator.content(torch.cat([images, *more])) for images in part.swapped]
+    counts = [len(images) for images in part.swapped]
+    part.swapped_features = [[f[:rows] for f in maps] for maps, rows in zip(features, counts, strict=True)]
+    part.random_style = styles_of(generator, part, part.random, part.target)
     if crossed is not None:
-        crossed.image_content = features[-1][rows:]
+        crossed.image_content = features[-1][-1][counts[-1] :]
 
 
 def read_styles(
@@ -480,16 +561,21 @@ def read_styles(
 ) -> None:
     """Put the codes of the translations in the style of an image into ``part`` and ``crossed``; ``frozen``: E^s learns
     nothing by them."""
-    images, labels = [part.swapped], [part.target]
+    jobs = list(zip(part.swapped, part.rows(part.target), strict=True))
     if crossed is not None:
-        images, labels = [*images, crossed.image], [*labels, crossed.label]
-    styles = generator.style(torch.cat(images), torch.cat(labels), frozen)
-    part.swapped_style = styles[: len(part.swapped)]
+        jobs.append((crossed.image, crossed.label))
+    styles = together(partial(generator.style, frozen=frozen), jobs)
+    part.swapped_style = torch.cat(styles[: len(part.swapped)])
     if crossed is not None:
-        crossed.image_style = styles[len(part.swapped) :]
+        crossed.image_style = styles[-1]
 
 
-def decode(generator: DisentangledGenerator, jobs: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
-    """The images of several (content, style, label) in one pass of the decoder."""
-    images = generator.decoder(*(torch.cat(parts) for parts in zip(*jobs, strict=True)))
-    return list(images.split([len(content) for content, _, _ in jobs]))
+def styles_of(generator: DisentangledGenerator, part: Granularity, images: list[Tensor], label: Tensor) -> Tensor:
+    """The style codes of images of ``part``, (2n, style_dim)."""
+    return torch.cat([generator.style(x, z) for x, z in zip(images, part.rows(label), strict=True)])
+
+
+def decode(generator: DisentangledGenerator, jobs: list[list[tuple[Tensor, Tensor, Tensor]]]) -> list[list[Tensor]]:
+    """The images of several lists of (content, style, label), all of a size in one pass of the decoder."""
+    images = iter(together(generator.decoder, [one for each in jobs for one in each]))
+    return [list(islice(images, len(each))) for each in jobs]

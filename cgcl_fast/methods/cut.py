@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,18 +11,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared, widths_of
+from cgcl_fast.methods import discriminators
+from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, widths_of
 from cgcl_fast.methods.options import (
     Adversary,
     Beta,
     Blocks,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Halvings,
+    InitType,
     Layers,
+    Oversample,
+    PatchNetwork,
     Positive,
     Rate,
     Rows,
@@ -29,12 +34,13 @@ from cgcl_fast.methods.options import (
     Temperature,
     Weight,
 )
-from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from cgcl_fast.methods.sizes import check_sides, stack, together
+from cgcl_fast.networks import ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, KeyQueue, PatchNCE, Projector, momentum_update
 
 
 @dataclass
-class CUTConfig(Config):
+class CUTConfig(DecayingConfig):
     """Options of CUT; the defaults are the paper's (Appendix C.1), with the learning rate of the authors' code.
 
     Args:
@@ -42,22 +48,28 @@ class CUTConfig(Config):
         output_nc: channels of the images of domain B.
         ngf: channels of G after its first convolution.
         ndf: channels of D after its first convolution.
+        net_d: "n_layers" (PatchGAN) or "pixel" (PixelGAN, which judges each pixel by itself).
         d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
         n_blocks: residual blocks of G.
         n_down: halvings in G, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools in G and D instead of strided convolutions.
+        antialias_up: blur pools where G doubles the size, instead of transposed convolutions; as antialias if not
+            given.
         dropout: dropout in the residual blocks of G.
-        init_gain: gain of the Xavier initialisation of G, D and H.
+        init_type: how the weights of G, D and H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
         nce_layers: layers l of G whose features are contrasted (the row "last" of Fig. 4 is 16 alone).
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer.
         temperature: τ of Eq. 2.
         sampling: positions drawn at random, or by the discriminator's attention ("dag", EnCo's Algorithm 1).
+        oversample: k of "dag", candidates drawn for each position kept.
+        importance: β of "dag", share of the positions that are the most fake ones.
         negatives: other positions of the same image ("internal", Eq. 3), of all images of the batch ("batch"), of
             other images by a queue ("external", Eq. 4), or of the image and the queue ("both").
         queue_size: keys kept for external negatives, a layer.
         momentum: momentum of the encoder that computes external negatives.
-        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_gan: weight of the adversarial loss.
         lambda_x: λ_X, weight of the PatchNCE of x and G(x).
         lambda_y: λ_Y, weight of the PatchNCE of y and G(y), the identity term; 0 leaves it out.
@@ -67,23 +79,29 @@ class CUTConfig(Config):
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
         decay_epochs: epochs of linear decay to zero that follow.
+        full_view_in_decay: in the epochs of decay, resize images without the random crop, as the authors' code does.
     """
 
     input_nc: Channels = 3
     output_nc: Channels = 3
     ngf: Channels = 64
     ndf: Channels = 64
+    net_d: PatchNetwork = "n_layers"
     d_layers: Depth = 3
     n_blocks: Blocks = 9
     n_down: Halvings = 2
     antialias: bool = True
+    antialias_up: bool | None = None
     dropout: bool = False
+    init_type: InitType = "xavier"
     init_gain: Positive = 0.02
     nce_layers: Layers = (0, 4, 8, 12, 16)
     nce_dim: Channels = 256
     num_patches: Count = 256
     temperature: Temperature = 0.07
     sampling: Literal["random", "dag"] = "random"
+    oversample: Oversample = 4.0
+    importance: Share = 0.5
     negatives: Literal["internal", "external", "both", "batch"] = "internal"
     queue_size: Rows = 16384
     momentum: Share = 0.999
@@ -97,6 +115,7 @@ class CUTConfig(Config):
     beta2: Beta = 0.999
     epochs: Count = 200
     decay_epochs: CountOrZero = 200
+    full_view_in_decay: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,7 +130,7 @@ class CUTConfig(Config):
             )
 
     def least_size(self) -> int:
-        return max(ResnetGenerator.least_size(self.n_down), PatchDiscriminator.least_size(self.d_layers))
+        return max(ResnetGenerator.least_size(self.n_down), discriminators.least_size(self))
 
 
 @dataclass
@@ -135,12 +154,14 @@ class CUT(Method):
     The 1/2 is that of the authors' code; Eq. 5 of the paper has none. Without the identity term (λ_Y = 0) there is
     none in the code either.
 
-    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together. The keys need no
-    pass of their own: the features of x and y are those of G's own pass, with the same weights, and no gradient flows
-    into keys. That does not hold where G saw x flipped, or with dropout; then x and y are encoded.
+    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together; each once by itself
+    where x and y have two sizes. The keys need no pass of their own: the features of x and y are those of G's own pass,
+    with the same weights, and no gradient flows into keys. That does not hold where G saw x flipped, or with dropout;
+    then x and y are encoded.
     """
 
     Config = CUTConfig
+    published = {"G": "G", "D": "D", "H": "F"}
 
     def __init__(self, config: CUTConfig) -> None:
         super().__init__(config)
@@ -153,14 +174,17 @@ class CUT(Method):
             config.n_blocks,
             config.antialias,
             config.dropout,
-            n_down=config.n_down,
+            config.antialias_up,
+            config.n_down,
         )
-        self.D = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
+        self.D = discriminators.make_discriminator(config, config.output_nc)
         self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
         for network in (self.G, self.D, self.H):
-            init_weights(network, "xavier", config.init_gain)
+            init_weights(network, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)
-        self.nce = PatchNCE(config.num_patches, config.temperature, config.negatives)
+        self.nce = PatchNCE(
+            config.num_patches, config.temperature, config.negatives, config.oversample, config.importance
+        )
         self.external = config.negatives in ("external", "both")
         if self.external:
             self.momentum_G = copy.deepcopy(self.G).requires_grad_(False)
@@ -171,6 +195,15 @@ class CUT(Method):
                     for domain in (("A", "B") if self.identity else ("A",))
                 }
             )
+
+    @classmethod
+    def needs(cls, config: CUTConfig) -> DataNeeds:
+        return DataNeeds(full_view_in_decay=config.full_view_in_decay)
+
+    def weights_taken(self) -> None:
+        if self.external:
+            self.momentum_G.load_state_dict(self.G.state_dict())
+            self.momentum_H.load_state_dict(self.H.state_dict())
 
     def phases(self) -> list[Phase]:
         adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
@@ -191,13 +224,22 @@ class CUT(Method):
         return {"flipped": self.config.flip_equivariance and bool(torch.rand((), device="cpu") < 0.5)}
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step."""
+        """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step. Those of a
+        y of another size are in ``shared["of_y"]``."""
         if "output" in shared:
             return
-        height, width = batch["A"].shape[2:]
-        if height % 4 or width % 4:
-            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
-        images = torch.cat([batch["A"], batch["B"]]) if self.identity else batch["A"]
+        check_sides(batch)
+        if not self.identity:
+            self.run_generator(batch["A"], shared)
+            return
+        images, *of_y = stack([batch["A"], batch["B"]])
+        self.run_generator(images, shared)
+        for y in of_y:
+            shared["of_y"] = {"flipped": shared["flipped"]}
+            self.run_generator(y, shared["of_y"])
+
+    def run_generator(self, images: Tensor, shared: Shared) -> None:
+        """Put G's translations of images of one size, and its features of them, into ``shared``."""
         flipped = shared["flipped"]
         if flipped or self.config.dropout:
             shared["output"] = self.G(images.flip(3) if flipped else images)
@@ -208,11 +250,10 @@ class CUT(Method):
         shared["source_features"] = [feature.detach() for feature in features]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D, with translation and real images in one pass of D."""
+        """L_D, with translation and real images in one pass of D, if they have one size."""
         self.forward_generator(batch, shared)
-        real = batch["B"]
         fake = shared["output"][: len(batch["A"])].detach()
-        logits_fake, logits_real = self.D(torch.cat([fake, real])).split([len(fake), len(real)])
+        logits_fake, logits_real = together(self.D, [fake, batch["B"]])
         loss_fake, loss_real = self.gan(logits_fake, False), self.gan(logits_real, True)
         return {"loss": (loss_fake + loss_real) * 0.5, "D_fake": loss_fake.detach(), "D_real": loss_real.detach()}
 
@@ -230,6 +271,8 @@ class CUT(Method):
             losses["G_GAN"] = gan
             total = total + config.lambda_gan * gan
         nce = self.contrast(shared, n)
+        if "of_y" in shared:
+            nce = torch.cat([nce, self.contrast(shared["of_y"], n, ("B",))])
         nce_x = config.lambda_x * nce[:n].mean()
         losses["NCE"] = nce_x
         if self.identity:
@@ -240,8 +283,9 @@ class CUT(Method):
             total = total + nce_x
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
-    def contrast(self, shared: Shared, n: int) -> Tensor:
-        """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with those of G(y) behind."""
+    def contrast(self, shared: Shared, n: int, domains: Sequence[str] = ("A", "B")) -> Tensor:
+        """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with those of G(y) behind; ``domains`` are
+        those of its inputs, in order."""
         queries = self.G.encode(shared["output"], self.layers)
         if shared["flipped"]:
             queries = [query.flip(3) for query in queries]
@@ -253,7 +297,7 @@ class CUT(Method):
         if self.config.negatives == "internal":
             return self.nce(rows, keys)
         parts = []  # x and y have negatives of their own
-        for i, domain in enumerate(("A", "B") if self.identity else ("A",)):
+        for i, domain in enumerate(domains[: len(rows[0]) // n]):
             part = slice(i * n, (i + 1) * n)
             external = [queue.rows for queue in self.queues[domain]] if self.external else None  # type: ignore[attr-defined]
             parts.append(self.nce([q[part] for q in rows], [k[part] for k in keys], external))
@@ -265,17 +309,19 @@ class CUT(Method):
         if self.config.sampling == "random":
             draws = [self.nce.sample(features) for _ in range(len(features[0]) // n)]
             return [torch.cat([ids.expand(n, -1) for ids in layer]) for layer in zip(*draws, strict=True)]
-        score = shared["score"]
-        if self.identity:
+        scores = [shared["score"]] if "score" in shared else []
+        others = shared["output"][n * len(scores) :]
+        if len(others):
             with torch.no_grad():
-                score = torch.cat([score, self.D(shared["output"][n:])])
+                scores.append(self.D(others))
+        score = torch.cat(scores)
         return self.nce.sample(features, score.flip(3) if shared["flipped"] else score)
 
-    def update_queues(self, batch: Batch, shared: Shared) -> None:
+    def update_queues(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
         """Move the averaged encoder and enqueue ``num_patches`` of its keys of each image (Eq. 4)."""
         momentum_update(self.momentum_G, self.G, self.config.momentum)
         momentum_update(self.momentum_H, self.H, self.config.momentum)
-        for domain, queues in self.queues.items():
+        for batch, (domain, queues) in itertools.product(batches, self.queues.items()):
             features = self.momentum_G.encode(batch[domain], self.layers)
             keys = self.momentum_H(features, self.nce.sample(features))
             for queue, key in zip(queues, keys, strict=True):  # type: ignore[call-overload]

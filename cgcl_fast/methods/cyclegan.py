@@ -4,33 +4,43 @@ the baseline that the papers compare with.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.methods import discriminators
+from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared
 from cgcl_fast.methods.options import (
     Adversary,
     Beta,
     Blocks,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Halvings,
+    InitType,
+    NormName,
+    PatchNetwork,
     Positive,
     Rate,
     Weight,
 )
-from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from cgcl_fast.methods.sizes import check_sides, together
+from cgcl_fast.networks import ResnetGenerator, UnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, ImagePool
+
+UNETS = {"unet_128": 128, "unet_256": 256}
+"""What the sides of images must be multiples of."""
 
 
 @dataclass
-class CycleGANConfig(Config):
+class CycleGANConfig(DecayingConfig):
     """Options of CycleGAN; the defaults are the paper's.
 
     Args:
@@ -38,13 +48,21 @@ class CycleGANConfig(Config):
         output_nc: channels of the images of domain B.
         ngf: channels of the generators after their first convolution.
         ndf: channels of the discriminators after their first convolution.
+        net_g: generators, "resnet", or the U-Nets of pix2pix, "unet_256" and "unet_128", for images whose sides are
+            multiples of 256 or 128; n_blocks, n_down and antialias_up are of the first.
+        net_d: "n_layers" (PatchGAN) or "pixel" (PixelGAN, which judges each pixel by itself).
         d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
         n_blocks: residual blocks of the generators.
         n_down: halvings in the generators, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools instead of strided convolutions.
-        dropout: dropout in the residual blocks.
-        init_gain: standard deviation of the Gaussian initialisation.
-        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        antialias_up: blur pools where generators double the size, instead of transposed convolutions; as antialias if
+            not given.
+        dropout: dropout in the residual blocks, or in the middle of a U-Net.
+        norm_g: norm in the generators, "instance", "batch" or "none".
+        norm_d: norm in the discriminators.
+        init_type: how the weights of all networks begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
+        gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_cycle: λ, weight of the cycle consistency (Eq. 3).
         lambda_idt: weight of the identity term, as a share of λ (Sec. 5.2); 0 leaves it out.
         pool_size: translated images kept for the discriminators.
@@ -59,11 +77,17 @@ class CycleGANConfig(Config):
     output_nc: Channels = 3
     ngf: Channels = 64
     ndf: Channels = 64
+    net_g: Literal["resnet", "unet_128", "unet_256"] = "resnet"
+    net_d: PatchNetwork = "n_layers"
     d_layers: Depth = 3
     n_blocks: Blocks = 9
     n_down: Halvings = 2
     antialias: bool = False
+    antialias_up: bool | None = None
     dropout: bool = False
+    norm_g: NormName = "instance"
+    norm_d: NormName = "instance"
+    init_type: InitType = "normal"
     init_gain: Positive = 0.02
     gan: Adversary = "lsgan"
     lambda_cycle: Weight = 10.0
@@ -84,7 +108,26 @@ class CycleGANConfig(Config):
             )
 
     def least_size(self) -> int:
-        return max(ResnetGenerator.least_size(self.n_down), PatchDiscriminator.least_size(self.d_layers))
+        least = UNETS.get(self.net_g, ResnetGenerator.least_size(self.n_down))
+        return max(least, discriminators.least_size(self))
+
+
+def make_generator(config: CycleGANConfig, input_nc: int, output_nc: int) -> ResnetGenerator | UnetGenerator:
+    """One of the generators."""
+    if config.net_g in UNETS:
+        n_down = int(math.log2(UNETS[config.net_g]))
+        return UnetGenerator(input_nc, output_nc, config.ngf, n_down, config.norm_g, config.dropout)
+    return ResnetGenerator(
+        input_nc,
+        output_nc,
+        config.ngf,
+        config.n_blocks,
+        config.antialias,
+        config.dropout,
+        config.antialias_up,
+        config.n_down,
+        config.norm_g,
+    )
 
 
 class CycleGAN(Method):
@@ -96,36 +139,42 @@ class CycleGAN(Method):
     """
 
     Config = CycleGANConfig
+    backward_name = "F"
+    published = {"G": "G_A", "F": "G_B", "D_Y": "D_A", "D_X": "D_B"}
 
     def __init__(self, config: CycleGANConfig) -> None:
         super().__init__(config)
-        shape = (config.ngf, config.n_blocks, config.antialias, config.dropout)
-        self.G = ResnetGenerator(config.input_nc, config.output_nc, *shape, n_down=config.n_down)
-        self.F = ResnetGenerator(config.output_nc, config.input_nc, *shape, n_down=config.n_down)
-        self.D_X = PatchDiscriminator(config.input_nc, config.ndf, config.d_layers, config.antialias)
-        self.D_Y = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
+        self.G = make_generator(config, config.input_nc, config.output_nc)
+        self.F = make_generator(config, config.output_nc, config.input_nc)
+        self.D_X = discriminators.make_discriminator(config, config.input_nc, config.norm_d)
+        self.D_Y = discriminators.make_discriminator(config, config.output_nc, config.norm_d)
         for network in (self.G, self.F, self.D_X, self.D_Y):
-            init_weights(network, "normal", config.init_gain)
+            init_weights(network, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)
         self.pool_X, self.pool_Y = ImagePool(config.pool_size), ImagePool(config.pool_size)
+
+    @classmethod
+    def needs(cls, config: CycleGANConfig) -> DataNeeds:
+        return DataNeeds(multiple=UNETS.get(config.net_g, 4))
 
     def phases(self) -> list[Phase]:
         adam = OptimizerSpec(self.config.lr, (self.config.beta1, self.config.beta2))
         return [
-            Phase("generators", ("G", "F"), self.generator_loss, adam, frozen=("D_X", "D_Y")),
+            Phase(
+                "generators", ("G", "F"), self.generator_loss, adam, frozen=("D_X", "D_Y"), keeps=("fake_y", "fake_x")
+            ),
             Phase("discriminators", ("D_X", "D_Y"), self.discriminator_loss, adam),
         ]
 
     def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L. Each generator runs on its source and, for the identity term, on its target in one pass."""
+        """L. Each generator runs on its source and, for the identity term, on its target, in one pass if they have one
+        size, unless a batch norm must not mix them."""
         x, y = batch["A"], batch["B"]
-        height, width = x.shape[2:]
-        if height % 4 or width % 4:
-            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
+        check_sides(batch, multiple=self.G.multiple)
         config = self.config
         identity = config.lambda_idt > 0
-        fake_y, *same_y = self.G(torch.cat([x, y])).split([len(x), len(y)]) if identity else [self.G(x)]
-        fake_x, *same_x = self.F(torch.cat([y, x])).split([len(y), len(x)]) if identity else [self.F(y)]
+        fake_y, *same_y = self.run(self.G, [x, y] if identity else [x])
+        fake_x, *same_x = self.run(self.F, [y, x] if identity else [y])
         shared["fake_y"], shared["fake_x"] = fake_y.detach(), fake_x.detach()
         losses = {
             "G_GAN": self.gan.generator(self.D_Y(fake_y)),
@@ -139,6 +188,12 @@ class CycleGAN(Method):
             losses["idt_x"] = weight * F.l1_loss(same_x[0], x)
         total = torch.stack(list(losses.values())).sum()
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def run(self, generator: nn.Module, images: list[Tensor]) -> list[Tensor]:
+        """What a generator makes of several batches."""
+        if self.config.norm_g == "batch":
+            return [generator(image) for image in images]
+        return together(generator, images)
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """Half of the adversarial losses, on translations out of the pools."""

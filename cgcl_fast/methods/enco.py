@@ -11,16 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgcl_fast.methods.base import Batch, Method, OptimizerSpec, Phase, Shared
+from cgcl_fast.methods import discriminators
+from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared
 from cgcl_fast.methods.options import (
     Adversary,
     Beta,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Halvings,
+    InitType,
+    Oversample,
+    PatchNetwork,
     Positive,
     Rate,
     Share,
@@ -28,13 +32,14 @@ from cgcl_fast.methods.options import (
     Weight,
     Within,
 )
-from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, init_weights
+from cgcl_fast.methods.sizes import check_sides, stack, together
+from cgcl_fast.networks import ResnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, Projector
 from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
 
 @dataclass
-class EnCoConfig(Config):
+class EnCoConfig(DecayingConfig):
     """Options of EnCo; the defaults are the paper's.
 
     Args:
@@ -42,11 +47,15 @@ class EnCoConfig(Config):
         output_nc: channels of the images of domain B.
         ngf: channels of G after its first convolution.
         ndf: channels of D after its first convolution.
+        net_d: "n_layers" (PatchGAN) or "pixel" (PixelGAN, which judges each pixel by itself).
         d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
         n_blocks: residual blocks of G.
         n_down: halvings in G, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools in G and D instead of strided convolutions.
-        init_gain: gain of the Xavier initialisation of G, D and H.
+        antialias_up: blur pools where G doubles the size, instead of transposed convolutions; as antialias if not
+            given.
+        init_type: how the weights of G, D and H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
         scales: the pairs of layers, by what the image's sides are divided by there: 1, 2 or 4 (Table 3, rows A to C).
         shared_projector: one H for the features of encoder and decoder; else each has its own (Table 3, row E).
         nce_dim: width of the projected features.
@@ -59,10 +68,14 @@ class EnCoConfig(Config):
             authors' later code does.
         loss: "infonce" (Eq. 1), "decoupled" (without the positive in the denominator, the authors' code) or "cosine"
             (2 - 2cos of query and key, with a predictor and BatchNorm in H, the authors' later code).
-        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        predictor_norm: BatchNorm within the predictor of "cosine", as in the authors' later code.
+        gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_gan: weight of the adversarial loss.
         lambda_nce: λ_NCE of Eq. 5.
-        lambda_idt: λ_IDT of Eq. 5, in the first half of the training.
+        lambda_idt: λ_IDT of Eq. 5.
+        idt_share: share of the training that has the identity term, half of it in the paper.
+        weights: "paper" (λ_NCE and λ_IDT as they are) or "published" (half of both while there is the identity term, 1
+            and 5, and then 2, as the authors' code has it).
         lr_g: learning rate of G.
         lr_d: learning rate of D.
         lr_h: learning rate of H, and of K where there is one.
@@ -70,16 +83,20 @@ class EnCoConfig(Config):
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
         decay_epochs: epochs of linear decay to zero that follow.
+        full_view_in_decay: in the epochs of decay, resize images without the random crop, as the authors' code does.
     """
 
     input_nc: Channels = 3
     output_nc: Channels = 3
     ngf: Channels = 64
     ndf: Channels = 64
+    net_d: PatchNetwork = "n_layers"
     d_layers: Depth = 3
     n_blocks: Annotated[int, Within(5, 256)] = 9  # two layers are within them
     n_down: Halvings = 2
     antialias: bool = True
+    antialias_up: bool | None = None
+    init_type: InitType = "xavier"
     init_gain: Positive = 0.02
     scales: tuple[int, ...] = (1, 2, 4)
     shared_projector: bool = True
@@ -87,14 +104,17 @@ class EnCoConfig(Config):
     num_patches: Count = 256
     temperature: Temperature = 0.07
     sampling: Literal["dag", "random"] = "dag"
-    oversample: Annotated[float, Within(1, 1e6)] = 4.0
+    oversample: Oversample = 4.0
     importance: Share = 0.5
     fresh_random: bool = False
     loss: Literal["infonce", "decoupled", "cosine"] = "infonce"
+    predictor_norm: bool = False
     gan: Adversary = "lsgan"
     lambda_gan: Weight = 1.0
     lambda_nce: Weight = 2.0
     lambda_idt: Weight = 10.0
+    idt_share: Share = 0.5
+    weights: Literal["paper", "published"] = "paper"
     lr_g: Rate = 5e-5
     lr_d: Rate = 2e-4
     lr_h: Rate = 5e-5
@@ -102,6 +122,7 @@ class EnCoConfig(Config):
     beta2: Beta = 0.999
     epochs: Count = 100
     decay_epochs: CountOrZero = 100
+    full_view_in_decay: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,17 +140,20 @@ class EnCoConfig(Config):
             raise ValueError(f"scales: expected some of {', '.join(map(str, known))}, in order, got {self.scales}")
 
     def least_size(self) -> int:
-        return max(ResnetGenerator.least_size(self.n_down), PatchDiscriminator.least_size(self.d_layers))
+        return max(ResnetGenerator.least_size(self.n_down), discriminators.least_size(self))
 
 
-def layer_pairs(n_blocks: int, antialias: bool = True, n_down: int = 2) -> dict[int, tuple[int, int]]:
+def layer_pairs(
+    n_blocks: int, antialias: bool = True, n_down: int = 2, antialias_up: bool | None = None
+) -> dict[int, tuple[int, int]]:
     """What the sides are divided by -> the layer of the encoder and that of the decoder there (Table 5).
 
     With nine blocks and anti-aliasing these are the pairs (3, 28), (7, 24), (13, 18) of the paper at 1, 2 and 4.
     """
-    stage = 4 if antialias else 3  # layers of a halving or a doubling: with or without its blur
-    blocks = 4 + stage * n_down  # the number of the first block; norm and activation of the stem end at 3
-    pairs = {2**i: (3 + stage * i, blocks + n_blocks - 1 + stage * (n_down - i)) for i in range(n_down)}
+    antialias_up = antialias if antialias_up is None else antialias_up
+    down, up = (4 if blurred else 3 for blurred in (antialias, antialias_up))  # layers of a halving and of a doubling
+    blocks = 4 + down * n_down  # the number of the first block; norm and activation of the stem end at 3
+    pairs = {2**i: (3 + down * i, blocks + n_blocks - 1 + up * (n_down - i)) for i in range(n_down)}
     return {**pairs, 2**n_down: (blocks + 1, blocks + n_blocks - 3)}
 
 
@@ -139,35 +163,50 @@ class EnCo(Method):
 
     L = λ_GAN · GAN(G(x)) + λ_NCE · NCE(decoder features of G(x), encoder features of x) + λ_IDT · |G(y) - y|₁
 
-    (Eq. 5), the last term in the first half of the training only. Encoder and decoder of one forward pass are all that
-    the content constraint looks at: no translation is encoded again.
+    (Eq. 5), the last term in the first half of the training only (``idt_share``). Encoder and decoder of one forward
+    pass are all that the content constraint looks at: no translation is encoded again.
     """
 
     Config = EnCoConfig
+    published = {"G": "G", "D": "D", "H": "F"}
 
     def __init__(self, config: EnCoConfig) -> None:
         super().__init__(config)
-        pairs = layer_pairs(config.n_blocks, config.antialias, config.n_down)
+        pairs = layer_pairs(config.n_blocks, config.antialias, config.n_down, config.antialias_up)
         self.encoder_layers = tuple(pairs[scale][0] for scale in config.scales)
         self.decoder_layers = tuple(pairs[scale][1] for scale in config.scales)
         self.G = ResnetGenerator(
-            config.input_nc, config.output_nc, config.ngf, config.n_blocks, config.antialias, n_down=config.n_down
+            config.input_nc,
+            config.output_nc,
+            config.ngf,
+            config.n_blocks,
+            config.antialias,
+            antialias_up=config.antialias_up,
+            n_down=config.n_down,
         )
-        self.D = PatchDiscriminator(config.output_nc, config.ndf, config.d_layers, config.antialias)
+        self.D = discriminators.make_discriminator(config, config.output_nc)
         cosine = config.loss == "cosine"
         self.H = Projector(
-            self.G.layer_channels(self.encoder_layers), config.nce_dim, batch_norm=cosine, predictor=cosine
+            self.G.layer_channels(self.encoder_layers),
+            config.nce_dim,
+            batch_norm=cosine,
+            predictor=cosine,
+            predictor_norm=config.predictor_norm,
         )
         self.projectors = ("H",) if config.shared_projector else ("H", "K")
         if not config.shared_projector:
             self.K = Projector(self.H.channels, config.nce_dim, batch_norm=cosine)
         for name in ("G", "D", *self.projectors):
-            init_weights(getattr(self, name), "xavier", config.init_gain)
+            init_weights(getattr(self, name), config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)
+
+    @classmethod
+    def needs(cls, config: EnCoConfig) -> DataNeeds:
+        return DataNeeds(full_view_in_decay=config.full_view_in_decay)
 
     def choose(self, progress: float) -> Shared:
         """Whether this step has the identity term, as those of the first half of the training have."""
-        return {"identity": self.config.lambda_idt > 0 and progress < 0.5}
+        return {"identity": self.config.lambda_idt > 0 and progress < self.config.idt_share}
 
     def phases(self) -> list[Phase]:
         config = self.config
@@ -179,25 +218,24 @@ class EnCo(Method):
         return [Phase("discriminator", ("D",), self.discriminator_loss, OptimizerSpec(config.lr_d, betas)), generator]
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put G(x), with the identity term G(y), and the features of that one pass into ``shared``; once a step."""
+        """Put G(x), with the identity term G(y), and the features of that pass into ``shared``; once a step."""
         if "output" in shared:
             return
-        height, width = batch["A"].shape[2:]
-        if height % 4 or width % 4:
-            raise ValueError(f"A: expected a height and width that are multiples of 4, got {height}x{width}")
-        images = torch.cat([batch["A"], batch["B"]]) if shared["identity"] else batch["A"]
+        check_sides(batch)
+        images, *of_y = stack([batch["A"], batch["B"]]) if shared["identity"] else [batch["A"]]
         layers = (*self.encoder_layers, *reversed(self.decoder_layers))
         shared["output"], features = self.G(images, layers)
         n, pairs = len(batch["A"]), len(self.encoder_layers)
         shared["keys"] = [feature[:n].detach() for feature in features[:pairs]]
         shared["queries"] = [feature[:n] for feature in reversed(features[pairs:])]
+        if shared["identity"]:  # G(y) by itself where y has another size
+            shared["same"] = self.G(*of_y) if of_y else shared["output"][n:]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D, with translation and real images in one pass of D."""
+        """L_D, with translation and real images in one pass of D, if they have one size."""
         self.forward_generator(batch, shared)
-        real = batch["B"]
         fake = shared["output"][: len(batch["A"])].detach()
-        logits_fake, logits_real = self.D(torch.cat([fake, real])).split([len(fake), len(real)])
+        logits_fake, logits_real = together(self.D, [fake, batch["B"]])
         loss_fake, loss_real = self.gan(logits_fake, False), self.gan(logits_real, True)
         return {"loss": (loss_fake + loss_real) * 0.5, "D_fake": loss_fake.detach(), "D_real": loss_real.detach()}
 
@@ -213,10 +251,11 @@ class EnCo(Method):
             shared["score"] = logits.detach()
             losses["G_GAN"] = self.gan.generator(logits)
             total = total + config.lambda_gan * losses["G_GAN"]
-        losses["NCE"] = config.lambda_nce * self.contrast(shared)
+        share = 0.5 if config.weights == "published" and shared["identity"] else 1.0
+        losses["NCE"] = share * config.lambda_nce * self.contrast(shared)
         total = total + losses["NCE"]
         if shared["identity"]:
-            losses["idt"] = config.lambda_idt * F.l1_loss(shared["output"][n:], batch["B"])
+            losses["idt"] = share * config.lambda_idt * F.l1_loss(shared["same"], batch["B"])
             total = total + losses["idt"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 

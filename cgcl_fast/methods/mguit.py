@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -16,9 +17,9 @@ from cgcl_fast.methods.options import (
     Blocks,
     Channels,
     ClassNames,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
     Depth,
     Positive,
     Rate,
@@ -28,6 +29,7 @@ from cgcl_fast.methods.options import (
     Weight,
     Within,
 )
+from cgcl_fast.methods.sizes import check_sides, stack, together
 from cgcl_fast.networks import (
     ContentDiscriminator,
     MGUITGenerator,
@@ -39,7 +41,7 @@ from cgcl_fast.nn import GANLoss, class_map
 
 
 @dataclass
-class MGUITConfig(Config):
+class MGUITConfig(DecayingConfig):
     """Options of MGUIT; the defaults are the paper's (Sec. 4.1, with DRIT's weights), for images scaled to a
     short side of 360 pixels and cut to 360x360 (preprocess scale_shortside_and_crop, size 360), and batch size 1.
 
@@ -73,7 +75,7 @@ class MGUITConfig(Config):
             20 orthonormal keys; at 0.3 6.5, at 0.2 2.0, at 0.1 1.01.
         temperature: τ of Eq. 8; the paper prints none.
         margin: margin of the triplet loss.
-        gan: domain adversarial loss, "nonsaturating", "lsgan" or "wgan".
+        gan: domain adversarial loss, "nonsaturating" (the same as "vanilla"), "lsgan", "hinge" or "wgan".
         lambda_self: λ^self, weight of the self reconstruction (Eq. 7).
         lambda_cycle: λ^cyc, weight of the cycle reconstruction (Eq. 7; the authors' code: 50).
         lambda_content: λ_c^adv, weight of the content adversarial loss.
@@ -172,10 +174,12 @@ class MGUIT(Method):
 
     A step runs each content encoder on its image and on the translation into its domain, each generator on what its
     domain needs (self, translation and random style together, then the cycle), and the style encoder on image and
-    random translation together; what is shared by the domains runs on both at once.
+    random translation together; what is shared by the domains runs on both at once. So where the images of both domains
+    have one size; where not, what is said to run together runs once for each size.
     """
 
     Config = MGUITConfig
+    named_domains = True
 
     def __init__(self, config: MGUITConfig) -> None:
         super().__init__(config)
@@ -213,69 +217,83 @@ class MGUIT(Method):
         judges = replace(adam, lrs={"D_c": config.lr_content}, clip=clip)
         return [
             Phase("discriminator", ("D", "D_c"), self.discriminator_loss, judges),
-            Phase("generator", ("G", "E_s"), self.generator_loss, adam, frozen=("D", "D_c"), after=self.update_memory),
+            Phase(
+                "generator",
+                ("G", "E_s"),
+                self.generator_loss,
+                adam,
+                frozen=("D", "D_c"),
+                keeps=("contents", "styles", "classes"),
+                after=self.update_memory,
+            ),
         ]
 
     def prepare(self, batch: Batch) -> Batch:
-        """With the class of each pixel of the contents instead of boxes: "class_maps", (2B, h, w) int64, A before B. A
-        single memory needs none.
+        """With the class of each pixel of the contents instead of boxes: "A_class_map" and "B_class_map", (B, h, w)
+        int64. A single memory needs none.
 
         Raises:
             ValueError: the batch has no boxes.
         """
         if not self.class_aware:
             return batch
-        maps = []
+        maps = {}
         for name in self.domains:
             if f"{name}_boxes" not in batch:
                 raise ValueError(f"{name}_boxes: the class-aware memory needs boxes; memory 'single' does without")
             size = batch[name].shape[2:]
-            maps.append(class_map(batch[f"{name}_boxes"], batch[f"{name}_classes"], size, len(self.config.classes)))
-        return {**batch, "class_maps": torch.cat(maps).to(batch["A"].device)}
+            classes = class_map(batch[f"{name}_boxes"], batch[f"{name}_classes"], size, len(self.config.classes))
+            maps[f"{name}_class_map"] = classes.to(batch[name].device)
+        return {**batch, **maps}
 
     # ------------------------------------------------------------------------------------------------------- the losses
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
         """Put into ``shared`` what both phases need; once a step.
 
-        "classes": (2B, h, w), A before B, or None; "content": (2B, C, h, w), c^x before c^y; for each domain in "self"
-        its image again, in "fake" the translation of the other's image into it, in "random" that in the random style,
-        and in "random_style" that style, (B, V, h, w).
+        "classes": for each domain (B, h, w), or None; "content": [(2B, C, h, w)], c^x before c^y, or where these have
+        two sizes [c^x, c^y]; for each domain in "self" its image again, in "fake" the translation of the other's image
+        into it, in "random" that in the random style, and in "random_style" that style, (B, V, h, w).
         """
         if "content" in shared:
             return
+        check_sides(batch)
         G, n = self.G, len(batch["A"])
-        shared["classes"] = classes = batch["class_maps"] if self.class_aware else None
-        shared["content"] = content = G.encode([batch["A"], batch["B"]])
+        images = [batch[name] for name in self.domains]
+        shared["content"] = contents = self.encode(images)
+        shared["classes"] = [batch[f"{name}_class_map"] if self.class_aware else None for name in self.domains]
+        classes = stack(shared["classes"]) if self.class_aware else [None] * len(contents)
         # One reading gives the style of x, that of y and the random one for every content.
         values = torch.cat([*G.memory.values, G.memory.random_values(1)[0]], dim=1)
-        styles = G.memory.read(content, values, classes).chunk(3, dim=1)
-        prepared = G.prepare(content).split(n)
+        read = [G.memory.read(c, values, k).chunk(3, dim=1) for c, k in zip(contents, classes, strict=True)]
+        styles = list(zip(*read, strict=True))
+        prepared = by_domain([G.prepare(content) for content in contents], n)
         shared["self"], shared["fake"], shared["random"], shared["random_style"] = [], [], [], []
         for d, other in ((0, 1), (1, 0)):
-            own_style, cross_style = (styles[d].split(n)[i] for i in (d, other))
-            random_style = styles[2].split(n)[other]
-            images = G.decoders[d](
-                torch.cat([prepared[d], prepared[other], prepared[other]]),
-                torch.cat([own_style, cross_style, random_style]),
-            )
-            for name, image in zip(("self", "fake", "random"), images.split(n), strict=True):
+            own_style, cross_style = (by_domain(styles[d], n)[i] for i in (d, other))
+            random_style = by_domain(styles[2], n)[other]
+            jobs = [(prepared[d], own_style), (prepared[other], cross_style), (prepared[other], random_style)]
+            for name, image in zip(("self", "fake", "random"), together(G.decoders[d], jobs), strict=True):
                 shared[name].append(image)
             shared["random_style"].append(random_style.detach())
 
+    def encode(self, images: list[Tensor]) -> list[Tensor]:
+        """Contents of the images of A and of B, (2B, C, h, w) in one pass, or each by itself where they have two
+        sizes."""
+        if images[0].shape[2:] == images[1].shape[2:]:
+            return [self.G.encode(images)]
+        return [self.G.encode([image], [d]) for d, image in enumerate(images)]
+
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """Adversarial losses of D^x, D^y and D_c, each with all that it judges in one pass."""
+        """Adversarial losses of D^x, D^y and D_c, each with all of a size that it judges in one pass."""
         self.forward_generator(batch, shared)
-        losses = {}
+        n, losses = len(batch["A"]), {}
         for d, name in enumerate(self.domains):
-            real = batch[name]
             fakes = torch.cat([shared["fake"][d], shared["random"][d]]).detach()
-            scales = []
-            for logits in self.D[d](torch.cat([real, fakes])):
-                logits_real, logits_fake = logits.split([len(real), len(fakes)])
-                scales.append(self.gan(logits_real, True) + self.gan(logits_fake, False))
-            losses[f"D_{name}"] = torch.stack(scales).sum()
-        logits_x, logits_y = self.D_c(shared["content"].detach()).chunk(2)
+            scales = zip(*together(self.D[d], [batch[name], fakes]), strict=True)
+            terms = [self.gan(of_real, True) + self.gan(of_fakes, False) for of_real, of_fakes in scales]
+            losses[f"D_{name}"] = torch.stack(terms).sum()
+        logits_x, logits_y = by_domain([self.D_c(content.detach()) for content in shared["content"]], n)
         losses["D_content"] = F.softplus(-logits_x).mean() + F.softplus(logits_y).mean()
         return _with_total(losses, dict.fromkeys(losses, 1.0))
 
@@ -284,13 +302,12 @@ class MGUIT(Method):
         self.forward_generator(batch, shared)
         config, memory = self.config, self.G.memory
         images = [batch[name] for name in self.domains]
-        n, classes, content = len(images[0]), shared["classes"], shared["content"]
-        pixel_classes = [None, None] if classes is None else classes.split(n)
+        n, pixel_classes, contents = len(images[0]), shared["classes"], shared["content"]
         cycles, of_fakes = self.cycle(shared["fake"], pixel_classes)
         styles, regressed = self.styles(images, shared["random"])
-        unit = F.normalize(content, dim=1)
-        shared["contents"], shared["styles"] = unit.detach().split(n), [style.detach() for style in styles]
-        shared["pixel_classes"] = None if classes is None else pixel_classes
+        unit = [F.normalize(content, dim=1) for content in contents]
+        shared["contents"] = by_domain([c.detach() for c in unit], n)
+        shared["styles"] = [style.detach() for style in styles]
 
         def contrast(features: Tensor, items: Tensor, pixel_class: Tensor | None) -> Tensor:
             return memory.loss(
@@ -302,12 +319,12 @@ class MGUIT(Method):
                 margin=config.margin,
             )
 
-        logits_c = self.D_c(content)
+        logits_c = by_domain([self.D_c(content) for content in contents], n)
         losses: dict[str, list[Tensor]] = {
             "self": [F.l1_loss(found, image) for found, image in zip(shared["self"], images, strict=True)],
             "cycle": [F.l1_loss(found, image) for found, image in zip(cycles, images, strict=True)],
             # Cross-entropy with the target ½.
-            "content": [(F.softplus(part) - 0.5 * part).mean() for part in logits_c.chunk(2)],
+            "content": [(F.softplus(part) - 0.5 * part).mean() for part in logits_c],
             "domain": [
                 self.gan.generator(logits)
                 for d in (0, 1)
@@ -315,7 +332,7 @@ class MGUIT(Method):
             ],
             "KL": [style.square().mean() for style in styles],
             "latent": [F.l1_loss(found, r) for found, r in zip(regressed, shared["random_style"], strict=True)],
-            "keys": [contrast(c, memory.keys, k) for c, k in zip(unit.split(n), pixel_classes, strict=True)],
+            "keys": [contrast(c, memory.keys, k) for c, k in zip(by_domain(unit, n), pixel_classes, strict=True)],
             "values": [contrast(styles[d], memory.values[d], pixel_classes[d]) for d in (0, 1)],
         }
         weights = {
@@ -329,36 +346,43 @@ class MGUIT(Method):
             "values": config.lambda_value,
         }
         if config.memory_loss == "published":
-            losses["keys"] += [contrast(c, memory.keys, None) for c in unit.split(n)]
+            losses["keys"] += [contrast(c, memory.keys, None) for c in by_domain(unit, n)]
         if config.lambda_content_l1:
             # Of the translation into A, which shows the scene of B, comes the content first.
-            kept = zip(F.normalize(of_fakes, dim=1).split(n), reversed(shared["contents"]), strict=True)
+            of_fakes = by_domain([F.normalize(content, dim=1) for content in of_fakes], n)
+            kept = zip(of_fakes, reversed(shared["contents"]), strict=True)
             losses["content_l1"] = [F.l1_loss(found, c) for found, c in kept]
         if config.lambda_content_kl:
-            losses["content_kl"] = [c.square().mean() for c in content.split(n)]
+            losses["content_kl"] = [c.square().mean() for c in by_domain(contents, n)]
         weights |= {"content_l1": config.lambda_content_l1, "content_kl": config.lambda_content_kl}
         return _with_total({name: torch.stack(terms).sum() for name, terms in losses.items()}, weights)
 
-    def cycle(self, fakes: list[Tensor], pixel_classes: Any) -> tuple[list[Tensor], Tensor]:
+    def cycle(self, fakes: list[Tensor], pixel_classes: Any) -> tuple[list[Tensor], list[Tensor]]:
         """The translations translated back: images of A and of B (Eq. 7); and the contents of the translations, that of
-        the translation into A first."""
+        the translation into A first, as ``encode`` gives them."""
         G, n = self.G, len(fakes[0])
-        content = G.encode(fakes)  # that of the translation into A shows the scene of B
-        prepared = G.prepare(content).split(n)
+        contents = self.encode(fakes)  # that of the translation into A shows the scene of B
+        prepared = by_domain([G.prepare(content) for content in contents], n)
         back = []
         for d, other in ((0, 1), (1, 0)):
-            style = G.memory.read(content.split(n)[other], G.memory.values[d], pixel_classes[d])
+            style = G.memory.read(by_domain(contents, n)[other], G.memory.values[d], pixel_classes[d])
             back.append(G.decoders[d](prepared[other], style))
-        return back, content
+        return back, contents
 
     def styles(self, images: list[Tensor], randoms: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The styles of the images of each domain, and of the translations in random styles into it."""
-        found = [E_s(torch.cat(pair)).chunk(2) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
+        found = [together(E_s, pair) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
         return [own for own, _ in found], [regressed for _, regressed in found]
 
-    def update_memory(self, batch: Batch, shared: Shared) -> None:
-        """Eq. 5-6, or the rule of the authors' code, with the features of this step."""
-        self.G.memory.update(shared["contents"], shared["styles"], shared["pixel_classes"])
+    def update_memory(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
+        """Eq. 5-6, or the rule of the authors' code, with the features of this step: one softmax over the pixels of all
+        its images."""
+
+        def of_domains(name: str) -> list[Tensor]:
+            return [_joined(maps) for maps in zip(*(part[name] for part in kept), strict=True)]
+
+        classes = of_domains("classes") if self.class_aware else None
+        self.G.memory.update(of_domains("contents"), of_domains("styles"), classes)
 
     # -------------------------------------------------------------------------------------------------------- pictures
 
@@ -369,6 +393,20 @@ class MGUIT(Method):
         style = self.G.random_style(1, torch.Generator().manual_seed(0))
         pictures["random style"] = translate_any_size(lambda image: self.G(image, 1, style), batch["A"])
         return pictures
+
+
+def by_domain(stacked: Sequence[Tensor], n: int) -> list[Tensor]:
+    """The n rows of each domain, of what :func:`stack` has made."""
+    return [rows for each in stacked for rows in each.split(n)]
+
+
+def _joined(maps: Sequence[Tensor]) -> Tensor:
+    """The pixels of maps (B, C, h, w), or (B, h, w) of classes, whose sizes may differ, in one map of one image."""
+    if len(maps) == 1:
+        return maps[0]
+    if maps[0].dim() == 3:
+        return torch.cat([classes.flatten() for classes in maps])[None, None]
+    return torch.cat([image for features in maps for image in features.flatten(2)], dim=1)[None, :, None]
 
 
 def _with_total(losses: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:

@@ -75,11 +75,16 @@ Rate = Annotated[float, Within(0, 1e30)]
 """Of learning; 0 leaves a network as it is."""
 Scale = Annotated[float, Within(0, 1e6)]
 Positive = Annotated[float, Within(0, 1e6, without=0)]
+Oversample = Annotated[float, Within(1, 1e6)]
 Temperature = Annotated[float, Within(1e-6, 1e6)]
 Share = Annotated[float, Within(0, 1)]
 Level = Annotated[float, Within(-1e38, 1e38)]
 """A number in an image."""
-Adversary = Literal["lsgan", "nonsaturating", "wgan"]
+Adversary = Literal["lsgan", "nonsaturating", "vanilla", "hinge", "wgan"]
+PatchNetwork = Literal["n_layers", "pixel"]
+"""Discriminators, by their published names."""
+NormName = Literal["instance", "batch", "none"]
+InitType = Literal["xavier", "normal", "kaiming", "orthogonal"]
 Beta = Annotated[float, Within(0, 1, without=1)]
 """Of Adam."""
 
@@ -98,6 +103,23 @@ class Config:
         return 1
 
 
+@dataclass(kw_only=True)
+class DecayingConfig(Config):
+    """Base of the options of methods that train ``epochs`` at the full learning rate, then ``decay_epochs`` of decay.
+
+    Args:
+        warmup_epochs: the first epochs of those at the full learning rate, in which it rises to that; EnCo's authors
+            give 20.
+        lr_policy: "linear" decay to zero, or "constant": the full learning rate in the epochs of decay, too.
+        lr_interval: the learning rate changes with each "step", or, as in the published CUT, CycleGAN and EnCo, at the
+            end of an "epoch".
+    """
+
+    warmup_epochs: CountOrZero = 0
+    lr_policy: Literal["linear", "constant"] = "linear"
+    lr_interval: Literal["step", "epoch"] = "step"
+
+
 def check(options: Any) -> None:
     """Ask all fields of a dataclass for what their types allow: numbers in their ranges, never NaN; names among those
     known. A list will do for a tuple, and an integer for a float.
@@ -112,6 +134,15 @@ def check(options: Any) -> None:
             shown = repr(value)
             shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
             raise ValueError(f"{field.name}: expected {_expected(types[field.name])}, got {shown}")
+
+
+def lists_of(kind: type) -> set[str]:
+    """Names of the fields of a dataclass that are tuples of any length."""
+    names = set()
+    for name, annotation in get_type_hints(kind).items():
+        if get_origin(annotation) is tuple and get_args(annotation)[-1] is Ellipsis:
+            names.add(name)
+    return names
 
 
 def _with_names(values: Any) -> Any:

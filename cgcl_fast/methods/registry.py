@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cgcl_fast.methods.base import Method
 from cgcl_fast.methods.cgcl import CGCL
 from cgcl_fast.methods.cgl import CGL
@@ -21,3 +24,14 @@ METHODS: dict[str, type[Method]] = {
     "cgcl": CGCL,
     "cyclegan": CycleGAN,
 }
+
+INITIALISATIONS = ("kaiming", "kaiming_uniform")
+"""What "init" was of CGL and CGCL, before it was "init_type"."""
+
+
+def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as files of earlier versions name them, by their names of now."""
+    found = dict(options)
+    if found.get("init") in INITIALISATIONS:
+        found["init_type"] = found.pop("init")
+    return found

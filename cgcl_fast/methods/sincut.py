@@ -17,9 +17,10 @@ from cgcl_fast.methods.options import (
     Beta,
     Blocks,
     Channels,
-    Config,
     Count,
     CountOrZero,
+    DecayingConfig,
+    InitType,
     Layers,
     Positive,
     Rate,
@@ -33,7 +34,7 @@ from cgcl_fast.nn import GANLoss, PatchNCE, Projector
 
 
 @dataclass
-class SinCUTConfig(Config):
+class SinCUTConfig(DecayingConfig):
     """Options of SinCUT; the defaults are the paper's, and what it leaves open is as in the authors' code.
 
     Args:
@@ -41,24 +42,29 @@ class SinCUTConfig(Config):
         ngf: an eighth of G's channels at full size.
         ndf: a quarter of D's channels at full size.
         n_blocks: residual blocks of G, the first half of them in the encoder.
+        networks: "paper", or "published" as in the authors' code, whose weights need it: D has at most 384 channels
+            instead of 512, and G's last convolution is followed by a leaky ReLU.
         minibatch_stddev: StyleGAN2's channel in D that lets it see how much the images of a minibatch differ; the
             authors' code leaves it out.
         crops: "paper" (one zoom for width and height, 128x128 crops anywhere, split into tiles for D) or "published"
-            (as the authors' code: factors drawn independently for width and height, 64x64 crops side by side in a grid
-            with a random offset, which D sees whole).
+            (as the authors' code: factors drawn independently for width and height, 64x64 crops out of a grid with a
+            random offset, which D sees whole).
+        zoom: a zoom for each "minibatch" or for each "crop"; if not given, the former ("paper") or the latter
+            ("published": that code draws a zoom for 16 crops at a time, but then shuffles all crops).
         num_crops: crops of each image a step.
         crop_size: side of a crop; if not given, 128 ("paper") or 64 ("published").
         tile_size: side of the tiles that D sees, which bounds its receptive field; if not given, half of a crop
             ("paper") or all of it ("published"). A power of two.
         least_width: least width to which the image is scaled; if not given, 3/8 ("paper") or 1/3 ("published") of the
             greatest.
-        most_width: greatest width.
+        most_width: greatest width; if not given, 1024 ("paper") or the image's own ("published").
         nce_layers: layers l of G whose features are contrasted.
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer of each crop.
         temperature: τ of Eq. 2.
-        init_gain: gain of the Xavier initialisation of H.
-        gan: adversarial loss, "lsgan", "nonsaturating" or "wgan".
+        init_type: how the weights of H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
+        gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_nce: λ_X and λ_Y, weight of the PatchNCE of x and G(x) and of that of y and G(y).
         lambda_idt: weight of |G(y) - y|₁.
         lambda_r1: weight of the gradient penalty R1 on real tiles.
@@ -73,17 +79,20 @@ class SinCUTConfig(Config):
     ngf: Channels = 10
     ndf: Channels = 8
     n_blocks: Blocks = 6
+    networks: Literal["paper", "published"] = "paper"
     minibatch_stddev: bool = True
     crops: Literal["paper", "published"] = "paper"
+    zoom: Literal["minibatch", "crop"] | None = None
     num_crops: Annotated[int, Within(1, 4096)] = 16
     crop_size: Annotated[int, Within(8, 4096)] | None = None
     tile_size: Annotated[int, Within(8, 4096)] | None = None
     least_width: Side | None = None
-    most_width: Side = 1024
+    most_width: Side | None = None
     nce_layers: Layers = (0, 2, 4)
     nce_dim: Channels = 256
     num_patches: Count = 1
     temperature: Temperature = 0.07
+    init_type: InitType = "xavier"
     init_gain: Positive = 0.02
     gan: Adversary = "nonsaturating"
     lambda_nce: Weight = 4.0
@@ -135,25 +144,33 @@ class SinCUT(Method):
     """
 
     Config = SinCUTConfig
+    published = {"G": "G", "D": "D", "H": "F"}
 
     def __init__(self, config: SinCUTConfig) -> None:
         super().__init__(config)
         self.crop_size, self.tile_size = sizes(config)
         self.layers = tuple(config.nce_layers)
-        self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks)
-        self.D = StyleGAN2Discriminator(config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev)
+        published = config.networks == "published"
+        self.G = StyleGAN2Generator(config.input_nc, config.input_nc, config.ngf, config.n_blocks, published)
+        self.D = StyleGAN2Discriminator(
+            config.input_nc, config.ndf, self.tile_size, config.minibatch_stddev, 384 if published else 512
+        )
         self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
-        init_weights(self.H, "xavier", config.init_gain)
+        init_weights(self.H, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)
         self.nce = PatchNCE(config.num_patches, config.temperature, "batch")
 
     @classmethod
     def needs(cls, config: SinCUTConfig) -> DataNeeds:
         published = config.crops == "published"
-        least = config.least_width or round(config.most_width / 3 if published else config.most_width * 3 / 8)
+        least, most = config.least_width, config.most_width
+        if not published:
+            most = most or 1024
+            least = least or round(most * 3 / 8)
+        per_crop = published if config.zoom is None else config.zoom == "crop"
         size, _ = sizes(config)
         return DataNeeds(
-            crops=Crops(config.num_crops, size, least, config.most_width, independent=published, grid=published)
+            crops=Crops(config.num_crops, size, least, most, per_crop=per_crop, independent=published, grid=published)
         )
 
     def phases(self) -> list[Phase]:

@@ -11,9 +11,11 @@ from cgcl_fast.networks.mguit import (
     StyleMapEncoder,
 )
 from cgcl_fast.networks.patchgan import PatchDiscriminator
+from cgcl_fast.networks.pixelgan import PixelDiscriminator
 from cgcl_fast.networks.resnet import ResnetBlock, ResnetGenerator
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from cgcl_fast.networks.unet import UnetGenerator
 
 __all__ = [
     "AdaINDecoder",
@@ -24,6 +26,7 @@ __all__ = [
     "MGUITGenerator",
     "MultiScaleDiscriminator",
     "PatchDiscriminator",
+    "PixelDiscriminator",
     "ResnetBlock",
     "ResnetGenerator",
     "StyleEncoder",
@@ -31,6 +34,7 @@ __all__ = [
     "StyledGenerator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "UnetGenerator",
     "generator_bytes",
     "init_weights",
     "load_generator",

@@ -22,6 +22,7 @@ from cgcl_fast.networks.disentangled import DisentangledGenerator
 from cgcl_fast.networks.mguit import MGUITGenerator
 from cgcl_fast.networks.resnet import ResnetGenerator
 from cgcl_fast.networks.stylegan2 import StyleGAN2Generator
+from cgcl_fast.networks.unet import UnetGenerator
 
 T = TypeVar("T")
 
@@ -33,16 +34,20 @@ GENERATORS: dict[str, type[nn.Module]] = {
     "DisentangledGenerator": DisentangledGenerator,
     "MGUITGenerator": MGUITGenerator,
     "StyleGAN2Generator": StyleGAN2Generator,
+    "UnetGenerator": UnetGenerator,
 }
 
 
-def generator_bytes(module: nn.Module, ranges: Mapping[str, Any] | None = None) -> bytes:
+def generator_bytes(
+    module: nn.Module, ranges: Mapping[str, Any] | None = None, *, direction: str | None = None
+) -> bytes:
     """The safetensors file of a generator: its state dict, its class and its config.
 
     Args:
         module: the generator.
         ranges: plain containers that say what the numbers in the images of each domain are
             (:func:`cgcl_fast.data.values.values_to_dict`); the loaded generator has them as its ``ranges``.
+        direction: AtoB or BtoA, of a generator that translates one way; None: not known, or it has named domains.
 
     Raises:
         TypeError: ``module`` is none of the generators of this package.
@@ -53,6 +58,8 @@ def generator_bytes(module: nn.Module, ranges: Mapping[str, Any] | None = None) 
     metadata = {"network": name, "config": json.dumps(module.config)}
     if ranges:
         metadata["ranges"] = json.dumps(ranges)
+    if direction is not None:
+        metadata["direction"] = direction
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     content = memoryview(safetensors.torch.save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)}))
     # The library writes the metadata in another order each time; equal generators shall be equal files.
@@ -163,7 +170,8 @@ def load_generator(path: str | Path) -> nn.Module:
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
-    """Give a module built on the meta device these tensors, as float32, after checking names and shapes.
+    """Give a module built on the meta device these tensors, as float32 (counters as they are), after checking names and
+    shapes.
 
     Raises:
         ValueError: a tensor is missing, left over, of another shape, not of floating point or not finite.
@@ -178,12 +186,17 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
             raise ValueError(f"{type(module).__name__}: {problem} {names[0]}{more}")
     for name, like in expected.items():
         tensor = tensors[name]
-        if tensor.shape != like.shape or not tensor.is_floating_point():
+        counts = not like.is_floating_point()  # the batches of a batch norm
+        if tensor.shape != like.shape or (tensor.dtype != like.dtype if counts else not tensor.is_floating_point()):
             raise ValueError(
-                f"{type(module).__name__}: {name}: expected {tuple(like.shape)} of floating point, "
+                f"{type(module).__name__}: {name}: expected {tuple(like.shape)} of "
+                f"{like.dtype if counts else 'floating point'}, "
                 f"got {tuple(tensor.shape)} of {tensor.dtype}"
             )
-    own = {name: t.detach().to(torch.float32, copy=True).contiguous() for name, t in tensors.items()}
+    own = {
+        name: t.detach().to(torch.float32 if t.is_floating_point() else t.dtype, copy=True).contiguous()
+        for name, t in tensors.items()
+    }
     for name, tensor in own.items():
         if not is_finite(tensor):
             raise ValueError(f"{type(module).__name__}: {name}: expected finite numbers, got NaN or infinity")

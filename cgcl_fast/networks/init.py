@@ -8,7 +8,8 @@ KINDS = ("xavier", "normal", "kaiming", "kaiming_uniform", "orthogonal")
 
 
 def init_weights(module: nn.Module, kind: str = "xavier", gain: float = 0.02) -> None:
-    """Draw the weights of all convolutions and linear layers anew and set their biases to zero.
+    """Draw the weights of all convolutions and linear layers anew and set their biases to zero. The scales of batch
+    norms of images are drawn around 1 with standard deviation ``gain``, as in the published code.
 
     Args:
         module: changed in place.
@@ -22,6 +23,9 @@ def init_weights(module: nn.Module, kind: str = "xavier", gain: float = 0.02) ->
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, gain)
+            nn.init.zeros_(layer.bias)
         if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             continue
         if kind == "xavier":

@@ -9,24 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
+from cgcl_fast.networks.norms import Norm, has_bias
 from cgcl_fast.nn import blur_down
-from cgcl_fast.ops import instance_norm
 
 
 class PatchDiscriminator(nn.Module):
     """Real or fake for each overlapping patch: 70x70 pixels with three layers.
 
-    4x4 convolutions with LeakyReLU 0.2, all but the first and the last with an instance norm; the first ``n_layers``
-    halve the size, with anti-aliasing by a blur after a convolution of stride 1.
+    4x4 convolutions with LeakyReLU 0.2, all but the first and the last with a norm; the first ``n_layers`` halve the
+    size, with anti-aliasing by a blur after a convolution of stride 1.
 
     Args:
         input_nc: channels of the image.
         ndf: channels after the first convolution; doubled at each further one, up to 8 ndf.
         n_layers: halvings.
         antialias: blur when the size is halved, instead of strided convolutions.
+        norm: "instance", "batch" or "none".
     """
 
-    def __init__(self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True) -> None:
+    def __init__(
+        self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True, norm: str = "instance"
+    ) -> None:
         super().__init__()
         for name, value in (("input_nc", input_nc), ("ndf", ndf)):
             if value < 1:
@@ -37,14 +40,17 @@ class PatchDiscriminator(nn.Module):
             "ndf": ndf,
             "n_layers": n_layers,
             "antialias": antialias,
+            "norm": norm,
         }
         self.antialias = antialias
         stride = 1 if antialias else 2
         widths = [input_nc, *(ndf * min(2**i, 8) for i in range(n_layers + 1)), 1]
         strides = [stride] * n_layers + [1, 1]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=s, padding=1) for a, b, s in zip(widths, widths[1:], strides, strict=False)
+            nn.Conv2d(a, b, 4, stride=s, padding=1, bias=has_bias(norm) or i in (0, n_layers + 1))
+            for i, (a, b, s) in enumerate(zip(widths, widths[1:], strides, strict=False))
         )
+        self.norms = nn.ModuleList(Norm(width, norm, "leaky_relu") for width in widths[2:-1])
 
     @staticmethod
     def least_size(n_layers: int) -> int:
@@ -74,7 +80,7 @@ class PatchDiscriminator(nn.Module):
             if i == 0:
                 x = F.leaky_relu(x, 0.2)
             elif i <= n_layers:
-                x = instance_norm(x, activation="leaky_relu")
+                x = self.norms[i - 1](x)
             if self.antialias and i < n_layers:
                 x = blur_down(x)
         return x

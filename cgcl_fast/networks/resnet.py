@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast.networks.norms import Norm, has_bias
 from cgcl_fast.nn import blur_down, blur_up, conv_of, reflect_pad
 from cgcl_fast.ops import instance_norm
 
@@ -20,7 +21,8 @@ _pad = partial(reflect_pad, size=3)
 
 def _is_cheap(layer: Layer) -> bool:
     """Whether to compute the layer again rather than keep its result. Not the blurs: the result of one is a quarter of
-    its input, and the other takes longer to compute than its memory is worth."""
+    its input, and the other takes longer to compute than its memory is worth. Nor a batch norm, which would count the
+    batch twice."""
     return layer in (_norm_relu, _pad)
 
 
@@ -36,22 +38,27 @@ class ResnetBlock(nn.Module):
     Args:
         channels: width.
         dropout: drop half of the values between the two convolutions while training.
+        norm: "instance", "batch" or "none".
     """
 
-    def __init__(self, channels: int, dropout: bool = False) -> None:
+    def __init__(self, channels: int, dropout: bool = False, norm: str = "instance") -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3)
-        self.conv2 = nn.Conv2d(channels, channels, 3)
+        self.conv1 = nn.Conv2d(channels, channels, 3, bias=has_bias(norm))
+        self.norm1 = Norm(channels, norm, "relu")
+        self.conv2 = nn.Conv2d(channels, channels, 3, bias=has_bias(norm))
+        self.norm2 = Norm(channels, norm)
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        y = self.dropout(_norm_relu(self.conv1(reflect_pad(x, 1))))
-        return instance_norm(self.conv2(reflect_pad(y, 1)), residual=x)
+        y = self.dropout(self.norm1(self.conv1(reflect_pad(x, 1))))
+        y = self.conv2(reflect_pad(y, 1))
+        return instance_norm(y, residual=x) if self.norm2.kind == "instance" else x + self.norm2(y)
 
 
 class ResnetGenerator(nn.Module):
-    """Encoder (two halvings, or one), residual blocks, decoder (as many doublings), tanh; instance norm without affine.
+    """Encoder (two halvings, or one), residual blocks, decoder (as many doublings), tanh; instance norm without affine,
+    unless another one is named.
 
     Feature layers carry the numbers that they have in the published networks, where every convolution, norm,
     activation, padding and resampling counts as one. With anti-aliasing, two halvings and nine blocks:
@@ -80,9 +87,12 @@ class ResnetGenerator(nn.Module):
         dropout: dropout inside the residual blocks.
         antialias_up: blur when the size is doubled, instead of transposed convolutions; None: as ``antialias``.
         n_down: halvings, 2 as published, or 1, which keeps the structure of images of 64x64 pixels.
+        norm: "instance", "batch" or "none".
     """
 
     entry_points = ("forward", "encode")
+    multiple = 4
+    """What the sides of an image should be multiples of."""
 
     def __init__(
         self,
@@ -94,6 +104,7 @@ class ResnetGenerator(nn.Module):
         dropout: bool = False,
         antialias_up: bool | None = None,
         n_down: int = 2,
+        norm: str = "instance",
     ) -> None:
         super().__init__()
         for name, value in (("input_nc", input_nc), ("output_nc", output_nc), ("ngf", ngf)):
@@ -113,20 +124,26 @@ class ResnetGenerator(nn.Module):
             "dropout": dropout,
             "antialias_up": antialias_up,
             "n_down": n_down,
+            "norm": norm,
         }
         self.antialias = antialias
         self.antialias_up = antialias_up
         stride = 1 if antialias else 2
         widths = [ngf * 2**i for i in range(n_down)]
-        self.stem = nn.Conv2d(input_nc, ngf, 7)
-        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1) for width in widths)
-        self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down, dropout) for _ in range(n_blocks))
+        bias = has_bias(norm)
+        self.stem = nn.Conv2d(input_nc, ngf, 7, bias=bias)
+        self.down = nn.ModuleList(
+            nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1, bias=bias) for width in widths
+        )
+        self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down, dropout, norm) for _ in range(n_blocks))
         self.up = nn.ModuleList(
-            nn.Conv2d(width, width // 2, 3, padding=1)
+            nn.Conv2d(width, width // 2, 3, padding=1, bias=bias)
             if antialias_up
-            else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1)
+            else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias)
             for width in (2 * width for width in reversed(widths))
         )
+        normed = [ngf, *(2 * width for width in widths), *reversed(widths)]
+        self.norms = nn.ModuleList(Norm(width, norm, "relu") for width in normed)
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
     @staticmethod
@@ -144,12 +161,18 @@ class ResnetGenerator(nn.Module):
             number += count
             layers.append((number, layer))
 
+        norms = iter(self.norms)
+
+        def add_norm() -> None:
+            norm = next(norms)
+            add(_norm_relu if norm.kind == "instance" else norm, 2)
+
         add(_pad)
         add(self.stem)
-        add(_norm_relu, 2)
+        add_norm()
         for conv in self.down:
             add(conv)
-            add(_norm_relu, 2)
+            add_norm()
             if self.antialias:
                 add(blur_down)
         for block in self.blocks:
@@ -158,7 +181,7 @@ class ResnetGenerator(nn.Module):
             if self.antialias_up:
                 add(blur_up)
             add(conv)
-            add(_norm_relu, 2)
+            add_norm()
         add(_pad)
         add(self.head)
         add(torch.tanh)

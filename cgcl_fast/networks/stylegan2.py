@@ -91,10 +91,12 @@ class UpConv(nn.Module):
 
     Args:
         in_channels, out_channels: widths.
+        blur_last: blur after the transposed convolution: a little slower, and the same at the border too.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, blur_last: bool = False) -> None:
         super().__init__()
+        self.blur_last = blur_last
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros(()))
@@ -102,8 +104,12 @@ class UpConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', 2 H, 2 W). The noise is drawn in training only: see ``StyleGAN2Generator``."""
         length = self.weight.square().sum((1, 2, 3), keepdim=True)
-        weight = self.weight * (length + 1e-8).rsqrt() * math.sqrt(2)
-        y = conv_of(lambda z: F.conv2d(z, weight, self.bias * math.sqrt(2), padding=1), blur_up, x)
+        weight, bias = self.weight * (length + 1e-8).rsqrt() * math.sqrt(2), self.bias * math.sqrt(2)
+        if self.blur_last:
+            doubled = F.conv_transpose2d(x, 4 * weight.flip(2, 3).transpose(0, 1), stride=2)
+            y = blur(doubled, 1) + bias[:, None, None]
+        else:
+            y = conv_of(lambda z: F.conv2d(z, weight, bias, padding=1), blur_up, x)
         if self.training:
             noise = torch.randn(len(y), 1, *y.shape[2:], dtype=y.dtype, device=y.device)
             y = y + self.noise_strength * math.sqrt(2) * noise
@@ -134,11 +140,15 @@ class StyleGAN2Generator(nn.Module):
         output_nc: channels of the output image.
         ngf: an eighth of the channels at full size; 32 gives the 256 that StyleGAN2 (config E) has at 64x64.
         n_blocks: residual blocks.
+        published: as CUT's published generator, whose weights need it: the last convolution is followed by √2 ·
+            LeakyReLU like the others, and the upsampling convolution is as StyleGAN2's at the border too.
     """
 
     entry_points = ("forward", "encode")
 
-    def __init__(self, input_nc: int = 3, output_nc: int = 3, ngf: int = 10, n_blocks: int = 6) -> None:
+    def __init__(
+        self, input_nc: int = 3, output_nc: int = 3, ngf: int = 10, n_blocks: int = 6, published: bool = False
+    ) -> None:
         super().__init__()
         for name, value in (("input_nc", input_nc), ("output_nc", output_nc), ("ngf", ngf)):
             if value < 1:
@@ -150,12 +160,13 @@ class StyleGAN2Generator(nn.Module):
             "output_nc": output_nc,
             "ngf": ngf,
             "n_blocks": n_blocks,
+            "published": published,
         }
         full, half = min(8 * ngf, MOST_CHANNELS), min(16 * ngf, MOST_CHANNELS)
         self.stem = EqualConv2d(input_nc, full, 1)
         self.down = ResidualBlock(full, half, down=True)
         self.blocks = nn.ModuleList(ResidualBlock(half, half, down=False) for _ in range(n_blocks))
-        self.up = UpConv(half, full)
+        self.up = UpConv(half, full, blur_last=published)
         self.head = EqualConv2d(full, output_nc, 1)
         self.margin = 4 * n_blocks + 8
         """No pixel of the result depends on one that is further away than this, rounded up to a multiple of 4."""
@@ -189,7 +200,7 @@ class StyleGAN2Generator(nn.Module):
         if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % 2 or x.shape[3] % 2 or min(x.shape[2:]) < 2:
             raise ValueError(f"x: expected (B, {channels}, H, W) with even H and W, got {tuple(x.shape)}")
         self._check_layers(feature_layers)
-        layers = [nn.Identity(), self._stem, self.down, *self.blocks, self.up, self.head]
+        layers = [nn.Identity(), self._stem, self.down, *self.blocks, self.up, self._head]
         features = []
         x = x.contiguous(memory_format=torch.channels_last)
         for number, layer in enumerate(layers[: last + 1]):
@@ -200,6 +211,9 @@ class StyleGAN2Generator(nn.Module):
 
     def _stem(self, x: Tensor) -> Tensor:
         return _activate(self.stem(x, math.sqrt(2)))
+
+    def _head(self, x: Tensor) -> Tensor:
+        return _activate(self.head(x, math.sqrt(2))) if self.config["published"] else self.head(x)
 
     def forward(self, x: Tensor, feature_layers: Sequence[int] = ()) -> Any:
         """Translate images.
@@ -233,16 +247,24 @@ class StyleGAN2Discriminator(nn.Module):
 
     Args:
         input_nc: channels of the image.
-        ndf: a quarter of the channels at full size, which double at each halving, up to 512; 64 gives the 256 that
-            StyleGAN2 (config E) has at 64x64.
+        ndf: a quarter of the channels at full size, which double at each halving, up to ``most_channels``; 64 gives the
+            256 that StyleGAN2 (config E) has at 64x64.
         size: side of the images, a power of two and at least 8.
         minibatch_stddev: the channel that lets D see how much the images of a minibatch differ. CUT's published
             discriminator has none.
+        most_channels: the greatest width, 512 of StyleGAN2, 384 of CUT's published discriminator.
     """
 
-    def __init__(self, input_nc: int = 3, ndf: int = 8, size: int = 64, minibatch_stddev: bool = True) -> None:
+    def __init__(
+        self,
+        input_nc: int = 3,
+        ndf: int = 8,
+        size: int = 64,
+        minibatch_stddev: bool = True,
+        most_channels: int = MOST_CHANNELS,
+    ) -> None:
         super().__init__()
-        for name, value in (("input_nc", input_nc), ("ndf", ndf)):
+        for name, value in (("input_nc", input_nc), ("ndf", ndf), ("most_channels", most_channels)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if size < 8 or size & (size - 1):
@@ -252,9 +274,10 @@ class StyleGAN2Discriminator(nn.Module):
             "ndf": ndf,
             "size": size,
             "minibatch_stddev": minibatch_stddev,
+            "most_channels": most_channels,
         }
         halvings = int(math.log2(size)) - 2
-        widths = [min(4 * ndf * 2**i, MOST_CHANNELS) for i in range(halvings + 1)]
+        widths = [min(4 * ndf * 2**i, most_channels) for i in range(halvings + 1)]
         self.stem = EqualConv2d(input_nc, widths[0], 1)
         self.blocks = nn.ModuleList(ResidualBlock(a, b, down=True) for a, b in zip(widths, widths[1:], strict=False))
         self.minibatch_stddev = minibatch_stddev

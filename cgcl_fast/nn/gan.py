@@ -14,11 +14,16 @@ class GANLoss(nn.Module):
     ===============  ======================================  ===================
     "lsgan"          (D(y) - 1)²,  D(G(x))²                  (D(G(x)) - 1)²
     "nonsaturating"  softplus(-D(y)),  softplus(D(G(x)))     softplus(-D(G(x)))
+    "vanilla"        the same                                the same
+    "hinge"          max(0, 1 - D(y)),  max(0, 1 + D(G(x)))  max(0, 1 - D(G(x)))
     "wgan"           -D(y),  D(G(x))                         -D(G(x))
     ===============  ======================================  ===================
 
+    "vanilla" is what the published code calls the cross entropy of sigmoids. The generator's "hinge" is clipped, as in
+    DCLGAN's and EnCo's code; elsewhere it is often that of "wgan".
+
     Args:
-        kind: one of the three.
+        kind: one of these.
 
     Raises:
         ValueError: another ``kind``.
@@ -26,8 +31,8 @@ class GANLoss(nn.Module):
 
     def __init__(self, kind: str = "lsgan") -> None:
         super().__init__()
-        if kind not in ("lsgan", "nonsaturating", "wgan"):
-            raise ValueError(f"kind: expected 'lsgan', 'nonsaturating' or 'wgan', got {kind!r}")
+        if kind not in ("lsgan", "nonsaturating", "vanilla", "hinge", "wgan"):
+            raise ValueError(f"kind: expected 'lsgan', 'nonsaturating', 'vanilla', 'hinge' or 'wgan', got {kind!r}")
         self.kind = kind
 
     def forward(self, logits: Tensor, real: bool) -> Tensor:
@@ -35,7 +40,9 @@ class GANLoss(nn.Module):
         if self.kind == "lsgan":
             return (logits - float(real)).square().mean()
         signed = -logits if real else logits
-        return F.softplus(signed).mean() if self.kind == "nonsaturating" else signed.mean()
+        if self.kind == "hinge":
+            return F.relu(1 + signed).mean()
+        return signed.mean() if self.kind == "wgan" else F.softplus(signed).mean()
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """(loss on real + loss on fake) / 2."""

@@ -9,12 +9,17 @@ from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
 
+MOST_SIZES = 8
+"""Sizes that have a history at most, since each takes the memory of all its images; as many as the engine records CUDA
+graphs for."""
+
 
 class ImagePool(nn.Module):
     """Keeps images; once full, gives back an older one in half of the cases and keeps the new one in its place.
 
-    Images of several sizes have a history each. A part of the state dict, so that a resumed run has the same history.
-    Everything is drawn and chosen on the device of the images: reading how many there are would wait for it.
+    Images of several sizes have a history each, the first eight; those of further sizes come back at once. A part of
+    the state dict, so that a resumed run has the same history. Everything is drawn and chosen on the device of the
+    images: reading how many there are would wait for it.
 
     Args:
         size: images kept (50 in CycleGAN) of a size; 0 gives every image back at once.
@@ -39,7 +44,8 @@ class ImagePool(nn.Module):
             (B, C, H, W): each either the image itself or one of earlier calls.
         """
         images = images.detach()
-        if self.size == 0:
+        known = tuple(images.shape[1:]) in self._kept or len(self._kept) < MOST_SIZES
+        if self.size == 0 or not known:
             return images
         kept, count = self._history_of(images)
         older = torch.rand(len(images), device=images.device) < 0.5

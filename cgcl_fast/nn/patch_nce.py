@@ -19,15 +19,26 @@ class PatchNCE(nn.Module):
         negatives: "internal" (the other positions of the same image, Eq. 3), "batch" (the other positions of all
             images of the batch, as SinCUT), "external" (only rows of other images, Eq. 4) or "both" ("internal" and
             "external").
+        oversample: k of EnCo's Algorithm 1, candidates for each position, where a score is given.
+        importance: β, the share of the positions that are the most fake ones.
     """
 
-    def __init__(self, num_patches: int = 256, temperature: float = 0.07, negatives: str = "internal") -> None:
+    def __init__(
+        self,
+        num_patches: int = 256,
+        temperature: float = 0.07,
+        negatives: str = "internal",
+        oversample: float = 4,
+        importance: float = 0.5,
+    ) -> None:
         super().__init__()
         if negatives not in ("internal", "batch", "external", "both"):
             raise ValueError(f"negatives: expected 'internal', 'batch', 'external' or 'both', got {negatives!r}")
         self.num_patches = num_patches
         self.temperature = temperature
         self.negatives = negatives
+        self.oversample = oversample
+        self.importance = importance
 
     def sample(self, features: Sequence[Tensor], score: Tensor | None = None) -> list[Tensor]:
         """Positions for each layer.
@@ -40,7 +51,10 @@ class PatchNCE(nn.Module):
             One int64 a layer: (P,), random and the same for every image of the batch; with ``score`` (B, P).
         """
         if score is not None:
-            return [dag_select(score, f.shape[2:], self.num_patches) for f in features]
+            return [
+                dag_select(score, f.shape[2:], self.num_patches, oversample=self.oversample, importance=self.importance)
+                for f in features
+            ]
         return [sample_patch_ids(f.shape[2] * f.shape[3], self.num_patches, device=f.device) for f in features]
 
     def forward(

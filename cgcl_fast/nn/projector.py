@@ -20,16 +20,27 @@ class Projector(nn.Module):
         batch_norm: normalise over all positions of the batch after each layer, which then has no bias; the last one
             without scale and shift (EnCo's later code).
         predictor: a further perceptron for each layer, through half the width, on the queries' side only.
+        predictor_norm: normalise the hidden layer of that too, which then has no bias (EnCo's later code).
     """
 
     def __init__(
-        self, channels: Sequence[int], dim: int = 256, batch_norm: bool = False, predictor: bool = False
+        self,
+        channels: Sequence[int],
+        dim: int = 256,
+        batch_norm: bool = False,
+        predictor: bool = False,
+        predictor_norm: bool = False,
     ) -> None:
         super().__init__()
         self.dim = dim
         self.mlps = nn.ModuleList(_perceptron(width, dim, batch_norm) for width in channels)
         self.predictors = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, dim // 2), nn.ReLU(), nn.Linear(dim // 2, dim))
+            nn.Sequential(
+                nn.Linear(dim, dim // 2, bias=not predictor_norm),
+                *([_RowNorm(dim // 2)] if predictor_norm else []),
+                nn.ReLU(),
+                nn.Linear(dim // 2, dim),
+            )
             for _ in (channels if predictor else ())
         )
 

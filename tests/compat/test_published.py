@@ -30,6 +30,9 @@ GENERATORS = [
     {"antialias": False, "antialias_up": True, "n_blocks": 1},
     {"n_blocks": 0},
     {"input_nc": 1, "output_nc": 2},
+    {"norm": "batch", "n_blocks": 2},
+    {"norm": "batch", "n_blocks": 2, "antialias": False, "dropout": True},
+    {"norm": "none", "n_blocks": 1, "antialias": True, "antialias_up": False},
 ]
 
 
@@ -47,9 +50,32 @@ def test_generator_there_and_back(config: dict[str, int], prefix: str, tmp_path:
         torch.testing.assert_close(back[name], tensor, atol=0, rtol=1e-7)
     assert found.config["dropout"] == bool(config.get("dropout", False))
     assert found.config["n_blocks"] == config.get("n_blocks", 9)
+    assert found.config["norm"] == config.get("norm", "instance")
 
 
-@pytest.mark.parametrize("config", [{}, {"antialias": False}, {"n_layers": 1}, {"n_layers": 5, "input_nc": 6}], ids=str)
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("n_blocks", [0, 2])
+def test_a_generator_with_one_halving_is_read_as_it_is_written(antialias: bool, n_blocks: int) -> None:
+    """The published code has none; the small presets of 64x64 pixels do."""
+    generator = ResnetGenerator(ngf=2, n_blocks=n_blocks, antialias=antialias, n_down=1)
+    state = compat.published_state_dict(generator)
+    back = compat.load_generator(state)
+    assert back.config == generator.config
+    again = compat.published_state_dict(back)
+    assert list(again) == list(state) and all(torch.equal(again[name], tensor) for name, tensor in state.items())
+
+
+DISCRIMINATORS = [
+    {},
+    {"antialias": False},
+    {"n_layers": 1},
+    {"n_layers": 5, "input_nc": 6},
+    {"norm": "batch"},
+    {"norm": "none", "antialias": False},
+]
+
+
+@pytest.mark.parametrize("config", DISCRIMINATORS, ids=str)
 def test_discriminator_there_and_back(config: dict[str, int]) -> None:
     plain = plain_cut.Discriminator(ndf=2, **config)
     randomise(plain)
@@ -66,6 +92,27 @@ def test_projector_there_and_back() -> None:
     back = compat.published_state_dict(found)
     assert list(back) == list(plain.state_dict())
     assert all(torch.equal(back[name], tensor) for name, tensor in plain.state_dict().items())
+
+
+def test_projector_of_the_later_enco_there_and_back() -> None:
+    """Norms after both layers, the last one without scale and shift, and predictors; from the published description."""
+    plain = nn.Module()
+    for i, width in enumerate((4, 8)):
+        norm, last = nn.BatchNorm1d(6), nn.BatchNorm1d(6, affine=False)
+        mlp = nn.Sequential(nn.Linear(width, 6, bias=False), norm, nn.ReLU(), nn.Linear(6, 6, bias=False), last)
+        prj = nn.Sequential(nn.Linear(6, 3, bias=False), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 6))
+        plain.add_module(f"mlp_{i}", mlp)
+        plain.add_module(f"prj_{i}", prj)
+    for seed, buffer in enumerate(b for b in plain.buffers() if b.is_floating_point()):
+        buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(seed))
+    found = compat.load_projector(plain.state_dict()).eval()
+    back = compat.published_state_dict(found)
+    assert back.keys() == plain.state_dict().keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in plain.state_dict().items())
+    feature = torch.rand(2, 8, 3, 3)
+    features, ids = [torch.rand(2, 4, 3, 3), feature], [torch.arange(9), torch.arange(9)]
+    expected = plain.eval().prj_1(plain.mlp_1(feature.flatten(2).transpose(1, 2).flatten(0, 1)))
+    torch.testing.assert_close(found(features, ids, predict=True)[1].flatten(0, 1), expected)
 
 
 def test_published_names_and_shapes() -> None:

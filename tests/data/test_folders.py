@@ -9,7 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from cgcl_fast.data import DataError, FolderDataset, Preprocess, build_loader, open_dataset
+from cgcl_fast.data import (
+    DataError,
+    FolderDataset,
+    FullViewKey,
+    Preprocess,
+    build_loader,
+    open_dataset,
+    read_image,
+    to_tensor,
+)
 from cgcl_fast.data import images as images_module
 from cgcl_fast.data.streets.__main__ import main as write_streets
 from cgcl_fast.methods.mguit import MGUITConfig
@@ -72,13 +81,13 @@ def test_the_shorter_first_domain_is_repeated(root):
     assert data[0]["A_paths"] == data[2]["A_paths"] != data[1]["A_paths"]
 
 
-def test_full_view_from_an_epoch_on(root):
+def test_full_view(root):
     data = open_dataset(root, size=16, flip=False)
-    data.full_view_epoch = 2
     whole = Preprocess("resize_and_crop", size=16, train=False)
     expected = whole(Image.open(root / "trainA" / "0.png"))
-    assert not torch.equal(data[1, 0]["A"], expected)
-    assert torch.equal(data[2, 0]["A"], expected) and torch.equal(data[7, 0]["A"], expected)
+    assert not torch.equal(data[2, 0]["A"], expected)
+    for epoch in (0, 2):
+        assert torch.equal(data[FullViewKey(epoch, 0)]["A"], expected)
 
 
 def test_testing_is_fixed_and_unflipped(root):
@@ -323,7 +332,7 @@ def test_boxes_of_a_replaced_image_are_its_own(root, monkeypatch):
 
 def test_annotations_are_not_read_unless_asked_for(root, caplog):
     (root / "trainA" / "0.xml").write_text("<annotation>")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         assert "A_boxes" not in open_dataset(root, size=16)[0]
     assert not caplog.records
 
@@ -359,3 +368,28 @@ def test_a_truth_that_cannot_be_read_is_named(root, caplog):
     with caplog.at_level(logging.WARNING):
         assert "truth" not in open_dataset(root, size=16).sample_batch(3)
     assert caplog.text.count(f"skipped {root / 'truth' / '1.png'}: not a JPEG") == 1
+
+
+def test_the_direction_b_to_a_exchanges_the_domains_and_their_truth(tmp_path):
+    """In the layout of any names too, of which A is the first; the truth of A's test images is not that of B's."""
+    for number, name in enumerate(("trainA", "trainB", "testA", "testB", "truth", "truth/B_as_A")):
+        fill(tmp_path / name, 2, 100 * number, size=(16, 16))
+    there, back = (open_dataset(tmp_path, size=16, direction=way) for way in ("AtoB", "BtoA"))
+    for ours, theirs in ("AB", "BA"):
+        assert back.paths[ours] == there.paths[theirs] == sorted((tmp_path / f"train{theirs}").iterdir())
+        assert torch.equal(back.sample_batch(2)[ours], there.sample_batch(2)[theirs])
+    truths = {}
+    for way, data in (("truth", there), ("truth/B_as_A", back)):
+        images = [to_tensor(read_image(tmp_path / way / f"{number}.png")) for number in range(2)]
+        truths[way] = data.sample_batch(2)["truth"]
+        assert torch.equal(truths[way], torch.stack(images))
+    assert not torch.equal(*truths.values())
+    for name in ("dry", "wet"):
+        fill(tmp_path / "named" / name / "train", 1)
+    assert open_dataset(tmp_path / "named", size=16, direction="BtoA").paths["A"][0].parts[-3] == "wet"
+
+
+@pytest.mark.parametrize(("domains", "direction"), [(("dry", "wet"), "BtoA"), (("A", "B"), "both")])
+def test_a_direction_that_is_none(root, domains, direction):
+    with pytest.raises(ValueError, match="direction: "):
+        open_dataset(root, domains=domains, direction=direction)

@@ -178,10 +178,10 @@ def test_fewer_than_two_domains(tmp_path):
     with pytest.raises(ValueError, match="missing or no folder"):
         find_domains(tmp_path / "nowhere")
     image(tmp_path / "day" / "train" / "0.png")
-    with pytest.raises(ValueError, match="two or more folders trainNAME or NAME/train; .* holds day/") as caught:
+    with pytest.raises(ValueError, match="two or more domains, trainNAME, or NAME/train, .* holds day/") as caught:
         find_domains(tmp_path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="must be a folder with trainday trainnight, or a folder per domain"):
+    with pytest.raises(ValueError, match="folder with trainday trainnight, or day/train night/train, .* holds day/"):
         open_dataset(tmp_path, domains=("day", "night"))
 
 
@@ -190,5 +190,5 @@ def test_a_single_data_set_is_no_two_domains(tmp_path):
     (tmp_path / "train.json").write_text('[{"name": "0.png", "attributes": {"weather": "snowy"}}]')
     with pytest.raises(ValueError, match="must be a folder with trainA trainB"):
         open_dataset(tmp_path)
-    with pytest.raises(ValueError, match="two or more folders"):
+    with pytest.raises(ValueError, match="two or more domains"):
         find_domains(tmp_path)

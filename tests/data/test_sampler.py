@@ -123,6 +123,30 @@ def test_resuming_anywhere_gives_the_same_batches(data, workers):
         assert all(same(got, expected) for (got, _), (expected, _) in zip(rest, whole[stop + 1 :], strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_full_view_begins_with_a_batch_and_goes_on_after_resuming(data, workers):
+    def crops(loader, count):
+        found = []
+        for batch, _ in take(loader, count):
+            for path, image in zip(batch["A_paths"], batch["A"], strict=True):
+                whole = data.preprocess(Image.open(path), random.Random(0), load_size=data.preprocess.size)
+                assert image.shape == whole.shape
+                found.append(not (torch.equal(image, whole) or torch.equal(image, whole.flip(-1))))
+        return found
+
+    options = {"batch_size": 2, "seed": 1, "num_workers": workers}  # an epoch has three batches
+    loader = build_loader(data, **options)
+    loader.sampler.full_view_from = 5
+    assert crops(loader, 8) == [True] * 10 + [False] * 6
+    state = loader.state_dict()
+    loader.close()
+    resumed = build_loader(data, **options)
+    resumed.load_state_dict(state)
+    resumed.sampler.full_view_from = 9
+    assert crops(resumed, 2) == [True] * 2 + [False] * 2
+    resumed.close()
+
+
 def test_workers_change_nothing_and_are_kept(data):
     plain = take(build_loader(data, batch_size=3, seed=1), 5)
     loader = build_loader(data, batch_size=3, seed=1, num_workers=2)

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from cgcl_fast.data import SingleImageDataset, build_loader, open_dataset, to_tensor
-from cgcl_fast.data.single_image import _cells
-from cgcl_fast.data.unpaired import Picture, item_random
-from cgcl_fast.methods.base import Crops
+from cgcl_fast.data.needs import Crops
+from cgcl_fast.data.random import item_random
+from cgcl_fast.data.single_image import _cells, _resize, _window
+from cgcl_fast.data.unpaired import Picture
 
 CROPS = Crops(count=5, size=16, least_width=32, most_width=64)
 
@@ -77,6 +78,30 @@ def test_published_factors_are_independent():
         across, down = zooms(data[index]["A"], 16)
         shapes.append(float(across.mean() / down.mean()) / (100 / 60))
     assert min(shapes) < 0.75 and max(shapes) > 1.35
+
+
+def test_a_zoom_for_each_crop_of_the_images_own_size():
+    """As published: width and height by factors from 1/3 to 1, independently, and never below a crop."""
+    data = dataset_of(Crops(count=40, size=16, per_crop=True, independent=True, grid=True), size=(120, 90), flip=False)
+    across, down = (torch.cat(sides) for sides in zip(*(zooms(data[n]["A"], 16) for n in range(8)), strict=True))
+    for found, side in ((across, 120), (down, 90)):
+        assert side / 3 * 0.9 < found.min() < side * 0.4 and side * 0.93 < found.max() < side * 1.1
+        assert abs(found.mean() / side - 2 / 3) < 0.03  # uniform
+    assert abs(torch.corrcoef(torch.stack([across, down]))[0, 1]) < 0.15
+    small = dataset_of(Crops(count=4, size=16, per_crop=True, independent=True, grid=True), size=(20, 12))
+    assert small[0]["A"].shape == (4, 3, 16, 16)
+    wide = dataset_of(Crops(count=9, size=16, least_width=150, per_crop=True), size=(120, 90))
+    assert zooms(wide[0]["A"], 16)[0].mean() == pytest.approx(150, rel=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 77), (61, 43), (50, 97), (60, 100)])
+def test_a_window_is_the_crop_of_the_resized_image(height, width):
+    # No extremes: Pillow clips between its two passes, in an order that depends on the size of the result.
+    image = Image.fromarray(np.random.RandomState(0).randint(80, 176, (60, 100, 3)).astype(np.uint8))
+    whole = to_tensor(_resize(image, height, width))
+    for top, left in [(0, 0), (height - 16, width - 16), (9, 13)]:
+        found = to_tensor(_window(image, height, width, top, left, 16))
+        torch.testing.assert_close(found, whole[:, top : top + 16, left : left + 16], atol=1.5 / 127.5, rtol=0)
 
 
 def test_crops_lie_anywhere_and_half_are_flipped():
@@ -170,3 +195,10 @@ def test_streets_know_the_truth():
 def test_wrong_crops_are_named(crops, message):
     with pytest.raises(ValueError, match=message):
         dataset_of(crops)
+
+
+def test_the_direction_b_to_a_exchanges_the_images():
+    crops = Crops(count=1, size=16, least_width=32, most_width=32)
+    there, back = (open_dataset(None, crops=crops, direction=way) for way in ("AtoB", "BtoA"))
+    assert back.names == {"A": there.names["B"], "B": there.names["A"]}
+    assert back.images["A"] == there.images["B"] and back.truth.size == (32, 32)

@@ -216,6 +216,14 @@ def test_sample_batch_has_the_truth():
     assert torch.equal(batch["A"], open_dataset(size=48, train=False).sample_batch(3)["A"])
 
 
+def test_the_direction_b_to_a_begins_at_night():
+    there, back = (open_dataset(None, size=32, limit=2, direction=way) for way in ("AtoB", "BtoA"))
+    assert torch.equal(back[0]["A"], there.preprocess(there.picture("B", 0).image))
+    assert back[0]["A_paths"].startswith("streets/train/night") and back[0]["B_paths"].startswith("streets/train/sunny")
+    expected = torch.from_numpy(render(there.scene("B", 0, split="test"), "sunny", 32)).permute(2, 0, 1) / 127.5 - 1
+    assert torch.equal(back.sample_batch(1)["truth"][0], expected)
+
+
 def test_a_data_set_travels_to_workers():
     data = open_dataset(size=32, limit=6)
     copy = pickle.loads(pickle.dumps(data))

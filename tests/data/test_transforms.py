@@ -40,7 +40,7 @@ def test_any_image_comes_out_in_a_size_the_network_takes(width, height, size, ex
     channels, rows, columns = tensor.shape
     assert channels == 3 and rows % multiple == 0 and columns % multiple == 0
     if transform.fixed_size:
-        assert rows == columns == round_to_multiple(size, multiple)
+        assert rows == columns == round_to_multiple(size + extra if mode == "resize" else size, multiple)
     elif mode == "scale_width":
         assert columns == round_to_multiple(size + extra, multiple)
         assert abs(rows - height * (size + extra) / width) <= max(multiple, 1)
@@ -87,6 +87,41 @@ def test_scale_shortside_keeps_the_aspect():
     assert part.reads_at_least == (20, 20)
 
 
+def test_scale_width_and_crop_keeps_the_aspect_but_is_at_least_as_high_as_the_crop():
+    """As the published code: width 20, height 20 * 40 / 80 = 10 but at least 16, then a window of 16 x 16."""
+    mode = "scale_width_and_crop"
+    wide, high = picture(80, 40), picture(40, 80)
+    train = Preprocess(mode, size=16, load_size=20, flip=False)
+    windows = [wide.crop((x, 0, x + 64, 40)).resize((16, 16), Image.Resampling.BICUBIC) for x in range(17)]
+    known = [torch.from_numpy(np.array(window)).permute(2, 0, 1) / 127.5 - 1 for window in windows]
+    found = [train(wide, random.Random(seed)) for seed in range(60)]
+    assert all(any(torch.equal(one, window) for window in known) for one in found)
+    assert len({tuple(one.flatten().tolist()) for one in found}) > 10
+    boxes = torch.tensor([[0.0, 0.0, 40.0, 80.0]])
+    assert train.apply(high, boxes, random.Random(0)).boxes.tolist() == [[0, 0, 16, 16]]
+    corners = [(x, y) for x in range(9) for y in range(49)]
+    squares = [high.crop((x, y, x + 32, y + 32)).resize((16, 16), Image.Resampling.BICUBIC) for x, y in corners]
+    known = [torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1 for square in squares]
+    assert all(any(torch.equal(train(high, random.Random(s)), one) for one in known) for s in range(5))
+    centre = high.crop((0, 20, 40, 60)).resize((16, 16), Image.Resampling.BICUBIC)
+    expected = torch.from_numpy(np.array(centre)).permute(2, 0, 1) / 127.5 - 1
+    assert torch.equal(Preprocess(mode, size=16, load_size=20, train=False)(high), expected)
+    full = train(high, random.Random(1), load_size=16)  # the whole width, in the decay phase
+    assert any(
+        torch.equal(full, torch.from_numpy(np.array(one)).permute(2, 0, 1) / 127.5 - 1)
+        for one in (high.crop((0, y, 40, y + 40)).resize((16, 16), Image.Resampling.BICUBIC) for y in range(41))
+    )
+
+
+def test_resize_is_without_a_crop():
+    image = picture(40, 20)
+    expected = torch.from_numpy(np.array(image.resize((20, 20), Image.Resampling.BICUBIC))).permute(2, 0, 1) / 127.5 - 1
+    for train in (True, False):
+        transform = Preprocess("resize", size=16, load_size=20, train=train, flip=False)
+        assert torch.equal(transform(image, random.Random(0)), expected) and transform.fixed_size
+    assert Preprocess("resize", size=64, load_size=30)(image, random.Random(0)).shape == (3, 32, 32)
+
+
 def test_every_offset_and_both_flips_occur():
     transform = Preprocess("crop", size=4, train=True)
     image = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6)[..., None].repeat(3, axis=2))
@@ -123,6 +158,24 @@ def test_load_size_of_one_call_gives_the_full_view():
     train = Preprocess("resize_and_crop", size=16, load_size=24, flip=False)
     test = Preprocess("resize_and_crop", size=16, train=False)
     assert torch.equal(train(image, random.Random(0), load_size=16), test(image))
+    train = Preprocess("scale_shortside_and_crop", size=16, load_size=24, flip=False)
+    boxes = torch.tensor([[0.0, 0, 40, 20]])
+    assert train.apply(image, boxes, random.Random(0), load_size=16).boxes.tolist() == [[0, 0, 16, 16]]
+    squares = [image.crop((x, 0, x + 20, 20)).resize((16, 16), Image.Resampling.BICUBIC) for x in range(21)]
+    found = train(image, random.Random(0), load_size=16)
+    known = [torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1 for square in squares]
+    assert sum(torch.equal(found, one) for one in known) == 1
+
+
+def test_resize_keeps_the_whole_image():
+    image = picture(40, 20)
+    expected = torch.from_numpy(np.array(image.resize((16, 16), Image.Resampling.BICUBIC))).permute(2, 0, 1) / 127.5 - 1
+    train = Preprocess("resize", size=16, flip=False)
+    assert torch.equal(train(image, random.Random(0)), expected) and train.reads_at_least == (16, 16)
+    assert torch.equal(Preprocess("resize", size=16, train=False)(image), expected)
+    done = Preprocess("resize", size=16).apply(image, torch.tensor([[10.0, 5, 20, 15]]), random.Random(1))
+    x0, x1 = (8, 12) if done.flipped else (4, 8)
+    assert done.boxes.tolist() == [[x0, 4, x1, 12]]
 
 
 def test_default_load_size_is_the_published_ratio():
@@ -131,7 +184,7 @@ def test_default_load_size_is_the_published_ratio():
 
 
 def test_a_thin_image_is_cropped_without_being_enlarged_whole():
-    for mode in ("crop", "scale_shortside_and_crop"):
+    for mode in ("crop", "scale_shortside_and_crop", "scale_width_and_crop"):
         assert Preprocess(mode, size=64)(picture(1, 30000), random.Random(0)).shape == (3, 64, 64)
 
 

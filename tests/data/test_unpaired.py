@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from cgcl_fast.data import Preprocess, build_loader
+from cgcl_fast.data.needs import DataNeeds
 from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate, cut_object
 
 SIZES = {"red": 3, "green": 5, "blue": 2}
@@ -35,7 +36,7 @@ class Plain(UnpairedDataset):
 
 
 def make(domains=("red", "green", "blue"), preprocess=None, seed=0, **more):
-    return Plain(domains, preprocess or Preprocess("none", train=False, multiple=1), seed, **more)
+    return Plain(domains, preprocess or Preprocess("none", train=False, multiple=1), seed, needs=DataNeeds(**more))
 
 
 def test_pairs_are_of_two_different_domains():
@@ -141,7 +142,7 @@ def test_objects_are_flipped_with_the_image():
         def picture(self, domain, index):
             return Picture(Image.fromarray(values), "", torch.tensor([[0.0, 0, 32, 32]]), ("car",))
 
-    data = Halves(("red",), Preprocess("none", train=True), 0, object_size=32)
+    data = Halves(("red",), Preprocess("none", train=True), 0, DataNeeds(object_size=32))
     flips = 0
     for epoch in range(20):
         item = data[epoch, 0]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -57,13 +58,14 @@ def trainer_of(
     precision: str = "fp32",
     accumulate: int = 1,
     sizes: tuple[int, ...] = (32,),
+    dtype: torch.dtype = torch.float32,
     **more: Any,
 ) -> Trainer:
-    """A trainer of the case from its first step; ``recorder`` in place of that of CUDA."""
+    """A trainer of the case from its first step, with weights of ``dtype``; ``recorder`` in place of that of CUDA."""
     AcceleratorState._reset_state(reset_partial_state=True)  # of another precision or device
     accelerator = make_accelerator(device=device, precision=precision, accumulate=accumulate)
     trainer = Trainer(
-        method_of(case),
+        method_of(case).to(dtype),
         Batches(case, sizes, pinned=device == "cuda"),
         folder,
         Options(

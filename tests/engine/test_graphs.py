@@ -53,6 +53,16 @@ def test_parts_precision_and_sizes(options: dict[str, Any], tmp_path: Path) -> N
     assert graphed.graphs is not None and graphed.graphs.recorded == len(options.get("sizes", "1"))
 
 
+@pytest.mark.parametrize("case", ["mguit", "cgl", "cyclegan"])
+def test_memory_penalty_and_pool_of_several_parts(case: str, tmp_path: Path) -> None:
+    eager = trainer_of(case, tmp_path, accumulate=2, sizes=(16,))
+    losses, expected = train(eager, 6), everything(eager)
+    graphed = trainer_of(case, tmp_path, accumulate=2, sizes=(16,), recorder=TapeRecorder())
+    assert_same(train(graphed, 6), losses)
+    assert_same(everything(graphed), expected)
+    assert graphed.graphs is not None and graphed.graphs.recorded == 1
+
+
 def values_as_numbers(x: Tensor) -> Tensor:
     return x * (1 + 0.01 * float(x.detach().sum()))
 

@@ -1,4 +1,4 @@
-"""The small parts of the engine: generators' states, schedule, grids."""
+"""The small parts of the engine: generators' states, grids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgcl_fast.engine import linear_decay, preserved_rng, rng_state, set_rng_state
+from cgcl_fast.engine import preserved_rng, rng_state, set_rng_state
 from cgcl_fast.engine.log import image_grid, with_captions
 from cgcl_fast.engine.signals import StopSignals
 
@@ -50,14 +50,6 @@ def test_a_closed_terminal_is_noted_unless_it_is_to_be_ignored(before: signal.Ha
         assert signal.getsignal(signal.SIGHUP) == before
     finally:
         signal.signal(signal.SIGHUP, outside)
-
-
-def test_linear_decay() -> None:
-    factor = linear_decay(10, 4)
-    assert [factor(step) for step in range(11)] == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2, 0])
-    assert linear_decay(3, 0)(2) == 1
-    with pytest.raises(ValueError, match="decay_steps"):
-        linear_decay(3, 4)
 
 
 def test_image_grid_has_one_column_a_name_and_one_row_an_image() -> None:

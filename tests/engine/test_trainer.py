@@ -214,6 +214,8 @@ def test_accumulation_averages_the_gradients_of_its_parts(tmp_path: Path) -> Non
         trainer = make_trainer(folder, 3, batch_size=batch_size, accumulate=accumulate, kind=Plain)
         trainer.fit()
         assert trainer.method.calls == 3 * accumulate and trainer.method.hooks == 3
+        # Of n parts one is at hand when the second phase begins.
+        assert trainer.method.translated == 3 * (2 * accumulate - 1)
         return trainer.method.state_dict()
 
     whole, parts = trained(4, 1, tmp_path / "a"), trained(2, 2, tmp_path / "b")

@@ -47,33 +47,46 @@ class Toy(nn.Module):
         self.seen.append(batch["A_paths"])
         return batch
 
+    def begin(self, batches: list[dict], shared: list[dict]) -> None:
+        for part in shared:
+            part["parts"] = len(batches)
+
     def phases(self) -> list[Phase]:
         spec = OptimizerSpec(1e-2, (0.5, 0.999))
         return [
             Phase("discriminator", ("D",), self.loss_d, spec),
-            Phase("generator", ("G",), self.loss_g, spec, frozen=("D",), after=self.after),
+            Phase("generator", ("G",), self.loss_g, spec, frozen=("D",), keeps=("colour",), after=self.after),
         ]
+
+    def translate_once(self, batch: dict, shared: dict) -> torch.Tensor:
+        if "fake" not in shared:
+            shared["fake"] = self.G(batch["A"] + 0.1 * (torch.randn(3, 1, 1) + random.random() + np.random.rand()))
+        return shared["fake"]
 
     def loss_d(self, batch: dict, shared: dict) -> dict:
         self.calls += 1
         kind, at = self.trouble
         if kind in ("kill", "term") and int(self.calls) == at:
             os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
-        shared["fake"] = self.G(batch["A"] + 0.1 * (torch.randn(3, 1, 1) + random.random() + np.random.rand()))
-        loss = (self.D(shared["fake"].detach()) ** 2).mean() + ((self.D(batch["B"]) - 1) ** 2).mean()
+        fake = self.translate_once(batch, shared).detach()
+        loss = (self.D(fake) ** 2).mean() + ((self.D(batch["B"]) - 1) ** 2).mean()
         if kind == "nan" and int(self.calls) == at:
             loss = loss * float("nan")
         return {"loss": loss}
 
     def loss_g(self, batch: dict, shared: dict) -> dict:
         assert not any(p.requires_grad for p in self.D.parameters())
-        adversarial = ((self.D(shared["fake"]) - 1) ** 2).mean()
+        fake = self.translate_once(batch, shared)
+        shared["colour"] = fake.detach().mean((0, 2, 3))
+        adversarial = ((self.D(fake) - 1) ** 2).mean()
         identity = (self.G(batch["B"]) - batch["B"]).abs().mean()
         return {"loss": adversarial + identity, "adversarial": adversarial.detach(), "identity": identity.detach()}
 
-    def after(self, batch: dict, shared: dict) -> None:
-        assert not torch.is_grad_enabled()
-        self.mean.lerp_(shared["fake"].mean((0, 2, 3)), 0.1)
+    def after(self, batches: list[dict], kept: list[dict]) -> None:
+        assert not torch.is_grad_enabled() and len(batches) == len(kept)
+        for part in kept:
+            assert part.keys() == {"parts", "colour"} and part["parts"] == len(kept)
+            self.mean.lerp_(part["colour"], 0.1)
 
     def translate(self, image: torch.Tensor) -> torch.Tensor:
         return self.G(image)
@@ -86,18 +99,24 @@ class Toy(nn.Module):
 class Plain(Toy):
     """A Toy without chance, whose losses are means over the batch: the steps are the same however it is divided."""
 
-    hooks = 0
+    hooks = translated = 0
+
+    def translate_once(self, batch: dict, shared: dict) -> torch.Tensor:
+        self.translated += "fake" not in shared
+        shared.setdefault("fake", self.G[0](batch["A"]))
+        return self.G[3](shared["fake"])
 
     def loss_d(self, batch: dict, shared: dict) -> dict:
         self.calls += 1
-        shared["fake"] = self.G[0](batch["A"])
-        return {"loss": self.D(batch["B"]).square().mean()}
+        fake = self.translate_once(batch, shared).detach()
+        return {"loss": self.D(batch["B"]).square().mean() + (self.D(fake) - 1).square().mean()}
 
     def loss_g(self, batch: dict, shared: dict) -> dict:
-        return {"loss": self.G[3](shared["fake"]).square().mean()}
+        return {"loss": self.D(self.translate_once(batch, shared)).square().mean()}
 
-    def after(self, batch: dict, shared: dict) -> None:
+    def after(self, batches: list[dict], kept: list[dict]) -> None:
         self.hooks += 1
+        assert len(batches) == len(kept)
 
 
 class Noise(Dataset):

@@ -21,7 +21,11 @@ SMALL: dict[str, Any] = {
 
 
 def batch_of(
-    n: int = 2, size: tuple[int, int] = (32, 24), present: tuple[list[bool], list[bool]] | None = None, **like: Any
+    n: int = 2,
+    size: tuple[int, int] = (32, 24),
+    present: tuple[list[bool], list[bool]] | None = None,
+    size_of_b: tuple[int, int] | None = None,
+    **like: Any,
 ) -> dict[str, Any]:
     """A batch of random pairs of three domains; ``present`` says which images have an instance."""
     generator = torch.Generator().manual_seed(3)
@@ -32,7 +36,8 @@ def batch_of(
         return (drawn * 2 - 1).to(device=DEVICE, **like)
 
     a = torch.arange(n, device=DEVICE) % 3
-    batch: dict[str, Any] = {"A": images(*size), "B": images(*size), "A_domain": a, "B_domain": (a + 1) % 3}
+    batch: dict[str, Any] = {"A": images(*size), "B": images(*(size_of_b or size))}
+    batch |= {"A_domain": a, "B_domain": (a + 1) % 3}
     for name, flags in zip("AB", present or ([True] * n, [True] * n), strict=True):
         has = torch.tensor(flags, device=DEVICE)
         batch[f"{name}_object"] = images(16, 16) * has[:, None, None, None]

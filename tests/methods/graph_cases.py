@@ -28,12 +28,23 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**CUT, "negatives": "both", "queue_size": 50, "sampling": "dag", "dropout": True},
     ),
     "cut, flips, no adversary": ("cut", {**CUT, "flip_equivariance": True, "lambda_gan": 0.0, "negatives": "batch"}),
+    "cut, pixels, hinge, attention of its own": (
+        "cut",
+        {**CUT, "net_d": "pixel", "gan": "hinge", "sampling": "dag", "oversample": 2.0, "importance": 0.8},
+    ),
     "fastcut": ("fastcut", CUT),
     "sincut": ("sincut", SINCUT),
-    "sincut, published crops": ("sincut", {**SINCUT, "crops": "published", "minibatch_stddev": False, "gan": "lsgan"}),
+    "sincut, as published": (
+        "sincut",
+        {**SINCUT, "crops": "published", "networks": "published", "minibatch_stddev": False, "gan": "lsgan"},
+    ),
     "enco": ("enco", ENCO),
     "enco, cosine, two projectors": ("enco", {**ENCO, "loss": "cosine", "shared_projector": False}),
     "enco, decoupled, fresh draws": ("enco", {**ENCO, "loss": "decoupled", "fresh_random": True}),
+    "enco, as its later code": (
+        "enco",
+        {**ENCO, "loss": "cosine", "predictor_norm": True, "weights": "published", "fresh_random": True},
+    ),
     "enco, random positions": ("enco", {**ENCO, "sampling": "random", "lambda_gan": 0.0}),
     "mguit": ("mguit", MGUIT),
     "mguit, published update, triplet": ("mguit", {**MGUIT, "update": "published", "memory_loss": "triplet"}),
@@ -52,11 +63,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cgcl, all negatives": ("cgcl", {**CGL, "num_patches_g": 16, "num_negatives_g": "all", "nce_dim": 8}),
     "cyclegan": ("cyclegan", {**CYCLEGAN, "pool_size": 3}),
     "cyclegan, no pool, no identity": ("cyclegan", {**CYCLEGAN, "pool_size": 0, "lambda_idt": 0.0, "dropout": True}),
+    "cyclegan, batch norm": ("cyclegan", {**CYCLEGAN, "norm_g": "batch", "norm_d": "batch"}),
 }  # fmt: skip
 """Name -> method and options."""
 
 KEYS = {"fastcut": 2, "cut, flips, no adversary": 2, "enco": 2, "enco, cosine, two projectors": 2,
-        "enco, decoupled, fresh draws": 2, "enco, random positions": 2, "cgl, crossing later": 2}  # fmt: skip
+        "enco, decoupled, fresh draws": 2, "enco, random positions": 2,
+        "enco, as its later code": 2, "cgl, crossing later": 2}  # fmt: skip
 """How many kinds of steps a training has, where it is not one."""
 
 

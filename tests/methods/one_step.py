@@ -30,4 +30,4 @@ def phases_of_a_step(
         yield phase, losses
         if phase.after is not None:
             with torch.no_grad():
-                phase.after(batch, shared)
+                phase.after([batch], [shared])

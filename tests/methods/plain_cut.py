@@ -33,13 +33,28 @@ class Blur(nn.Module):
         return y[:, :, 1:-1, 1:-1]
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """PyTorch's, with a contiguous gradient at batch 1 on a CPU: of a channels_last one, as that of patches is, it
+    makes a wrong one there (2.11 to 2.14.1; see tests/ops/test_instance_norm_gradient.py). Compiled it is right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if y.requires_grad and len(x) == 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            y.register_hook(Tensor.contiguous)
+        return y
+
+
+NORMS = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}
+
+
 class Block(nn.Module):
-    def __init__(self, channels: int, dropout: bool) -> None:
+    def __init__(self, channels: int, dropout: bool, norm: str = "instance") -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
-        layers += [nn.InstanceNorm2d(channels), nn.ReLU(True)]
+        bias = norm == "instance"
+        layers: list[nn.Module] = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=bias)]
+        layers += [NORMS[norm](channels), nn.ReLU(True)]
         layers += [nn.Dropout(0.5)] if dropout else []
-        layers += [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels)]
+        layers += [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=bias), NORMS[norm](channels)]
         self.conv_block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,23 +74,25 @@ class Generator(nn.Module):
         dropout: bool = False,
         antialias_up: bool | None = None,
         n_down: int = 2,
+        norm: str = "instance",
     ) -> None:
         super().__init__()
         up_blur = antialias if antialias_up is None else antialias_up
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, ngf, 7)]
-        layers += [nn.InstanceNorm2d(ngf), nn.ReLU(True)]
+        bias = norm == "instance"
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(input_nc, ngf, 7, bias=bias)]
+        layers += [NORMS[norm](ngf), nn.ReLU(True)]
         widths = [ngf, 2 * ngf][:n_down]
         for c in widths:
-            layers += [nn.Conv2d(c, 2 * c, 3, stride=1 if antialias else 2, padding=1)]
-            layers += [nn.InstanceNorm2d(2 * c), nn.ReLU(True)]
+            layers += [nn.Conv2d(c, 2 * c, 3, stride=1 if antialias else 2, padding=1, bias=bias)]
+            layers += [NORMS[norm](2 * c), nn.ReLU(True)]
             layers += [Blur(2 * c, up=False)] if antialias else []
-        layers += [Block(2 * widths[-1], dropout) for _ in range(n_blocks)]
+        layers += [Block(2 * widths[-1], dropout, norm) for _ in range(n_blocks)]
         for c in [2 * width for width in widths[::-1]]:
             if up_blur:
-                layers += [Blur(c, up=True), nn.Conv2d(c, c // 2, 3, padding=1)]
+                layers += [Blur(c, up=True), nn.Conv2d(c, c // 2, 3, padding=1, bias=bias)]
             else:
-                layers += [nn.ConvTranspose2d(c, c // 2, 3, stride=2, padding=1, output_padding=1)]
-            layers += [nn.InstanceNorm2d(c // 2), nn.ReLU(True)]
+                layers += [nn.ConvTranspose2d(c, c // 2, 3, stride=2, padding=1, output_padding=1, bias=bias)]
+            layers += [NORMS[norm](c // 2), nn.ReLU(True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
@@ -94,16 +111,18 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    def __init__(self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True) -> None:
+    def __init__(
+        self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True, norm: str = "instance"
+    ) -> None:
         super().__init__()
-        stride = 1 if antialias else 2
+        stride, bias = 1 if antialias else 2, norm == "instance"
         layers: list[nn.Module] = [nn.Conv2d(input_nc, ndf, 4, stride, 1), nn.LeakyReLU(0.2, True)]
         layers += [Blur(ndf, up=False)] if antialias else []
         c = ndf
         for i in range(1, n_layers + 1):
             last = i == n_layers
             width = ndf * min(2**i, 8)
-            layers += [nn.Conv2d(c, width, 4, 1 if last else stride, 1), nn.InstanceNorm2d(width)]
+            layers += [nn.Conv2d(c, width, 4, 1 if last else stride, 1, bias=bias), NORMS[norm](width)]
             layers += [nn.LeakyReLU(0.2, True)]
             layers += [Blur(width, up=False)] if antialias and not last else []
             c = width
@@ -201,12 +220,11 @@ class PlainCUT:
         update: bool = True,
     ) -> dict[str, Tensor]:
         """One step; ``ids`` are the positions of the two losses. Gradients are left in the parameters."""
-        n = len(a)
-        source = torch.cat([a, b]) if self.lambda_y > 0 else a
-        if flipped:
-            source = torch.flip(source, [3])
-        out = self.G(source)
-        fake, identity = out[:n], out[n:]
+        sources = [torch.flip(x, [3]) if flipped else x for x in ([a, b] if self.lambda_y > 0 else [a])]
+        if a.shape == b.shape:
+            fake, *identity = self.G(torch.cat(sources)).split(len(a))
+        else:
+            fake, *identity = map(self.G, sources)
 
         set_trainable(self.D, True)
         self.optimizers["D"].zero_grad()
@@ -225,7 +243,7 @@ class PlainCUT:
         nce_x = nce(self.G, self.H, a, fake, *args) * self.lambda_x
         if self.lambda_y > 0:
             args = (self.layers, ids[1], self.temperature, flipped)
-            nce_y = nce(self.G, self.H, b, identity, *args) * self.lambda_y
+            nce_y = nce(self.G, self.H, b, *identity, *args) * self.lambda_y
             total = gan + (nce_x + nce_y) * 0.5
         else:
             nce_y = torch.zeros(())

@@ -55,12 +55,13 @@ def test_contrast_is_that_of_the_equation(every: bool, present: Any, monkeypatch
             negatives = range(1, count) if offsets is None else offsets.tolist()
             assert len(set(negatives)) == (count - 1 if every else {"g": 5, "o": 3}[k])
             assert all(0 < offset < count for offset in negatives)
+            images, translations = ([x for each in of for x in each] for of in (shared[k].real, shared[k].swapped))
             w, mlps, values = plain.weights_of(getattr(method, f"G_{k}")), getattr(method, f"H_{k}").mlps, []
             for row in range(4):
                 if not counts[row]:
                     continue
-                source = plain.content(w, shared[k].real[row : row + 1], 2)
-                target = plain.content(w, shared[k].swapped[row : row + 1], 2)
+                source = plain.content(w, images[row][None], 2)
+                target = plain.content(w, translations[row][None], 2)
                 for layer in range(2):
                     assert ids[layer].shape == (count,)
                     key, query = (
@@ -86,7 +87,7 @@ def test_the_contrasts_gradient_reaches_the_networks_of_the_translation_alone() 
         assert mine <= reached
     # Keys are detached: with queries of no gradient there is none at all.
     part = shared["g"]
-    part.swapped_features = [feature.detach() for feature in part.swapped_features]
+    part.swapped_features = [[feature.detach() for feature in layers] for layers in part.swapped_features]
     method.zero_grad()
     method.contrast("g", part).backward()
     assert all(p.grad is None or not p.grad.any() for p in method.G_g.parameters())

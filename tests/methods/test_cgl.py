@@ -119,16 +119,18 @@ class Plain:
 
 
 @pytest.mark.parametrize(
-    ("present", "options"),
+    ("present", "options", "size_of_b"),
     [
-        (None, {}),
-        (SOME, {"cgc_generator": "object", "lambda_rec": 3.0, "lambda_code": 0.5, "lambda_cgc": 2.0}),
-        (NONE, {"lambda_gan": 0.3, "lambda_cls": 0.7}),
-        (SOME, {"frozen_reading": False}),
+        (None, {}, None),
+        (SOME, {"cgc_generator": "object", "lambda_rec": 3.0, "lambda_code": 0.5, "lambda_cgc": 2.0}, None),
+        (NONE, {"lambda_gan": 0.3, "lambda_cls": 0.7}, None),
+        (SOME, {"frozen_reading": False}, None),
+        (SOME, {"cgc_generator": "object"}, (20, 28)),
+        (None, {"frozen_reading": False}, (32, 28)),
     ],
 )
-def test_the_generators_loss_is_that_of_the_equations(present: Any, options: dict[str, Any]) -> None:
-    method, batch, shared = method_of(**options), batch_of(present=present), {}
+def test_the_generators_loss_is_that_of_the_equations(present: Any, options: dict[str, Any], size_of_b: Any) -> None:
+    method, batch, shared = method_of(**options), batch_of(present=present, size_of_b=size_of_b), {}
     config = method.config
     losses = method.generator_loss(batch, shared)
     items = [Plain(method, batch, shared, item) for item in range(2)]
@@ -167,11 +169,15 @@ def test_the_generators_loss_is_that_of_the_equations(present: Any, options: dic
         assert all(value == 0 for name, value in losses.items() if name.endswith("_o"))
 
 
-@pytest.mark.parametrize(("present", "options"), [(None, {}), (SOME, {"lambda_gan": 0.3, "lambda_cls": 0.7})])
+@pytest.mark.parametrize(
+    ("present", "options", "size_of_b"),
+    [(None, {}, None), (SOME, {"lambda_gan": 0.3, "lambda_cls": 0.7}, None), (SOME, {}, (20, 28))],
+)
 def test_the_discriminators_loss_is_that_of_the_equations(
-    present: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    present: Any, options: dict[str, Any], size_of_b: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, batch, shared = method_of(lambda_gp=7.0, **options), batch_of(present=present), {}
+    method, shared = method_of(lambda_gp=7.0, **options), {}
+    batch = batch_of(present=present, size_of_b=size_of_b)
     config = method.config
     shares: list[Tensor] = []
     for name in ("rand", "rand_like"):
@@ -185,7 +191,9 @@ def test_the_discriminators_loss_is_that_of_the_equations(
     losses = method.discriminator_loss(batch, shared)
     monkeypatch.undo()
     items = [Plain(method, batch, shared, item) for item in range(2)]
-    for k, (coins, share) in zip("go", (shares[1:3], shares[3:]), strict=True):
+    of_g, of_o = shares[1:-2], shares[-2:]  # images of two sizes have a draw for each
+    for k, (coins, *drawn) in (("g", of_g), ("o", of_o)):
+        share = torch.cat(drawn)
         real, fake, entropy, penalty, norms = [], [], [], [], []
         for item in items:
             fake += [item.judge(k, image)[0].mean().detach() for image, _ in item.fakes(k)]
@@ -197,7 +205,8 @@ def test_the_discriminators_loss_is_that_of_the_equations(
                 entropy.append(F.cross_entropy(logits[None], torch.tensor([item.z[i]], device=DEVICE)).detach())
                 if not item.pair[k]:
                     continue
-                j = 1 - i  # whose content is in the fake of domain i
+                # Whose content is in the fake: that of the fake of domain i, or where this has another size its own.
+                j = i if k == "g" and size_of_b else 1 - i
                 with torch.no_grad():
                     generated = item.u(k, j) if coins[item.rows[j]] < 0.5 else item.random(k, j)
                 part = share[item.rows[i]].squeeze()
@@ -272,7 +281,7 @@ def test_without_an_instance_only_the_global_networks_learn() -> None:
     assert all(p.grad is not None and p.grad.any() for p in method.G_g.parameters() if p.dim() > 1)
     for phase in method.phases():
         if phase.after is not None:
-            phase.after(batch, shared)
+            phase.after([batch], [shared])
     assert method.penalty_g.images == 4 and method.penalty_o.images == 0
 
 
@@ -363,7 +372,7 @@ def test_samples_and_translation() -> None:
     ("options", "message"),
     [
         ({"cgc_generator": "both"}, "cgc_generator: expected 'object' or 'global', got 'both'"),
-        ({"init": "xavier"}, "init: expected 'kaiming' or 'kaiming_uniform', got 'xavier'"),
+        ({"init_type": "xavier"}, "init_type: expected 'kaiming' or 'kaiming_uniform', got 'xavier'"),
         ({"object_size": 18}, "object_size: expected a multiple of 4, at least 16 for 3 d_layers, got 18"),
         ({"object_size": 16, "d_layers": 5}, "at least 32 for 5 d_layers, got 16"),
         ({"domains": ("dry",)}, "domains: expected two or more different names, got dry"),

@@ -21,9 +21,17 @@ from .one_step import phases_of_a_step
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_patches": 20}
 
 
-def batch_of(n: int = 2, size: tuple[int, int] = (32, 24), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def batch_of(
+    n: int = 2,
+    size: tuple[int, int] = (32, 24),
+    dtype: torch.dtype = torch.float64,
+    size_of_b: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    a, b = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu").to(DEVICE) * 2 - 1
+    a, b = (
+        torch.rand(n, 3, *each, generator=generator, dtype=dtype, device="cpu").to(DEVICE) * 2 - 1
+        for each in (size, size_of_b or size)
+    )
     return {"A": a, "B": b}
 
 
@@ -32,9 +40,8 @@ def pair(kind: type[CUT], config: CUTConfig) -> tuple[CUT, plain_cut.PlainCUT]:
     method = kind(config).double().to(DEVICE)
     for seed, network in enumerate((method.G, method.D, method.H)):
         randomise(network, seed)
-    plain_g = (
-        plain_cut.Generator(ngf=config.ngf, n_blocks=config.n_blocks, antialias=config.antialias).double().to(DEVICE)
-    )
+    shape = {"n_blocks": config.n_blocks, "antialias": config.antialias, "antialias_up": config.antialias_up}
+    plain_g = plain_cut.Generator(ngf=config.ngf, **shape).double().to(DEVICE)  # type: ignore[arg-type]
     plain_d = plain_cut.Discriminator(ndf=config.ndf, antialias=config.antialias).double().to(DEVICE)
     plain_h = plain_cut.Heads(method.H.channels, config.nce_dim).double().to(DEVICE)
     for ours, plain in ((method.G, plain_g), (method.D, plain_d), (method.H, plain_h)):
@@ -79,23 +86,27 @@ def record_draws(method: CUT, monkeypatch: pytest.MonkeyPatch) -> list[list[Tens
 
 
 CASES = [
-    (CUT, CUTConfig(**SMALL)),
-    (CUT, CUTConfig(**SMALL, antialias=False)),
-    (CUT, CUTConfig(**SMALL, lambda_x=2.0, lambda_y=0.5, temperature=0.2, nce_layers=(16,))),
-    (FastCUT, FastCUTConfig(**SMALL)),
+    (CUT, CUTConfig(**SMALL), None),
+    (CUT, CUTConfig(**SMALL, antialias=False), None),
+    (CUT, CUTConfig(**SMALL, antialias=False, antialias_up=True), None),  # published: --no_antialias alone
+    (CUT, CUTConfig(**SMALL, lambda_x=2.0, lambda_y=0.5, temperature=0.2, nce_layers=(16,)), None),
+    (FastCUT, FastCUTConfig(**SMALL), None),
+    (CUT, CUTConfig(**SMALL), (24, 28)),
+    (FastCUT, FastCUTConfig(**SMALL), (28, 24)),
+    (CUT, CUTConfig(**SMALL, flip_equivariance=True), (40, 24)),
 ]
 
 
-@pytest.mark.parametrize(("kind", "config"), CASES)
+@pytest.mark.parametrize(("n", "kind", "config", "size_of_b"), [(2, *case) for case in CASES] + [(1, *CASES[0])])
 def test_two_steps_equal_the_plain_four_pass_step(
-    kind: type[CUT], config: CUTConfig, monkeypatch: pytest.MonkeyPatch
+    n: int, kind: type[CUT], config: CUTConfig, size_of_b: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, plain = pair(kind, config)
-    adams, batch = optimizers(method), batch_of()
+    adams, batch = optimizers(method), batch_of(n, size_of_b=size_of_b)
     draws = record_draws(method, monkeypatch)
     flips = set()
     torch.manual_seed(2)
-    for _ in range(3 if kind is FastCUT else 2):
+    for _ in range(3 if config.flip_equivariance else 2):
         draws.clear()
         losses, flipped = step(method, batch, adams)
         flips.add(flipped)
@@ -285,7 +296,34 @@ def test_attention_picks_each_images_own_positions(kind: type[CUT], monkeypatch:
     assert flips == ({True, False} if kind is FastCUT else {False})
 
 
-@pytest.mark.parametrize("gan", ["nonsaturating", "wgan"])
+def test_attention_takes_its_own_k_and_beta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all positions as candidates and β = 1 they are the most fake ones, and with β = 0 the least."""
+    for importance, descending in ((1.0, False), (0.0, True)):
+        method = CUT(CUTConfig(**SMALL, sampling="dag", oversample=1e6, importance=importance)).double().to(DEVICE)
+        for seed, network in enumerate((method.G, method.D, method.H)):
+            randomise(network, seed)
+        draws = record_draws(method, monkeypatch)
+        batch, shared = batch_of(size=(40, 40)), method.choose(0.0)
+        method.generator_loss(batch, shared)
+        score = torch.cat([method.D(images) for images in shared["output"].chunk(2)]).detach()
+        score = torch.nn.functional.interpolate(score.float(), (40, 40), mode="bilinear", align_corners=False)
+        expected = score.flatten(1).sort(dim=1, descending=descending).values[:, :20]
+        found = score.flatten(1).gather(1, draws[0][1])
+        torch.testing.assert_close(found.sort(dim=1, descending=descending).values, expected)
+
+
+@pytest.mark.parametrize("kind", ["normal", "kaiming", "orthogonal"])
+def test_weights_begin_as_named(kind: str) -> None:
+    torch.manual_seed(0)
+    method = CUT(CUTConfig(**{**SMALL, "ngf": 16}, init_type=kind, init_gain=0.5))
+    weight = method.G.blocks[0].conv1.weight.flatten(1)
+    if kind == "orthogonal":
+        torch.testing.assert_close(weight @ weight.T, 0.25 * torch.eye(len(weight)), atol=1e-5, rtol=1e-5)
+    deviation = {"normal": 0.5, "kaiming": (2 / weight.shape[1]) ** 0.5, "orthogonal": 0.5 / weight.shape[1] ** 0.5}
+    assert weight.std().item() == pytest.approx(deviation[kind], rel=0.02)
+
+
+@pytest.mark.parametrize("gan", ["nonsaturating", "wgan", "hinge"])
 def test_without_adversary_or_with_another(gan: str) -> None:
     method = CUT(CUTConfig(**SMALL, lambda_gan=0.0)).double().to(DEVICE)
     (only,) = method.phases()
@@ -334,7 +372,7 @@ def test_translate_keeps_any_size(size: tuple[int, int]) -> None:
         ({"negatives": "none"}, "negatives: expected"),
         ({"nce_layers": ()}, "nce_layers: expected at least one"),
         ({"nce_layers": (0, 40)}, "nce_layers: expected numbers from 0 to 28"),
-        ({"gan": "hinge"}, "gan: expected 'lsgan'"),
+        ({"gan": "wgangp"}, "gan: expected 'lsgan'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

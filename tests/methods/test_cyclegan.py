@@ -20,10 +20,12 @@ from . import plain_cut
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 2}
 
 
-def batch_of() -> dict[str, Tensor]:
+def batch_of(size_of_b: tuple[int, int] = (32, 24)) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    images = torch.rand(2, 2, 3, 32, 24, generator=generator, dtype=torch.float64, device="cpu")
-    a, b = images.to(DEVICE) * 2 - 1
+    a, b = (
+        torch.rand(2, 3, *size, generator=generator, dtype=torch.float64, device="cpu").to(DEVICE) * 2 - 1
+        for size in ((32, 24), size_of_b)
+    )
     return {"A": a, "B": b}
 
 
@@ -34,14 +36,24 @@ def method_of(**options: Any) -> CycleGAN:
     return method
 
 
-@pytest.mark.parametrize("lambda_idt", [0.5, 0.0])
-def test_losses_equal_the_plain_computation(lambda_idt: float) -> None:
-    method = method_of(lambda_idt=lambda_idt, pool_size=0)
-    g, f = (plain_cut.Generator(ngf=4, n_blocks=2, antialias=False).double().to(DEVICE) for _ in range(2))
-    d_x, d_y = (plain_cut.Discriminator(ndf=4, antialias=False).double().to(DEVICE) for _ in range(2))
+@pytest.mark.parametrize(
+    ("lambda_idt", "norm", "size_of_b"),
+    [
+        (0.5, "instance", (32, 24)),
+        (0.0, "instance", (32, 24)),
+        (0.5, "instance", (28, 40)),
+        (0.5, "batch", (32, 24)),
+        (0.5, "none", (32, 24)),
+    ],
+)
+def test_losses_equal_the_plain_computation(lambda_idt: float, norm: str, size_of_b: tuple[int, int]) -> None:
+    method = method_of(lambda_idt=lambda_idt, pool_size=0, norm_g=norm, norm_d=norm)
+    shape: dict[str, Any] = {"antialias": False, "norm": norm}
+    g, f = (plain_cut.Generator(ngf=4, n_blocks=2, **shape).double().to(DEVICE) for _ in range(2))
+    d_x, d_y = (plain_cut.Discriminator(ndf=4, **shape).double().to(DEVICE) for _ in range(2))
     for plain, ours in ((g, method.G), (f, method.F), (d_x, method.D_X), (d_y, method.D_Y)):
         plain.load_state_dict(compat.published_state_dict(ours))
-    batch, shared = batch_of(), {}
+    batch, shared = batch_of(size_of_b), {}
     x, y = batch["A"], batch["B"]
     losses = method.generator_loss(batch, shared)
     d_losses = method.discriminator_loss(batch, shared)
@@ -61,6 +73,22 @@ def test_losses_equal_the_plain_computation(lambda_idt: float) -> None:
         by_hand = ((d_y(y) - 1).square().mean() + d_y(g(x)).square().mean()) / 2
         by_hand += ((d_x(x) - 1).square().mean() + d_x(f(y)).square().mean()) / 2
         torch.testing.assert_close(d_losses["loss"].detach(), by_hand)
+
+
+def test_unets_and_pixels() -> None:
+    method = CycleGAN(CycleGANConfig(ngf=1, ndf=2, net_g="unet_128", net_d="pixel", pool_size=0)).to(DEVICE)
+    assert CycleGAN.needs(method.config).multiple == 128 and method.config.least_size() == 128
+    x, y = torch.rand(2, 1, 3, 128, 128, device=DEVICE) * 2 - 1
+    losses = method.generator_loss({"A": x, "B": y}, {})
+    with torch.no_grad():
+        torch.testing.assert_close(losses["G_GAN"], (method.D_Y(method.G(x)) - 1).square().mean())
+        torch.testing.assert_close(losses["cycle_x"], 10 * (method.F(method.G(x)) - x).abs().mean())
+    losses["loss"].backward()
+    assert all(p.grad is not None for network in (method.G, method.F) for p in network.parameters())
+    with pytest.raises(ValueError, match="A: expected a height and width that are multiples of 128, got 64x128"):
+        method.generator_loss({"A": x[:, :, :64], "B": y[:, :, :64]}, {})
+    image = torch.rand(1, 3, 70, 130, device=DEVICE)
+    assert method.translate(image).shape == image.shape
 
 
 def test_each_phase_trains_its_own_networks() -> None:
@@ -128,6 +156,17 @@ def test_pool_has_a_history_for_each_size() -> None:
     assert [image.shape[1] for image in history_of(pool)] == [4, 4, 6, 6]
     other.load_state_dict(pool.state_dict())
     assert all(torch.equal(*pair) for pair in zip(history_of(pool), history_of(other), strict=True))
+
+
+def test_images_of_a_ninth_size_have_no_history() -> None:
+    pool = ImagePool(2)
+    torch.manual_seed(0)
+    for number in range(20):
+        for width in range(4, 14):
+            image = torch.full((1, 3, 4, width), float(number))
+            out = pool.query(image)
+            assert out.shape == image.shape and (width < 12 or torch.equal(out, image))
+    assert {image.shape[2] for image in history_of(pool)} == set(range(4, 12)) and len(history_of(pool)) == 16
 
 
 def test_pool_is_part_of_the_state() -> None:

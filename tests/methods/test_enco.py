@@ -22,10 +22,17 @@ from . import plain_cut
 SMALL: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_blocks": 6, "nce_dim": 8, "num_patches": 20}
 
 
-def batch_of(n: int = 2, size: tuple[int, int] = (32, 40), dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def batch_of(
+    n: int = 2,
+    size: tuple[int, int] = (32, 40),
+    dtype: torch.dtype = torch.float64,
+    size_of_b: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    images = torch.rand(2, n, 3, *size, generator=generator, dtype=dtype, device="cpu")
-    a, b = images.to(DEVICE) * 2 - 1
+    a, b = (
+        torch.rand(n, 3, *each, generator=generator, dtype=dtype, device="cpu").to(DEVICE) * 2 - 1
+        for each in (size, size_of_b or size)
+    )
     return {"A": a, "B": b}
 
 
@@ -62,14 +69,16 @@ def nce_by_hand(q: Tensor, k: Tensor, decoupled: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("loss", ["infonce", "decoupled"])
-@pytest.mark.parametrize("antialias", [True, False])
-def test_losses_equal_the_plain_computation(loss: str, antialias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("antialias", "size_of_b"), [(True, None), (False, None), (True, (36, 32))])
+def test_losses_equal_the_plain_computation(
+    loss: str, antialias: bool, size_of_b: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = method_of(loss=loss, antialias=antialias)
     plain_g = plain_cut.Generator(ngf=4, n_blocks=6, antialias=antialias).double().to(DEVICE)
     plain_d = plain_cut.Discriminator(ndf=4, antialias=antialias).double().to(DEVICE)
     plain_g.load_state_dict(compat.published_state_dict(method.G))
     plain_d.load_state_dict(compat.published_state_dict(method.D))
-    batch, shared = batch_of(), method.choose(0.0)
+    batch, shared = batch_of(size_of_b=size_of_b), method.choose(0.0)
     draws = record_draws(method, monkeypatch)
     d_losses = method.discriminator_loss(batch, shared)
     losses = method.generator_loss(batch, shared)
@@ -97,14 +106,14 @@ def test_losses_equal_the_plain_computation(loss: str, antialias: bool, monkeypa
 
 def test_pairs_of_the_paper_have_the_same_scale() -> None:
     assert layer_pairs(9) == {1: (3, 28), 2: (7, 24), 4: (13, 18)}
-    for n_blocks, antialias, n_down in itertools.product((5, 6, 9), (True, False), (2, 1)):
-        generator = plain_cut.Generator(ngf=4, n_blocks=n_blocks, antialias=antialias, n_down=n_down)
-        pairs = layer_pairs(n_blocks, antialias, n_down)
+    for n_blocks, antialias, up, n_down in itertools.product((5, 6, 9), (True, False), (None, True, False), (2, 1)):
+        generator = plain_cut.Generator(ngf=1, n_blocks=n_blocks, antialias=antialias, antialias_up=up, n_down=n_down)
+        pairs = layer_pairs(n_blocks, antialias, n_down, up)
         encoder, decoder = zip(*pairs.values(), strict=True)
         features = generator.encode(torch.zeros(1, 3, 16, 16), (*encoder, *decoder[::-1]))
         shapes = [tuple(f.shape[1:]) for f in features]
         assert shapes[: len(pairs)] == shapes[: len(pairs) - 1 : -1]
-        assert shapes[: len(pairs)] == [(4 * scale, 16 // scale, 16 // scale) for scale in pairs]
+        assert shapes[: len(pairs)] == [(scale, 16 // scale, 16 // scale) for scale in pairs]
 
 
 @pytest.mark.parametrize("loss", ["infonce", "decoupled", "cosine"])
@@ -134,6 +143,39 @@ def test_one_pass_of_the_generator_and_half_the_batch_in_the_second_half() -> No
         losses = method.generator_loss(batch_of(), shared)
         assert ("idt" in losses) == (progress < 0.5)
     assert passes == [4, 4, 2, 2]
+
+
+def test_published_weights_are_halved_while_there_is_an_identity_term() -> None:
+    """In the authors' code (NCE + IDT) / 2 with it, NCE alone without: 1 and 5, then 2."""
+    found = {}
+    for weights in ("paper", "published"):
+        method = method_of(weights=weights, idt_share=0.25)
+        for progress in (0.2, 0.25):
+            torch.manual_seed(0)
+            shared = method.choose(progress)
+            losses = found[weights, progress] = method.generator_loss(batch_of(), shared)
+            assert ("idt" in losses) == (progress < 0.25)
+            parts = [value for name, value in losses.items() if name != "loss"]
+            torch.testing.assert_close(losses["loss"].detach(), torch.stack(parts).sum())
+    paper, published = found["paper", 0.2], found["published", 0.2]
+    assert torch.equal(paper["G_GAN"], published["G_GAN"])
+    for name in ("NCE", "idt"):
+        torch.testing.assert_close(published[name], paper[name] / 2)
+    torch.testing.assert_close(found["published", 0.25]["NCE"], found["paper", 0.25]["NCE"])
+
+
+def test_predictor_of_the_later_code() -> None:
+    """Linear without bias, BatchNorm, ReLU, linear, in stock modules with the published names of EnCo's ``prj_0``."""
+    method = method_of(loss="cosine", predictor_norm=True)
+    prj = torch.nn.Sequential(
+        torch.nn.Linear(8, 4, bias=False), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.Linear(4, 8)
+    )
+    prj.double().to(DEVICE).load_state_dict(method.H.predictors[0].state_dict())
+    rows = torch.rand(2, 5, 8, dtype=torch.float64, device=DEVICE)
+    torch.testing.assert_close(method.H.predictors[0](rows), prj(rows.flatten(0, 1)).view(2, 5, 8))
+    assert len(method_of(loss="cosine").H.predictors[0]) == 3  # the default has none
+    shared = method.choose(0.0)
+    assert method.generator_loss(batch_of(), shared)["loss"].isfinite()
 
 
 def test_positions_follow_the_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:

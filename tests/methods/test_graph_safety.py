@@ -123,7 +123,7 @@ def test_what_is_planted_is_found(plant: str, where: str, monkeypatch: pytest.Mo
     function, said = PLANTED.get(plant, (lambda x: x + 1, ""))
 
     def planted(first: Any, second: Any) -> Any:
-        function(first["output"] if where == "loss" else first["A"])
+        function(first["output"] if where == "loss" else first[0]["A"])
         return original(first, second)
 
     monkeypatch.setattr(method, name, planted)

@@ -196,12 +196,15 @@ def test_what_it_asks_of_its_data() -> None:
     crops = SinCUT.needs(SinCUTConfig()).crops
     assert crops is not None
     assert (crops.count, crops.size, crops.least_width, crops.most_width) == (16, 128, 384, 1024)
-    assert not crops.independent and not crops.grid and SinCUT(SinCUTConfig()).tile_size == 64
+    assert not crops.per_crop and not crops.independent and not crops.grid and SinCUT(SinCUTConfig()).tile_size == 64
     published = SinCUTConfig(crops="published")
     crops = SinCUT.needs(published).crops
     assert crops is not None
-    assert (crops.count, crops.size, crops.least_width, crops.most_width) == (16, 64, 341, 1024)
-    assert crops.independent and crops.grid and SinCUT(published).tile_size == 64
+    assert (crops.count, crops.size, crops.least_width, crops.most_width) == (16, 64, None, None)
+    assert crops.per_crop and crops.independent and crops.grid and SinCUT(published).tile_size == 64
+    for name, zoom in (("paper", "crop"), ("published", "minibatch")):
+        crops = SinCUT.needs(SinCUTConfig(crops=name, zoom=zoom)).crops
+        assert crops is not None and crops.per_crop == (zoom == "crop") and crops.grid == (name == "published")
     crops = SinCUT.needs(SinCUTConfig(crop_size=32, least_width=40, most_width=50, num_crops=2)).crops
     assert crops is not None and (crops.count, crops.size, crops.least_width, crops.most_width) == (2, 32, 40, 50)
 
@@ -240,7 +243,8 @@ def test_tiles_give_the_whole(size: tuple[int, int]) -> None:
         ({"crop_size": 40}, "tile_size: expected a power of two and at least 8, got 20"),
         ({"nce_layers": ()}, "nce_layers: expected at least one"),
         ({"nce_layers": (0, 40)}, "nce_layers: expected numbers from 0 to 6"),
-        ({"gan": "hinge"}, "gan: expected 'lsgan'"),
+        ({"networks": "small"}, "networks: expected 'paper' or 'published', got 'small'"),
+        ({"gan": "wgangp"}, "gan: expected 'lsgan'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

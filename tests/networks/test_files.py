@@ -51,8 +51,9 @@ def test_a_config_that_is_none_gives_one_line(config: str, tmp_path: Path) -> No
 def test_a_config_may_ask_for_no_more_than_anyone_needs(network: str, tmp_path: Path) -> None:
     """10^8 blocks would be built for days before they were found not to be in the file."""
     more = {"domains": ["a", "b"]} if network in ("DisentangledGenerator", "MGUITGenerator") else {}
-    write_old(tmp_path / "g.safetensors", json.dumps({"n_blocks": 10**8, **more}), network)
-    with no_waiting(), pytest.warns(UserWarning), pytest.raises(ValueError, match="at most 2000 tensors of weights"):
+    depth, said = ("n_down", "at most 16") if network == "UnetGenerator" else ("n_blocks", "at most 2000 tensors of we")
+    write_old(tmp_path / "g.safetensors", json.dumps({depth: 10**8, **more}), network)
+    with no_waiting(), pytest.warns(UserWarning), pytest.raises(ValueError, match=said):
         load_generator(tmp_path / "g.safetensors")
 
 

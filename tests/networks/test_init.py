@@ -45,6 +45,14 @@ def test_every_convolution_of_a_generator_is_reached() -> None:
     assert not any((parameter == 7.0).any() for parameter in generator.parameters())
 
 
+def test_scales_of_batch_norms_are_near_one() -> None:
+    norm = nn.BatchNorm2d(4000)
+    nn.init.constant_(norm.bias, 3.0)
+    init_weights(norm, "xavier", 0.02)
+    assert norm.weight.mean().item() == pytest.approx(1, abs=0.002) and not norm.bias.any()
+    assert norm.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
 def test_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="kind: expected one of xavier"):
         init_weights(nn.Linear(1, 1), "uniform")

@@ -91,9 +91,9 @@ def test_every_parameter_gets_its_gradient() -> None:
         )
 
 
-@pytest.mark.parametrize("n_blocks", [0, 1, 6])
-def test_a_pixel_depends_on_none_beyond_the_margin(n_blocks: int) -> None:
-    generator = StyleGAN2Generator(ngf=1, n_blocks=n_blocks).double().eval()
+@pytest.mark.parametrize(("n_blocks", "published"), [(0, False), (1, False), (6, False), (1, True)])
+def test_a_pixel_depends_on_none_beyond_the_margin(n_blocks: int, published: bool) -> None:
+    generator = StyleGAN2Generator(ngf=1, n_blocks=n_blocks, published=published).double().eval()
     randomise(generator)
     margin = generator.margin
     side = 2 * margin + 8

@@ -20,6 +20,8 @@ def softplus(x: float) -> float:
     [
         ("lsgan", lambda v: (v - 1) ** 2, lambda v: v**2),
         ("nonsaturating", lambda v: softplus(-v), softplus),
+        ("vanilla", lambda v: -math.log(1 / (1 + math.exp(-v))), lambda v: -math.log(1 - 1 / (1 + math.exp(-v)))),
+        ("hinge", lambda v: max(0, 1 - v), lambda v: max(0, 1 + v)),
         ("wgan", lambda v: -v, lambda v: v),
     ],
 )
@@ -35,5 +37,5 @@ def test_values(kind: str, real: object, fake: object) -> None:
 
 
 def test_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="kind: expected 'lsgan', 'nonsaturating' or 'wgan', got 'hinge'"):
-        GANLoss("hinge")
+    with pytest.raises(ValueError, match="kind: expected 'lsgan', 'nonsaturating', .* or 'wgan', got 'wgangp'"):
+        GANLoss("wgangp")

@@ -44,6 +44,9 @@ class Annotation:
 
 EMPTY = Annotation(np.zeros((0, 4)), ())
 
+UNDECIDED = Annotation(np.zeros((0, 4)), ())
+"""Of a name that stands for several images with boxes in a file about many."""
+
 
 def annotation(
     rows: Iterable[tuple[str, Sequence[Any]]],

@@ -6,6 +6,7 @@ The box of a polygon is what it spans. Only the classes that are single things a
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from cgcl_fast.data.annotations.annotation import Annotation, annotation, corners_around, corners_of, dicts, text
@@ -18,8 +19,10 @@ THINGS = frozenset(
     )
 )
 
-KEY_SUFFIXES = ("_leftImg8bit", "_gtFine_polygons", "_gtCoarse_polygons", "_gtBbox3d", "_gtBboxCityPersons")
-"""What differs between the names of an image and of its files."""
+KEY_ENDING = re.compile(
+    r"_(?:leftImg8bit(?:_(?:foggy|rain)[\w.]*)?|gtFine_polygons|gtCoarse_polygons|gtBbox3d|gtBboxCityPersons)$"
+)
+"""What differs between the names of an image, of its versions in fog and rain, and of its files."""
 
 
 def is_cityscapes(content: Any) -> bool:

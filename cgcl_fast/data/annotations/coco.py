@@ -1,5 +1,6 @@
 """COCO: one JSON file with ``images``, ``annotations`` and ``categories``; ``bbox`` is ``[x, y, width, height]``.
 
+Where there is no ``bbox``, the box is what the polygons of ``segmentation`` span, ``[[x, y, x, y, ...], ...]``.
 Boxes of crowds (``iscrowd``), which hold any number of objects, are left out.
 """
 
@@ -7,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgcl_fast.data.annotations.annotation import Annotation, annotation, corners_of, dicts, text
+from cgcl_fast.data.annotations.annotation import (
+    UNDECIDED,
+    Annotation,
+    annotation,
+    corners_around,
+    corners_of,
+    dicts,
+    text,
+)
 
 
 def is_coco(content: Any) -> bool:
@@ -21,19 +30,38 @@ def parse_coco(content: dict[str, Any]) -> dict[str, Annotation]:
     for entry in dicts(content.get("annotations")):
         if entry.get("iscrowd") in (1, True):
             continue
-        box = entry.get("bbox")
-        corners = corners_of(*box) if isinstance(box, list) and len(box) == 4 else ()
         number = _id(entry.get("category_id"))
-        rows.setdefault(_id(entry.get("image_id")), []).append((names.get(number) or str(number), corners))
+        rows.setdefault(_id(entry.get("image_id")), []).append((names.get(number) or str(number), _corners(entry)))
     found: dict[str, Annotation] = {}
+    numbers: dict[str, str | None] = {}  # of the images whose boxes are found
     for image in dicts(content.get("images")):
-        name = text(image.get("file_name"))
-        if name:
-            size = (image.get("width"), image.get("height"))
-            found[name] = annotation(rows.get(_id(image.get("id")), ()), size=size)
+        name, number = text(image.get("file_name")), _id(image.get("id"))
+        if not name or (name in found and number not in rows):
+            continue
+        if numbers.get(name, number) != number:  # as where two data sets were joined to one
+            found[name] = UNDECIDED
+            continue
+        found[name] = annotation(rows.get(number, ()), size=(image.get("width"), image.get("height")))
+        if number in rows:
+            numbers[name] = number
     return found
+
+
+def _corners(entry: dict[str, Any]) -> tuple[Any, ...]:
+    box, polygons = entry.get("bbox"), entry.get("segmentation")
+    if isinstance(box, list) and len(box) == 4:
+        return corners_of(*box)
+    if not isinstance(polygons, list):
+        return ()
+    if not any(isinstance(each, list) for each in polygons):  # the only polygon by itself
+        polygons = [polygons]
+    if not all(isinstance(each, list) and len(each) % 2 == 0 for each in polygons):
+        return ()
+    return corners_around(point for each in polygons for point in zip(each[0::2], each[1::2], strict=True))
 
 
 def _id(value: Any) -> str | None:
     """Ids are numbers, but some programs write them as text; anything else is no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return str(value) if isinstance(value, (int, float, str)) else None

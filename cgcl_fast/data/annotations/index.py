@@ -9,7 +9,9 @@ images. Annotation files are looked for
   ``annotations``, and ``trainA_labels``; for ``leftImg8bit/train`` in ``gtFine/train``;
 * files about many images (COCO, BDD100K) also in every folder on that way.
 
-Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out.
+Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out,
+and of a file about many images the entries whose path, as far from its end on as there are such folders, leads to
+another folder than the image's.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cgcl_fast.data.annotations.annotation import EMPTY, Annotation, bytes_of, text_of
+from cgcl_fast.data.annotations.annotation import EMPTY, UNDECIDED, Annotation, bytes_of, text_of
 from cgcl_fast.data.annotations.reading import SUFFIXES, image_key, read_file, read_set
-from cgcl_fast.data.annotations.text_files import guess, read_names
-from cgcl_fast.data.images import entries_of, is_folder, printable, reason_of, walk
+from cgcl_fast.data.annotations.text_files import guess
+from cgcl_fast.data.annotations.yolo import holds_keypoints, read_names, says_keypoints
+from cgcl_fast.data.formats import printable, reason_of
+from cgcl_fast.data.images import entries_of, is_folder, walk
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ is."""
 
 _NAMED = 200  # no more images than this are named in one line of the log
 
+_DEEPEST = 16  # no more folders than these, the last, of a path in a file are looked at
+
 _SET_FILES = 64  # more JSON files than this that belong to no image are files of other images, not about many
 
 
@@ -48,13 +54,17 @@ class _Candidate(NamedTuple):
 
     parts: tuple[str, ...]  # the folders it is in
     rank: int  # the least is preferred
-    file: Path | None = None
-    known: Annotation | None = None
+    file: Path
+    known: Annotation | None = None  # None: the file is about one image
+    entry: str = ""  # what the file calls the image
 
 
 class AnnotationIndex:
     """The annotations of the images in a folder. What is wrong with one is in the log once, and the image counts as
     without boxes.
+
+    Attributes:
+        sources: of each image that has an annotation, the file and, if it is about many images, its name in it.
 
     Args:
         folder: the images, with those in its subfolders.
@@ -63,6 +73,7 @@ class AnnotationIndex:
         words: pairs of words, in lower case, in the names of files and folders: those that mean these images ("train"),
             and those that mean others ("test") unless one of the first is there too.
         excluded: folders with the images of other domains.
+        borrowed: folders anywhere in the data folder where annotations are looked for last.
     """
 
     def __init__(
@@ -73,21 +84,26 @@ class AnnotationIndex:
         *,
         words: Sequence[tuple[frozenset[str], frozenset[str]]] = (),
         excluded: Iterable[Path] = (),
+        borrowed: Iterable[Path] = (),
     ) -> None:
         self.folder = folder
         self._root = root
         self._words = tuple(words)
+        self._borrowed = [path for path in borrowed if root in path.parents]
         self._excluded = {os.path.realpath(path) for path in excluded}
         self._candidates: dict[str, list[_Candidate]] = {image_key(path.name): [] for path in images}
         self._known: dict[Path, Annotation] = {}
         self._said: set[Path] = set()
+        self._named: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
+        self._reals: dict[Path, Path] = {}
         self._scan()
-        chosen = {path: self._choose(path) for path in images}
-        self._files = {path: one.file for path, one in chosen.items() if one is not None and one.file is not None}
-        self._entries = {path: one.known for path, one in chosen.items() if one is not None and one.known is not None}
+        chosen = {path: one for path in images if (one := self._choose(path)) is not None}
+        self._files = {path: one.file for path, one in chosen.items() if one.known is None}
+        self._entries = {path: one.known for path, one in chosen.items() if one.known is not None}
+        self.sources = {path: (one.file, one.entry) for path, one in chosen.items()}
         self._candidates.clear()
         self._format = self._text_format()
-        self._names = self._yolo_names() if self._format == "yolo" else {}
+        self._names = self._yolo_names() if (self._format or "").startswith("yolo") else {}
 
     def read(self, images: Sequence[Path]) -> None:
         """Read the annotations of these images now, unless they are too large, and say what is wrong with them."""
@@ -117,6 +133,13 @@ class AnnotationIndex:
     def names(self) -> set[str]:
         """Classes of all the boxes that have been read."""
         return {name for found in (*self._known.values(), *self._entries.values()) for name in found.names}
+
+    def count(self, images: Sequence[Path], wanted: Callable[[str], bool]) -> str:
+        """How many of the images have boxes of wanted classes, in words. What is not read yet does not tell."""
+        found = [self._entries.get(path) or self._known.get(self._files.get(path, path)) for path in images]
+        boxes = sum(each is not None and any(map(wanted, each.names)) for each in found)
+        unread = sum(each is None and path in self._files for path, each in zip(images, found, strict=True))
+        return f"{unread} with annotations, read when they are needed" if unread else f"{boxes} with boxes"
 
     def __getitem__(self, image: Path) -> Annotation:
         """The annotation of an image, without boxes if it has none that can be read."""
@@ -154,25 +177,35 @@ class AnnotationIndex:
     def _text_format(self) -> str | None:
         """The format that most of the text files seem to be in. An empty file, or a broken one, does not tell."""
         votes: Counter[str] = Counter()
+        contents: list[str] = []
         for path in (path for path in self._files.values() if path.suffix.lower() == ".txt"):
             try:
-                vote = guess(text_of(bytes_of(path)[: 2**16]))
+                content = text_of(bytes_of(path)[: 2**16])
             except (OSError, ValueError):
-                vote = None
+                continue
+            vote = guess(content)
             if vote is not None:
                 votes[vote] += 1
+                contents.append(content.rpartition("\n")[0] if len(content) >= 2**15 else content)  # whole lines
                 if sum(votes.values()) >= 25:
                     break
-        return votes.most_common(1)[0][0] if votes else None
+        most = votes.most_common(1)[0][0] if votes else None
+        if most == "yolo" and (says_keypoints(self._around_text()) or holds_keypoints(contents)):
+            return "yolo keypoints"
+        return most
+
+    def _around_text(self) -> list[Path]:
+        """Folders that may hold a description of the text files."""
+        first = next(path for path in self._files.values() if path.suffix.lower() == ".txt")
+        return list(dict.fromkeys([*_up(first.parent, self._root), *_up(self.folder, self._root)]))
 
     def _yolo_names(self) -> dict[int, str]:
-        first = next(path for path in self._files.values() if path.suffix.lower() == ".txt")
-        folders = [*_up(first.parent, self._root), *_up(self.folder, self._root)]
-        names = read_names(list(dict.fromkeys(folders)))
+        folders = self._around_text()
+        names = read_names(folders)
         if not names:
             logger.warning(
                 "%s: no names of the YOLO classes (classes.txt, data.yaml, ...): they are called by their numbers",
-                printable(first.parent),
+                printable(folders[0]),
             )
         return names
 
@@ -185,7 +218,7 @@ class AnnotationIndex:
                 key = image_key(file.name)
                 if key in self._candidates:
                     rank = 10 * SUFFIXES.index(file.suffix.lower()) + ("_gtBbox" in file.name)
-                    self._candidates[key].append(_Candidate(parts, 1000 * rank + order, file=file))
+                    self._candidates[key].append(_Candidate(parts, 1000 * rank + order, file))
                 elif file.suffix.lower() == ".json":
                     sets.append((file, parts))
         unique = {os.path.realpath(file): (file, parts) for file, parts in sets}
@@ -202,26 +235,55 @@ class AnnotationIndex:
         except Exception as error:
             self._say(file, f"{reason_of(error)}: the images that it is about count as without boxes")
             return
+        undecided = [name for name, known in (found or {}).items() if known is UNDECIDED]
+        if undecided:
+            count, first = len(undecided), printable(undecided[0])
+            self._say(file, f"{count} names stand for several images, as {first}: they count as without boxes")
         for name, known in (found or {}).items():
             key = image_key(name)
-            if key in self._candidates:
-                parts = tuple(PurePosixPath(name.replace("\\", "/")).parent.parts)
-                self._candidates[key].append(_Candidate(parts, 10**6, known=known))
+            if key in self._candidates and known is not UNDECIDED:
+                parts = PurePosixPath(name.replace("\\", "/")).parent.parts
+                self._candidates[key].append(_Candidate(parts, 10**6, file, known, name))
 
     def _choose(self, image: Path) -> _Candidate | None:
         best: tuple[int, int, _Candidate] | None = None
         inside = _plain(image.parent.relative_to(self.folder).parts)
         for candidate in self._candidates[image_key(image.name)]:
             parts = _plain(candidate.parts)
-            if candidate.file is not None:
+            if candidate.known is None:
                 common = _common(parts, inside)
                 if parts and inside and not common:  # the same name in another subfolder
                     continue
             else:
+                if not self._may_be_of(candidate, image):
+                    continue
                 common = _common(parts, _plain(image.parent.parts))
             if best is None or (-common, candidate.rank) < best[:2]:
                 best = (-common, candidate.rank, candidate)
         return None if best is None else best[2]
+
+    def _may_be_of(self, entry: _Candidate, image: Path) -> bool:
+        """Whether the folders before the file name of an entry are not those of another image of that name."""
+        named = self._folders_named(entry.file, entry.parts)
+        if not named:
+            return not self._is_other(*entry.parts)
+        here = self._real(image.parent)
+        return here in named or any(folder in here.parents and not (folder / image.name).is_file() for folder in named)
+
+    def _folders_named(self, file: Path, parts: tuple[str, ...]) -> list[Path]:
+        """The folders that a path in a file may mean, as far from its end on as there are some."""
+        if (file, parts) not in self._named:
+            names = [part for part in parts if part.strip("/.")][-_DEEPEST:]  # not "/", "." and ".."
+            roots = dict.fromkeys([*_up(file.parent, self._root), *_up(self.folder, self._root)])
+            tails = ([root.joinpath(*names[start:]) for root in roots] for start in range(len(names)))
+            found = ([self._real(folder) for folder in tail if os.path.isdir(folder)] for tail in tails)
+            self._named[file, parts] = next(filter(None, found), [])
+        return self._named[file, parts]
+
+    def _real(self, folder: Path) -> Path:
+        if folder not in self._reals:
+            self._reals[folder] = Path(os.path.realpath(folder))
+        return self._reals[folder]
 
     def _places(self) -> Iterator[tuple[Path, bool]]:
         """(folder, whether its subfolders belong to it)."""
@@ -244,6 +306,7 @@ class AnnotationIndex:
                     yield from ((folder, False) for folder in self._folders(sibling) if not self._is_other(folder.name))
                 else:
                     yield sibling, True
+        yield from ((folder, True) for folder in self._borrowed)
 
     def _folders(self, place: Path) -> list[Path]:
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cgcl_fast.data.annotations import bdd, cityscapes, coco, streets, text_files
+from cgcl_fast.data.annotations import bdd, cityscapes, coco, labelme, streets, text_files
 from cgcl_fast.data.annotations.annotation import Annotation, bytes_of, json_of, text_of
 from cgcl_fast.data.annotations.voc import parse_voc
+from cgcl_fast.data.annotations.yolo import parse_yolo
 from cgcl_fast.data.images import IMAGE_SUFFIXES
 
 SUFFIXES = (".xml", ".json", ".txt")
@@ -25,13 +27,15 @@ class JsonFormat(NamedTuple):
 TEXT_FORMATS: dict[str, Callable[..., Annotation]] = {
     "init": text_files.parse_init,
     "kitti": text_files.parse_kitti,
-    "yolo": text_files.parse_yolo,
+    "yolo": parse_yolo,
+    "yolo keypoints": partial(parse_yolo, keypoints=True),
 }
 
 IMAGE_FORMATS = {  # of one image; each gives an Annotation
     "streets": JsonFormat(streets.is_streets, streets.parse_streets),
     "bdd": JsonFormat(bdd.is_frame, bdd.parse_frame),
     "cityscapes": JsonFormat(cityscapes.is_cityscapes, cityscapes.parse_cityscapes),
+    "labelme": JsonFormat(labelme.is_labelme, labelme.parse_labelme),
 }
 
 SET_FORMATS = {  # of many images; each gives a dict, file name to Annotation
@@ -47,9 +51,7 @@ def image_key(name: str) -> str:
         stem, dot, suffix = base.rpartition(".")
         if stem and f"{dot}{suffix}".lower() in (*IMAGE_SUFFIXES, *SUFFIXES):
             base = stem
-    for ending in cityscapes.KEY_SUFFIXES:
-        base = base.removesuffix(ending)
-    return base
+    return cityscapes.KEY_ENDING.sub("", base)
 
 
 def read_set(path: Path) -> dict[str, Annotation] | None:
@@ -88,7 +90,7 @@ def read_file(path: Path, text_format: str | None, names: dict[int, str]) -> Ann
     if text_format is None:
         raise ValueError("none of its lines is a box in a format that is known")
     parse = TEXT_FORMATS[text_format]
-    return parse(text_of(data), names) if text_format == "yolo" else parse(text_of(data))
+    return parse(text_of(data), names) if text_format.startswith("yolo") else parse(text_of(data))
 
 
 def _read_json(path: Path, content: Any) -> Annotation:

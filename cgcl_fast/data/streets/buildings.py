@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets.raster import (
     DARK,
     FRONT,
@@ -19,7 +20,6 @@ from cgcl_fast.data.streets.raster import (
     tint,
 )
 from cgcl_fast.data.streets.scene import Building, Colour
-from cgcl_fast.data.unpaired import item_random
 
 _WARM: tuple[Colour, ...] = ((255, 204, 122), (255, 224, 160), (250, 186, 104), (226, 226, 220))
 _GLASS: tuple[Colour, ...] = ((92, 112, 132), (74, 92, 110), (112, 132, 148))

@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgcl_fast.data.needs import NOTHING_MORE, DataNeeds
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets import CLASSES, DOMAINS, MAX_SIZE, MIN_SIZE, Box, generate_scene, render, scene_boxes
 from cgcl_fast.data.streets.scene import Scene
 from cgcl_fast.data.transforms import Preprocess
-from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate, item_random
+from cgcl_fast.data.unpaired import Picture, UnpairedDataset, collate
 
 COUNTS = {"train": 1000, "test": 100}
 
@@ -22,14 +24,15 @@ COUNTS = {"train": 1000, "test": 100}
 _CACHE_BYTES = 64 * 2**20
 
 
-def street_domains(domains: Sequence[str]) -> dict[str, str]:
-    """Which of ``DOMAINS`` each name stands for: itself, or for A and B sunny and night.
+def street_domains(domains: Sequence[str], direction: str = "AtoB") -> dict[str, str]:
+    """Which of ``DOMAINS`` each name stands for: itself, or for A and B sunny and night, with the direction BtoA night
+    and sunny.
 
     Raises:
         ValueError: other names.
     """
     if tuple(domains) == ("A", "B"):
-        return {"A": "sunny", "B": "night"}
+        return {"A": "night", "B": "sunny"} if direction == "BtoA" else {"A": "sunny", "B": "night"}
     unknown = [domain for domain in domains if domain not in DOMAINS]
     if unknown:
         raise ValueError(
@@ -51,8 +54,8 @@ class StreetsDataset(UnpairedDataset):
         size: side in pixels, 32 to 1024.
         seed: seed of the scenes and of which are combined.
         limit: number of scenes of each domain; None: 1000 to train, 100 to test.
-        classes, object_size, least_object, random_pairs: see :class:`UnpairedDataset`; the streets' classes are
-            ``CLASSES``.
+        needs: see :class:`UnpairedDataset`; the streets' classes are ``CLASSES``.
+        direction: see :func:`street_domains`.
 
     Raises:
         ValueError: an unknown domain, or a size out of range.
@@ -66,10 +69,8 @@ class StreetsDataset(UnpairedDataset):
         size: int = 256,
         seed: int = 0,
         limit: int | None = None,
-        classes: Sequence[str] | None = None,
-        object_size: int | None = None,
-        least_object: int = 16,
-        random_pairs: bool = False,
+        needs: DataNeeds = NOTHING_MORE,
+        direction: str = "AtoB",
     ) -> None:
         if split not in COUNTS:
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -79,15 +80,12 @@ class StreetsDataset(UnpairedDataset):
             domains,
             Preprocess("none", train=False, multiple=1),
             seed,
-            classes=classes,
-            object_size=object_size,
-            least_object=least_object,
-            random_pairs=random_pairs,
+            needs=needs,
         )
         if self._table is not None:
             for name in CLASSES:  # says now, and not in every worker, which are left out
                 self._table.find(name)
-        self.streets_domains = street_domains(domains)
+        self.streets_domains = street_domains(domains, direction)
         self.split = split
         self.size = size
         self._count = COUNTS[split] if limit is None else limit
@@ -129,7 +127,7 @@ class StreetsDataset(UnpairedDataset):
 
     def _looking(self, scene: Scene, domain: str, like: Scene) -> np.ndarray:
         """A scene in a domain, and in the look of a scene there where looks vary."""
-        look = like if self.random_pairs else None
+        look = like if self.needs.random_pairs else None
         return render(scene, self.streets_domains[domain], self.size, like=look)
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
@@ -138,7 +136,7 @@ class StreetsDataset(UnpairedDataset):
         items = []
         for index in range(min(count, self._tests())):
             item: dict[str, Any] = {}
-            if self.random_pairs:
+            if self.needs.random_pairs:
                 source = index % len(self.domains)
                 self._add_sample(item, "A", self.domains[source], index)
                 item["A_domain"] = torch.tensor(source)
@@ -161,7 +159,7 @@ class StreetsDataset(UnpairedDataset):
     def style_batch(self, scenes: int, references: int) -> dict[str, Any] | None:
         """With ``random_pairs``; the references are the last of the test scenes, the scenes the first."""
         tests = self._tests()
-        if not self.random_pairs or tests < 2:
+        if not self.needs.random_pairs or tests < 2:
             return None
         references = min(references, max(2, tests - scenes))
         rows = [(n % len(self.domains), n) for n in range(min(scenes, tests))]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets.raster import ASPHALT, FAR, GROUND, NEAR, PAVING, Pen, tint
 from cgcl_fast.data.streets.scene import Colour
-from cgcl_fast.data.unpaired import item_random
 
 _STEPS = (NEAR, 1.8, 2.5, 3.5, 5.0, 7.0, 10.0, 14.0, 19.0, 26.0, 36.0, 50.0, 70.0, 100.0, 150.0, 230.0, FAR)
 _HAZE = 14.0  # the ground is far away only where it is a few pixels high

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets.raster import (
     HEADLIGHT,
     LAMP,
@@ -18,7 +19,6 @@ from cgcl_fast.data.streets.raster import (
     WINDOW_EARLY,
     WINDOW_LATE,
 )
-from cgcl_fast.data.unpaired import item_random
 
 DOMAINS = ("sunny", "night", "cloudy", "rainy")
 

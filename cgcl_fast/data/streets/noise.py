@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from cgcl_fast.data.unpaired import item_random
+from cgcl_fast.data.random import item_random
 
 
 def smooth_noise(

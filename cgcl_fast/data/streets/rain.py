@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets.noise import smooth_noise
 from cgcl_fast.data.streets.raster import ASPHALT
 from cgcl_fast.data.streets.scene import Scene
-from cgcl_fast.data.unpaired import item_random
 
 
 def wet_share(scene: Scene, size: tuple[int, int], wet: np.ndarray, mirror: float) -> np.ndarray:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets.raster import LAMP, LAMP_EARLY, RETRO, Pen, tint
 from cgcl_fast.data.streets.scene import Lamp, Person, Sign, Tree
-from cgcl_fast.data.unpaired import item_random
 
 
 def draw_tree(pen: Pen, tree: Tree) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cgcl_fast.data.unpaired import item_random
+from cgcl_fast.data.random import item_random
 
 T = TypeVar("T")
 Colour = tuple[int, int, int]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from cgcl_fast.data.random import item_random
 from cgcl_fast.data.streets.looks import Look, Shade
 from cgcl_fast.data.streets.noise import smooth_noise
 from cgcl_fast.data.streets.scene import Scene
-from cgcl_fast.data.unpaired import item_random
 
 
 def sky_image(scene: Scene, size: tuple[int, int], look: Look) -> np.ndarray:

@@ -290,3 +290,103 @@ def test_links_that_lead_in_a_circle_end_nothing(tmp_path):
     for name in ("all.json", "labels", "trainA/labels"):
         (tmp_path / name).symlink_to(tmp_path / name)
     assert names(tmp_path) == {"A": [("car",)], "B": [("car",)]}
+
+
+# ---- images of one name in several folders
+
+
+def entries(*paths):
+    """A COCO file with an object of each class in turn in the images of these paths."""
+    classes = ("car", "bus", "person")
+    return {
+        "images": [{"id": number, "file_name": path} for number, path in enumerate(paths)],
+        "annotations": [{"image_id": n, "category_id": n % 3, "bbox": [10, 2, 9, 18]} for n in range(len(paths))],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes)],
+    }
+
+
+@pytest.mark.parametrize("place", ["annotations.json", "annotations/all.json"])
+@pytest.mark.parametrize("before", ["", "C:\\\\Users\\\\me\\\\set\\\\", "/home/me/set/", "./", "../set/"])
+def test_entries_are_of_the_images_in_the_folder_that_they_name(tmp_path, place, before):
+    for folder in ("trainA", "trainB", "testA", "testB"):
+        image(tmp_path / folder / "000001.png")
+    write(tmp_path / place, entries(f"{before}trainA/000001.jpg"))
+    assert names(tmp_path) == {"A": [("car",)], "B": [()]}
+    assert names(tmp_path, train=False) == {"A": [()], "B": [()]}
+    write(tmp_path / place, entries(f"{before}trainB/000001.png", f"{before}testA/000001.png"))
+    assert names(tmp_path) == {"A": [()], "B": [("car",)]}
+    assert names(tmp_path, train=False) == {"A": [("bus",)], "B": [()]}
+
+
+def test_entries_of_folders_that_are_not_there(tmp_path):
+    for folder in ("trainA", "trainB"):
+        image(tmp_path / folder / "0.png")
+        image(tmp_path / folder / "1.png")
+    write(tmp_path / "trainA.json", entries("upload/0.png", "testA/1.png"))  # another split
+    assert names(tmp_path) == {"A": [("car",), ()], "B": [(), ()]}
+
+
+def test_entries_begin_in_any_folder_above(tmp_path):
+    image(tmp_path / "images" / "train" / "north" / "0.png")
+    image(tmp_path / "images" / "train" / "south" / "0.png")
+    (tmp_path / "labels" / "train").mkdir(parents=True)  # is named like the images' folder
+    for before in ("", "train/", "images/train/", "set/images/train/"):
+        write(tmp_path / "labels" / "train.json", entries(f"{before}south/0.png", f"{before}north/0.png"))
+        index = index_of(tmp_path, "images/train")
+        found = {path.parent.name: index[path].names for path in list_images(tmp_path / "images")}
+        assert found == {"north": ("bus",), "south": ("car",)}, before
+
+
+def test_entries_may_leave_out_the_last_folders(tmp_path):
+    image(tmp_path / "images" / "train" / "0.png")
+    write(tmp_path / "all.json", entries("images/0.png"))
+    assert index_of(tmp_path, "images/train")[tmp_path / "images" / "train" / "0.png"].names == ("car",)
+    image(tmp_path / "images" / "0.png")  # and this is the one that is meant
+    assert index_of(tmp_path, "images/train")[tmp_path / "images" / "train" / "0.png"].names == ()
+
+
+def test_boxes_that_images_of_one_name_share_are_said(tmp_path, caplog):
+    for folder in ("trainA", "trainB"):
+        for name in ("0.png", "1.png"):
+            image(tmp_path / folder / name)
+    write(tmp_path / "all.json", entries("0.png", "1.png"))
+    with caplog.at_level(logging.WARNING):
+        assert names(tmp_path) == {"A": [("car",), ("bus",)], "B": [("car",), ("bus",)]}
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(
+        f"{tmp_path}/all.json: {tmp_path}/trainA/0.png and {tmp_path}/trainB/0.png have the same boxes"
+    )
+    assert "as do 1 images more" in said
+    caplog.clear()
+    write(tmp_path / "all.json", entries(*(f"train{domain}/{n}.png" for domain in "AB" for n in range(2))))
+    with caplog.at_level(logging.WARNING):
+        assert names(tmp_path) == {"A": [("car",), ("bus",)], "B": [("person",), ("car",)]}
+    assert not caplog.records
+
+
+def test_names_that_stand_for_several_images_are_said(tmp_path, caplog):
+    image(tmp_path / "0.png")
+    image(tmp_path / "1.png")
+    write(tmp_path / "joined.json", entries("0.png", "1.png", "0.png"))
+    with caplog.at_level(logging.WARNING):
+        index = index_of(tmp_path)
+    assert [index[tmp_path / name].names for name in ("0.png", "1.png")] == [(), ("bus",)]
+    said = "joined.json: 1 names stand for several images, as 0.png: they count as without boxes"
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rest", "described"),
+    [
+        ("0.45 0.4 2 0.55 0.4 2 0.45 0.6 2 0.55 0.6 2", ""),
+        (" ".join(["0.4"] * 34), ""),
+        ("0.45 0.4 0.55 0.4", "kpt_shape: [2, 2]\nnames: [car]\n"),
+    ],
+)
+def test_yolo_keypoints(tmp_path, rest, described):
+    image(tmp_path / "a.png", size=(48, 40))
+    write(tmp_path / "a.txt", f"0 0.5 0.5 0.25 0.5 {rest}\n")
+    write(tmp_path / "data.yaml", described or "names: [car]\n")
+    found = index_of(tmp_path)[tmp_path / "a.png"]
+    np.testing.assert_allclose(found.boxes * [48, 40, 48, 40], [[18, 10, 30, 30]])
+    assert found.names == ("car",)

@@ -24,6 +24,8 @@ from cgcl_fast.data.annotations.reading import image_key, read_file, read_set
         ("0000f77c-6257be58", "0000f77c-6257be58"),
         ("aachen_000000_000019_leftImg8bit.png", "aachen_000000_000019"),
         ("aachen_000000_000019_gtFine_polygons.json", "aachen_000000_000019"),
+        ("aachen_000000_000019_leftImg8bit_foggy_beta_0.02.png", "aachen_000000_000019"),
+        ("aachen_000000_000019_leftImg8bit_rain_alpha_0.01_dropsize_0.005_pattern_1.png", "aachen_000000_000019"),
         (".jpg", ".jpg"),
     ],
 )
@@ -36,6 +38,7 @@ def test_what_images_and_annotations_have_in_common(name, key):
     [
         {"size": [9, 9], "boxes": [{"class": "car", "box": [1, 2, 3, 4]}]},
         {"name": "a", "labels": [{"category": "car", "box2d": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}}]},
+        {"shapes": [{"label": "car", "points": [[1, 2], [3, 4]], "shape_type": "rectangle"}]},
         {"imgWidth": 9, "imgHeight": 9, "objects": [{"label": "car", "polygon": [[1, 2], [3, 4]]}]},
         [{"name": "a.jpg", "labels": [{"category": "car", "box2d": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}}]}],
         {

@@ -1,0 +1,89 @@
+"""The trained networks in files: of a run's checkpoint, or in the published layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cgcl_fast import compat
+from cgcl_fast.engine import CheckpointError
+from cgcl_fast.methods import METHODS, Method
+from cgcl_fast.methods.registry import with_new_names
+from cgcl_fast.networks.files import build_empty, fill
+
+OTHER_WAY = {"AtoB": "BtoA", "BtoA": "AtoB"}
+
+PUBLISHED = re.compile(r"(?P<epoch>.+)_net_(?P<name>G|G_A|G_B)\.pth")
+
+_LOADERS = {"G": compat.load_generator, "D": compat.load_discriminator, "F": compat.load_projector}
+
+
+def trained(method: Method) -> list[str]:
+    """Names of the networks that a method trains, in the order in which it has them."""
+    names = {name for phase in method.phases() for name in phase.networks}
+    return [name for name, _ in method.named_children() if name in names]
+
+
+def empty_method(state: Mapping[str, Any]) -> Method:
+    """The method of a checkpoint, on the meta device.
+
+    Raises:
+        Exception: nearly any, where the checkpoint describes none.
+    """
+    described = state["config"]
+    kind = METHODS[described["method"]]
+    return build_empty(lambda: kind(kind.Config(**with_new_names(described["config"]))))
+
+
+def network_of(method: Method, state: Mapping[str, Any], name: str) -> nn.Module:
+    """A network of :func:`empty_method` with the checkpoint's weights, in float32 on the CPU.
+
+    Raises:
+        ValueError: the checkpoint has others.
+    """
+    prefix = f"{name}."
+    weights = {key.removeprefix(prefix): tensor for key, tensor in state["method"].items() if key.startswith(prefix)}
+    return fill(getattr(method, name), weights)
+
+
+def direction_of(state: Mapping[str, Any]) -> str:
+    """The direction in which a checkpoint's run is trained."""
+    return check_direction(state["config"].get("direction", "AtoB"))
+
+
+def check_direction(found: Any) -> str:
+    """``found``, if a file may hold it as a direction."""
+    if not isinstance(found, str) or found not in OTHER_WAY:
+        raise ValueError(f"direction: expected AtoB or BtoA, got {str(found)[:20]!r}")
+    return found
+
+
+def published_networks(file: Path) -> dict[str, nn.Module]:
+    """The networks in a published file and those of the same epoch beside it, by their published names.
+
+    Args:
+        file: of a generator. One that is not called ``EPOCH_net_G.pth`` (or ``G_A``, ``G_B``) stands alone.
+
+    Raises:
+        ValueError, OSError: one of the files cannot be read.
+    """
+    match = PUBLISHED.fullmatch(file.name)
+    if match is None:
+        return {"G": compat.load_generator(file)}
+    names = ("G", "D", "F") if match["name"] == "G" else ("G_A", "G_B", "D_A", "D_B")
+    files = {name: file.with_name(f"{match['epoch']}_net_{name}.pth") for name in names}
+    return {name: _LOADERS[name[0]](path) for name, path in files.items() if path.exists()}
+
+
+def one_line_error(path: Path, what: str, error: Exception) -> CheckpointError:
+    """What a foreign file raises when it is taken for something else, as one line that names it."""
+    if isinstance(error, CheckpointError):
+        return error
+    if isinstance(error, OSError):
+        return CheckpointError(f"{path}: cannot be read ({error.strerror or error})")
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return CheckpointError(reason if str(path) in reason else f"{path}: {what} ({reason})")

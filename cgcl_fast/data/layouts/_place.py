@@ -1,0 +1,172 @@
+"""Where the images of a domain and split are, and how the names of splits stand in those of folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePath
+
+from cgcl_fast.data.annotations import AnnotationIndex
+from cgcl_fast.data.formats import printable
+from cgcl_fast.data.images import Unreadable, folders_of, list_images, walk_images
+
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+"""The splits and the names of their folders, the first that is there is taken."""
+
+_ALIASES = tuple(sorted((alias for aliases in SPLITS.values() for alias in aliases), key=len, reverse=True))
+_INNER = ("images", "image_2", "img")
+_JOINTS = "_-. "
+_OF_SPLIT = re.compile(rf"(?i:{'|'.join(_ALIASES)})(?i:s|sets?|data|images?|labels?)?([A-Z0-9_. -].*|[a-z])?")
+
+
+@dataclass(eq=False)
+class Place:
+    """The images of a domain and split.
+
+    Attributes:
+        folder: they are in it and its subfolders.
+        keep: which of them; None: all.
+        files: the images themselves, where a list names them; in the order of the list.
+        home: the folder that is the domain's alone, where no other domain looks for annotations; None: there is none.
+        listed: the file that names the images.
+        name: what the folders call the domain.
+        words: in the names of annotation files; see :class:`AnnotationIndex`.
+        excluded: folders of other domains, where no annotations are looked for.
+        borrowed: folders of other domains that have the annotations of this one, too.
+        index: the annotations, if they had to be read to find the images.
+    """
+
+    folder: Path
+    keep: Callable[[Path], bool] | None = None
+    files: tuple[Path, ...] | None = None
+    home: Path | None = None
+    listed: Path | None = None
+    name: str | None = None
+    words: tuple[tuple[frozenset[str], frozenset[str]], ...] = ()
+    excluded: tuple[Path, ...] = ()
+    borrowed: tuple[Path, ...] = ()
+    index: AnnotationIndex | None = None
+
+    def images(self, unreadable: Unreadable | None = None) -> list[Path]:
+        """All image files, whether they can be read or not; see :func:`list_images`."""
+        found = list_images(self.folder, unreadable=unreadable) if self.files is None else self.files
+        return [path for path in found if self.keep is None or self.keep(path)]
+
+    def has_images(self) -> bool:
+        """Whether there is one, or may be one where one cannot look."""
+        if self.files is not None:
+            return bool(self.files)
+        hidden: list[Path] = []
+        return any(islice(walk_images(self.folder, lambda place, _: hidden.append(place)), 1)) or bool(hidden)
+
+    def annotations(self, root: Path) -> AnnotationIndex:
+        """The annotations of the images.
+
+        Raises:
+            ValueError: the images have no folder in common where annotations could be looked for.
+        """
+        if self.index is None:
+            if self.files is not None and self.folder.absolute() in root.absolute().parents:
+                raise ValueError(
+                    f"{printable(self.listed or root)}: images with boxes must be in one folder, in the data folder or "
+                    f"beside it; these have only {printable(self.folder)} in common"
+                )
+            images = self.images(unreadable=known_already)
+            self.index = AnnotationIndex(
+                self.folder, root, images, words=self.words, excluded=self.excluded, borrowed=self.borrowed
+            )
+        return self.index
+
+    def __str__(self) -> str:
+        return printable(self.folder) if self.listed is None else f"the list {printable(self.listed)}"
+
+
+def place_in(folder: Path, home: Path | None = None) -> Place:
+    """The images in a folder, which are in ``images`` in it if that is there."""
+    inner = next((folder / name for name in _INNER if (folder / name).is_dir()), folder)
+    return Place(inner, home=home or folder)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, none if it is not there or cannot be listed."""
+    try:
+        return folders_of(folder)
+    except ValueError:
+        return []
+
+
+def subfolder(folder: Path, path: str) -> Path | None:
+    """A folder below another, in any case where that is no other's name; None if there is none."""
+    if (folder / path).is_dir():
+        return folder / path
+    for part in PurePath(path).parts:
+        same = [name for name in folders_in(folder) if name.lower() == part.lower()]
+        if len(same) != 1:
+            return None
+        folder = folder / same[0]
+    return folder
+
+
+def after_split(name: str, split: str) -> str | None:
+    """The rest of a name that begins with that of a split: ``A`` of ``trainA``, ``TrainA`` and ``train_A``. None if it
+    begins with another or there is no rest."""
+    alias = next((alias for alias in _ALIASES if name.lower().startswith(alias)), "")
+    rest = name[len(alias) :].lstrip(_JOINTS)
+    return rest if alias == split and rest and rest.lower() not in _ALIASES else None
+
+
+def is_of_split(name: str) -> bool:
+    """Whether a name is that of a split, or begins with it as a word: ``test``, ``Test2``, ``testA``, ``testset``."""
+    return _OF_SPLIT.fullmatch(name) is not None
+
+
+def add_once(places: dict[str, Place], domain: str, place: Place, split: str) -> None:
+    """Put the place of a domain into ``places``.
+
+    Raises:
+        ValueError: the domain has one.
+    """
+    if domain in places:
+        raise ValueError(
+            f"{places[domain]} and {place} are both {split} images of domain {printable(domain)}; leave only one there"
+        )
+    places[domain] = place
+
+
+def known_already(place: Path, error: OSError) -> None:
+    """Of folders that cannot be listed, where another search of the same folder names them."""
+
+
+def tell_words(places: dict[str, Place], split: str) -> dict[str, Place]:
+    """Tell each domain's place what are its names and what those of the others."""
+    names = {domain: {domain} | ({place.home.name} if place.home else set()) for domain, place in places.items()}
+    everything = set().union(*names.values())
+    of_split = {name: _words(SPLITS[name], everything, SPLITS[name]) for name in SPLITS}
+    of_domain = {domain: _words(_ALIASES, names[domain], names[domain]) for domain in places}
+    for domain, place in places.items():
+        place.name = domain
+        place.words = (
+            (of_split[split], frozenset().union(*of_split.values()) - of_split[split]),
+            (of_domain[domain], frozenset().union(*of_domain.values()) - of_domain[domain]),
+        )
+        others = [other.home for name, other in places.items() if name != domain and other.home is not None]
+        place.excluded = tuple(home for home in others if home not in (place.folder, *place.folder.parents))
+    return places
+
+
+def _words(splits: Iterable[str], domains: Iterable[str], alone: Iterable[str]) -> frozenset[str]:
+    """Words that mean one of these splits or domains: by itself, and both in one word ("trainA")."""
+    joined = (f"{split}{domain}" for split in splits for domain in domains)
+    return frozenset(word.lower() for word in (*alone, *joined))
+
+
+def common_folder(files: Iterable[Path]) -> Path:
+    """The deepest folder that all files are in.
+
+    Raises:
+        ValueError: there is none, as on different drives.
+    """
+    return Path(os.path.commonpath([path.parent for path in files]) or ".")

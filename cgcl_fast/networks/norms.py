@@ -1,0 +1,54 @@
+"""The norms that published weights may have: instance norm, which has no weights, batch norm, or none."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgcl_fast.ops import instance_norm
+
+NORMS = ("instance", "batch", "none")
+
+
+class Norm(nn.Module):
+    """A norm and what follows it.
+
+    An instance norm is without scale and shift, as in CycleGAN and CUT; a batch norm has both and running statistics.
+    As published, a convolution before a norm has a bias beside instance norms only (``has_bias``).
+
+    Args:
+        channels: width.
+        kind: "instance", "batch" or "none".
+        activation: "none", "relu" or "leaky_relu", of slope 0.2.
+
+    Raises:
+        ValueError: another ``kind``.
+    """
+
+    def __init__(self, channels: int, kind: str = "instance", activation: str = "none") -> None:
+        super().__init__()
+        check_norm(kind)
+        self.kind = kind
+        self.activation = activation
+        self.batch = nn.BatchNorm2d(channels) if kind == "batch" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        if self.kind == "instance":
+            return instance_norm(x, activation=self.activation)
+        if self.batch is not None:
+            x = self.batch(x)
+        if self.activation == "none":
+            return x
+        return F.relu(x) if self.activation == "relu" else F.leaky_relu(x, 0.2)
+
+
+def check_norm(kind: str) -> None:
+    """Raise a ValueError unless there is such a norm."""
+    if kind not in NORMS:
+        raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {kind!r}")
+
+
+def has_bias(kind: str) -> bool:
+    """Whether a convolution before the norm has a bias."""
+    return kind == "instance"

@@ -1,0 +1,100 @@
+"""The U-Net generator of pix2pix, which CycleGAN may have too (``netG unet_256``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgcl_fast.networks.halvings import check_halvings
+from cgcl_fast.networks.norms import Norm, has_bias
+
+
+class UnetGenerator(nn.Module):
+    """4x4 convolutions that halve the size ``n_down`` times, as many transposed ones that double it; each of these
+    but the innermost also sees what came out of the convolution of its size.
+
+    The ReLU of a doubling comes before its convolution. What is joined there may be activated one by one, so each norm
+    is one operation with the activation that follows.
+
+    Args:
+        input_nc: channels of the input image.
+        output_nc: channels of the output image.
+        ngf: channels after the first convolution; doubled at each further one, up to 8 ngf.
+        n_down: halvings: 8 is the published unet_256, 7 unet_128.
+        norm: "instance", "batch" or "none".
+        dropout: dropout after the doublings in the middle, between those of 8 ngf channels.
+    """
+
+    entry_points = ("forward",)
+
+    def __init__(
+        self,
+        input_nc: int = 3,
+        output_nc: int = 3,
+        ngf: int = 64,
+        n_down: int = 8,
+        norm: str = "instance",
+        dropout: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("input_nc", input_nc), ("output_nc", output_nc), ("ngf", ngf)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_halvings("n_down", n_down)
+        if n_down < 5:
+            raise ValueError(f"n_down: expected at least 5, got {n_down}")
+        self.config: dict[str, Any] = {
+            "input_nc": input_nc,
+            "output_nc": output_nc,
+            "ngf": ngf,
+            "n_down": n_down,
+            "norm": norm,
+            "dropout": dropout,
+        }
+        self.multiple = 2**n_down
+        """What the sides of an image must be multiples of."""
+        bias = has_bias(norm)
+        widths = [ngf * min(2**i, 8) for i in range(n_down)]
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 4, 2, 1, bias=bias) for a, b in zip([input_nc, *widths], widths, strict=False)
+        )
+        self.down_norms = nn.ModuleList(Norm(width, norm, "leaky_relu") for width in widths[1:-1])
+        self.up = nn.ModuleList(  # from the outermost, as the others
+            nn.ConvTranspose2d(b * (1 if i == n_down - 1 else 2), a, 4, 2, 1, bias=bias or i == 0)
+            for i, (a, b) in enumerate(zip([output_nc, *widths], widths, strict=False))
+        )
+        self.up_norms = nn.ModuleList(Norm(width, norm, "relu") for width in widths[:-1])
+        self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translate images.
+
+        Args:
+            x: (B, input_nc, H, W), values in [-1, 1], H and W multiples of ``multiple``.
+
+        Returns:
+            (B, output_nc, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: ``x`` has another shape.
+        """
+        channels = self.config["input_nc"]
+        if x.dim() != 4 or x.shape[1] != channels or any(side % self.multiple or not side for side in x.shape[2:]):
+            raise ValueError(
+                f"x: expected (B, {channels}, H, W) with H and W multiples of {self.multiple}, got {tuple(x.shape)}"
+            )
+        x = F.leaky_relu(self.down[0](x.contiguous(memory_format=torch.channels_last)), 0.2)
+        joined = [x]
+        for conv, norm in zip(self.down[1:-1], self.down_norms, strict=True):
+            x = norm(conv(x))
+            joined.append(x)
+        x = F.relu(self.down[-1](x))
+        for i in reversed(range(1, len(self.up))):
+            x = self.up_norms[i - 1](self.up[i](x))
+            if 4 <= i < len(self.up) - 1:
+                x = self.dropout(x)
+            x = torch.cat([F.relu(joined[i - 1]), x], dim=1)
+        return self.up[0](x).tanh()
