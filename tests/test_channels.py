@@ -159,6 +159,67 @@ def test_going_on_takes_the_range_of_the_beginning(tmp_path: Path) -> None:
     assert train([*again, "3", "--range", "0", "9"]) == 2
 
 
+def test_the_numbers_that_a_run_has_learnt_stay_with_other_data_but_not_for_a_new_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first, other = (data_of(tmp_path / name, TWELVE_BITS, TWELVE_BITS) for name in ("first", "other"))
+    run, grey = tmp_path / "run", ["--input-nc", "1", "--output-nc", "1"]
+    begin = ["cut", *TWO_DOMAINS, *PATCHES, *grey, "--data", str(first), "--output", str(run)]
+    assert train(begin) == 0
+    for path in other.glob("*/*.png"):
+        write(path, "uint16", 1, 0, 60000)
+    again = ["cut", "--output", str(run), "--resume", "--data", str(other)]
+    assert train([*again, "--steps", "2", "--ranges", "{A: {low: 0.0, high: 3645, type: uint16}}"]) == 0  # as it was
+    assert yaml.safe_load((run / "config.yaml").read_text())["ranges"]["B"]["high"] == 3645
+    for wrong, message in (
+        ("{B: {low: 0, high: 9, type: uint16}}", "ranges is"),
+        ("{B: {low: 9, high: 9}}", "range: expected the lower number"),
+    ):
+        capsys.readouterr()
+        assert train([*again, "--steps", "3", "--ranges", wrong]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert train([*again, "--steps", "3", "--max-megapixels", "200"]) == 0  # other images, if any: a new phase
+    assert "max_megapixels from 179 to 200" in capsys.readouterr().err
+    fresh = [*begin[:-1], str(tmp_path / "fresh"), "--data", str(other), "--init", str(run)]
+    assert train(fresh) == 0
+    assert yaml.safe_load((tmp_path / "fresh" / "config.yaml").read_text())["ranges"]["B"]["high"] == 60000
+
+
+@pytest.mark.parametrize("trained", ["AtoB", "BtoA"])
+def test_ranges_are_of_the_folders_whichever_way_one_trains_and_translates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: str
+) -> None:
+    """A is 12-bit grey, B are photographs. Generators read the one and write the other, as their direction says."""
+    data = data_of(tmp_path / "data", TWELVE_BITS, ("png", "uint8", 1, 0, 255))
+    for path in data.glob("*B/*.png"):
+        Image.new("RGB", (40, 36), (255, 255, 255)).save(path)
+    channels = ["--input-nc", "1", "--output-nc", "3"] if trained == "AtoB" else ["--input-nc", "3", "--output-nc", "1"]
+    run = tmp_path / "run"
+    options = [*TWO_DOMAINS, *channels, "--lambda-idt", "0", "--direction", trained]
+    stated = ["--ranges", "{A: {low: 0, high: 4095, type: uint16}}"]
+    assert train(["cyclegan", *options, *stated, "--data", str(data), "--output", str(run)]) == 0
+    ranges = yaml.safe_load((run / "config.yaml").read_text())["ranges"]
+    assert list(ranges) == ["A", "B"] and ranges["A"]["high"] == 4095 and ranges["B"]["type"] == "uint8"
+    monkeypatch.setattr(
+        networks.ResnetGenerator,
+        "forward",
+        lambda self, image, *_: image[:, :1].expand(-1, self.config["output_nc"], -1, -1),
+    )
+    for checkpoint in (run, run / "checkpoints" / "step_00000001.pt"):
+        for direction, source in (("AtoB", "A"), ("BtoA", "B"), (None, trained[0])):
+            out = tmp_path / f"{checkpoint.name}_{direction}"
+            command = ["--checkpoint", str(checkpoint), "--device", "cpu", "--input", str(data / f"test{source}")]
+            way = [] if direction is None else ["--direction", direction]
+            assert translate([*command, *way, "--output", str(out)]) == 0
+            found = read(out / "333.png")
+            if source == "A":
+                shown = read(data / "testA" / "333.png") / 4095 * 255
+                assert found.shape == (36, 40, 3) and found.dtype == np.uint8
+                np.testing.assert_allclose(found, np.broadcast_to(shown, found.shape), atol=0.51)
+            else:
+                assert found.shape == (36, 40, 1) and found.dtype == np.uint16 and (found == 4095).all()
+
+
 def test_domains_of_different_channels_and_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """12-bit grey to photographs: CycleGAN's second generator goes the other way, so both have their channels."""
     data = data_of(tmp_path / "data", TWELVE_BITS, ("png", "uint8", 3, 0, 255))

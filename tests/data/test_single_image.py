@@ -94,6 +94,23 @@ def test_a_zoom_for_each_crop_of_the_images_own_size():
     assert zooms(wide[0]["A"], 16)[0].mean() == pytest.approx(150, rel=0.1)
 
 
+def test_images_of_any_channels_are_zoomed_for_each_crop():
+    """Numbers of floating point, plane by plane, give what 8 bits give but for its rounding."""
+    noise = np.random.default_rng(0).integers(96, 160, (90, 120, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)  # nothing is clipped where it overshoots
+    planes = to_tensor(image)[[0, 1, 2, 0, 1]]
+    for where in ((60, 80, 3, 7), (200, 260, 150, 31)):
+        eight, found = to_tensor(_window(image, *where, 16)), to_tensor(_window(planes, *where, 16))
+        assert found.shape == (5, 16, 16) and (found[:3] - eight).abs().max() < 3 / 255
+        assert torch.equal(found[3:], found[:2])
+    crops = Crops(count=6, size=16, least_width=40, most_width=100, per_crop=True, independent=True, grid=True)
+    five, three = (
+        SingleImageDataset({"A": Picture(each, "a"), "B": Picture(each, "b")}, crops)[3]["A"]
+        for each in (planes, image)
+    )
+    assert five.shape == (6, 5, 16, 16) and (five[:, :3] - three).abs().max() < 3 / 255
+
+
 @pytest.mark.parametrize(("height", "width"), [(30, 77), (61, 43), (50, 97), (60, 100)])
 def test_a_window_is_the_crop_of_the_resized_image(height, width):
     # No extremes: Pillow clips between its two passes, in an order that depends on the size of the result.

@@ -6,10 +6,11 @@ import random
 from pathlib import Path
 
 import pytest
+from image_files import noise, write
 from PIL import Image
 
-from cgcl_fast.data import DataError, FolderDataset, Preprocess, open_dataset, read_image
-from cgcl_fast.data.decoding import read_size
+from cgcl_fast.data import DataError, FolderDataset, Preprocess, Reading, open_dataset, read_image
+from cgcl_fast.data.decoding import read_size, read_stored, size_of
 from cgcl_fast.data.formats import UnreadableImageError
 from cgcl_fast.data.needs import DataNeeds
 
@@ -30,6 +31,42 @@ def test_the_header_tells_the_size_of_the_upright_image(suffix: str, orientation
     path = tmp_path / f"turned.{suffix}"
     Image.new("RGB", (14, 9)).save(path, exif=exif)
     assert read_size(path) == read_image(path).size == ((9, 14) if orientation >= 5 else (14, 9))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "channels"),
+    [
+        ("grey.npy", (9, 14), 1), ("bands.npy", (9, 14, 5), 5), ("planes.npy", (5, 9, 20), 5), ("deep.png", (9, 14), 1),
+        ("bands.tif", (9, 14, 5), 5), ("planes.tif", (5, 9, 14), 5),
+    ],
+)  # fmt: skip
+def test_the_header_of_any_numbers_tells_their_size(
+    name: str, shape: tuple[int, ...], channels: int, tmp_path: Path
+) -> None:
+    tiff = {"planarconfig": "separate" if name[0] == "p" else "contig"} if name.endswith("tif") else {}
+    path, reading = write(tmp_path / name, noise(shape, "uint16", 0, 4095), **tiff), Reading(channels)
+    assert read_size(path, reading) == size_of(read_stored(path, reading=reading).image)
+    with pytest.raises(UnreadableImageError, match=f"it has {channels} channels, expected 2"):
+        read_size(path, Reading(2))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_numbers_that_are_turned_have_the_size_of_what_is_upright(orientation: int, tmp_path: Path) -> None:
+    tag = [(274, "H", 1, orientation, False)]
+    path = write(tmp_path / "turned.tif", noise((9, 14, 5), "uint16", 0, 9), planarconfig="contig", extratags=tag)
+    found = read_size(path, Reading(5))
+    assert found == size_of(read_stored(path, reading=Reading(5)).image)
+    assert found == ((9, 14) if orientation == 6 else (14, 9))
+
+
+def test_sizes_of_images_of_any_channels_are_checked(tmp_path: Path) -> None:
+    for domain, side in (("A", 40), ("B", 20)):
+        for number in range(2):
+            write(tmp_path / f"train{domain}" / f"{number}.npy", noise((side, 40 + 8 * number, 5), "uint16", 0, 9))
+    data = open_dataset(tmp_path, preprocess="none", readings={domain: Reading(5) for domain in "AB"})
+    assert data.check_sizes(20) == 4
+    with pytest.raises(DataError, match="trainB/0.npy gives 40x20, and 1 more of 4 are too small"):
+        data.check_sizes(24)
 
 
 def test_a_file_without_a_size_is_named(tmp_path: Path) -> None:

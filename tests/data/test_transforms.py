@@ -183,6 +183,17 @@ def test_default_load_size_is_the_published_ratio():
     assert Preprocess("scale_width", size=256).load_size == 256
 
 
+@pytest.mark.parametrize("mode", PREPROCESS)
+def test_images_of_any_channels_go_the_way_of_photographs(mode):
+    image = picture(46, 30).point(lambda value: 96 + value // 4)  # nothing is clipped where it overshoots
+    planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)[[0, 1, 2, 0]] / 127.5 - 1
+    transform = Preprocess(mode, size=16, load_size=20)
+    for seed in range(4):
+        photograph = transform(image, random.Random(seed))
+        found = transform(planes, random.Random(seed))
+        assert found.shape == (4, *photograph.shape[1:]) and (found[:3] - photograph).abs().max() < 3 / 255
+
+
 def test_a_thin_image_is_cropped_without_being_enlarged_whole():
     for mode in ("crop", "scale_shortside_and_crop", "scale_width_and_crop"):
         assert Preprocess(mode, size=64)(picture(1, 30000), random.Random(0)).shape == (3, 64, 64)

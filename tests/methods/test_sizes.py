@@ -74,9 +74,9 @@ def test_the_least_size_named_is_enough_and_less_is_not(case: str) -> None:
     name, options = NETWORKS[case]
     config = METHODS[name].Config(**options)
     least = -(-config.least_size() // 4) * 4
-    check_image(torch.zeros(3, least, least + 4), config)
+    check_image({"A": torch.zeros(3, least, least + 4)}, config)
     with pytest.raises(ValueError, match=f"size: networks with these options need images of at least {least}x{least}"):
-        check_image(torch.zeros(3, least - 4, least), config)
+        check_image({"A": torch.zeros(3, least - 4, least)}, config)
 
     def step(height: int, width: int) -> None:
         method = METHODS[name](config)
