@@ -95,7 +95,7 @@ def test_a_zoom_for_each_crop_of_the_images_own_size():
 
 
 def test_images_of_any_channels_are_zoomed_for_each_crop():
-    """Numbers of floating point, plane by plane, give what 8 bits give but for its rounding."""
+    """Numbers of floating point, plane by plane, give what 8 bits give but for their rounding after each pass."""
     noise = np.random.default_rng(0).integers(96, 160, (90, 120, 3), dtype=np.uint8)
     image = Image.fromarray(noise)  # nothing is clipped where it overshoots
     planes = to_tensor(image)[[0, 1, 2, 0, 1]]
@@ -108,7 +108,7 @@ def test_images_of_any_channels_are_zoomed_for_each_crop():
         SingleImageDataset({"A": Picture(each, "a"), "B": Picture(each, "b")}, crops)[3]["A"]
         for each in (planes, image)
     )
-    assert five.shape == (6, 5, 16, 16) and (five[:, :3] - three).abs().max() < 3 / 255
+    assert five.shape == (6, 5, 16, 16) and (five[:, :3] - three).abs().max() < 6 / 255  # resized twice
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 77), (61, 43), (50, 97), (60, 100)])
