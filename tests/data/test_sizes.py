@@ -10,6 +10,7 @@ from PIL import Image
 
 from cgcl_fast.data import DataError, FolderDataset, Preprocess, open_dataset, read_image
 from cgcl_fast.data.images import UnreadableImageError, read_size
+from cgcl_fast.data.needs import DataNeeds
 
 
 def fill(root: Path, sizes: dict[str, list[tuple[int, int]]]) -> Path:
@@ -65,7 +66,7 @@ def test_images_that_are_too_small_are_named_in_one_line(tmp_path: Path) -> None
 def test_a_batch_of_several_sizes_is_refused_by_name(tmp_path: Path) -> None:
     root = fill(tmp_path, {"trainA": [(40, 40), (40, 41), (40, 40)], "trainB": [(48, 48), (48, 48)]})
     assert open_dataset(root, preprocess="none").check_sizes(8, batch_size=2) == 2  # 41 is rounded to 40
-    pairs = FolderDataset(root, preprocess=Preprocess("none"), random_pairs=True)
+    pairs = FolderDataset(root, preprocess=Preprocess("none"), needs=DataNeeds(random_pairs=True))
     assert pairs.check_sizes(8, batch_size=1) == 2
     with pytest.raises(DataError, match="batch_size: expected 1 where sizes differ, got 2, but with preprocess 'none'"):
         pairs.check_sizes(8, batch_size=2)  # an image of A may meet one of B
