@@ -358,7 +358,7 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("--size 4", "size of the built-in streets must be 32 to 1024, got 4"),
         ("cut --size 4 --data {}/photographs", "images of at least 24x24 pixels, got 4x4"),
         ("--size 1000000000", "size: expected"),
-        ("--load-size 4", "load_size must be at least size"),
+        ("cut --load-size 4", "load_size must be at least size"),
         ("cut --size 8 --d-layers 2 --data {}/photographs", "need images of at least 12x12 pixels, got 8x8"),
         ("mguit --size 32 --data {}/photographs --memory single", "at least 64x64 pixels, got 32x32"),
         ("cut --d-layers 50", "d_layers: expected an integer from 1 to 16, got 50"),

@@ -309,7 +309,7 @@ class CGL(Method):
     def needs(cls, config: CGLConfig) -> DataNeeds:
         return DataNeeds(
             random_pairs=True,
-            classes=tuple(config.classes) or None,
+            classes=tuple(map(str, config.classes)) or None,
             object_size=config.object_size,
             least_object=config.least_object,
         )

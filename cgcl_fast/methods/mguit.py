@@ -208,7 +208,7 @@ class MGUIT(Method):
 
     @classmethod
     def needs(cls, config: MGUITConfig) -> DataNeeds:
-        return DataNeeds(classes=tuple(config.classes)) if config.memory == "class" else DataNeeds()
+        return DataNeeds(classes=tuple(map(str, config.classes))) if config.memory == "class" else DataNeeds()
 
     def phases(self) -> list[Phase]:
         config = self.config

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numbers
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,8 @@ Halvings = Annotated[int, Within(1, 2)]
 Blocks = Annotated[int, Within(0, 256)]
 Layers = tuple[Annotated[int, Within(0, 4096)], ...]
 Names = Annotated[tuple[str, ...], Distinct()]
-if TYPE_CHECKING:  # what the options have once they are made
-    ClassNames = Names
-else:
-    ClassNames = Annotated[tuple[str | int, ...], Distinct()]
-    """Integers will do for names that are numbers, such as those of INIT's classes."""
+ClassNames = Annotated[tuple[str | int, ...], Distinct()]
+"""Integers will do for names that are numbers, such as those of INIT's classes; options have them as text."""
 
 Weight = Annotated[float, Within(0, 1e30)]
 """Of a loss; 0 leaves it out. What is far too much is noticed when the loss is no longer finite."""

@@ -46,8 +46,10 @@ COMPARABLE: dict[str, dict[str, Any]] = {
 OF_THE_BATCH: dict[str, dict[str, Any]] = {
     "cut, flips, no adversary": {"negatives": "internal"},
     "sincut": {"lambda_nce": 0.0, "minibatch_stddev": False},
-    "sincut, published crops": {"lambda_nce": 0.0},
+    "sincut, as published": {"lambda_nce": 0.0},
     "enco, cosine, two projectors": {**ALL, "loss": "infonce"},
+    "enco, as its later code": {**ALL, "loss": "infonce", "predictor_norm": False},
+    "cyclegan, batch norm": {"norm_g": "instance", "norm_d": "instance"},
     "mguit, the authors' terms": {"memory_loss": "contrastive"},
 }
 """Cases with terms in which the images of a batch see each other: negatives out of the batch, StyleGAN2's channel of

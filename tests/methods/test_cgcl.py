@@ -135,7 +135,7 @@ def test_defaults_of_the_papers() -> None:
     assert (cgcl.lambda_gan, cgcl.lambda_cls, cgcl.lambda_rec, cgcl.lambda_cgc, cgcl.lambda_code) == (1, 1, 10, 10, 10)
     assert (cgcl.lambda_mdc, cgcl.temperature, cgcl.nce_dim) == (1, 0.07, 256)
     assert (cgcl.num_patches_g, cgcl.num_patches_o, cgcl.num_negatives_g, cgcl.num_negatives_o) == (256, 64, 64, 16)
-    assert (cgl.init, cgcl.init, cgl.lr, cgl.lambda_gp, cgl.halve_every) == (
+    assert (cgl.init_type, cgcl.init_type, cgl.lr, cgl.lambda_gp, cgl.halve_every) == (
         "kaiming",
         "kaiming_uniform",
         1e-4,

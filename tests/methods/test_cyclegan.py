@@ -85,7 +85,7 @@ def test_unets_and_pixels() -> None:
         torch.testing.assert_close(losses["cycle_x"], 10 * (method.F(method.G(x)) - x).abs().mean())
     losses["loss"].backward()
     assert all(p.grad is not None for network in (method.G, method.F) for p in network.parameters())
-    with pytest.raises(ValueError, match="A: expected a height and width that are multiples of 128, got 64x128"):
+    with pytest.raises(ValueError, match="A: expected sides that are multiples of 128, got 64x128"):
         method.generator_loss({"A": x[:, :, :64], "B": y[:, :, :64]}, {})
     image = torch.rand(1, 3, 70, 130, device=DEVICE)
     assert method.translate(image).shape == image.shape
