@@ -407,9 +407,10 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         styles = style_evaluation_of(dataset, method, options.eval_images) if measures else None
         seed_all(options.seed + rank)
 
-    stage, phase = Stage(options.accumulate), ""
+    stage, phase, found = Stage(options.accumulate), "", None
     if options.resume:
-        stage, phase = stage_to_go_on(options, checkpoints, loader.state_dict())
+        found = newest_checkpoint(checkpoints)
+        stage, phase = stage_to_go_on(options, found, loader.state_dict())
     with as_usage_error():
         decay_epochs = getattr(config, "decay_epochs", 0)
         whole = options.steps or max(1, (config.epochs + decay_epochs) * len(loader) // options.accumulate)
@@ -464,12 +465,14 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         if back is None
         else lambda: generator_bytes(back, options.ranges, direction=OTHER_WAY[options.direction]),
         stage=stage,
+        found=found,
         evaluate=lambda method: {
             name: value for each in (evaluation, styles) if each is not None for name, value in each(method).items()
         },
         best="psnr/after",
         accelerator=accelerator,
     )
+    del found  # the trainer lets go of it once it has taken it up
     try:
         outcome = trainer.fit(resume=options.resume)
     except LoaderError as error:
@@ -509,17 +512,26 @@ def readings_of(options: Namespace, domains: Sequence[str], channels: tuple[int,
     }
 
 
-def stage_to_go_on(options: Namespace, checkpoints: Path, loader: dict[str, int]) -> tuple[Stage, str]:
-    """The stage that a resumed run goes on with, and what is to be said if it is a new phase of the training.
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that ``--resume`` goes on from, and its file.
 
     Raises:
-        UsageError: there is no checkpoint.
+        UsageError: there is none.
         CheckpointError: none can be read.
     """
     try:
-        path, state = Checkpoints(checkpoints).newest()
+        return Checkpoints(folder).newest()
     except FileNotFoundError as error:
         raise UsageError(f"--resume: {error}; start without --resume") from error
+
+
+def stage_to_go_on(options: Namespace, found: tuple[Path, dict[str, Any]], loader: dict[str, int]) -> tuple[Stage, str]:
+    """The stage that a resumed run goes on with, and what is to be said if it is a new phase of the training.
+
+    Raises:
+        CheckpointError: the checkpoint is of something else.
+    """
+    path, state = found
     try:
         stage = next_stage(state, loader, options.accumulate)
         left_out = stage != stage_in(state, options.accumulate)

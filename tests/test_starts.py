@@ -31,6 +31,7 @@ from cgcl_fast.translate import main as translate
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
+from photographs import write_folders  # noqa: E402
 from test_files import another_process_in  # noqa: E402
 
 NETWORKS = {"ngf": 4, "ndf": 4, "n_blocks": 1}
@@ -57,13 +58,11 @@ def last_line(capsys: pytest.CaptureFixture) -> str:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photographs")
-    for index, name in enumerate(("trainA", "trainB", "testA", "testB")):
-        (root / name).mkdir()
-        for number in range(4):
-            values = np.random.RandomState(10 * index + number).randint(0, 256, (36, 40, 3)).astype(np.uint8)
-            Image.fromarray(values).save(root / name / f"{number}.png")
-    return root
+    def noise(folder: int, number: int) -> Image.Image:
+        values = np.random.RandomState(10 * folder + number).randint(0, 256, (36, 40, 3)).astype(np.uint8)
+        return Image.fromarray(values)
+
+    return write_folders(tmp_path_factory.mktemp("photographs"), ("trainA", "trainB", "testA", "testB"), 4, noise)
 
 
 @pytest.fixture(scope="module")

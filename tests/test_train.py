@@ -32,6 +32,7 @@ from cgcl_fast.train import RunOptions, main, make_parser, resolve
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
+from photographs import write_folders  # noqa: E402
 
 TINY = [
     "--size",
@@ -73,13 +74,11 @@ def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two domains of plain images, of several sizes."""
-    root = tmp_path_factory.mktemp("photographs")
-    for index, name in enumerate(("trainA", "trainB", "testA", "testB")):
-        (root / name).mkdir()
-        for number in range(3):
-            colour = (80 * index, 60 * number, 200 - 60 * index)
-            Image.new("RGB", (40 + number, 36), colour).save(root / name / f"{number}.png")
-    return root
+
+    def plain(folder: int, number: int) -> Image.Image:
+        return Image.new("RGB", (40 + number, 36), (80 * folder, 60 * number, 200 - 60 * folder))
+
+    return write_folders(tmp_path_factory.mktemp("photographs"), ("trainA", "trainB", "testA", "testB"), 3, plain)
 
 
 @pytest.fixture(scope="module")

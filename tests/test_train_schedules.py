@@ -19,6 +19,7 @@ from cgcl_fast.train import main, resolve
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
+from photographs import write_folders  # noqa: E402
 
 IMAGES = 3
 CUT = "--ngf 4 --ndf 4 --n-blocks 1 --nce-layers [0,4,8] --num-patches 16 --nce-dim 8 --size 32"
@@ -29,14 +30,13 @@ CYCLEGAN = "--ngf 4 --ndf 4 --n-blocks 1 --size 32"
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two domains of noise, so that each crop is another image."""
-    root = tmp_path_factory.mktemp("photographs")
     generator = np.random.RandomState(0)
-    for name in ("trainA", "trainB"):
-        (root / name).mkdir()
-        for number in range(IMAGES):
-            image = Image.fromarray(generator.randint(0, 256, (48, 60, 3)).astype(np.uint8))
-            image.resize((240, 192), Image.Resampling.BICUBIC).save(root / name / f"{number}.png")
-    return root
+
+    def noise(folder: int, number: int) -> Image.Image:
+        image = Image.fromarray(generator.randint(0, 256, (48, 60, 3)).astype(np.uint8))
+        return image.resize((240, 192), Image.Resampling.BICUBIC)
+
+    return write_folders(tmp_path_factory.mktemp("photographs"), ("trainA", "trainB"), IMAGES, noise)
 
 
 Start = Callable[[str], Trainer]

@@ -215,6 +215,7 @@ class Trainer:
         config: plain containers that say how to build the method again; saved with each checkpoint.
         generator_file: content of the safetensors file with the generator alone.
         backward_file: the same of the generator of the way back, for a method that has one.
+        found: the newest checkpoint and its file, if it has been read already: ``fit`` goes on from it.
         stage: of the run; None: the first, and a checkpoint of other data, batch size or accumulation is refused.
         evaluate: figures of the method in its present state, for ``metrics.jsonl``: called at every save, in evaluation
             mode and without gradients; what it draws does not change the training.
@@ -235,6 +236,7 @@ class Trainer:
         generator_file: Callable[[nn.Module], bytes],
         backward_file: Callable[[], bytes] | None = None,
         stage: Stage | None = None,
+        found: tuple[Path, dict[str, Any]] | None = None,
         evaluate: Evaluate | None = None,
         best: str | None = None,
         accelerator: Accelerator | None = None,
@@ -250,6 +252,7 @@ class Trainer:
         self.generator_file = generator_file
         self.backward_file = backward_file
         self.stage = stage
+        self.found = found
         self.evaluate = evaluate
         self.best = best
         self.checkpoints = Checkpoints(folder / "checkpoints", options.keep)
@@ -527,7 +530,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        path, state = self.checkpoints.newest()
+        path, state = self.found or self.checkpoints.newest()
+        self.found = None
         self.checkpoints.best()  # a note that cannot be read is said now, not after hours
         try:
             state = self._fitted(state)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.methods import discriminators
+from cgcl_fast.methods import common_networks
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, widths_of
 from cgcl_fast.methods.options import (
     Adversary,
@@ -35,7 +35,7 @@ from cgcl_fast.methods.options import (
     Weight,
 )
 from cgcl_fast.methods.sizes import check_sides, stack, together
-from cgcl_fast.networks import ResnetGenerator, init_weights
+from cgcl_fast.networks import init_weights
 from cgcl_fast.nn import GANLoss, KeyQueue, PatchNCE, Projector, momentum_update
 
 
@@ -130,7 +130,7 @@ class CUTConfig(DecayingConfig):
             )
 
     def least_size(self) -> int:
-        return max(ResnetGenerator.least_size(self.n_down), discriminators.least_size(self))
+        return common_networks.least_size(self)
 
 
 @dataclass
@@ -167,17 +167,8 @@ class CUT(Method):
         super().__init__(config)
         self.layers = tuple(config.nce_layers)
         self.identity = config.lambda_y > 0
-        self.G = ResnetGenerator(
-            config.input_nc,
-            config.output_nc,
-            config.ngf,
-            config.n_blocks,
-            config.antialias,
-            config.dropout,
-            config.antialias_up,
-            config.n_down,
-        )
-        self.D = discriminators.make_discriminator(config, config.output_nc)
+        self.G = common_networks.make_resnet(config, config.input_nc, config.output_nc, dropout=config.dropout)
+        self.D = common_networks.make_discriminator(config, config.output_nc)
         self.H = Projector(widths_of(self.G, nce_layers=self.layers), config.nce_dim)
         for network in (self.G, self.D, self.H):
             init_weights(network, config.init_type, config.init_gain)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgcl_fast.methods import discriminators
+from cgcl_fast.methods import common_networks
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared
 from cgcl_fast.methods.options import (
     Adversary,
@@ -108,8 +108,7 @@ class CycleGANConfig(DecayingConfig):
             )
 
     def least_size(self) -> int:
-        least = UNETS.get(self.net_g, ResnetGenerator.least_size(self.n_down))
-        return max(least, discriminators.least_size(self))
+        return max(UNETS.get(self.net_g, 1), common_networks.least_size(self))
 
 
 def make_generator(config: CycleGANConfig, input_nc: int, output_nc: int) -> ResnetGenerator | UnetGenerator:
@@ -117,17 +116,7 @@ def make_generator(config: CycleGANConfig, input_nc: int, output_nc: int) -> Res
     if config.net_g in UNETS:
         n_down = int(math.log2(UNETS[config.net_g]))
         return UnetGenerator(input_nc, output_nc, config.ngf, n_down, config.norm_g, config.dropout)
-    return ResnetGenerator(
-        input_nc,
-        output_nc,
-        config.ngf,
-        config.n_blocks,
-        config.antialias,
-        config.dropout,
-        config.antialias_up,
-        config.n_down,
-        config.norm_g,
-    )
+    return common_networks.make_resnet(config, input_nc, output_nc, dropout=config.dropout, norm=config.norm_g)
 
 
 class CycleGAN(Method):
@@ -146,8 +135,8 @@ class CycleGAN(Method):
         super().__init__(config)
         self.G = make_generator(config, config.input_nc, config.output_nc)
         self.F = make_generator(config, config.output_nc, config.input_nc)
-        self.D_X = discriminators.make_discriminator(config, config.input_nc, config.norm_d)
-        self.D_Y = discriminators.make_discriminator(config, config.output_nc, config.norm_d)
+        self.D_X = common_networks.make_discriminator(config, config.input_nc, config.norm_d)
+        self.D_Y = common_networks.make_discriminator(config, config.output_nc, config.norm_d)
         for network in (self.G, self.F, self.D_X, self.D_Y):
             init_weights(network, config.init_type, config.init_gain)
         self.gan = GANLoss(config.gan)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgcl_fast.methods import discriminators
+from cgcl_fast.methods import common_networks
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared
 from cgcl_fast.methods.options import (
     Adversary,
@@ -33,7 +33,7 @@ from cgcl_fast.methods.options import (
     Within,
 )
 from cgcl_fast.methods.sizes import check_sides, stack, together
-from cgcl_fast.networks import ResnetGenerator, init_weights
+from cgcl_fast.networks import init_weights
 from cgcl_fast.nn import GANLoss, Projector
 from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
 
@@ -140,7 +140,7 @@ class EnCoConfig(DecayingConfig):
             raise ValueError(f"scales: expected some of {', '.join(map(str, known))}, in order, got {self.scales}")
 
     def least_size(self) -> int:
-        return max(ResnetGenerator.least_size(self.n_down), discriminators.least_size(self))
+        return common_networks.least_size(self)
 
 
 def layer_pairs(
@@ -175,16 +175,8 @@ class EnCo(Method):
         pairs = layer_pairs(config.n_blocks, config.antialias, config.n_down, config.antialias_up)
         self.encoder_layers = tuple(pairs[scale][0] for scale in config.scales)
         self.decoder_layers = tuple(pairs[scale][1] for scale in config.scales)
-        self.G = ResnetGenerator(
-            config.input_nc,
-            config.output_nc,
-            config.ngf,
-            config.n_blocks,
-            config.antialias,
-            antialias_up=config.antialias_up,
-            n_down=config.n_down,
-        )
-        self.D = discriminators.make_discriminator(config, config.output_nc)
+        self.G = common_networks.make_resnet(config, config.input_nc, config.output_nc)
+        self.D = common_networks.make_discriminator(config, config.output_nc)
         cosine = config.loss == "cosine"
         self.H = Projector(
             self.G.layer_channels(self.encoder_layers),

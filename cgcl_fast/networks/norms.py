@@ -32,15 +32,15 @@ class Norm(nn.Module):
         self.activation = activation
         self.batch = nn.BatchNorm2d(channels) if kind == "batch" else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) to the same shape; ``residual`` is added to what the activation gives."""
         if self.kind == "instance":
-            return instance_norm(x, activation=self.activation)
+            return instance_norm(x, activation=self.activation, residual=residual)
         if self.batch is not None:
             x = self.batch(x)
-        if self.activation == "none":
-            return x
-        return F.relu(x) if self.activation == "relu" else F.leaky_relu(x, 0.2)
+        if self.activation != "none":
+            x = F.relu(x) if self.activation == "relu" else F.leaky_relu(x, 0.2)
+        return x if residual is None else x + residual
 
 
 def check_norm(kind: str) -> None:

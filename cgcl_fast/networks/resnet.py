@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.norms import Norm, has_bias
 from cgcl_fast.nn import blur_down, blur_up, conv_of, reflect_pad
-from cgcl_fast.ops import instance_norm
 
 Layer = Callable[[Tensor], Tensor]
 
-_norm_relu = partial(instance_norm, activation="relu")
 _pad = partial(reflect_pad, size=3)
 
 
@@ -23,7 +21,7 @@ def _is_cheap(layer: Layer) -> bool:
     """Whether to compute the layer again rather than keep its result. Not the blurs: the result of one is a quarter of
     its input, and the other takes longer to compute than its memory is worth. Nor a batch norm, which would count the
     batch twice."""
-    return layer in (_norm_relu, _pad)
+    return layer is _pad or (isinstance(layer, Norm) and layer.kind == "instance")
 
 
 def _chain(layers: Sequence[Layer], x: Tensor) -> Tensor:
@@ -52,8 +50,7 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         y = self.dropout(self.norm1(self.conv1(reflect_pad(x, 1))))
-        y = self.conv2(reflect_pad(y, 1))
-        return instance_norm(y, residual=x) if self.norm2.kind == "instance" else x + self.norm2(y)
+        return self.norm2(self.conv2(reflect_pad(y, 1)), residual=x)
 
 
 class ResnetGenerator(nn.Module):
@@ -162,17 +159,12 @@ class ResnetGenerator(nn.Module):
             layers.append((number, layer))
 
         norms = iter(self.norms)
-
-        def add_norm() -> None:
-            norm = next(norms)
-            add(_norm_relu if norm.kind == "instance" else norm, 2)
-
         add(_pad)
         add(self.stem)
-        add_norm()
+        add(next(norms), 2)
         for conv in self.down:
             add(conv)
-            add_norm()
+            add(next(norms), 2)
             if self.antialias:
                 add(blur_down)
         for block in self.blocks:
@@ -181,7 +173,7 @@ class ResnetGenerator(nn.Module):
             if self.antialias_up:
                 add(blur_up)
             add(conv)
-            add_norm()
+            add(next(norms), 2)
         add(_pad)
         add(self.head)
         add(torch.tanh)

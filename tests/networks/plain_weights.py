@@ -19,6 +19,21 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
             nn.init.normal_(parameter, 0.0, 0.1)
 
 
+def check_alike(plain: nn.Module, ours: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Both make the same of ``x``, and have the same gradient at it; theirs at the weights are left to be compared.
+
+    Returns:
+        What ours makes of it.
+    """
+    theirs, x = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected, found = plain(theirs), ours(x)
+    torch.testing.assert_close(found, expected)
+    expected.square().mean().backward()
+    found.square().mean().backward()
+    torch.testing.assert_close(x.grad, theirs.grad)
+    return found
+
+
 def generators(**config: object) -> tuple[plain_cut.Generator, networks.ResnetGenerator]:
     plain = plain_cut.Generator(**config)  # type: ignore[arg-type]
     randomise(plain)

@@ -8,7 +8,7 @@ import torch
 from cgcl_fast import compat
 from cgcl_fast.networks import UnetGenerator, load_generator, save_generator
 from networks.plain_unet import Unet
-from networks.plain_weights import randomise
+from networks.plain_weights import check_alike, randomise
 
 
 def test_its_size_is_the_published_one() -> None:
@@ -28,14 +28,8 @@ def test_outputs_gradients_and_statistics_are_those_of_the_published_levels(conf
     randomise(ours)
     plain.load_state_dict(compat.published_state_dict(ours))
     side = ours.multiple
-    x = torch.rand(2, config.get("input_nc", 3), side, 2 * side, dtype=torch.float64).requires_grad_()
-    y = x.detach().clone().requires_grad_()
-    expected, found = plain(x), ours(y)
-    torch.testing.assert_close(found, expected)
-    expected.square().mean().backward()
-    found.square().mean().backward()
-    torch.testing.assert_close(y.grad, x.grad)
-    assert found.std() > 0.05
+    x = torch.rand(2, config.get("input_nc", 3), side, 2 * side, dtype=torch.float64)
+    assert check_alike(plain, ours, x).std() > 0.05
     after = compat.published_state_dict(ours)
     assert list(after) == list(plain.state_dict())
     for name, tensor in plain.state_dict().items():
