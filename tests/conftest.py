@@ -84,6 +84,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     ]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def folder_of_processes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where the processes that tests start keep what they forget, or cannot remove when they are killed."""
+    os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("processes"))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     seed()  # and for the test, whether or not it is the first
