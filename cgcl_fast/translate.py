@@ -14,12 +14,13 @@ import math
 import os
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from tqdm import tqdm
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
+from cgcl_fast._pipeline import Pipeline
 from cgcl_fast._progress import Progress
 from cgcl_fast.data import Reading, UnreadableImageError, Values, list_images
 from cgcl_fast.data.decoding import FileImage, look_at, read_file, read_stored, to_tensor
@@ -43,6 +45,8 @@ from cgcl_fast.methods.options import Count, CountOrZero, Level, Within, check
 from cgcl_fast.networks import StyledGenerator
 
 MOST_OF_STYLE = 512  # pixels of the longer side of an image that a style is taken from
+
+ROOM = 2**28  # bytes of images that are read ahead of the generator, and of those that are written behind it
 
 ENDS_THE_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other image could be written either
 
@@ -67,6 +71,8 @@ class TranslateOptions:
             two named domains; if not given, that of the training.
         style: Style of the translations, for a generator with styles: an image of that domain to take it from, random
             (another one for each image), or a number that stands for a random one. The generator's own if not given.
+        workers: Threads that read images ahead of the generator and write translations behind it; 0: none, one thing
+            after the other. If not given 8 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
@@ -82,6 +88,7 @@ class TranslateOptions:
     domain: str | None = None
     direction: Literal["AtoB", "BtoA"] | None = None
     style: str | None = None
+    workers: Annotated[int, Within(0, 1024)] | None = None
     device: str = "auto"
     precision: str = "fp32"
 
@@ -95,19 +102,29 @@ class TranslateOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """One image to read and where its translation goes, in which format."""
+    """One image to read and where its translation goes, in which format.
+
+    Attributes:
+        size: (width, height) by the header of the file; zeros where it cannot be read.
+    """
 
     source: Path
     target: Path
     form: FileFormat
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An image that was read."""
+    """An image that was read.
+
+    Attributes:
+        whole: all of it, (C, H, W) in [-1, 1], where that is made ahead.
+    """
 
     job: Job
     image: FileImage
+    whole: Tensor | None = None
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
         """A part of it, (C, height, width) in [-1, 1]. Beyond its bottom and its right edge it is padded as by
@@ -140,6 +157,21 @@ class Stopped(Exception):
 
 class NotFinite(Exception):
     """A translation has NaN or infinity."""
+
+
+class Translation(NamedTuple):
+    """What a generator gave for an image.
+
+    Attributes:
+        numbers: gives the numbers (H, W, C'); any thread may call it, once ``copied`` has happened.
+        copied: the device has done its work; None where it had when this was made.
+    """
+
+    numbers: Callable[[], np.ndarray]
+    copied: torch.cuda.Event | None = None
+
+
+FAILURES = (RuntimeError, ValueError, MemoryError, OSError, NotFinite)  # in translating
 
 
 class Failures:
@@ -183,8 +215,8 @@ def plan(options: TranslateOptions, progress: Progress, translator: Translator, 
         raise UsageError(f"--input: {source} does not exist")
     if os.path.exists(options.output) and not os.path.isdir(options.output):
         raise UsageError(f"--output: {output} is not a folder")
-    sized = [(job_of(path, options.output / name, translator)) for path, name in zip(found, names, strict=True)]
-    jobs = [job for _, job in sorted(sized, key=lambda each: each[0])]
+    jobs = [job_of(path, options.output / name, translator) for path, name in zip(found, names, strict=True)]
+    jobs.sort(key=lambda job: job.size)
     if any(os.path.realpath(job.target) == os.path.realpath(job.source) for job in jobs):
         raise UsageError(f"--output: {output} is the folder of the input, which is never overwritten")
     if before := len(jobs) - len(jobs := [job for job in jobs if not progress.done(job.source, job.target)]):
@@ -202,17 +234,17 @@ def _say(where: str, what: str) -> None:
     print(f"{where}: {what}", file=sys.stderr)
 
 
-def job_of(source: Path, target: Path, translator: Translator) -> tuple[tuple[int, int], Job]:
-    """The size in the header of a file, and what there is to do with it."""
+def job_of(source: Path, target: Path, translator: Translator) -> Job:
+    """What there is to do with a file, by its header."""
     try:
         form, size = look_at(source, translator.reading)
     except UnreadableImageError:  # it is said when the image is read
-        return (0, 0), Job(source, target, FileFormat("PNG"))
+        return Job(source, target, FileFormat("PNG"))
     written = values_written(
         values_read(form.type, translator.reading.values), translator.reading.values, translator.target
     )
     form, suffix = format_for(form, written.type, translator.channels)
-    return size, Job(source, target.with_name(target.name + suffix), form)
+    return Job(source, target.with_name(target.name + suffix), form, size)
 
 
 class Translator:
@@ -242,6 +274,9 @@ class Translator:
     ) -> None:
         self.generator = generator.to(device).eval()
         self.device = device
+        self.on_gpu = device.type == "cuda"
+        if self.on_gpu:  # which would transpose the weights of every convolution otherwise, each time
+            generator.to(memory_format=torch.channels_last)
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         config: dict[str, Any] = generator.config  # type: ignore[assignment]
         taken = int(config["input_nc"])
@@ -288,11 +323,40 @@ class Translator:
 
     def for_batch(self, size: int) -> Callable[[Tensor], Tensor]:
         """``translate`` for a batch of ``size`` images, or for the tiles of one, with one style for each image."""
+        return partial(self.translate, generate=self._generate(size))
+
+    def bytes_of(self, job: Job) -> int:
+        """What an image takes, as numbers of its type and as float32, before it is translated or after."""
+        channels = max(self.reading.channels, self.channels)
+        return math.prod(job.size) * channels * (np.dtype(job.form.type).itemsize + 4)
+
+    def _generate(self, size: int) -> Callable[[Tensor], Tensor]:
         generator = self.generator
         if not isinstance(generator, StyledGenerator):
-            return lambda images: self.translate(images, generator)
+            return generator
         style = generator.random_style(size, self.drawn) if self.drawn else self.style
-        return lambda images: self.translate(images, lambda x: generator(x, self.domain, style))
+        return lambda images: generator(images, self.domain, style)
+
+    def staged(self, image: FileImage) -> Tensor:
+        """All of an image, (C, H, W) in [-1, 1]; for a GPU in memory that it copies from by itself."""
+        whole = to_unit(image.numbers, image.values)
+        if not self.on_gpu:
+            return whole
+        pinned = torch.empty(whole.shape, pin_memory=True)
+        np.copyto(pinned.numpy(), whole.numpy())  # torch would start all its threads, in every thread that reads
+        return pinned
+
+    def start(self, batch: Sequence[Loaded], folder: Path) -> list[Translation]:
+        """Begin to translate images of equal size; a GPU works on after that. ``folder`` is that of :meth:`numbers`."""
+        images = [self.staged(each.image) if each.whole is None else each.whole for each in batch]
+        there = [image.to(self.device, non_blocking=True)[None] for image in images]
+        stacked = there[0] if len(there) == 1 else torch.cat(there)
+        results = self._translate(stacked, self._generate(len(batch))).to("cpu", non_blocking=True)
+        copied = torch.cuda.current_stream(self.device).record_event() if self.on_gpu else None
+        return [
+            Translation(partial(self.numbers, each.image, [result], folder), copied)
+            for each, result in zip(batch, results, strict=True)
+        ]
 
     def numbers(self, image: FileImage, bands: Iterable[Tensor], folder: Path) -> np.ndarray:
         """A translation that comes from top to bottom, (C', h, W') in [-1, 1], as numbers (H, W, C') like those of the
@@ -306,19 +370,22 @@ class Translator:
         result = room_for((height, width, self.channels), values.type, folder)
         top = 0
         for band in bands:
-            if not bool(band.isfinite().all()):
+            if not np.isfinite(band.numpy()).all():
                 raise NotFinite("its translation has NaN or infinity")
             rows = min(band.shape[1], height - top)
             result[top : top + rows] = from_unit(band[:, :rows, :width], values)
             top += rows
         return result
 
-    @torch.no_grad()
     def translate(self, images: Tensor, generate: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, C, H, W) in [-1, 1], any size, to (B, C', H, W) on the CPU."""
+        return self._translate(images.to(self.device), generate).cpu()
+
+    @torch.no_grad()
+    def _translate(self, images: Tensor, generate: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            result = translate_any_size(generate, images.to(self.device), getattr(self.generator, "multiple", 4))
-        return result.float().cpu()
+            result = translate_any_size(generate, images, getattr(self.generator, "multiple", 4))
+        return result.float()
 
 
 def domain_by(direction: str | None, generator: nn.Module) -> str | None:
@@ -335,21 +402,79 @@ def domain_by(direction: str | None, generator: nn.Module) -> str | None:
     return generator.domains[direction == "AtoB"]
 
 
-def read_batches(jobs: Sequence[Job], reading: Reading, batch_size: int, failures: Failures) -> Iterator[list[Loaded]]:
-    """Neighbours of equal size together, ``batch_size`` at most."""
+def load(job: Job, translator: Translator, options: TranslateOptions) -> Loaded | str:
+    """An image of a file, or why there is none."""
+    try:
+        loaded = Loaded(job, read_file(job.source, translator.reading))
+    except (UnreadableImageError, MemoryError) as error:
+        return f"cannot be read: {getattr(error, 'reason', 'not enough memory')}"
+    if not in_parts(loaded, options):
+        with suppress(MemoryError, RuntimeError):  # which is said when it is translated
+            return replace(loaded, whole=translator.staged(loaded.image))
+    return loaded
+
+
+def in_parts(image: Loaded, options: TranslateOptions) -> bool:
+    """Whether it is translated in tiles."""
+    return options.tile is not None and max(image.image.numbers.shape[:2]) > options.tile
+
+
+def batches_of(
+    found: Iterable[tuple[Job, Loaded | str]], batch_size: int, failed: Callable[[Job, str], None]
+) -> Iterator[list[Loaded]]:
+    """Neighbours of equal size together, ``batch_size`` at most; what could not be read is told ``failed``."""
     batch: list[Loaded] = []
-    for job in jobs:
-        try:
-            image = read_file(job.source, reading)
-        except (UnreadableImageError, MemoryError) as error:
-            failures.add(job.source, f"cannot be read: {getattr(error, 'reason', 'not enough memory')}")
+    for job, loaded in found:
+        if isinstance(loaded, str):
+            failed(job, loaded)
             continue
-        if batch and (len(batch) == batch_size or batch[0].image.numbers.shape != image.numbers.shape):
+        if batch and (len(batch) == batch_size or batch[0].image.numbers.shape != loaded.image.numbers.shape):
             yield batch
             batch = []
-        batch.append(Loaded(job, image))
+        batch.append(loaded)
     if batch:
         yield batch
+
+
+def translated(
+    batches: Iterable[list[Loaded]], translator: Translator, options: TranslateOptions
+) -> Iterator[tuple[Loaded, Translation | str]]:
+    """Each image with its translation, or why there is none. A GPU gets its next batch before the last is waited for.
+
+    Raises:
+        Stopped: the device does not work any more.
+    """
+    begun: deque[list[tuple[Loaded, Translation | str]]] = deque()
+    stopped = None
+    try:
+        for batch in batches:
+            begun.append(list(zip(batch, attempt(batch, translator, options), strict=True)))
+            if len(begun) > int(translator.on_gpu):
+                yield from waited(begun.popleft(), options)
+    except Stopped as error:
+        stopped = error
+    for pairs in begun:
+        yield from waited(pairs, options)
+    if stopped is not None:
+        raise stopped
+
+
+def waited(
+    pairs: Iterable[tuple[Loaded, Translation | str]], options: TranslateOptions
+) -> Iterator[tuple[Loaded, Translation | str]]:
+    """The same when the device has done its work."""
+    for image, result in pairs:
+        try:
+            if isinstance(result, Translation) and result.copied is not None:
+                result.copied.synchronize()
+        except FAILURES as error:
+            result = why_not(error, image, options)
+        yield image, result
+
+
+def default_workers(device: torch.device) -> int:
+    """Encoding takes longer than a GPU does; on a CPU, whose threads are busy with the generator, one helps already."""
+    return 8 if device.type == "cuda" else int(torch.get_num_threads() > 1)
 
 
 def translate(arguments: Sequence[str]) -> int:
@@ -382,16 +507,23 @@ def translate(arguments: Sequence[str]) -> int:
     folders = len(failures.reasons)
     bar = tqdm(total=len(jobs), unit="image", mininterval=0.2 if sys.stderr.isatty() else 10, dynamic_ncols=True)
     done, stopped = 0, ""
+
+    def settled(job: Job, reason: str) -> None:
+        nonlocal done
+        if reason:
+            failures.add(job.source, reason)
+        else:
+            done += 1
+        bar.update(done + len(failures.reasons) - folders - bar.n)
+
+    workers = default_workers(device) if options.workers is None else options.workers
+    most = 2 * (workers + options.batch_size)
     try:
-        with bar:
-            for batch in read_batches(jobs, translator.reading, options.batch_size, failures):
-                for image, result in zip(batch, attempt(batch, translator, options), strict=True):
-                    reason = result if isinstance(result, str) else write_image(image, result, progress)
-                    if reason:
-                        failures.add(image.job.source, reason)
-                    else:
-                        done += 1
-                    bar.update(done + len(failures.reasons) - folders - bar.n)
+        with bar, Pipeline(workers, settled, size=translator.bytes_of, room=ROOM, most=most) as pipeline:
+            found = pipeline.ahead(jobs, partial(load, translator=translator, options=options))
+            batches = batches_of(found, options.batch_size, lambda job, reason: pipeline.behind(job, lambda: reason))
+            for image, result in translated(batches, translator, options):
+                pipeline.behind(image.job, partial(finished, replace(image, whole=None), result, progress, options))
     except Stopped as error:
         stopped = f"error: {error}; {len(jobs) - done - len(failures.reasons) + folders} images are left"
     finally:
@@ -406,51 +538,70 @@ def translate(arguments: Sequence[str]) -> int:
     return 1 if failures.reasons or stopped else 0
 
 
+CHANGES_NOTHING = ("output", "batch_size", "workers", "device")
+
+
 def work_of(options: TranslateOptions, file: Path) -> dict[str, Any]:
     """What decides the translations: the generator's file and the options."""
     found = os.stat(file)
-    deciding = {name: value for name, value in vars(options).items() if name not in ("output", "batch_size", "device")}
+    deciding = {name: value for name, value in vars(options).items() if name not in CHANGES_NOTHING}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in deciding.items()}
     return {**plain, "checkpoint": [str(file.resolve()), found.st_size, found.st_mtime_ns]}
 
 
-def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateOptions) -> list[np.ndarray | str]:
-    """The images of a batch translated, numbers (H, W, C) each, or why one could not be. Those of a batch that fails
-    are tried one by one.
+def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateOptions) -> list[Translation | str]:
+    """The images of a batch translated, or why one could not be. Those of a batch that fails are tried one by one.
 
     Raises:
         Stopped: the device does not work any more.
     """
     try:
-        tile = options.tile
-        if tile is None or max(batch[0].image.numbers.shape[:2]) <= tile:
-            whole = torch.stack([to_unit(each.image.numbers, each.image.values) for each in batch])
-            results = translator.for_batch(len(batch))(whole)
-            return [
-                translator.numbers(each.image, [result], options.output)
-                for each, result in zip(batch, results, strict=True)
-            ]
-        return [
-            translator.numbers(
-                each.image, in_tiles(each, translator, tile, options.overlap, options.batch_size), options.output
-            )
-            for each in batch
-        ]
-    except torch.AcceleratorError as error:
-        raise Stopped(reason_of(error)) from error
-    except OSError as error:  # no room for a large one
-        raise Stopped(f"{printable(options.output)}: {reason_of(error)}") from error
-    except NotFinite as error:
-        reason = str(error)
-    except (RuntimeError, ValueError, MemoryError) as error:
-        reason = f"cannot be translated: {reason_of(error)}"
-        if lacks_memory(error):
-            height, width = batch[0].image.numbers.shape[:2]
-            less = "a smaller --tile" if options.tile else "--tile"
-            reason = f"cannot be translated: not enough memory for {width}x{height} pixels; {less} takes less"
+        if options.tile is None or not in_parts(batch[0], options):
+            return [*translator.start(batch, options.output)]
+        done: list[Translation | str] = []
+        for image in batch:
+            bands = in_tiles(image, translator, options.tile, options.overlap, options.batch_size)
+            done.append(Translation(partial(np.asarray, translator.numbers(image.image, bands, options.output))))
+        return done
+    except FAILURES as error:
+        reason = why_not(error, batch[0], options)
     if len(batch) == 1:
         return [reason]
     return [result for image in batch for result in attempt([image], translator, options)]
+
+
+def why_not(error: Exception, image: Loaded, options: TranslateOptions) -> str:
+    """Why an image could not be translated.
+
+    Raises:
+        Stopped: no other one could be.
+    """
+    if isinstance(error, torch.AcceleratorError):
+        raise Stopped(reason_of(error)) from error
+    if isinstance(error, OSError):  # no room for a large one
+        raise Stopped(f"{printable(options.output)}: {reason_of(error)}") from error
+    if isinstance(error, NotFinite):
+        return str(error)
+    if lacks_memory(error):
+        height, width = image.image.numbers.shape[:2]
+        less = "a smaller --tile" if options.tile else "--tile"
+        return f"cannot be translated: not enough memory for {width}x{height} pixels; {less} takes less"
+    return f"cannot be translated: {reason_of(error)}"
+
+
+def finished(image: Loaded, result: Translation | str, progress: Progress, options: TranslateOptions) -> str:
+    """Write a translation; why it could not be, "" if it could.
+
+    Raises:
+        Stopped: as :func:`attempt` and :func:`write_image`.
+    """
+    if isinstance(result, str):
+        return result
+    try:
+        numbers = result.numbers()
+    except FAILURES as error:
+        return why_not(error, image, options)
+    return write_image(image, numbers, progress)
 
 
 def in_tiles(

@@ -94,23 +94,26 @@ def values_written(read: Values, source: Values | None, target: Values | None) -
 def to_unit(array: np.ndarray, values: Values) -> Tensor:
     """Numbers (H, W, C) as float32 (C, H, W) in [-1, 1]; beyond the range they are clipped, and what is not finite is
     taken for the lowest."""
+    # In NumPy, here and below: every thread that asks torch for this would start threads of its own for it.
     planes = np.ascontiguousarray(array.transpose(2, 0, 1))
     if planes.dtype.kind == "f" or planes.dtype.itemsize > 2:
         planes = np.nan_to_num(planes.astype(np.float64), nan=values.low, posinf=values.low, neginf=values.low)
         planes -= values.low
         planes *= 2.0 / (values.high - values.low)
-        return torch.from_numpy((planes - 1.0).astype(np.float32)).clamp_(-1, 1)
-    planes = planes.astype(np.float32)
-    planes -= np.float32(values.low)
-    planes /= np.float32((values.high - values.low) / 2)
-    return torch.from_numpy(planes - np.float32(1.0)).clamp_(-1, 1)
+        planes = (planes - 1.0).astype(np.float32)
+    else:
+        planes = planes.astype(np.float32)
+        planes -= np.float32(values.low)
+        planes /= np.float32((values.high - values.low) / 2)
+        planes -= np.float32(1.0)
+    return torch.from_numpy(planes.clip(-1, 1, out=planes))
 
 
 def from_unit(images: Tensor, values: Values) -> np.ndarray:
     """The inverse of :func:`to_unit`: float (C, H, W) to numbers (H, W, C) of the type, rounded where it has no
     fractions; values beyond [-1, 1] are clipped."""
     exact = torch.float32 if np.dtype(values.type).itemsize <= 2 else torch.float64  # that have all of the numbers
-    numbers = images.detach().to("cpu", exact, copy=True).clamp_(-1, 1).permute(1, 2, 0).numpy()
+    numbers = images.detach().to("cpu", exact).permute(1, 2, 0).numpy().clip(-1, 1)
     numbers += 1.0
     numbers *= (values.high - values.low) / 2
     numbers += values.low

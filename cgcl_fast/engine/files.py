@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 import warnings
 import zlib
@@ -79,7 +80,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def _beside(name: str) -> str:
     """The name of the file beside the one that is written; 255 bytes are what most file systems allow."""
-    ending = f".{os.getpid()}{TEMPORARY}"
+    ending = f".{threading.get_native_id()}{TEMPORARY}"  # of the main thread, the process' own
     room = 254 - len(ending)
     encoded = os.fsencode(name)
     if len(encoded) > room:  # names that begin alike are told apart by their checksum
