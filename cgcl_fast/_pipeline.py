@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -66,18 +67,17 @@ class Pipeline(Generic[Item]):
             yield from ((item, task(item)) for item in items)
             return
 
-        def submit() -> None:
-            item = left.popleft()
-            self._ahead.append(_Task(item, self._size(item), pool.submit(self._run, lambda: task(item))))
+        def fill(least: int) -> None:
+            while left and (len(self._ahead) < least or self._has_room(self._ahead, self._size(left[0]))):
+                item = left.popleft()
+                self._ahead.append(_Task(item, self._size(item), pool.submit(self._run, partial(task, item))))
 
         while left or self._ahead:
-            if not self._ahead:
-                submit()
+            fill(1)
             first = self._ahead[0]
             made = self._result(first.future)
             self._ahead.popleft()
-            while left and self._has_room(self._ahead, self._size(left[0])):
-                submit()
+            fill(0)
             yield first.item, made
 
     def behind(self, item: Item, task: Callable[[], object]) -> None:

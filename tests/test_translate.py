@@ -164,7 +164,7 @@ def test_images_that_cannot_be_written_do_not_end_the_work(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize(("number", "workers"), [(errno.ENOSPC, "0"), (errno.EROFS, "1")])
 def test_a_full_disk_ends_the_work_with_one_line(
     checkpoint: Path,
     photographs: Path,
@@ -172,6 +172,7 @@ def test_a_full_disk_ends_the_work_with_one_line(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
+    workers: str,
 ) -> None:
     tried = []
 
@@ -182,11 +183,33 @@ def test_a_full_disk_ends_the_work_with_one_line(
         write_atomically(path, fill)
 
     monkeypatch.setattr(translate_module, "write_atomically", write)
-    assert run(checkpoint, photographs, tmp_path / "out") == 1
+    assert run(checkpoint, photographs, tmp_path / "out", "--workers", workers) == 1
     out, err = capsys.readouterr()
     assert len(tried) == 3 and len(names(tmp_path / "out")) == 2
     assert out.startswith("translated 2 images to ") and "failed" not in out
     assert err.splitlines()[-1] == f"error: {tried[-1]}: {os.strerror(number)}; 5 images are left"
+
+
+def test_files_and_messages_are_the_same_with_any_number_of_workers(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Of files that cannot be read, or not be written, among others in batches."""
+    for name in ("a.png", "b.png", "d.png", "e.png"):
+        Image.open(photographs / "same.png").save(photographs / name)
+    for name in ("c.png", "f.png"):
+        content = (photographs / "same.png").read_bytes()
+        (photographs / name).write_bytes(content[:400] + bytes(400) + content[800:])  # which its header does not show
+    said, content = {}, {}
+    for workers in ("0", "1", "3"):
+        output = tmp_path / "out"
+        (output / "d.png" / "inside").mkdir(parents=True)
+        assert run(checkpoint, photographs, output, "--workers", workers, "--batch-size", "2", "--overwrite") == 1
+        out, err = capsys.readouterr()
+        said[workers] = out, [line for line in err.splitlines() if line.startswith("failed")]
+        content[workers] = {name: (output / name).read_bytes() for name in names(output)}
+        shutil.rmtree(output)
+    assert len(said["0"][1]) == 3 and len(content["0"]) == 10
+    assert said["0"] == said["1"] == said["3"] and content["0"] == content["1"] == content["3"]
 
 
 def fails_for_some(monkeypatch: pytest.MonkeyPatch, error: Callable[[], torch.Tensor]) -> None:
@@ -301,8 +324,14 @@ def test_links_that_lead_in_a_circle_are_images_that_cannot_be_read(
     assert "circle.png: cannot be read: Too many levels of symbolic links" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
 def test_an_interrupted_work_goes_on_where_it_stopped(
-    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: str,
 ) -> None:
     output, whole = tmp_path / "out", names(photographs)
     assert run(checkpoint, photographs, tmp_path / "at once") == 0
@@ -315,7 +344,7 @@ def test_an_interrupted_work_goes_on_where_it_stopped(
         write_atomically(path, fill)
 
     monkeypatch.setattr(translate_module, "write_atomically", write)
-    assert run(checkpoint, photographs, output) == 130
+    assert run(checkpoint, photographs, output, "--workers", workers) == 130
     assert names(output) == set(tried[:3])
     capsys.readouterr()
     assert run(checkpoint, photographs, output) == 0
