@@ -346,8 +346,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, int]:
+    orientation = _orientation(image)
+    if orientation == 1:  # of which Pillow would return a copy
+        return image, 1
     try:
-        return ImageOps.exif_transpose(image), _orientation(image)
+        return ImageOps.exif_transpose(image), orientation
     except Exception as error:  # damaged EXIF data does not make the picture unreadable
         name = getattr(image, "filename", "an image")
         logger.debug("ignoring the EXIF data of %s: %s", printable(name), reason_of(error))

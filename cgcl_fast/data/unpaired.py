@@ -268,7 +268,8 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
                 f"images of one batch must have one size, got {_extent(first)} and {_extent(other)} in domain {name}: "
                 "use batch_size 1, or a preprocess mode that crops"
             )
-        batch[name] = torch.cat(values) if first.dim() == 4 else torch.stack(values)
+        parts = values if first.dim() == 4 else [value[None] for value in values]
+        batch[name] = parts[0] if len(parts) == 1 else torch.cat(parts)  # the copy costs as much as a crop
     return batch
 
 
