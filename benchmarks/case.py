@@ -37,6 +37,7 @@ class Case:
         slow: not run with --benchmark-disable.
         memory: "extra" (peak bytes of an op beyond its inputs and outputs), "step" (peak resident bytes of a training
             step) or None (not measured).
+        images: how many images a call makes, where it is images that a user counts.
     """
 
     op: str
@@ -49,6 +50,7 @@ class Case:
     rounds: int | None = None
     slow: bool = False
     memory: str | None = None
+    images: int | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +61,8 @@ class Case:
         info = {"op": self.op, "shape": self.shape, "impl": implementation, "pass": self.direction}
         if self.work is not None:
             info |= {"bytes": self.work.bytes, "flops": self.work.flops, "rate": self.work.rate}
+        if self.images is not None:
+            info["images"] = self.images
         return info
 
 

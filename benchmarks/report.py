@@ -255,6 +255,18 @@ def cost_table(results: list[Result]) -> str:
     return table(header, rows)
 
 
+def images_table(results: list[Result]) -> str:
+    """A row for each case that makes images; empty if there is none."""
+    rows = []
+    for result in results:
+        images = result.info.get("cgcl_fast", {}).get("images")
+        if images is not None:
+            rates = [images / s if (s := result.seconds(name)) else None for name in ("eager", "cgcl_fast")]
+            cells = ["" if rate is None else f"{rate:.1f}" for rate in rates]
+            rows.append([f"`{result.op}` {result.shape}", *cells, times(result.speedup("eager"))])
+    return table(["case", "eager images/s", "cgcl_fast images/s", "over eager"], rows) if rows else ""
+
+
 def suite(machine: dict[str, Any]) -> str:
     """ "cuda" for the results of `benchmarks.cuda`, whose cases and targets are others, "gpu_step" for those of
     `benchmarks.gpu_step`, "cpu" for `benchmarks.run`."""
@@ -329,6 +341,8 @@ def report(machine: dict[str, Any], results: list[Result]) -> str:
         parts += ["## Memory", memory_table(results)]
     if cost := cost_table(results):
         parts += ["## Cost of the methods", COST_NOTES, cost]
+    if images := images_table(results):
+        parts += ["## Images from files", images]
     parts += ["## Targets", target_table(machine, results)]
     return "\n\n".join(parts) + "\n"
 

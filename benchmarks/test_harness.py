@@ -89,6 +89,16 @@ def test_step_memory_is_compared_whole_and_beyond_the_start(tmp_path: Path) -> N
     assert result.value(targets.MEMORY, machine) is None
 
 
+def test_images_are_counted_by_the_second(tmp_path: Path) -> None:
+    data = raw(eager=8.0, cgcl_fast=2.0)
+    for entry in data["benchmarks"]:
+        entry["extra_info"]["images"] = 16
+    machine, results = report.read(results_file(tmp_path, data))
+    assert report.images_table(results).splitlines()[2].endswith("| 2.0 | 8.0 | 4.00× |")
+    assert "## Images from files" in report.report(machine, results)
+    assert report.images_table(report.read(results_file(tmp_path, raw(cgcl_fast=2.0)))[1]) == ""
+
+
 @pytest.mark.parametrize(("eager", "word"), [(7.0, "met"), (5.0, "**missed**")])
 def test_targets_are_judged_both_ways(tmp_path: Path, eager: float, word: str) -> None:
     machine, results = report.read(results_file(tmp_path, raw(eager=eager, compile=9.0, cgcl_fast=2.0)))
