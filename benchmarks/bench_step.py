@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cgcl_fast.data import open_dataset
 from cgcl_fast.data.streets import DOMAINS
-from cgcl_fast.data.unpaired import collate
+from cgcl_fast.data.unpaired import UnpairedDataset, collate
 from cgcl_fast.methods import METHODS
 from cgcl_fast.networks import init_weights
 
@@ -70,13 +70,17 @@ def plain_step(method: str, size: int, compile_backend: str | None, device: str)
     return run
 
 
+def dataset_of(method: str, size: int, config: Any) -> UnpairedDataset:
+    """The built-in streets, with all that the method asks for."""
+    kind = METHODS[method]
+    domains = (config.domains or DOMAINS) if hasattr(config, "domains") else kind.domains
+    return open_dataset(None, size=size, domains=domains, needs=kind.needs(config))
+
+
 def batch_of(method: str, size: int, device: str, config: Any = None, count: int = 1) -> dict[str, Any]:
     """A batch of `count` items of the built-in streets, with all that the method asks for (with its paper's config
     unless another is given)."""
-    kind = METHODS[method]
-    config = config or kind.Config()
-    domains = (config.domains or DOMAINS) if hasattr(config, "domains") else kind.domains
-    dataset = open_dataset(None, size=size, domains=domains, needs=kind.needs(config))
+    dataset = dataset_of(method, size, config or METHODS[method].Config())
     items = (dataset[index] for index in range(len(dataset)))
     # A step without instances would do half of the work.
     whole = (item for item in items if all(item.get(f"{side}_has_object", True) for side in "AB"))
