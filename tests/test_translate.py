@@ -8,7 +8,9 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from PIL import Image, ImageCms
 
 from cgcl_fast import compat, networks
 from cgcl_fast import translate as translate_module
+from cgcl_fast.data.decoding import FileImage
+from cgcl_fast.data.formats import FileFormat
+from cgcl_fast.data.values import PHOTOGRAPH
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.train import main as train
 from cgcl_fast.translate import main
@@ -693,3 +698,59 @@ def test_wrong_domains_and_styles_are_one_line_and_status_2(
     err = capsys.readouterr().err
     assert said in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+class Event:
+    """A device's work, which is done when it is waited for."""
+
+    def __init__(self, log: list[str], name: str, error: Exception | None) -> None:
+        self.log, self.name, self.error = log, name, error
+
+    def synchronize(self) -> None:
+        self.log.append(f"wait {self.name}")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "expected"),
+    [
+        (False, ["begin 0", "wait 0", "begin 1", "wait 1", "begin 2", "wait 2"]),
+        (True, ["begin 0", "begin 1", "wait 0", "begin 2", "wait 1", "wait 2"]),
+    ],
+)
+@pytest.mark.parametrize("fails", ["", "wait", "begin"])
+def test_a_gpu_gets_its_next_batch_before_the_last_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: bool, expected: list[str], fails: str
+) -> None:
+    """What fails where the second is waited for is that image's; a device that fails with the third ends the work,
+    when the two before have been given."""
+    log: list[str] = []
+    numbers = np.zeros((4, 6, 3), np.uint8)
+    form = FileFormat("PNG")
+    images = [
+        translate_module.Loaded(
+            translate_module.Job(Path(str(number)), Path("out"), form), FileImage(numbers, None, PHOTOGRAPH, form)
+        )
+        for number in range(3)
+    ]
+
+    def attempt(batch: list, *_: object) -> list[translate_module.Translation]:
+        (image,) = batch
+        name = image.job.source.name
+        log.append(f"begin {name}")
+        if (name, fails) == ("2", "begin"):
+            raise translate_module.Stopped("gone")
+        error = RuntimeError("a kernel") if (name, fails) == ("1", "wait") else None
+        return [translate_module.Translation(lambda: numbers, Event(log, name, error))]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(translate_module, "attempt", attempt)
+    translator = SimpleNamespace(on_gpu=on_gpu)
+    options = translate_module.TranslateOptions(Path("g"), Path("in"), Path("out"))
+    given = []
+    with pytest.raises(translate_module.Stopped) if fails == "begin" else nullcontext():
+        for image, result in translate_module.translated([[each] for each in images], translator, options):
+            given.append((image.job.source.name, result if isinstance(result, str) else "done"))
+    second = "cannot be translated: a kernel" if fails == "wait" else "done"
+    assert given == [("0", "done"), ("1", second), ("2", "done")][: 2 if fails == "begin" else 3]
+    assert log == [each for each in expected if (each, fails) != ("wait 2", "begin")]
