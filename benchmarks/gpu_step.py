@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 import cgcl_fast
@@ -193,7 +192,6 @@ def build(row: Row, scale: Scale, device: str, folder: Path, published: Path | N
     if device == "cuda":
         batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
     torch.manual_seed(0)
-    AcceleratorState._reset_state(reset_partial_state=True)  # of the row before, maybe in another precision
     trainer = Trainer(
         METHODS[row.method](config),
         Fixed(batch),
