@@ -25,10 +25,11 @@ from hostile import NO_FILES, no_waiting
 from PIL import Image
 
 from cgcl_fast._command import UsageError, run
+from cgcl_fast._train_options import RunOptions, make_parser, resolve
 from cgcl_fast.engine import Trainer
 from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.base import check_networks
-from cgcl_fast.train import RunOptions, main, make_parser, resolve
+from cgcl_fast.train import main
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
