@@ -327,12 +327,14 @@ def _type_of(image: Image.Image) -> str:
         return "float32"
     if mode.startswith("I;16"):
         return "uint16"
-    if mode != "I":
-        return "uint8"
-    if image.format == "TIFF":
+    if image.format == "TIFF" and mode in ("I", "L"):
         tags = image.tag_v2  # type: ignore[attr-defined]
         bits, signed = tags.get(258, (32,))[0], tags.get(339, (1,))[0] == 2
+        if mode == "L":
+            return "int8" if signed else "uint8"
         return f"{'int' if signed else 'uint'}{bits}" if bits in (8, 16, 32) else "int32"
+    if mode != "I":
+        return "uint8"
     return "uint16" if image.format in ("PNG", "PPM") else "int32"
 
 
@@ -471,7 +473,7 @@ class _Tiff(_Source):
 
 def _order(axes: str, shape: tuple[int, ...], channels: int) -> str:
     """Where the bands are among tifffile's axes, "" where there is more than one image."""
-    if axes in ("YX", "YXS", "YXC"):
+    if axes in ("YX", "YXS", "YXC") or (axes[:2] == "YX" and shape[2:] == (1,)):
         return "HW" if axes == "YX" else "HWC"
     if axes[1:] == "YX" and (axes[0] in "SC" or shape[0] == channels > 1):
         return "CHW"
