@@ -35,8 +35,8 @@ LOSSY = {"AVIF", "JPEG", "MPO"}
 NEAR = 6.0
 """Mean difference of what comes back nearly, of 255."""
 
-UNSAFE = {"EPS"}
-"""Pillow would start another program to read it."""
+REFUSED = {"EPS", "SPIDER"}
+"""Not read: Pillow would start another program for EPS, and SPIDER has neither a sign at its beginning nor a suffix."""
 
 SLOW = {"ICNS"}
 """Takes a second a file, since it holds pictures of up to 1024 pixels a side."""
@@ -118,12 +118,15 @@ def suffixes(name: str) -> list[str]:
 
 def content_of(name: str, image: Image.Image, suffix: str) -> bytes | None:
     """The file that Pillow writes; None where the format has no such mode."""
+    known, content = set(Image.EXTENSION), None
     with contextlib.suppress(Exception), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         path = Path(folder) / f"a{suffix}"  # of JPEG 2000 the suffix decides what is in the file
         image.save(path, format=name, **OPTIONS.get(name, {}))
-        return path.read_bytes()
-    return None
+        content = path.read_bytes()
+    for added in Image.EXTENSION.keys() - known:  # by the writer of SPIDER
+        del Image.EXTENSION[added]
+    return content
 
 
 def stored(content: bytes, mode: str) -> tuple[str, np.ndarray] | None:
@@ -154,7 +157,7 @@ def try_file(path: Path, name: str, made: Picture, mode: str) -> Found:
     try:
         image = read_file(path, Reading(channels))
     except UnreadableImageError as error:
-        right = name in UNSAFE or error.reason.startswith("it has ") or stored(path.read_bytes(), mode) is None
+        right = name in REFUSED or error.reason.startswith("it has ") or stored(path.read_bytes(), mode) is None
         return Found(UNREAD if right else WRONG, reason=error.reason)
     read = compare(image.numbers, made.numbers, name in LOSSY or mode == "LAB")
     if read == WRONG:
@@ -284,6 +287,15 @@ def reading_table(found: Sequence[tuple[str, str, Found]]) -> list[str]:
     return rows_of([["format", *MODES], *([name, *(cells.get((name, m), "") for m in MODES)] for name in names)])
 
 
+def reasons_of(found: Sequence[tuple[str, str, Found]]) -> list[str]:
+    """A line for each format and reason of what is not read."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, mode, one in found:
+        if one.read == UNREAD:
+            reasons.setdefault((name, one.reason), []).append(mode)
+    return [f"- {name} {', '.join(modes)}: {reason}" for (name, reason), modes in reasons.items()]
+
+
 def writing_table(found: Sequence[tuple[str, str, Found]]) -> list[str]:
     """A row a format, and what the translations of its files are; those that are read."""
     table = [["format", "translations are written as (format and type), of modes"]]
@@ -318,6 +330,7 @@ def document(folder: Path) -> str:
         HEAD + f"\nOf Pillow {__version__}:",
         "## Modes",
         "\n".join(reading_table(modes)),
+        "\n".join(["Not read:", "", *reasons_of(modes)]),
         WRITTEN,
         "\n".join(writing_table(modes)),
         "## Suffixes",
