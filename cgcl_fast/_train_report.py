@@ -1,12 +1,17 @@
-"""What ``train`` prints: what is about to happen, and what came of it."""
+"""What ``train`` says: on stderr and in ``train.log``, and on stdout what is about to happen and what came of it."""
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from cgcl_fast import configs
+from cgcl_fast._command import LineFormatter
 from cgcl_fast._train_data import Data
 from cgcl_fast._train_options import Start
 from cgcl_fast.data.formats import printable
@@ -14,6 +19,34 @@ from cgcl_fast.data.values import PHOTOGRAPH, values_from_dict
 from cgcl_fast.engine import Course, Outcome
 from cgcl_fast.methods import Method
 from cgcl_fast.methods.options import DecayingConfig
+
+logger = logging.getLogger("cgcl_fast")
+
+
+@contextmanager
+def messages() -> Iterator[logging.handlers.MemoryHandler]:
+    """What the package says of its work goes to stderr, and is kept until there is a run folder for a log."""
+    early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+    logger.addHandler(early)
+    on_stderr = logging.StreamHandler()
+    on_stderr.setFormatter(LineFormatter())
+    logger.addHandler(on_stderr)
+    try:
+        yield early
+    finally:
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def log_into(path: Path, early: logging.handlers.MemoryHandler) -> None:
+    """From now on what the package says goes into a file, too, first what it has said already."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(LineFormatter())
+    logger.addHandler(file)
+    early.setTarget(file)
+    early.flush()
+    logger.removeHandler(early)
 
 
 def describe(

@@ -8,11 +8,10 @@ that is not finite, a full disk, images that are gone, another process that ende
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,14 +21,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from cgcl_fast._command import LineFormatter, UsageError, as_usage_error, one_line, run
+from cgcl_fast._command import UsageError, as_usage_error, one_line, run
 from cgcl_fast._files import check_regular
 from cgcl_fast._initial import take_weights
 from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._train_course import course_of, newest_checkpoint, stage_to_go_on
 from cgcl_fast._train_data import Data, build_data
-from cgcl_fast._train_options import Start, read_start, save_config
-from cgcl_fast._train_report import describe, report
+from cgcl_fast._train_options import RunOptions, Start, read_start, save_config
+from cgcl_fast._train_report import describe, log_into, messages, report
 from cgcl_fast.engine import (
     Course,
     LoaderError,
@@ -55,66 +54,35 @@ def train(arguments: Sequence[str]) -> int:
     with messages() as early, ExitStack() as held:
         start = read_start(arguments)
         with as_usage_error():
-            accelerator, without_graphs = build_accelerator(start)
-            hold_folder(start, accelerator, held)
+            accelerator, without_graphs = build_accelerator(start.run)
+            hold_folder(start.output, start.resume, accelerator, held)
             data = build_data(start.run, start.kind, start.config, accelerator)
             set_up_gpu(accelerator.device, data.sizes, start.run.tf32)
             method, taken, measures = build_method(start, data, accelerator)
-
-        stage, phase, found = Stage(start.run.accumulate), "", None
-        if start.resume:
-            found = newest_checkpoint(start.output / "checkpoints")
-            stage, phase = stage_to_go_on(found, data.loader.state_dict(), start.run.accumulate, start.changed)
+        stage, phase, found = take_up(start, data)
         with as_usage_error():
             course, schedule = build_course(start, data, method, stage)
-            open_folder(start.output)
+            start.output.mkdir(parents=True, exist_ok=True)
+            check_regular(start.output / "train.log", missing_ok=True)
         if accelerator.is_main_process:
-            log_into(start.output, early)
+            log_into(start.output / "train.log", early)
             save_config({**start.plain, "ranges": data.ranges}, start.output)
             describe(start, data, method, course, accelerator.device, without_graphs)
             for line in filter(None, (taken, phase)):
                 logger.warning(line)
-
         trainer = build_trainer(
-            start, data, method, course, schedule, stage=stage, found=found, measures=measures, accelerator=accelerator
+            start, data, method, course, schedule, measures, stage=stage, found=found, accelerator=accelerator
         )
         del found  # the trainer lets go of it once it has taken it up
         return fit(trainer, start, measures)
 
 
-@contextmanager
-def messages() -> Iterator[logging.handlers.MemoryHandler]:
-    """What the package says of its work goes to stderr, and is kept until there is a run folder for ``train.log``."""
-    early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
-    logger.addHandler(early)
-    on_stderr = logging.StreamHandler()
-    on_stderr.setFormatter(LineFormatter())
-    logger.addHandler(on_stderr)
-    try:
-        yield early
-    finally:
-        for handler in logger.handlers[:]:
-            logger.removeHandler(handler)
-            handler.close()
-
-
-def log_into(folder: Path, early: logging.handlers.MemoryHandler) -> None:
-    """From now on what is said goes into ``train.log``, what has been said first."""
-    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(LineFormatter())
-    logger.addHandler(file)
-    early.setTarget(file)
-    early.flush()
-    logger.removeHandler(early)
-
-
-def build_accelerator(start: Start) -> tuple[Accelerator, str | None]:
+def build_accelerator(options: RunOptions) -> tuple[Accelerator, str | None]:
     """The devices and processes of the run, and why a step there is no CUDA graph; None: it is one.
 
     Raises:
         ValueError: there is no such device, precision or graph here.
     """
-    options = start.run
     accelerator = make_accelerator(
         device=options.device, precision=options.precision, accumulate=options.accumulate, timeout=options.timeout
     )
@@ -129,13 +97,12 @@ def set_up_gpu(device: torch.device, sizes: int, tf32: bool) -> None:
         set_tf32(tf32)
 
 
-def hold_folder(start: Start, accelerator: Accelerator, held: ExitStack) -> None:
+def hold_folder(output: Path, resume: bool, accelerator: Accelerator, held: ExitStack) -> None:
     """Keep other trainings out of the run's folder, before anything in it is read.
 
     Raises:
         UsageError: it is no folder, another training is in it, or it holds a run that is not to go on.
     """
-    output = start.output
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output: {output} is no folder")
     used: list[Any] = [None]
@@ -146,17 +113,8 @@ def hold_folder(start: Start, accelerator: Accelerator, held: ExitStack) -> None
             used = [f"--output: {one_line(error)}"]
     if broadcast_object_list(used)[0] is not None:
         raise UsageError(used[0])
-    if not start.resume and any((output / "checkpoints").glob("step_*.pt")):
+    if not resume and any((output / "checkpoints").glob("step_*.pt")):
         raise UsageError(f"--output: {output} already holds a run: go on with --resume, or name another folder")
-
-
-def open_folder(output: Path) -> None:
-    """
-    Raises:
-        OSError: it cannot be made, or its ``train.log`` is no file.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    check_regular(output / "train.log", missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -193,6 +151,19 @@ def build_method(start: Start, data: Data, accelerator: Accelerator) -> tuple[Me
     styles = style_evaluation_of(data.dataset, method, measured) if measured else None
     seed_all(options.seed + accelerator.process_index)
     return method, taken, Measures(translations, styles)
+
+
+def take_up(start: Start, data: Data) -> tuple[Stage, str, tuple[Path, dict[str, Any]] | None]:
+    """Where the run goes on: its stage, a line about it if it is a new one, and the checkpoint; of a new run None.
+
+    Raises:
+        UsageError: there is no checkpoint.
+        CheckpointError: none can be read, or it is of something else.
+    """
+    if not start.resume:
+        return Stage(start.run.accumulate), "", None
+    found = newest_checkpoint(start.output / "checkpoints")
+    return *stage_to_go_on(found, data.loader.state_dict(), start.run.accumulate, start.changed), found
 
 
 def build_course(start: Start, data: Data, method: Method, stage: Stage) -> tuple[Course, Schedule]:
