@@ -263,7 +263,15 @@ class Trainer:
             LoaderError: the loader gives no more batches.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing of that step is saved.
             InUseError: another process trains in the folder.
+            ValueError: since this trainer was made, Accelerate has been set to other options in this process.
         """
+        precision, accumulate = self.accelerator.mixed_precision, self.accelerator.gradient_accumulation_steps
+        precision = {"no": "fp32"}.get(precision, precision)
+        if (precision, accumulate) != (self.options.precision, self.options.accumulate):
+            raise ValueError(
+                f"accelerator: expected {self.options.precision} and accumulate {self.options.accumulate}, got "
+                f"{precision} and {accumulate}: end a training before the trainer of the next one is made"
+            )
         with ExitStack() as entered:
             if self.accelerator.is_main_process:
                 entered.enter_context(alone_in(self.folder))

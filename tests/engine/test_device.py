@@ -35,6 +35,15 @@ def test_trainings_of_one_process_may_differ_in_precision_and_accumulation(tmp_p
     assert not torch.equal(rounded["G.0.weight"], full["G.0.weight"])
 
 
+@pytest.mark.parametrize("other", [{"precision": "bf16"}, {"accumulate": 2}])
+def test_a_trainer_made_before_that_of_another_training_is_refused(tmp_path: Path, other: dict) -> None:
+    first = make_trainer(tmp_path / "first", 1, kind=Plain)
+    second = make_trainer(tmp_path / "second", 1, kind=Plain, **other)
+    with pytest.raises(ValueError, match="accelerator: expected fp32 and accumulate 1, got .*end a training"):
+        first.fit()
+    assert second.fit().step == 1
+
+
 def test_accelerate_is_where_the_device_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("auto", "cpu"):
         assert make_accelerator(device=name).device == device_for(name)
