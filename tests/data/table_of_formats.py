@@ -60,6 +60,8 @@ class Found(NamedTuple):
         alpha: whether its transparency came back.
         written: the format and the type of what ``translate`` would write.
         again: as ``read``, of that.
+        renamed: whether it is the same with its suffix in upper case, and with that of another format: ``EQUAL``,
+            ``WRONG`` or ``UNREAD``.
         reason: why it is not read.
     """
 
@@ -67,6 +69,7 @@ class Found(NamedTuple):
     alpha: bool = False
     written: str = ""
     again: str = ""
+    renamed: tuple[str, str] = (EQUAL, EQUAL)
     reason: str = ""
 
 
@@ -176,7 +179,23 @@ def try_file(path: Path, name: str, made: Picture, mode: str) -> Found:
     if alpha and (second.alpha is None or compare(second.alpha, image.alpha, True) == WRONG):  # type: ignore[arg-type]
         again = WRONG
     target.unlink()
-    return Found(read, alpha, f"{form.name} {second.form.type}", again)
+    return Found(read, alpha, f"{form.name} {second.form.type}", again, renamed(path, image.numbers))
+
+
+def wrong_suffix(suffix: str) -> str:
+    return ".jpg" if suffix in (".png", ".apng") else ".png"
+
+
+def renamed(path: Path, numbers: np.ndarray) -> tuple[str, str]:
+    """How a file is read under its suffix in upper case, and under that of another format."""
+    found = []
+    for suffix in (path.suffix.upper(), wrong_suffix(path.suffix)):
+        path = path.rename(path.with_suffix(suffix))
+        try:
+            found.append(compare(read_file(path, Reading(numbers.shape[2])).numbers, numbers, False))
+        except UnreadableImageError:
+            found.append(UNREAD)
+    return found[0], found[1]
 
 
 def of_modes(folder: Path, slow: bool = True) -> Iterator[tuple[str, str, Found]]:
@@ -190,7 +209,6 @@ def of_modes(folder: Path, slow: bool = True) -> Iterator[tuple[str, str, Found]
                 path = folder / f"a{suffix}"
                 path.write_bytes(content)
                 yield name, mode, try_file(path, name, pictures[mode], mode)
-                path.unlink()
 
 
 class Called(NamedTuple):
@@ -211,7 +229,7 @@ def of_suffixes(folder: Path, slow: bool = True) -> Iterator[tuple[str, list[Cal
         made, known = picture(mode), suffixes(name)
         right: np.ndarray | None = None
         called = []
-        for suffix in (*known, known[0].upper(), ".png" if name != "PNG" else ".jpg"):
+        for suffix in (*known, known[0].upper(), wrong_suffix(known[0])):
             content = content_of(name, made.image, suffix if suffix in known else known[0])
             assert content is not None
             path = folder / f"a{suffix}"
@@ -333,7 +351,7 @@ def document(folder: Path) -> str:
         "\n".join(["Not read:", "", *reasons_of(modes)]),
         WRITTEN,
         "\n".join(writing_table(modes)),
-        "## Suffixes",
+        "## Suffixes\n\nContent decides, in every mode; what has no sign at its beginning needs its own suffix.",
         "\n".join(suffix_table(names)),
         BANDS_HEAD,
         "\n".join(bands_table(bands)),

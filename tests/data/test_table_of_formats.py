@@ -20,10 +20,17 @@ def modes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Fou
     return {(name, mode): one for name, mode, one in found}
 
 
+def has_sign(name: str) -> bool:
+    """Whether the beginning of a file says that it is of this format."""
+    return name == "MPO" or Image.OPEN[name][1] is not None
+
+
 def test_every_mode_of_every_format_is_read_right_or_named(modes: dict[tuple[str, str], Found]) -> None:
     for key, found in modes.items():
         assert WRONG not in (found.read, found.again), f"{key}: {found}"
         assert found.read != UNREAD or found.reason.isprintable(), key
+        upper, other = found.renamed
+        assert upper == EQUAL and (other == EQUAL or (other == UNREAD and not has_sign(key[0]))), f"{key}: {found}"
     plain = [("BMP", "1 L P RGB"), ("PNG", "1 L P RGB I;16"), ("PPM", "1 L RGB I"), ("TGA", "L P RGB")]
     plain += [("TIFF", "1 L P RGB CMYK YCbCr I;16 I F"), ("GIF", "1 L P RGB"), ("PCX", "1 L P RGB"), ("SGI", "L RGB")]
     for name, kinds in plain:
@@ -31,11 +38,6 @@ def test_every_mode_of_every_format_is_read_right_or_named(modes: dict[tuple[str
     for name, kinds in (("PNG", "LA RGBA"), ("TIFF", "LA RGBA"), ("TGA", "LA RGBA")):
         assert all(table.cell(modes[name, mode]) == "=α" for mode in kinds.split()), name
     assert all(modes["JPEG", mode].read in (EQUAL, NEARLY) for mode in ("L", "RGB", "CMYK", "YCbCr"))
-
-
-def has_sign(name: str) -> bool:
-    """Whether the beginning of a file says that it is of this format."""
-    return name == "MPO" or Image.OPEN[name][1] is not None
 
 
 def test_every_suffix_will_do_in_upper_case_and_wrong(tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_every_suffix_will_do_in_upper_case_and_wrong(tmp_path: Path) -> None:
 def test_tiffs_of_every_type_and_number_of_bands_come_back(tmp_path: Path) -> None:
     pytest.importorskip("tifffile")
     for kind, bands, found in table.of_bands(tmp_path):
-        assert found == Found(EQUAL, False, f"TIFF {kind}", EQUAL), (kind, bands)
+        assert found == Found(EQUAL, False, f"TIFF {kind}", EQUAL), (kind, bands)  # whatever their suffix
 
 
 def test_the_document_says_what_is_so(modes: dict[tuple[str, str], Found]) -> None:
