@@ -179,8 +179,8 @@ def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
     deep = start[24:25] == b"\x10" and start[25:26] in (b"\x02", b"\x04", b"\x06")  # 16 bits; several channels
     # torchvision will drop it one day; then 8 of the bits are read, as Pillow does.
     if start[:8] == b"\x89PNG\r\n\x1a\n" and deep and hasattr(torchvision.io, "decode_png"):
-        with _pillow(path, reading) as image:
-            source = _DeepPNG(path, image, 1 if start[25] == 4 else 3, start[25] != 2)
+        with _pillow(path, reading) as png:
+            source = _DeepPNG(path, png, 1 if start[25] == 4 else 3, start[25] != 2)
         yield source
         return
     tiff = start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
