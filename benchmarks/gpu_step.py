@@ -27,16 +27,15 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 import cgcl_fast
-from cgcl_fast import train
+from cgcl_fast import _train_options
 from cgcl_fast.engine import Options, Trainer, make_accelerator, set_tf32
 from cgcl_fast.methods import METHODS
 
@@ -164,13 +163,12 @@ def plan(methods: Sequence[str], device: str, *, published: bool, compiled: bool
 
 
 def config_of(method: str, small: bool) -> Any:
-    kind = METHODS[method]
     if not small:
-        return kind.Config()
+        return METHODS[method].Config()
     from tests.methods.tiny import TINY, TINY_OF
 
-    options = train.resolve([method, "--preset", "paper", *TINY, *TINY_OF.get(method, [])])
-    return kind.Config(**{f.name: options[f.name] for f in fields(kind.Config) if f.name != "epochs"})
+    options = _train_options.resolve([method, "--preset", "paper", *TINY, *TINY_OF.get(method, [])])
+    return _train_options.config_of(options)
 
 
 def choose_precision(row: Row, tf32: bool) -> None:
@@ -193,7 +191,6 @@ def build(row: Row, scale: Scale, device: str, folder: Path, published: Path | N
     if device == "cuda":
         batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
     torch.manual_seed(0)
-    AcceleratorState._reset_state(reset_partial_state=True)  # of the row before, maybe in another precision
     trainer = Trainer(
         METHODS[row.method](config),
         Fixed(batch),

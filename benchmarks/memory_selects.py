@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ import torch.nn.functional as F
 
 from benchmarks.machine import describe
 from cgcl_fast._generator import find_generator
+from cgcl_fast._train_options import config_of, resolve
 from cgcl_fast.data import open_dataset
-from cgcl_fast.methods.mguit import MGUIT, MGUITConfig
+from cgcl_fast.methods.mguit import MGUIT
 from cgcl_fast.networks import MGUITGenerator
 from cgcl_fast.nn import class_map
 from cgcl_fast.train import main as train
-from cgcl_fast.train import resolve
 
 SCENES = 16
 
@@ -71,7 +70,7 @@ def run(temperature: float, steps: int, seed: int) -> dict[str, Any]:
         arguments = ["mguit", "--preset", "small", "--steps", str(steps), "--memory-temperature", str(temperature)]
         arguments += ["--seed", str(seed), "--output", f"{folder}/run", "--device", "cpu"]
         options = resolve(arguments)
-        config = MGUITConfig(**{f.name: options[f.name] for f in fields(MGUITConfig) if f.name != "epochs"})
+        config = config_of(options)
         torch.manual_seed(seed)
         before = selection(MGUIT(config).G, config.classes, options.size)
         if train(arguments) != 0:

@@ -38,7 +38,7 @@ from cgcl_fast.data.decoding import FileImage, look_at, read_file, read_stored, 
 from cgcl_fast.data.formats import LARGE, MOST_PIXELS, FileFormat, printable, reason_of
 from cgcl_fast.data.values import from_unit, to_unit, values_from_dict, values_read, values_written
 from cgcl_fast.data.writing import format_for, write_numbers
-from cgcl_fast.engine import make_accelerator, translate_bands
+from cgcl_fast.engine import device_for, translate_bands
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods.base import translate_any_size
 from cgcl_fast.methods.options import Count, CountOrZero, Level, Within, check
@@ -487,7 +487,7 @@ def translate(arguments: Sequence[str]) -> int:
     failures = Failures()
     with as_usage_error():
         options = TranslateOptions(**parsed)
-        device = make_accelerator(device=options.device, precision=options.precision).device
+        device = device_for(options.device, options.precision)
         generator, file = find_generator(options.checkpoint, options.direction)
         domain = domain_by(options.direction, generator) or options.domain
         translator = Translator(

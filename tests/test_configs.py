@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from cgcl_fast import configs
+from cgcl_fast._train_options import RunOptions, make_parser, resolve
 from cgcl_fast.methods import METHODS
-from cgcl_fast.train import RunOptions, main, make_parser, resolve
+from cgcl_fast.train import main
 
 IMAGES_256 = {"size": 256, "load_size": None, "batch_size": 1, "preprocess": "resize_and_crop", "flip": True}
 CYCLEGAN = {**IMAGES_256, "ngf": 64, "ndf": 64, "n_blocks": 9, "n_down": 2, "d_layers": 3, "gan": "lsgan",

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 from cgcl_fast._command import Parser
+from cgcl_fast._train_options import make_parser, resolve
 from cgcl_fast.methods import METHODS
-from cgcl_fast.train import make_parser, resolve
 from cgcl_fast.translate import TranslateOptions
 
 PAGE = (Path(__file__).parent.parent / "docs" / "from-published-code.md").read_text()

@@ -20,13 +20,14 @@ from cgcl_fast import compat
 from cgcl_fast._generator import find_generator
 from cgcl_fast._initial import take_weights
 from cgcl_fast._networks import trained
+from cgcl_fast._train_options import resolve
 from cgcl_fast.compat.__main__ import main as publish
 from cgcl_fast.engine import CheckpointError, Trainer, read_checkpoint
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import translate_any_size
 from cgcl_fast.networks import DisentangledGenerator, load_generator, save_generator
 from cgcl_fast.networks.files import read_safetensors
-from cgcl_fast.train import main, resolve
+from cgcl_fast.train import main
 from cgcl_fast.translate import main as translate
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))

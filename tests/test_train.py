@@ -25,10 +25,11 @@ from hostile import NO_FILES, no_waiting
 from PIL import Image
 
 from cgcl_fast._command import UsageError, run
+from cgcl_fast._train_options import RunOptions, make_parser, resolve
 from cgcl_fast.engine import Trainer
 from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.base import check_networks
-from cgcl_fast.train import RunOptions, main, make_parser, resolve
+from cgcl_fast.train import main
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
@@ -344,6 +345,8 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
     [
         ("--foo 3", "nrecognized arguments: --foo"),
         ("nope", "METHOD must be one of cut, fastcut"),
+        ("--method nope", "METHOD must be one of cut, fastcut"),
+        ("cut --method cgl", "--method: expected METHOD, cut, got cgl"),
         ("--ngf x", "--ngf"),
         ("--eval-images -1", "eval_images: expected an integer from 0 to 1000000000, got -1"),
         ("--steps 0", "steps: expected an integer from 1 to 1000000000 or none, got 0"),
@@ -526,6 +529,8 @@ def test_options_come_from_the_command_line_the_file_the_preset_and_the_method(t
     assert options.output == Path("runs/fastcut")
     options = resolve(["--data", "somewhere", "cut", "--epochs", "7"])
     assert (options.method, options.ngf, options.size, options.steps, options.epochs) == ("cut", 64, 256, None, 7)
+    assert resolve(["--lambda-y=0.5", "--method", "fastcut"]).lambda_y == 0.5
+    assert resolve(["--method", "fastcut"]).method == resolve(["fastcut", "--method", "fastcut"]).method == "fastcut"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import torch
 import yaml
 from PIL import Image
 
+from cgcl_fast._train_options import resolve
 from cgcl_fast.data import Preprocess
 from cgcl_fast.engine import Outcome, Trainer
-from cgcl_fast.train import main, resolve
+from cgcl_fast.train import main
 
 sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_checks import assert_same, last_state, log_of  # noqa: E402

@@ -179,8 +179,8 @@ def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
     deep = start[24:25] == b"\x10" and start[25:26] in (b"\x02", b"\x04", b"\x06")  # 16 bits; several channels
     # torchvision will drop it one day; then 8 of the bits are read, as Pillow does.
     if start[:8] == b"\x89PNG\r\n\x1a\n" and deep and hasattr(torchvision.io, "decode_png"):
-        with _pillow(path, reading) as image:
-            source = _DeepPNG(path, image, 1 if start[25] == 4 else 3, start[25] != 2)
+        with _pillow(path, reading) as png:
+            source = _DeepPNG(path, png, 1 if start[25] == 4 else 3, start[25] != 2)
         yield source
         return
     tiff = start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -327,12 +327,14 @@ def _type_of(image: Image.Image) -> str:
         return "float32"
     if mode.startswith("I;16"):
         return "uint16"
-    if mode != "I":
-        return "uint8"
-    if image.format == "TIFF":
+    if image.format == "TIFF" and mode in ("I", "L"):
         tags = image.tag_v2  # type: ignore[attr-defined]
         bits, signed = tags.get(258, (32,))[0], tags.get(339, (1,))[0] == 2
+        if mode == "L":
+            return "int8" if signed else "uint8"
         return f"{'int' if signed else 'uint'}{bits}" if bits in (8, 16, 32) else "int32"
+    if mode != "I":
+        return "uint8"
     return "uint16" if image.format in ("PNG", "PPM") else "int32"
 
 
@@ -474,7 +476,7 @@ class _Tiff(_Source):
 
 def _order(axes: str, shape: tuple[int, ...], channels: int) -> str:
     """Where the bands are among tifffile's axes, "" where there is more than one image."""
-    if axes in ("YX", "YXS", "YXC"):
+    if axes in ("YX", "YXS", "YXC") or (axes[:2] == "YX" and shape[2:] == (1,)):
         return "HW" if axes == "YX" else "HWC"
     if axes[1:] == "YX" and (axes[0] in "SC" or shape[0] == channels > 1):
         return "CHW"

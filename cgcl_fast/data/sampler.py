@@ -1,4 +1,8 @@
-"""Order of the data, and loaders whose position can be saved and taken up again exactly."""
+"""Order of the data, and loaders whose position can be saved and taken up again exactly.
+
+Accelerate's ``skip_first_batches`` goes on in a given epoch; which batches were used of those that workers have loaded
+ahead, and the same order on any number of processes, it leaves to its caller.
+"""
 
 from __future__ import annotations
 

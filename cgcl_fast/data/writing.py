@@ -36,9 +36,28 @@ def holds(name: str, type: str, channels: int) -> bool:
         return type in ("uint8", "uint16") and channels <= 4
     if name == "PPM" and type == "uint16":
         return channels == 1
-    if name == "QOI" and channels == 1:
+    if type != "uint8" or channels not in ((1, 3, 4) if name == "WEBP" else (1, 3)):
         return False
-    return name in Image.SAVE and type == "uint8" and channels in ((1, 3, 4) if name == "WEBP" else (1, 3))
+    return _keeps(name, {1: "L", 3: "RGB", 4: "RGBA"}[channels])
+
+
+@lru_cache(maxsize=64)
+def _keeps(name: str, mode: str) -> bool:
+    """Whether Pillow writes pictures of a mode in a format, and in their size. It is tried, since each format has rules
+    of its own, and icons have a few sizes."""
+    with io.BytesIO() as content:
+        try:
+            Image.new(mode, (40, 40)).save(content, format=name)
+            with Image.open(content) as found:
+                return found.size == (40, 40)
+        except Exception:  # encoders raise nearly anything
+            return False
+
+
+def _holds_alpha(form: FileFormat) -> bool:
+    if form.channels not in (1, 3) or form.name in ("NPY", "PNG", "TIFF"):
+        return form.channels in (1, 3)
+    return _keeps(form.name, "LA" if form.channels == 1 else "RGBA")
 
 
 TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
@@ -64,7 +83,7 @@ def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha:
     Raises:
         ValueError, OSError: the format does not hold it, or the file cannot be written.
     """
-    if alpha is not None and alpha.dtype == numbers.dtype and form.channels in (1, 3):
+    if alpha is not None and alpha.dtype == numbers.dtype and _holds_alpha(form):
         numbers = np.dstack([numbers, alpha])
     channels = numbers.shape[2]
     if form.name == "NPY":
@@ -110,14 +129,15 @@ def _write_tiff(file: IO[bytes], numbers: np.ndarray, form: FileFormat, transpar
         return
     import tifffile
 
-    planes = form.axes == "CHW"
+    single = numbers.shape[2] == 1  # else tifffile would take each row for a page
+    planes = form.axes == "CHW" and not single
     photograph = form.channels == 3 and kind in ("uint8", "uint16")
     bands = numbers.shape[2] - (3 if photograph else 1)
     tifffile.imwrite(
         getattr(file, "file", file),  # a real one, since it goes back in it
-        np.ascontiguousarray(numbers.transpose(2, 0, 1)) if planes else numbers,
+        np.ascontiguousarray(numbers.transpose(2, 0, 1)) if planes else numbers[..., 0] if single else numbers,
         photometric="rgb" if photograph else "minisblack",
-        planarconfig=("separate" if planes else "contig") if numbers.shape[2] > 1 else None,
+        planarconfig=("separate" if planes else "contig") if not single else None,
         extrasamples=["unassalpha" if transparent else "unspecified"] * bands or None,
         metadata=None,
         bigtiff=numbers.nbytes > 2**32 - 2**25,

@@ -1,6 +1,7 @@
 """The training engine: runs any method's phases over batches, and stops, saves and goes on without losing anything."""
 
 from .checkpoint import CheckpointError, Checkpoints, read_checkpoint, safe_load
+from .device import device_for, make_accelerator
 from .files import InUseError, alone_in
 from .graphs import CaptureError
 from .processes import leave_group
@@ -9,7 +10,7 @@ from .schedule import Course, linear_decay
 from .stages import Stage, next_stage
 from .tf32 import set_tf32
 from .tiles import translate_bands, translate_tiled
-from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer, make_accelerator
+from .trainer import Loader, LoaderError, NonFiniteError, Options, Outcome, Trainer
 
 __all__ = [
     "CaptureError",
@@ -25,6 +26,7 @@ __all__ = [
     "Stage",
     "Trainer",
     "alone_in",
+    "device_for",
     "leave_group",
     "linear_decay",
     "make_accelerator",

@@ -1,4 +1,7 @@
-"""Checkpoints of a run: whole or not there, the last few and the best kept, read without running anything in them."""
+"""Checkpoints of a run: whole or not there, the last few and the best kept, read without running anything in them.
+
+Accelerate's ``save_state`` writes a folder of files one by one, some of them pickles.
+"""
 
 from __future__ import annotations
 

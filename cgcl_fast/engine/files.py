@@ -112,7 +112,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     if it stays empty. May be entered again within.
 
     The kernel's lock ends with the process, whatever ends it. A process that it forked, such as a loader's worker that
-    outlives it, does not hold a POSIX lock, as it would one of ``flock``.
+    outlives it, does not hold a POSIX lock, as it would one of ``flock``, which filelock takes.
 
     Raises:
         InUseError: another process, on any machine where the file system knows locks, is in there.

@@ -1,4 +1,7 @@
-"""The random number generators of a process as plain data, so that a run can go on exactly where it stopped."""
+"""The random number generators of a process as plain data, so that a run can go on exactly where it stopped.
+
+Accelerate saves them as pickled objects, which reading without running anything refuses.
+"""
 
 from __future__ import annotations
 

@@ -9,19 +9,19 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
 
 from .checkpoint import CheckpointError, Checkpoints, does_not_fit
 from .compiling import compile_networks
+from .device import make_accelerator
 from .files import alone_in, remove_leftovers
 from .fitting import check_adam, check_module, check_numbers, full_state, load_state, regrouped
 from .graphs import Choices, CudaRecorder, Part, StepGraphs, obstacle, to_device
@@ -166,42 +166,6 @@ def _frozen(networks: list[nn.Module]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def make_accelerator(
-    *, device: str = "auto", precision: str = "fp32", accumulate: int = 1, timeout: float = 900
-) -> Accelerator:
-    """Accelerate's view of this process: its device, precision and peers (``torchrun``, ``accelerate launch``).
-
-    Args:
-        device: "auto" takes an accelerator if there is one; "cpu"; "cuda".
-        timeout: seconds that processes wait for each other.
-
-    Raises:
-        ValueError: there is no such device here, or it cannot work in that precision.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
-    if precision not in ("fp32", "bf16", "fp16"):
-        raise ValueError(f"precision must be fp32, bf16 or fp16, got {precision!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but this PyTorch finds no CUDA device here")
-    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
-        raise ValueError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
-    # Told of the CPU only where that is meant, Accelerate would take processes on a machine without accelerators for
-    # strangers, each with the whole data and the same files.
-    on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
-    return Accelerator(
-        cpu=on_cpu,
-        mixed_precision="no" if precision == "fp32" else precision,
-        gradient_accumulation_steps=accumulate,
-        # A phase may leave parameters out in some steps (a loss that is off, a layer that is not sampled).
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True),
-            # Accelerate drops a value that equals its own default, 600 s, which is not Gloo's.
-            InitProcessGroupKwargs(timeout=timedelta(seconds=timeout, microseconds=1)),
-        ],
-    )
-
-
 class Trainer:
     """Trains a method.
 
@@ -299,7 +263,15 @@ class Trainer:
             LoaderError: the loader gives no more batches.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing of that step is saved.
             InUseError: another process trains in the folder.
+            ValueError: since this trainer was made, Accelerate has been set to other options in this process.
         """
+        precision, accumulate = self.accelerator.mixed_precision, self.accelerator.gradient_accumulation_steps
+        precision = {"no": "fp32"}.get(precision, precision)
+        if (precision, accumulate) != (self.options.precision, self.options.accumulate):
+            raise ValueError(
+                f"accelerator: expected {self.options.precision} and accumulate {self.options.accumulate}, got "
+                f"{precision} and {accumulate}: end a training before the trainer of the next one is made"
+            )
         with ExitStack() as entered:
             if self.accelerator.is_main_process:
                 entered.enter_context(alone_in(self.folder))

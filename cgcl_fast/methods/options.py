@@ -5,7 +5,7 @@
         lambda_x: Weight = 1.0        # CUTConfig(lambda_x=-1) is a ValueError, "lambda_x: expected a number from 0 ..."
 
 The ranges keep out what cannot work; the greatest numbers are far above what makes sense, but neither overflow nor take
-all memory by themselves.
+all memory by themselves. Restricted types of jsonargparse act in its parser alone; configs are made in programs, too.
 """
 
 from __future__ import annotations

@@ -222,10 +222,43 @@ def test_photographs_are_written_in_the_format_that_they_come_in(tmp_path: Path,
     assert found.form.name == name and np.abs(found.numbers.astype(int) - numbers).mean() < 4
 
 
+@pytest.mark.parametrize(("name", "kept"), [("SGI", False), ("TGA", True)])
+def test_transparency_goes_where_the_format_has_none_beside_grey(tmp_path: Path, name: str, kept: bool) -> None:
+    image = Image.fromarray(noise((20, 24, 4), "uint8", 1, 255))
+    path = tmp_path / f"a.{name.lower()}"
+    image.save(path, format=name)
+    grey = read_file(path, Reading(1))
+    form, suffix = format_for(grey.form, "uint8", 1)
+    with open(path, "wb") as file:
+        write_numbers(file, grey.numbers, form, grey.alpha)
+    found = read_file(path, Reading(1))
+    np.testing.assert_array_equal(found.numbers[..., 0], np.asarray(image.convert("RGB").convert("L")))
+    assert suffix == "" and (found.alpha is not None) == kept
+    if kept:
+        np.testing.assert_array_equal(found.alpha, np.asarray(image)[..., 3])
+
+
+def test_one_band_of_a_last_axis_of_one_is_an_image_and_no_pages(tmp_path: Path) -> None:
+    """As tifffile writes (H,W,1), and as this package must not."""
+    tifffile = pytest.importorskip("tifffile")
+    numbers = noise((24, 32, 1), "float64", -5, 5)
+    tifffile.imwrite(tmp_path / "a.tif", numbers, photometric="minisblack")
+    read = read_file(tmp_path / "a.tif", Reading(1))
+    np.testing.assert_array_equal(read.numbers, numbers)
+    with tifffile.TiffFile(written(read.numbers, read.form, tmp_path / "b.tif")) as file:
+        assert [page.shape for page in file.pages] == [(24, 32)]
+
+
 def test_what_a_format_does_not_hold_goes_into_another_one() -> None:
     assert format_for(FileFormat("JPEG"), "uint8", 3) == (FileFormat("JPEG"), "")
     assert format_for(FileFormat("JPEG"), "uint16", 1) == (FileFormat("PNG", "uint16", 1), ".png")
-    assert format_for(FileFormat("PSD"), "uint8", 3) == (FileFormat("PNG"), ".png")
+    for name in (
+        "PSD",
+        "BLP",
+        "ICO",
+        "XBM",
+    ):  # not written, with a palette only, in some sizes only, in black and white
+        assert format_for(FileFormat(name), "uint8", 3) == (FileFormat("PNG"), ".png")
     assert format_for(FileFormat("PNG"), "float32", 1) == (FileFormat("TIFF", "float32", 1), ".tif")
     assert format_for(FileFormat("NPY"), "float64", 12)[1] == ""
     assert not holds("JPEG", "uint8", 4) and not holds("PNG", "uint8", 5)

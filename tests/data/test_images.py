@@ -344,44 +344,6 @@ def test_a_data_folder_that_cannot_be_listed_is_an_error(tmp_path, hide):
             look(tmp_path)
 
 
-def pillow_formats():
-    """Format, suffix and mode of all that Pillow both reads and writes; not ICNS, of which one takes seconds."""
-    Image.init()
-    for name in sorted(Image.SAVE.keys() & Image.OPEN.keys() - {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "ICNS", "MPO"}):
-        suffixes = [suffix for suffix, kind in Image.registered_extensions().items() if kind == name]
-        yield from ((name, suffix, "RGB") for suffix in suffixes[: 2 if name == "AVIF" else None])
-        yield from ((name, suffix, mode) for suffix in suffixes[:1] for mode in ("L", "P", "1") if name != "AVIF")
-
-
-def test_all_that_pillow_writes_is_read_whatever_it_is_called(tmp_path):
-    """Formats, modes and suffixes: each file that Pillow agrees to write is found and read, also as .jpg."""
-    read = set()
-    picture = Image.fromarray(pattern(32, 32))
-    for name, suffix, mode in pillow_formats():
-        path = tmp_path / f"a{suffix}"
-        try:
-            picture.convert(mode).save(path, format=name)
-        except Exception:  # a mode that the format has not
-            continue
-        called = [path]
-        if Image.OPEN[name][1] is not None:  # else nothing in the file says what it is
-            called.append(tmp_path / "b.jpg")
-            called[1].write_bytes(path.read_bytes())
-        for each in called:
-            try:
-                with Image.open(path) as opened:
-                    expected = np.asarray(opened.convert("RGB"))
-            except Exception:
-                break  # written, but not read
-            np.testing.assert_array_equal(np.asarray(read_image(each)), expected, err_msg=f"{name} {suffix} {mode}")
-            read.add(name)
-        assert path in list_images(tmp_path)
-        path.unlink()
-    assert {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"} <= read | {
-        name for name in ("AVIF", "JPEG2000", "QOI", "WEBP") if name not in Image.SAVE
-    }
-
-
 def test_files_left_out_are_counted_by_kind(tmp_path, caplog):
     for name in ("a.png", "b.jfif", "sub/c", "sub/d.dat"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from cgcl_fast.engine import Options, Trainer, make_accelerator, rng_state, seed_all
@@ -62,7 +61,6 @@ def trainer_of(
     **more: Any,
 ) -> Trainer:
     """A trainer of the case from its first step, with weights of ``dtype``; ``recorder`` in place of that of CUDA."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # of another precision or device
     accelerator = make_accelerator(device=device, precision=precision, accumulate=accumulate)
     trainer = Trainer(
         method_of(case).to(dtype),

@@ -148,17 +148,18 @@ def make_trainer(
     kind: type[Toy] = Toy,
     data: Noise | None = None,
     workers: int = 0,
+    precision: str = "fp32",
     **more: Any,
 ) -> Trainer:
     torch.manual_seed(5)
     method = kind(trouble)
-    accelerator = make_accelerator(device="cpu", accumulate=accumulate)
+    accelerator = make_accelerator(device="cpu", precision=precision, accumulate=accumulate)
     rank, world = accelerator.process_index, accelerator.num_processes
     random.seed(7 + rank), np.random.seed(7), torch.manual_seed(7 + rank)
     loader = build_loader(
         data or Noise(), batch_size=batch_size, seed=3, num_workers=workers, rank=rank, replicas=world
     )
-    options = Options(steps=steps, save_every=3, log_every=1, accumulate=accumulate)
+    options = Options(steps=steps, save_every=3, log_every=1, precision=precision, accumulate=accumulate)
     return Trainer(
         method,
         loader,

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
+from cgcl_fast._train_options import RunOptions
 from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.options import Config, Names, Within, check
-from cgcl_fast.train import RunOptions
 from cgcl_fast.translate import TranslateOptions
 
 OPTIONS = {**{name: kind.Config for name, kind in METHODS.items()}, "run": RunOptions, "translation": TranslateOptions}

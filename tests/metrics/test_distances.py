@@ -120,6 +120,17 @@ def test_equal_images() -> None:
     torch.testing.assert_close(gradient_distance(image, image), torch.zeros(2, dtype=torch.float64))
 
 
+def test_torchmetrics_finds_the_same() -> None:
+    """Of its map of SSIM what is at least half a window from the border, as the authors' program has it."""
+    library = pytest.importorskip("torchmetrics.functional.image")
+    image, truth = images(33, 40, 3)
+    found, wanted = (image + 1) / 2, (truth + 1) / 2
+    expected = library.peak_signal_noise_ratio(found, wanted, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    torch.testing.assert_close(psnr(image, truth), expected.double(), rtol=1e-6, atol=0)
+    _, full = library.structural_similarity_index_measure(found, wanted, data_range=1.0, return_full_image=True)
+    torch.testing.assert_close(ssim(image, truth), full[..., 5:-5, 5:-5].mean((1, 2, 3)), rtol=1e-9, atol=1e-9)
+
+
 def test_numbers_worked_by_hand() -> None:
     black, white, red = colour(0, 0, 0), colour(1, 1, 1), colour(1, 0, 0)
     assert psnr(black, white).item() == pytest.approx(0, abs=1e-9)

@@ -1,0 +1,106 @@
+"""The data of a training: images that are read as the options say, and the batches of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from cgcl_fast._train_options import RunOptions
+from cgcl_fast.data import Reading, ResumableLoader, UnpairedDataset, build_loader, open_dataset
+from cgcl_fast.data.values import Values, values_from_dict, values_to_dict
+from cgcl_fast.methods import Method
+from cgcl_fast.methods.base import channels_of, check_image
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training reads.
+
+    Attributes:
+        dataset: the images.
+        loader: the batches of this process.
+        sizes: how many sizes of images there are among the batches.
+        sample_batch: the images of the sample grids.
+        ranges: the numbers that become -1 and 1, by the folders of the domains, as ``config.yaml`` has them; None:
+            where there is nothing to be said of them.
+    """
+
+    dataset: UnpairedDataset
+    loader: ResumableLoader
+    sizes: int
+    sample_batch: dict[str, Any]
+    ranges: dict[str, dict[str, Any]] | None
+
+
+def build_data(run: RunOptions, kind: type[Method], config: Any, accelerator: Accelerator) -> Data:
+    """The images that a method with its config asks for, of which each process has its share.
+
+    Raises:
+        ValueError: folders or images are missing, or do not fit the networks.
+    """
+    needs = kind.needs(config)
+    if run.size < needs.multiple:  # not to be rounded to 256 pixels where 64 were asked for
+        raise ValueError(f"size: expected at least {needs.multiple} for these networks, got {run.size}")
+    domains = getattr(config, "domains", kind.domains)
+    dataset = open_dataset(
+        run.data,
+        domains=domains,
+        needs=needs,
+        size=run.size,
+        load_size=run.load_size,
+        preprocess=run.preprocess,
+        flip=run.flip,
+        limit=run.limit,
+        seed=run.seed,
+        direction=run.direction,
+        readings=readings_of(run, domains, channels_of(config)),
+        span=run.range,
+    )
+    sizes = dataset.check_sizes(config.least_size(), run.batch_size)
+    check_image(dataset[0], config)
+    on_gpu = accelerator.device.type == "cuda"
+    loader = build_loader(
+        dataset,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        num_workers=default_workers(on_gpu) if run.workers is None else run.workers,
+        pin_memory=on_gpu,
+        rank=accelerator.process_index,
+        replicas=accelerator.num_processes,
+    )
+    ranges = values_to_dict(by_folder(dataset.values, run.direction)) or None
+    return Data(dataset, loader, sizes, dataset.sample_batch(), ranges)
+
+
+def by_folder(values: Mapping[str, Values], direction: str) -> dict[str, Values]:
+    """What is of the domains of a data set that was opened with ``direction`` as of the folders' names, or the other
+    way round."""
+    if direction == "AtoB":
+        return dict(values)
+    return {domain: values[other] for domain, other in (("A", "B"), ("B", "A")) if other in values}
+
+
+def readings_of(run: RunOptions, domains: Sequence[str], channels: tuple[int, int]) -> dict[str, Reading]:
+    """How the images of each domain are read, the first with the first number of channels; of A and B as they
+    are after ``direction`` has exchanged them."""
+    stated = values_from_dict(run.ranges or {})
+    if run.range is not None and run.data is None:
+        raise ValueError(f"range: the built-in streets are photographs of 8 bits, got {run.range}")
+    if unknown := stated.keys() - set(domains):
+        raise ValueError(f"ranges: expected domains among {', '.join(domains)}, got {', '.join(sorted(unknown))}")
+    stated = by_folder(stated, run.direction)
+    most = run.max_megapixels * 10**6
+    return {
+        domain: Reading(channels[0 if number == 0 else 1], stated.get(domain), most)
+        for number, domain in enumerate(domains)
+    }
+
+
+def default_workers(on_gpu: bool) -> int:
+    """Beside a GPU, enough to keep it fed; on a CPU one, since what prepares a batch is Python on one thread, for which
+    the others would wait; none where there is but one thread to share."""
+    return 4 if on_gpu else int(torch.get_num_threads() > 1)

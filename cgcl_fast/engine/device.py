@@ -1,0 +1,66 @@
+"""Where and in which precision is computed: the device of a process, and Accelerate's view of it and of its peers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+
+def device_for(device: str = "auto", precision: str = "fp32") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        device: "auto" takes an accelerator if there is one; "cpu"; "cuda".
+        precision: "fp32", "bf16" or "fp16".
+
+    Raises:
+        ValueError: there is no such device here, or it cannot work in that precision.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but this PyTorch finds no CUDA device here")
+    if precision == "fp16" and (device == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.device(device)
+
+
+def make_accelerator(
+    *, device: str = "auto", precision: str = "fp32", accumulate: int = 1, timeout: float = 900
+) -> Accelerator:
+    """Accelerate's view of this process: its device, precision and peers (``torchrun``, ``accelerate launch``).
+
+    Accelerate keeps device, precision and accumulation once for the whole process. So a second training in a process
+    may have others than the first, after it; the accelerator made last is the one to work with.
+
+    Args:
+        device, precision: see :func:`device_for`, which decides for a process that is alone.
+        accumulate: batches that make a step.
+        timeout: seconds that processes wait for each other.
+
+    Raises:
+        ValueError: there is no such device here, or it cannot work in that precision.
+    """
+    # Told of the CPU only where that is meant, Accelerate would take processes on a machine without accelerators for
+    # strangers, each with the whole data and the same files.
+    on_cpu = device_for(device, precision).type == "cpu"
+    AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training; Accelerate has no public way
+    return Accelerator(
+        cpu=on_cpu,
+        mixed_precision="no" if precision == "fp32" else precision,
+        gradient_accumulation_steps=accumulate,
+        # A phase may leave parameters out in some steps (a loss that is off, a layer that is not sampled).
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # Accelerate drops a value that equals its own default, 600 s, which is not Gloo's.
+            InitProcessGroupKwargs(timeout=timedelta(seconds=timeout, microseconds=1)),
+        ],
+    )
