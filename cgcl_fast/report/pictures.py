@@ -79,26 +79,27 @@ def _of(
         yield "translated", translate_any_size(generator, source, multiple), truth("truth")
         return
     drawn = generator.random_style(styles, torch.Generator().manual_seed(0)) if styles else ()
-    own = "A_domain" not in batch  # of two domains the source is of the first
-    for domain, name in enumerate(generator.domains):
-        if own and domain == 0:
-            continue
+    own = "A_domain" not in batch  # of two domains the sources are of the first
+    here = 0 if own else int(batch["A_domain"][row])
+    others = [domain for domain in range(len(generator.domains)) if domain != here]
+    for domain in others if own else [*others, here]:  # first what is changed most
+        name = generator.domains[domain]
         known = truth(f"truth_{name}") if not own else truth("truth")
-        chosen: list[tuple[str, Tensor | None]] = [
-            (f"{name}, random style {i + 1}", s[None]) for i, s in enumerate(drawn)
+        # Of a random style nobody knows what it should look like.
+        chosen: list[tuple[str, Tensor | None, Tensor | None]] = [
+            (f"{name}, random style {number}", style[None], None) for number, style in enumerate(drawn, 1)
         ]
         if generator.reads_references and f"reference_{name}" in batch:
             reference = batch[f"reference_{name}"][row : row + 1].to(source.device)
-            chosen.insert(0, (f"{name}, in a reference's style", generator.style_of(reference, domain)))
+            chosen.insert(0, (f"{name}, in a reference's style", generator.style_of(reference, domain), known))
         elif own:
-            chosen.insert(0, (f"{name}, its own style", None))
-        for number, (what, style) in enumerate(chosen):
+            chosen.insert(0, (f"{name}, its own style", None, known))
+        for what, style, right in chosen:
 
             def generate(image: Tensor, domain: int = domain, style: Tensor | None = style) -> Tensor:
                 return generator(image, domain, style)
 
-            # Of a random style nobody knows what it should look like.
-            yield what, translate_any_size(generate, source, multiple), None if number else known
+            yield what, translate_any_size(generate, source, multiple), right
 
 
 def data_url(image: Tensor) -> str:
