@@ -1,0 +1,146 @@
+"""The page: groups of charts, tables and pictures, put into ``page.html``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from cgcl_fast import __version__
+from cgcl_fast.metrics import DISTANCES
+from cgcl_fast.metrics.evaluation import AFTER, BEFORE, TRANSFER
+from cgcl_fast.metrics.style import ROWS
+from cgcl_fast.report.contents import Contents
+from cgcl_fast.report.curves import Line, chart, number
+from cgcl_fast.report.pictures import Scene, in_url
+
+TITLES = {"cut": "CUT", "fastcut": "FastCUT", "sincut": "SinCUT", "enco": "EnCo", "mguit": "MGUIT", "cgl": "CGL"}
+TITLES |= {"cgcl": "CGCL", "cyclegan": "CycleGAN"}
+
+
+def page(contents: Contents, scenes: Sequence[Scene] = (), missing: str = "") -> str:
+    """The whole report as HTML, which needs no other file.
+
+    Args:
+        contents: of the run.
+        scenes: its translations of test images.
+        missing: why there are none, if there are none.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=f"{TITLES[contents.method]}, {contents.folder.resolve().name}",
+        method=TITLES[contents.method],
+        version=__version__,
+        run=contents,
+        facts=facts(contents),
+        scenes=scenes,
+        missing=missing,
+        groups=groups(contents),
+        figures=figure_rows(contents),
+        styles=style_rows(contents),
+        evaluations={name: list(flat(content)) for name, content in contents.evaluations.items()},
+        grid=None if contents.grid is None else (contents.grid.name, url(contents.grid)),
+        pictures=[(path.stem.replace("_", " "), url(path)) for path in contents.pictures],
+        environment=list(flat(contents.environment)),
+        shown=shown,
+    )
+
+
+def facts(contents: Contents) -> list[tuple[str, str]]:
+    """What a reader asks first."""
+    given = {option.name: option.value for option in contents.options}
+    speed = [value for _, value in contents.log.get("images_per_second", [])]
+    memory = [value for _, value in contents.log.get("memory_mb", [])]
+    found = [
+        ("steps", f"{contents.step:,}"),
+        ("data", Path(given["data"]).name if given.get("data") else "built-in streets"),
+        ("size", f"{given.get('size')} px"),
+        ("batch", shown(given.get("batch_size"))),
+    ]
+    if speed:
+        found.append(("images a second, median", number(sorted(speed)[len(speed) // 2])))
+    if memory:
+        found.append(("memory, most", f"{number(max(memory))} MB"))
+    for name, distance in DISTANCES.items():
+        if points := contents.figures.get(f"{name}/{AFTER}"):
+            found.append((f"{distance.title}, last", f"{points[-1][1]:.{distance.digits}f}"))
+    return found
+
+
+def groups(contents: Contents) -> list[tuple[str, list[tuple[str, Any, str]]]]:
+    """Charts by subject: title, chart and last value of each, its figures before its losses."""
+    truth = []
+    for name, distance in DISTANCES.items():
+        lines = [
+            Line(what.replace("_", " "), contents.figures[f"{name}/{what}"], kind)
+            for what, kind in ((AFTER, "main"), (BEFORE, "beside"), (TRANSFER, "other"))
+            if f"{name}/{what}" in contents.figures
+        ]
+        if lines:
+            better = "higher" if distance.higher_is_better else "lower"
+            truth.append((f"{distance.title} ({better} is closer)", lines))
+    found = [("Distance to the truth", truth)]
+    named: dict[str, list[tuple[str, list[Line]]]] = {}
+    for name, points in contents.log.items():
+        subject, _, what = name.rpartition("/")
+        title = {"lr": "Learning rate", "": "Speed and memory"}.get(subject, f"Losses of the {subject}")
+        named.setdefault(title, []).append((what.replace("_", " "), [Line(what, points)]))
+    last = ("Learning rate", "Speed and memory")
+    found += [(title, lines) for title, lines in named.items() if title not in last]
+    found += [(title, named[title]) for title in last if title in named]
+    drawn = [
+        (title, [(name, chart(name, lines), number(lines[0].points[-1][1])) for name, lines in members])
+        for title, members in found
+    ]
+    return [(title, members) for title, members in drawn if members]
+
+
+def figure_rows(contents: Contents) -> list[tuple[str, list[str]]]:
+    """The last distances to the truth: untouched, recoloured and translated."""
+    rows = []
+    for name, distance in DISTANCES.items():
+        points = [contents.figures.get(f"{name}/{what}") for what in (BEFORE, TRANSFER, AFTER)]
+        if any(points):
+            better = "higher" if distance.higher_is_better else "lower"
+            cells = [f"{found[-1][1]:.{distance.digits}f}" if found else "–" for found in points]
+            rows.append((f"{distance.title} ({better} is closer)", cells))
+    return rows
+
+
+def style_rows(contents: Contents) -> list[tuple[str, str]]:
+    """What references and random styles change, where it was measured."""
+    return [
+        (title.strip(), form.format(contents.figures[f"style/{name}"][-1][1]))
+        for name, title, form in ROWS
+        if f"style/{name}" in contents.figures
+    ]
+
+
+def flat(content: Any, name: str = "") -> list[tuple[str, str]]:
+    """JSON as rows: names within names are joined by dots."""
+    if isinstance(content, Mapping):
+        return [row for key, value in content.items() for row in flat(value, f"{name}.{key}" if name else str(key))]
+    return [(name, shown(content))]
+
+
+def shown(value: Any) -> str:
+    """A value as a reader sees it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(each) for each in value)
+    return str(value)
+
+
+def url(path: Path) -> str:
+    return in_url(path.read_bytes(), "png")
