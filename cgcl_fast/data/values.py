@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
@@ -168,3 +169,8 @@ def as_shown(images: Tensor) -> Tensor:
     """(B, C, H, W) of any channels as the (B, 3, H, W) that is shown in sample grids and compared in colour: of one or
     two channels the first in grey, of three and more the first three."""
     return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+
+
+def as_picture(images: Tensor) -> Image.Image:
+    """The first of (B, C, H, W) in [-1, 1] as a picture of 8 bits, of other than three channels ``as_shown``."""
+    return Image.fromarray(from_unit(as_shown(images.float())[0], PHOTOGRAPH))

@@ -104,7 +104,7 @@ class RunLog:
         """Write the sample grid of ``step`` as PNG and into TensorBoard."""
         from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-        picture = with_captions(to_pil_image(image_grid(images)), list(images))
+        picture = with_captions(to_pil_image(image_grid(images).mul(255).round().byte()), list(images))
         path = self.samples / f"step_{step:08d}.png"
         write_atomically(path, lambda file: picture.save(file, format="PNG"))
         self.board.add_image("samples", pil_to_tensor(picture), step)
