@@ -1,0 +1,242 @@
+"""What ``evaluate RUN`` judges: a run's generators, the ways that they translate, and its test images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgcl_fast._command import UsageError
+from cgcl_fast._generator import find_generator
+from cgcl_fast._networks import OTHER_WAY
+from cgcl_fast._yaml import read_yaml
+from cgcl_fast.data import FolderDataset, Preprocess, Reading, StreetsDataset, UnpairedDataset
+from cgcl_fast.data.formats import printable
+from cgcl_fast.data.needs import DataNeeds
+from cgcl_fast.data.random import item_random
+from cgcl_fast.data.values import values_from_dict
+from cgcl_fast.engine import CheckpointError
+from cgcl_fast.networks import StyledGenerator
+from cgcl_fast.translate import Translator
+
+
+@dataclass(frozen=True)
+class Source:
+    """Test images, and where they come from.
+
+    Attributes:
+        data: the folder; None: the built-in streets.
+        size, preprocess, load_size: see :class:`Preprocess`.
+        seed: of the streets.
+        limit: no more than so many of each domain.
+        most_pixels: larger images are left out.
+    """
+
+    data: Path | None
+    size: int = 256
+    preprocess: str = "resize_and_crop"
+    load_size: int | None = None
+    seed: int = 0
+    limit: int | None = None
+    most_pixels: int = 179 * 10**6
+
+
+def config_of(checkpoint: Path) -> dict[str, Any]:
+    """The options of the run that a run's folder, or a file in its ``checkpoints``, is of; none of other files.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    for folder in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
+        if (folder / "config.yaml").is_file():
+            found = read_yaml(folder / "config.yaml")
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def source_of(config: Mapping[str, Any], **given: Any) -> Source:
+    """The test images of a run, as its training saw them, or as ``given`` says otherwise; ``given`` alone where there
+    is no run.
+
+    Raises:
+        UsageError: neither says where images are.
+    """
+    known = {name: value for name, value in given.items() if value is not None}
+    if not config and "data" not in known:
+        raise UsageError(
+            "--data: needed with a file that is no run's: a folder with testA and testB, or of its domains"
+        )
+    own: dict[str, Any] = {name: config[name] for name in ("data", "size", "load_size", "seed") if name in config}
+    own["preprocess"] = "none" if config.get("method") == "sincut" else config.get("preprocess", "resize_and_crop")
+    if "preprocess" in known or "size" in known:
+        own.pop("load_size", None)
+    found = {**own, **known}
+    data = found.pop("data", None)
+    return Source(data=None if data is None else Path(data), **found)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A translation of test images.
+
+    Attributes:
+        source, target: names of the domains, as people know them.
+        translator: to ``target``.
+        dataset: the test images.
+        keys: names of source and target in ``dataset``.
+    """
+
+    source: str
+    target: str
+    translator: Translator
+    dataset: UnpairedDataset
+    keys: tuple[str, str]
+
+    @property
+    def styled(self) -> StyledGenerator | None:
+        """The generator, if it has styles."""
+        generator = self.translator.generator
+        return generator if isinstance(generator, StyledGenerator) else None
+
+    def translate(self, images: Tensor, styles: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) to (B, C', H, W), on the CPU; in the generator's own style if it has one and none is given."""
+        generator = self.styled
+        if generator is None:
+            return self.translator.translate(images, self.translator.generator)
+        return self.translator.translate(images, lambda x: generator(x, self.translator.domain, styles))
+
+    def random_styles(self, seed: int, places: Sequence[int | str]) -> Tensor | None:
+        """A style for each place, which decides it whatever stands beside it; None: there are none."""
+        generator = self.styled
+        if generator is None:
+            return None
+        drawn = []
+        for place in places:
+            number = int(item_random(seed, "style", self.source, self.target, place).random() * 2**53)
+            drawn.append(generator.random_style(1, torch.Generator().manual_seed(number)))
+        return torch.cat(drawn)
+
+
+def find_ways(
+    checkpoint: Path, direction: str | None, source: Source, device: torch.device, precision: str
+) -> tuple[list[Way], Path]:
+    """All pairs of domains that a generator translates between, and the file of the generator.
+
+    Args:
+        direction: of a method with a generator of each way, only that one.
+
+    Raises:
+        CheckpointError: there is no generator.
+        ValueError: the images do not fit it, or are missing.
+    """
+    generator, file = find_generator(checkpoint, direction)
+    if isinstance(generator, StyledGenerator):
+        names = generator.domains
+        translators = {
+            name: Translator(generator, device, precision, name, most_pixels=source.most_pixels) for name in names
+        }
+        first = translators[names[0]]
+        values = values_from_dict(getattr(generator, "ranges", None) or {})
+        readings = {n: Reading(first.reading.channels, values.get(n), source.most_pixels) for n in names}
+        needs = DataNeeds(random_pairs=generator.reads_references, multiple=1)
+        dataset = open_tests(source, names, readings, needs)
+        pairs = [(one, other) for one in names for other in names if one != other]
+        return [Way(*pair, translators[pair[1]], dataset, pair) for pair in pairs], file
+    ways = [_one_way(generator, source, device, precision)]
+    if direction is None:
+        try:
+            back, _ = find_generator(checkpoint, OTHER_WAY[str(generator.direction)])
+            ways.append(_one_way(back, source, device, precision))
+        except CheckpointError:  # a method of one way
+            pass
+    return ways, file
+
+
+def _one_way(generator: nn.Module, source: Source, device: torch.device, precision: str) -> Way:
+    direction = str(generator.direction)
+    translator = Translator(generator, device, precision, most_pixels=source.most_pixels)
+    readings = {
+        "A": translator.reading,
+        "B": Reading(translator.channels, translator.target, source.most_pixels),
+    }
+    dataset = open_tests(source, ("A", "B"), readings, DataNeeds(multiple=1), direction)
+    return Way(direction[0], direction[-1], translator, dataset, ("A", "B"))
+
+
+def open_tests(
+    source: Source,
+    domains: Sequence[str],
+    readings: Mapping[str, Reading],
+    needs: DataNeeds,
+    direction: str = "AtoB",
+) -> UnpairedDataset:
+    """The test images, or those of the training where there are no others, which a warning says.
+
+    Raises:
+        ValueError: there are none, one line.
+    """
+    if source.data is None:
+        return StreetsDataset(
+            domains=domains,
+            split="test",
+            size=source.size,
+            seed=source.seed,
+            limit=source.limit,
+            needs=needs,
+            direction=direction,
+        )
+    preprocess = Preprocess(
+        source.preprocess, size=source.size, load_size=source.load_size, train=False, flip=False, multiple=1
+    )
+
+    def opened(split: str) -> FolderDataset:
+        return FolderDataset(
+            str(source.data),
+            domains=domains,
+            split=split,
+            preprocess=preprocess,
+            seed=source.seed,
+            limit=source.limit,
+            readings=readings,
+            needs=needs,
+            direction=direction,
+        )
+
+    try:
+        return opened("test")
+    except ValueError as error:
+        try:
+            found = opened("train")
+        except ValueError:
+            raise error from None
+        warnings.warn(f"{printable(source.data)}: no test images; judged by those of the training", stacklevel=2)
+        return found
+
+
+class Samples(nn.Module):
+    """A generator as :class:`cgcl_fast.metrics.Evaluation` asks it of a method: columns of translations and truths."""
+
+    def __init__(self, way: Way) -> None:
+        super().__init__()
+        self.way = way
+        self.generator = way.translator.generator
+
+    def samples(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """In the style of the references, where the batch has them."""
+        generator, way = self.way.styled, self.way
+        if generator is None or not generator.reads_references:
+            columns = {"source": batch["A"], "translated": way.translate(batch["A"])}
+            return {**columns, "truth": batch["truth"]} if "truth" in batch else columns
+        columns = {"source": batch["A"]}
+        for index, name in enumerate(generator.domains):
+            if f"truth_{name}" in batch:
+                style = generator.style_of(batch[f"reference_{name}"], index)
+                columns[name] = way.translator.translate(batch["A"], partial(generator, domain=index, style=style))
+                columns[f"{name} truth"] = batch[f"truth_{name}"]
+        return columns
