@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,13 @@ from cgcl_fast.data.needs import DataNeeds
 from cgcl_fast.data.random import item_random
 from cgcl_fast.data.values import values_from_dict
 from cgcl_fast.engine import CheckpointError
+from cgcl_fast.metrics.comparison import FIGURES, Judges, compare, higher_is_better, load_judges
+from cgcl_fast.metrics.distances import DISTANCES
+from cgcl_fast.metrics.evaluation import AFTER
+from cgcl_fast.metrics.feature_distances import NEIGHBOURS
+from cgcl_fast.metrics.features import Alone, FeatureSet, Transform, features_of
+from cgcl_fast.metrics.image_sets import DomainImages
+from cgcl_fast.metrics.weights import WeightFiles
 from cgcl_fast.networks import StyledGenerator
 from cgcl_fast.translate import Translator
 
@@ -137,17 +144,13 @@ def find_ways(
     """
     generator, file = find_generator(checkpoint, direction)
     if isinstance(generator, StyledGenerator):
-        names = generator.domains
-        translators = {
-            name: Translator(generator, device, precision, name, most_pixels=source.most_pixels) for name in names
-        }
-        first = translators[names[0]]
         values = values_from_dict(getattr(generator, "ranges", None) or {})
-        readings = {n: Reading(first.reading.channels, values.get(n), source.most_pixels) for n in names}
+        channels = int(generator.config["input_nc"])
+        readings = {name: Reading(channels, values.get(name), source.most_pixels) for name in generator.domains}
         needs = DataNeeds(random_pairs=generator.reads_references, multiple=1)
-        dataset = open_tests(source, names, readings, needs)
-        pairs = [(one, other) for one in names for other in names if one != other]
-        return [Way(*pair, translators[pair[1]], dataset, pair) for pair in pairs], file
+        return ways_of_styled(
+            generator, open_tests(source, generator.domains, readings, needs), device, precision
+        ), file
     ways = [_one_way(generator, source, device, precision)]
     if direction is None:
         try:
@@ -156,6 +159,16 @@ def find_ways(
         except CheckpointError:  # a method of one way
             pass
     return ways, file
+
+
+def ways_of_styled(
+    generator: StyledGenerator, dataset: UnpairedDataset, device: torch.device, precision: str
+) -> list[Way]:
+    """From each domain to each other one."""
+    names = generator.domains
+    translators = {name: Translator(generator, device, precision, name) for name in names}
+    pairs = [(one, other) for one in names for other in names if one != other]
+    return [Way(*pair, translators[pair[1]], dataset, pair) for pair in pairs]
 
 
 def _one_way(generator: nn.Module, source: Source, device: torch.device, precision: str) -> Way:
@@ -240,3 +253,109 @@ class Samples(nn.Module):
                 columns[name] = way.translator.translate(batch["A"], partial(generator, domain=index, style=style))
                 columns[f"{name} truth"] = batch[f"truth_{name}"]
         return columns
+
+
+EvalMetrics = tuple[Literal["lite0", "fid", "kid", "is", "precision"], ...]
+
+
+def check_evaluations(eval_every: int | None, save_every: int | None, best_by: str) -> None:
+    """Raise a ValueError unless evaluations of a training fall together with its saving, and it is known which figure
+    makes a checkpoint the best."""
+    if eval_every is not None and save_every is not None and eval_every % save_every:
+        raise ValueError(f"eval_every: expected a multiple of save_every, {save_every}, got {eval_every}")
+    if higher_is_better(best_by) is None:
+        figures = ", ".join((*(f"{name}/{AFTER}" for name in DISTANCES), *FIGURES))
+        raise ValueError(f"best_by: expected one of {figures}, got {best_by!r}")
+    if best_by in FIGURES and eval_every is None:
+        raise ValueError(f"best_by: {best_by} is there with eval_every")
+
+
+def is_due(step: int, steps: int, every: int | None) -> bool:
+    """Whether the set is evaluated at a step: at every so many, and at the last."""
+    return every is not None and (step % every == 0 or step == steps)
+
+
+class SetEvaluation:
+    """Called with a method in training, gives the figures of its translations of test images as a set, as ``evaluate``
+    does: the mean over the pairs of domains under a figure's own name, and "NAME/SOURCE to TARGET" of each.
+
+    Args:
+        dataset: the test images.
+        judges: the networks of the figures, on the device.
+        direction: of a method without named domains.
+        seed: of random styles.
+        batch_size: images at a time.
+    """
+
+    def __init__(
+        self, dataset: UnpairedDataset, judges: Judges, *, direction: str, seed: int = 0, batch_size: int = 16
+    ) -> None:
+        self.dataset = dataset
+        self.judges = judges
+        self.direction = direction
+        self.seed = seed
+        self.batch_size = batch_size
+        self._real: dict[str, FeatureSet | None] = {}
+
+    def __call__(self, method: Any) -> dict[str, float]:
+        """The figures of ``method`` in its present state."""
+        sums: dict[str, list[float]] = {}
+        figures: dict[str, float] = {}
+        for way in self._ways(method):
+            key = way.keys[1]
+            if key not in self._real:
+                self._real[key] = self._features(way, key)
+            generated, real = self._features(way, way.keys[0], self._translation(way)), self._real[key]
+            assert generated is not None and real is not None
+            for name, value in compare(generated, real, self.judges).items():
+                sums.setdefault(name, []).append(value)
+                figures[f"{name}/{way.source} to {way.target}"] = value
+        return {**{name: sum(values) / len(values) for name, values in sums.items()}, **figures}
+
+    def _ways(self, method: Any) -> list[Way]:
+        generator, device = getattr(method, method.generator_name), next(method.parameters()).device
+        if isinstance(generator, StyledGenerator):
+            return ways_of_styled(generator, self.dataset, device, "fp32")
+        names = (self.direction[0], self.direction[-1])
+        return [Way(*names, Translator(generator, device), self.dataset, ("A", "B"))]
+
+    def _translation(self, way: Way) -> Transform:
+        return lambda batch, numbers: way.translate(batch, way.random_styles(self.seed, [f"{n} 0" for n in numbers]))
+
+    def _features(self, way: Way, key: str, transform: Transform | None = None) -> FeatureSet | None:
+        return features_of(
+            DomainImages(self.dataset, key),
+            self.judges.networks,
+            Alone(way.translator.device),
+            batch_size=self.batch_size,
+            transform=transform,
+        )
+
+
+def set_evaluation_of(
+    config: Mapping[str, Any],
+    dataset: UnpairedDataset,
+    metrics: Sequence[str],
+    device: torch.device,
+) -> SetEvaluation:
+    """The evaluation of a training by its test images.
+
+    Args:
+        config: its options.
+        dataset: its training images.
+
+    Raises:
+        ValueError: a figure cannot be had here, or there are no images; one line.
+    """
+    judges = load_judges(metrics, WeightFiles(config.get("features")), device)
+    for name, reason in judges.skipped.items():
+        raise ValueError(f"eval_metrics: {name}: {reason}")
+    needs = DataNeeds(random_pairs=dataset.needs.random_pairs, multiple=1)
+    direction = str(config["direction"])
+    readings = getattr(dataset, "readings", {})
+    tests = open_tests(source_of(config), dataset.domains, readings, needs, direction)
+    few = min((tests.count(domain), domain) for domain in tests.domains)
+    least = 1 + (NEIGHBOURS if "precision" in metrics else 1)
+    if few[0] < least:
+        raise ValueError(f"eval_every: needs at least {least} test images of each domain, got {few[0]} of {few[1]}")
+    return SetEvaluation(tests, judges, direction=direction, seed=int(config["seed"]))

@@ -75,8 +75,7 @@ class EvaluateOptions:
             the run, for folders none.
         limit: Use no more than this many images of each domain or folder.
         features: A folder of the weights' files under their published names, or one such file.
-        other_weights: Take files in features of another SHA-256 than the published ones; figures with them are not
-            those of papers.
+        other_weights: Files in features need not have the SHA-256 of the published ones.
         batch_size: Images at a time.
         workers: Processes that read images.
         seed: Of random styles and pairs.
@@ -121,8 +120,10 @@ class EvaluateOptions:
             for name in ("real", "truth"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}: is for --images; a run has its own, or --data DIR")
-        if self.features is not None and not self.features.exists():
-            raise ValueError(f"features: {printable(self.features)} does not exist")
+        for name in ("checkpoint", "features"):
+            path = getattr(self, name)
+            if path is not None and not path.exists():
+                raise ValueError(f"{name}: {printable(path)} does not exist")
         if self.other_weights and self.features is None:
             raise ValueError("other_weights: expected --features with the files")
 
@@ -186,7 +187,12 @@ def evaluate(arguments: Sequence[str]) -> int:
         description=__doc__,
     )
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="As --checkpoint.")
-    parser.add_class_arguments(EvaluateOptions, None)
+    parser.add_class_arguments(EvaluateOptions, None, skip={"other_weights"})
+    parser.add_argument(
+        "--other_weights",
+        action="store_true",
+        help="Take files in --features of another SHA-256 than the published; figures are not those of papers then.",
+    )
     parsed = parser.parse_args(bracketed(underscored(arguments), {"metrics"})).as_dict()
     named = parsed.pop("run")
     with as_usage_error():
@@ -208,7 +214,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if not accelerator.is_main_process:
         return 0
     if not any(found.get(name) for name in ("results", "truth", "cost")):
-        raise UsageError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
+        raise UsageError("; ".join(_left_out(skipped)))
     found["skipped"] = skipped
     found["protocol"] |= {
         "images_as": "uint8 RGB, as saved in 8 bits",
@@ -219,14 +225,21 @@ def evaluate(arguments: Sequence[str]) -> int:
         "versions": versions(),
     }
     print(report(found))
-    for reason in dict.fromkeys(skipped.values()):
-        names = [name for name, other in skipped.items() if other == reason]
-        print(f"{', '.join(names)} left out: {reason}", file=sys.stderr)
+    for line in _left_out(skipped):
+        print(line, file=sys.stderr)
     if output is not None:
         text = json.dumps(found, indent=1) + "\n"
         write_atomically(output, lambda file: file.write(text.encode()))
         print(f"figures and protocol: {printable(output)}")
     return 1 if skipped.keys() & set(options.metrics) else 0
+
+
+def _left_out(skipped: Mapping[str, str]) -> list[str]:
+    """A line for each reason."""
+    return [
+        f"{', '.join(name for name, other in skipped.items() if other == reason)} left out: {reason}"
+        for reason in dict.fromkeys(skipped.values())
+    ]
 
 
 def _output(options: EvaluateOptions) -> Path | None:

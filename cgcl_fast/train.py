@@ -29,6 +29,7 @@ from cgcl_fast import _resume, configs
 from cgcl_fast._command import LineFormatter, Parser, UsageError, as_usage_error, bracketed, one_line, run, underscored
 from cgcl_fast._files import check_regular
 from cgcl_fast._initial import take_weights
+from cgcl_fast._judged import EvalMetrics, check_evaluations, is_due, set_evaluation_of
 from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import Reading, UnpairedDataset, build_loader, find_domains, open_dataset
@@ -57,6 +58,7 @@ from cgcl_fast.methods.base import channels_of, check_image, check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, DecayingConfig, Level, Side, Within, check, lists_of
 from cgcl_fast.methods.registry import with_new_names
 from cgcl_fast.metrics import evaluation_of, style_evaluation_of, style_table, table
+from cgcl_fast.metrics.comparison import higher_is_better, set_table
 from cgcl_fast.networks.files import generator_bytes
 
 DEFAULT_METHOD = "cgcl"
@@ -99,6 +101,11 @@ class RunOptions:
         eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
             none. Of methods with styles of references a quarter of them are translated in the styles of four
             references each, too.
+        eval_every: Steps between comparisons of translations of all test images, as a set, with those of the target
+            domain, as evaluate makes them; a multiple of save_every, which is as much if not given. None if not given.
+        eval_metrics: Figures of those comparisons: lite0, fid, kid, is, precision; see evaluate.
+        best_by: Figure of the checkpoint that is kept as the best: psnr/after, ssim/after, ... where the truth is
+            known; frechet_lite0, fid, ... with eval_every.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
         workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
@@ -132,6 +139,9 @@ class RunOptions:
     save_every: Count | None = None
     log_every: Count = 10
     eval_images: CountOrZero = 16
+    eval_every: Count | None = None
+    eval_metrics: EvalMetrics = ("lite0",)
+    best_by: str = "psnr/after"
     keep: Count = 3
     workers: Annotated[int, Within(0, 1024)] | None = None
     device: str = "auto"
@@ -146,6 +156,7 @@ class RunOptions:
         most = max(16, 4 * processors)
         if self.workers is not None and self.workers > most:
             raise ValueError(f"workers: expected at most {most} beside {processors} processors, got {self.workers}")
+        check_evaluations(self.eval_every, self.save_every, self.best_by)
 
 
 def make_parser(method: str) -> Parser:
@@ -259,7 +270,8 @@ def resolve(arguments: Sequence[str]) -> Namespace:
 
     parser = make_parser(method)
     in_file = parser.parse_object(from_file, defaults=False).as_dict()
-    in_line = parser.parse_args(bracketed(rest, lists_of(METHODS[method].Config)), defaults=False).as_dict()
+    lists = lists_of(METHODS[method].Config) | lists_of(RunOptions)
+    in_line = parser.parse_args(bracketed(rest, lists), defaults=False).as_dict()
     given = {**in_file, **in_line}
     given.pop("config", None)
     if given.get("method", method) != method:
@@ -401,6 +413,9 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         sample_batch = dataset.sample_batch()
         measures = options.eval_images > 0 and accelerator.is_main_process
         evaluation = evaluation_of(dataset, options.eval_images) if measures else None
+        sets = None
+        if options.eval_every and accelerator.is_main_process:
+            sets = set_evaluation_of(options.as_dict(), dataset, options.eval_metrics, accelerator.device)
         seed_all(options.seed)  # the same weights in every process
         method = kind(config)
         taken = "" if options.init is None or options.resume else take_weights(method, options.init)
@@ -443,7 +458,7 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         output,
         Options(
             steps=steps,
-            save_every=options.save_every or max(1, min(1000, steps // 10)),
+            save_every=options.save_every or options.eval_every or max(1, min(1000, steps // 10)),
             log_every=options.log_every,
             keep=options.keep,
             precision=options.precision,
@@ -467,9 +482,13 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
         stage=stage,
         found=found,
         evaluate=lambda method: {
-            name: value for each in (evaluation, styles) if each is not None for name, value in each(method).items()
+            name: value
+            for each in (evaluation, styles, sets if is_due(trainer.step, steps, options.eval_every) else None)
+            if each is not None
+            for name, value in each(method).items()
         },
-        best="psnr/after",
+        best=options.best_by,
+        least=higher_is_better(options.best_by) is False,
         accelerator=accelerator,
     )
     del found  # the trainer lets go of it once it has taken it up
@@ -485,6 +504,8 @@ def _train(options: Namespace, early: logging.handlers.MemoryHandler, entered: E
                 print(table(outcome.figures, evaluation.scenes))
             if outcome.figures and styles is not None:
                 print(style_table(outcome.figures, styles))
+            if outcome.figures and sets is not None:
+                print(set_table(outcome.figures))
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

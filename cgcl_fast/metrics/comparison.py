@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from cgcl_fast.metrics import feature_distances
+from cgcl_fast.metrics.distances import DISTANCES
+from cgcl_fast.metrics.evaluation import AFTER, aligned
 from cgcl_fast.metrics.features import FeatureNetwork, FeatureSet, load_network
 from cgcl_fast.metrics.perceptual import LPIPS, load_lpips
 from cgcl_fast.metrics.weights import MeasureError, WeightFiles
@@ -151,3 +153,23 @@ def _figures(metric: str, generated: FeatureSet, real: FeatureSet) -> Mapping[st
 
 def _with_std(name: str, spread: feature_distances.Spread) -> dict[str, float]:
     return {name: spread.mean, f"{name}_std": spread.std}
+
+
+def higher_is_better(figure: str) -> bool | None:
+    """Whether a figure grows with what is good, of the names that a run's metrics have; None: it is not known."""
+    if figure in FIGURES:
+        return FIGURES[figure].higher_is_better
+    name, _, what = figure.partition("/")
+    if name in DISTANCES and what == AFTER:
+        return DISTANCES[name].higher_is_better
+    return True if figure in ("style/share", "style/change_share") else None
+
+
+def set_table(figures: Mapping[str, float]) -> str:
+    """The figures of a set for a terminal, a line each."""
+    rows = []
+    for name, figure in FIGURES.items():
+        if name in figures:
+            better = {True: " (higher is better)", False: " (lower is better)", None: ""}[figure.higher_is_better]
+            rows.append([f"{figure.title}{better}", f"{figures[name]:.{figure.digits}f}"])
+    return aligned([["translations of the test images, beside those of the target", ""], *rows])

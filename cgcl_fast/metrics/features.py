@@ -8,12 +8,11 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
@@ -192,6 +191,32 @@ class FeatureSet:
         return self._moments[name]
 
 
+class Processes(Protocol):
+    """Who shares the work out: Accelerate's ``Accelerator``, or :class:`Alone`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def process_index(self) -> int: ...
+
+    @property
+    def num_processes(self) -> int: ...
+
+    @property
+    def is_main_process(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """This process, which does all of the work, whatever the others do meanwhile."""
+
+    device: torch.device
+    process_index: int = 0
+    num_processes: int = 1
+    is_main_process: bool = True
+
+
 Transform = Callable[[Tensor, Sequence[int]], Tensor]
 """Images (B, C, H, W) in [-1, 1] and their places in the set, to others, as a translation does."""
 
@@ -200,7 +225,7 @@ Transform = Callable[[Tensor, Sequence[int]], Tensor]
 def features_of(
     images: Images,
     networks: Mapping[str, FeatureNetwork],
-    accelerator: Accelerator,
+    processes: Processes,
     *,
     batch_size: int = 32,
     workers: int = 0,
@@ -212,7 +237,7 @@ def features_of(
     """The features of a set of images, which several processes share out.
 
     Args:
-        networks: by their names, on the accelerator's device.
+        networks: by their names, on the device of ``processes``.
         transform: applied to the images first, ``copies`` times; the set then has N·copies rows, those of a copy
             beside each other.
         allocate: where the features stay, of which 10^5 images have 0.5 GB and more.
@@ -224,7 +249,7 @@ def features_of(
     Raises:
         DataError: an image cannot be read any more.
     """
-    main, count = accelerator.is_main_process, len(images)
+    main, count = processes.is_main_process, len(images)
     layers: dict[tuple[str, str], np.ndarray] = {}
     if main:
         layers = {
@@ -232,20 +257,21 @@ def features_of(
             for name, network in networks.items()
             for layer, width in network.widths.items()
         }
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank, world = processes.process_index, processes.num_processes
     for part in batches(images, rank, world, batch_size, workers):
         found: list[tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]] = []
         for places, batch in part:
             for copy in range(copies):
                 numbers = [copy * count + place for place in places]
-                shown = pixels(batch if transform is None else transform(batch, numbers)).to(accelerator.device)
-                rows = {
-                    (name, layer): value.float().cpu().numpy()
-                    for name, network in networks.items()
-                    for layer, value in network(shown).items()
-                }
+                shown = pixels(batch if transform is None else transform(batch, numbers)).to(processes.device)
+                with torch.autocast(processes.device.type, enabled=False):
+                    rows = {
+                        (name, layer): value.float().cpu().numpy()
+                        for name, network in networks.items()
+                        for layer, value in network(shown).items()
+                    }
                 found.append((np.asarray(numbers), rows))
-        for numbers_of, rows in gather_object(found):
+        for numbers_of, rows in gather_object(found) if world > 1 else found:
             for name in layers:
                 layers[name][numbers_of] = rows[name]
             if progress is not None and main:

@@ -23,6 +23,7 @@ def versions() -> dict[str, str | None]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
+    found["torch"] = torch.__version__  # which says what it was built for
     return found
 
 
