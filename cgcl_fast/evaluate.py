@@ -129,7 +129,7 @@ class EvaluateOptions:
 
 
 @dataclass
-class Evaluation:
+class Judging:
     """What is there while figures are computed.
 
     Attributes:
@@ -152,8 +152,14 @@ class Evaluation:
     def features(self, images: Images, what: str, **more: Any) -> FeatureSet | None:
         """The features of a set, with a bar that says of what."""
         copies = more.get("copies", 1)
+        interval = 0.2 if sys.stderr.isatty() else 10
         with tqdm(
-            total=len(images) * copies, desc=what, unit="image", dynamic_ncols=True, disable=not self.main
+            total=len(images) * copies,
+            desc=what,
+            unit="image",
+            mininterval=interval,
+            dynamic_ncols=True,
+            disable=not self.main,
         ) as bar:
             return features_of(
                 images,
@@ -206,11 +212,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         folder = (output or Path(".")).absolute().parent
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
-        evaluation = Evaluation(options, accelerator, _judges(options, accelerator), folder)
+        judging = Judging(options, accelerator, _judges(options, accelerator), folder)
         judge = judge_run if options.images is None else judge_folder
         with torch.no_grad():
-            found = judge(evaluation)
-    skipped = evaluation.judges.skipped
+            found = judge(judging)
+    skipped = judging.judges.skipped
     if not accelerator.is_main_process:
         return 0
     if not any(found.get(name) for name in ("results", "truth", "cost")):
@@ -218,7 +224,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     found["skipped"] = skipped
     found["protocol"] |= {
         "images_as": "uint8 RGB, as saved in 8 bits",
-        **evaluation.judges.protocol(),
+        **judging.judges.protocol(),
         "batch_size": options.batch_size,
         "seed": options.seed,
         **machine(accelerator, options.precision),
@@ -277,9 +283,9 @@ def _judges(options: EvaluateOptions, accelerator: Accelerator) -> Judges:
 # ------------------------------------------------------------------------------------------------------- folders, runs
 
 
-def judge_folder(evaluation: Evaluation) -> dict[str, Any]:
+def judge_folder(judging: Judging) -> dict[str, Any]:
     """Figures and protocol of translations in a folder."""
-    options = evaluation.options
+    options = judging.options
     preprocess = Preprocess(
         options.preprocess or ("none" if options.size is None else "resize"),
         size=options.size or 256,
@@ -296,16 +302,16 @@ def judge_folder(evaluation: Evaluation) -> dict[str, Any]:
     images = images_of(options.images)
     protocol: dict[str, Any] = {"images": str(options.images), **of_preprocess(preprocess)}
     found: dict[str, Any] = {"results": [], "protocol": protocol}
-    if options.real is not None and evaluation.judges.networks:
+    if options.real is not None and judging.judges.networks:
         real = images_of(options.real)
         protocol["real"] = str(options.real)
-        sets = [evaluation.features(each, what) for each, what in ((images, "images"), (real, "real images"))]
+        sets = [judging.features(each, what) for each, what in ((images, "images"), (real, "real images"))]
         generated, of_real = sets
         if generated is not None and of_real is not None:
             result = {"of": options.images.name, **_counts(len(images), len(real))}
-            if figures := compare(generated, of_real, evaluation.judges):
+            if figures := compare(generated, of_real, judging.judges):
                 found["results"].append({**result, "figures": figures})
-    distances = evaluation.distances()
+    distances = judging.distances()
     if options.truth is not None and distances:
         protocol["truth"] = str(options.truth)
         try:
@@ -313,19 +319,19 @@ def judge_folder(evaluation: Evaluation) -> dict[str, Any]:
                 images,
                 images_of(options.truth),
                 distances,
-                evaluation.accelerator,
+                judging.accelerator,
                 batch_size=options.batch_size,
             )
             after = {f"{name}/{AFTER}": value for name, value in figures.items()}
             found["truth"] = [{"of": options.images.name, "scenes": count, "figures": after}]
         except (MeasureError, ValueError) as error:
-            evaluation.judges.skip(("truth", "lpips"), error)
+            judging.judges.skip(("truth", "lpips"), error)
     return found
 
 
-def judge_run(evaluation: Evaluation) -> dict[str, Any]:
+def judge_run(judging: Judging) -> dict[str, Any]:
     """Figures and protocol of a run's translations of its test images, or of those of ``--data``."""
-    options, accelerator = evaluation.options, evaluation.accelerator
+    options, accelerator = judging.options, judging.accelerator
     assert options.checkpoint is not None
     config = _judged.config_of(options.checkpoint)
     source = _judged.source_of(
@@ -337,7 +343,7 @@ def judge_run(evaluation: Evaluation) -> dict[str, Any]:
         most_pixels=options.max_megapixels * 10**6,
     )
     ways, file = _judged.find_ways(options.checkpoint, options.direction, source, accelerator.device, options.precision)
-    found: dict[str, Any] = {"results": [], "protocol": _of_run(evaluation, config, source, ways, file)}
+    found: dict[str, Any] = {"results": [], "protocol": _of_run(judging, config, source, ways, file)}
     sets: dict[str, FeatureSet | None] = {}
 
     def images_of(way: Way, which: int) -> DomainImages:
@@ -346,29 +352,29 @@ def judge_run(evaluation: Evaluation) -> dict[str, Any]:
     def real(way: Way, which: int) -> FeatureSet | None:
         name = (way.source, way.target)[which]
         if name not in sets:
-            sets[name] = evaluation.features(images_of(way, which), f"real {name}")
+            sets[name] = judging.features(images_of(way, which), f"real {name}")
         return sets[name]
 
     for way in ways:
         result: dict[str, Any] = {"of": f"{way.source} to {way.target}", "figures": {}}
-        if evaluation.has(*NETWORK_OF):
-            generated = _features_of_translations(evaluation, way, images_of(way, 0))
+        if judging.has(*NETWORK_OF):
+            generated = _features_of_translations(judging, way, images_of(way, 0))
             untouched, target = real(way, 0), real(way, 1)
             if generated is not None and untouched is not None and target is not None:
                 copies = options.styles if way.styled else 1
                 result |= {
                     **_counts(len(images_of(way, 0)) * copies, len(images_of(way, 1))),
-                    "figures": compare(generated, target, evaluation.judges),
-                    "untouched": compare(untouched, target, evaluation.judges),
+                    "figures": compare(generated, target, judging.judges),
+                    "untouched": compare(untouched, target, judging.judges),
                 }
-        if evaluation.has("diversity"):
-            result["figures"] |= _diversity(evaluation, way, images_of(way, 0), images_of(way, 1))
+        if judging.has("diversity"):
+            result["figures"] |= _diversity(judging, way, images_of(way, 0), images_of(way, 1))
         if result["figures"]:
             found["results"].append(result)
     if accelerator.is_main_process:
-        if options.scenes and evaluation.distances():
-            found |= _truth(evaluation, ways)
-        if evaluation.has("cost"):
+        if options.scenes and judging.distances():
+            found |= _truth(judging, ways)
+        if judging.has("cost"):
             found["cost"] = _cost(ways[0], accelerator.device)
     accelerator.wait_for_everyone()
     of_all = [result["figures"] for result in found["results"]]
@@ -382,19 +388,19 @@ def _counts(images: int, real: int) -> dict[str, int]:
     return {"images": images, "real": real, "kernel_subset_size": min(SUBSET_SIZE, images, real)}
 
 
-def _features_of_translations(evaluation: Evaluation, way: Way, images: Images) -> FeatureSet | None:
-    options, count = evaluation.options, len(images)
+def _features_of_translations(judging: Judging, way: Way, images: Images) -> FeatureSet | None:
+    options, count = judging.options, len(images)
     copies = options.styles if way.styled else 1
 
     def translated(batch: Tensor, numbers: Sequence[int]) -> Tensor:
         styles = way.random_styles(options.seed, [f"{number % count} {number // count}" for number in numbers])
         return way.translate(batch, styles)
 
-    return evaluation.features(images, f"{way.source} to {way.target}", transform=translated, copies=copies)
+    return judging.features(images, f"{way.source} to {way.target}", transform=translated, copies=copies)
 
 
-def _diversity(evaluation: Evaluation, way: Way, images: Images, real: Images) -> dict[str, float]:
-    options, lpips = evaluation.options, evaluation.judges.lpips
+def _diversity(judging: Judging, way: Way, images: Images, real: Images) -> dict[str, float]:
+    options, lpips = judging.options, judging.judges.lpips
     assert lpips is not None
 
     def in_styles(image: Tensor, names: Sequence[str]) -> Tensor:
@@ -407,35 +413,35 @@ def _diversity(evaluation: Evaluation, way: Way, images: Images, real: Images) -
             lpips,
             images,
             in_styles,
-            evaluation.accelerator,
+            judging.accelerator,
             inputs=options.inputs,
             pairs=options.pairs,
             batch_size=max(1, options.batch_size // 2),
         )
         figures = {"diversity": found.mean, "diversity_std": found.std}
         count = options.inputs * options.pairs
-        between = real_diversity(lpips, real, evaluation.accelerator, count=count, seed=options.seed)
+        between = real_diversity(lpips, real, judging.accelerator, count=count, seed=options.seed)
         return {**figures, "real_diversity": between.mean, "real_diversity_std": between.std}
     except MeasureError as error:
-        evaluation.judges.skip(["diversity"], error)
+        judging.judges.skip(["diversity"], error)
         return {}
 
 
-def _truth(evaluation: Evaluation, ways: Sequence[Way]) -> dict[str, Any]:
+def _truth(judging: Judging, ways: Sequence[Way]) -> dict[str, Any]:
     """Distances of test scenes to their truth, and what references change, measured as in training."""
-    options, styled = evaluation.options, ways[0].styled
+    options, styled = judging.options, ways[0].styled
     by_reference = styled is not None and styled.reads_references
     found: dict[str, Any] = {"truth": []}
     try:
         # With references one batch has the truth of all domains, else it is that of the last one.
         for way in ways[:1] if by_reference else [way for way in ways if way.keys[1] == way.dataset.domains[-1]]:
-            measured = evaluation_of(way.dataset, options.scenes, evaluation.distances())
+            measured = evaluation_of(way.dataset, options.scenes, judging.distances())
             if measured is not None:
                 of = "all domains" if by_reference else f"{way.source} to {way.target}"
                 figures = measured(_judged.Samples(way))
                 found["truth"].append({"of": of, "scenes": measured.scenes, "figures": figures})
         batch = None
-        if styled is not None and by_reference and evaluation.has("truth"):
+        if styled is not None and by_reference and judging.has("truth"):
             batch = ways[0].dataset.style_batch(-(-options.scenes // SCENES_A_REFERENCE), REFERENCES)
         if styled is not None and batch is not None:
             styles = StyleEvaluation(batch)
@@ -444,7 +450,7 @@ def _truth(evaluation: Evaluation, ways: Sequence[Way]) -> dict[str, Any]:
             found["styles"] = {"scenes": styles.scenes, "references": styles.references, "figures": figures}
             found["styles"]["table"] = said.splitlines()
     except (MeasureError, ValueError) as error:
-        evaluation.judges.skip(("truth", "lpips"), error)
+        judging.judges.skip(("truth", "lpips"), error)
     return found
 
 
@@ -459,9 +465,9 @@ def _cost(way: Way, device: torch.device) -> dict[str, float]:
 
 
 def _of_run(
-    evaluation: Evaluation, config: Mapping[str, Any], source: _judged.Source, ways: Sequence[Way], file: Path
+    judging: Judging, config: Mapping[str, Any], source: _judged.Source, ways: Sequence[Way], file: Path
 ) -> dict[str, Any]:
-    options, dataset = evaluation.options, ways[0].dataset
+    options, dataset = judging.options, ways[0].dataset
     step = re.search(r"\d{8}", file.name)
     return {
         "generator": str(file),
