@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from cgcl_fast import _resume, configs
 from cgcl_fast._command import Parser, UsageError, as_usage_error, bracketed, one_line, underscored
+from cgcl_fast._judged import EvalMetrics, check_evaluations
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import find_domains
 from cgcl_fast.data.values import values_from_dict
@@ -63,6 +64,11 @@ class RunOptions:
         eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
             none. Of methods with styles of references a quarter of them are translated in the styles of four
             references each, too.
+        eval_every: Steps between comparisons of translations of all test images, as a set, with those of the target
+            domain, as evaluate makes them; a multiple of save_every, which is as much if not given. None if not given.
+        eval_metrics: Figures of those comparisons: lite0, fid, kid, is, precision; see evaluate.
+        best_by: Figure of the checkpoint that is kept as the best: psnr/after, ssim/after, ... where the truth is
+            known; frechet_lite0, fid, ... with eval_every.
         keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
         workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
         device: auto, cpu or cuda.
@@ -96,6 +102,9 @@ class RunOptions:
     save_every: Count | None = None
     log_every: Count = 10
     eval_images: CountOrZero = 16
+    eval_every: Count | None = None
+    eval_metrics: EvalMetrics = ("lite0",)
+    best_by: str = "psnr/after"
     keep: Count = 3
     workers: Annotated[int, Within(0, 1024)] | None = None
     device: str = "auto"
@@ -110,6 +119,7 @@ class RunOptions:
         most = max(16, 4 * processors)
         if self.workers is not None and self.workers > most:
             raise ValueError(f"workers: expected at most {most} beside {processors} processors, got {self.workers}")
+        check_evaluations(self.eval_every, self.save_every, self.best_by)
 
 
 def make_parser(method: str) -> Parser:
@@ -244,7 +254,8 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     look = _look_at(method, rest)
     parser, saved, output = make_parser(look.method), look.saved, look.output
     in_file = parser.parse_object(look.from_file, defaults=False).as_dict()
-    in_line = parser.parse_args(bracketed(rest, lists_of(METHODS[look.method].Config)), defaults=False).as_dict()
+    lists = lists_of(METHODS[look.method].Config) | lists_of(RunOptions)
+    in_line = parser.parse_args(bracketed(rest, lists), defaults=False).as_dict()
     given = {**in_file, **in_line}
     given.pop("config", None)
     _check_together(look, given, in_line)

@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 from cgcl_fast._command import UsageError, as_usage_error, one_line, run
 from cgcl_fast._files import check_regular
 from cgcl_fast._initial import take_weights
+from cgcl_fast._judged import SetEvaluation, is_due, set_evaluation_of
 from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._train_course import course_of, newest_checkpoint, stage_to_go_on
 from cgcl_fast._train_data import Data, build_data
@@ -44,6 +45,7 @@ from cgcl_fast.engine.graphs import MOST_KINDS, obstacle
 from cgcl_fast.engine.schedule import Schedule
 from cgcl_fast.methods import Method
 from cgcl_fast.metrics import Evaluation, StyleEvaluation, evaluation_of, style_evaluation_of, style_table, table
+from cgcl_fast.metrics.comparison import higher_is_better, set_table
 from cgcl_fast.networks.files import generator_bytes
 
 logger = logging.getLogger("cgcl_fast")
@@ -119,13 +121,17 @@ def hold_folder(output: Path, resume: bool, accelerator: Accelerator, held: Exit
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured of the method at every save: its translations, where the truth is known, and its styles."""
+    """What is measured of the method at every save: its translations, where the truth is known, and its styles; and
+    its translations as a set at every ``eval_every`` steps."""
 
     translations: Evaluation | None = None
     styles: StyleEvaluation | None = None
+    sets: SetEvaluation | None = None
+    eval_every: int | None = None
 
-    def __call__(self, method: Method) -> dict[str, float]:
-        found = [each(method) for each in (self.translations, self.styles) if each is not None]
+    def __call__(self, method: Method, step: int, steps: int) -> dict[str, float]:
+        sets = self.sets if is_due(step, steps, self.eval_every) else None
+        found = [each(method) for each in (self.translations, self.styles, sets) if each is not None]
         return {name: value for figures in found for name, value in figures.items()}
 
     def show(self, figures: Mapping[str, float]) -> None:
@@ -134,6 +140,8 @@ class Measures:
             print(table(figures, self.translations.scenes))
         if figures and self.styles is not None:
             print(style_table(figures, self.styles))
+        if figures and self.sets is not None:
+            print(set_table(figures))
 
 
 def build_method(start: Start, data: Data, accelerator: Accelerator) -> tuple[Method, str, Measures]:
@@ -145,12 +153,15 @@ def build_method(start: Start, data: Data, accelerator: Accelerator) -> tuple[Me
     options = start.run
     measured = options.eval_images if accelerator.is_main_process else 0
     translations = evaluation_of(data.dataset, measured) if measured else None
+    sets = None
+    if options.eval_every and accelerator.is_main_process:
+        sets = set_evaluation_of(start.plain, data.dataset, options.eval_metrics, accelerator.device)
     seed_all(options.seed)  # the same weights in every process
     method = start.kind(start.config)
     taken = "" if options.init is None or start.resume else take_weights(method, options.init)
     styles = style_evaluation_of(data.dataset, method, measured) if measured else None
     seed_all(options.seed + accelerator.process_index)
-    return method, taken, Measures(translations, styles)
+    return method, taken, Measures(translations, styles, sets, options.eval_every)
 
 
 def take_up(start: Start, data: Data) -> tuple[Stage, str, tuple[Path, dict[str, Any]] | None]:
@@ -192,13 +203,13 @@ def build_trainer(
     options, kind, steps = start.run, start.kind, course.own_steps
     forth = None if kind.named_domains else options.direction
     back = None if kind.backward_name is None else getattr(method, kind.backward_name)
-    return Trainer(
+    trainer = Trainer(
         method,
         data.loader,
         start.output,
         Options(
             steps=steps,
-            save_every=options.save_every or max(1, min(1000, steps // 10)),
+            save_every=options.save_every or options.eval_every or max(1, min(1000, steps // 10)),
             log_every=options.log_every,
             keep=options.keep,
             precision=options.precision,
@@ -219,10 +230,12 @@ def build_trainer(
         backward_file=None
         if back is None
         else partial(generator_bytes, back, data.ranges, direction=OTHER_WAY[options.direction]),
-        evaluate=measures,
-        best="psnr/after",
+        evaluate=lambda method: measures(method, trainer.step, steps),
+        best=options.best_by,
+        least=higher_is_better(options.best_by) is False,
         **more,
     )
+    return trainer
 
 
 def fit(trainer: Trainer, start: Start, measures: Measures) -> int:

@@ -630,7 +630,7 @@ def in_tiles(
     )
 
 
-def room_for(shape: tuple[int, int, int], kind: str, folder: Path) -> np.ndarray:
+def room_for(shape: tuple[int, ...], kind: str, folder: Path) -> np.ndarray:
     """An array of these numbers, in a file without a name where it is large.
 
     Raises:

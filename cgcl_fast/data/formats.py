@@ -184,7 +184,7 @@ def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
         yield source
         return
     tiff = start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    image = None
+    image: Any = None  # Pillow's, or none
     try:
         image = _pillow(path, reading)
     except Image.UnidentifiedImageError:

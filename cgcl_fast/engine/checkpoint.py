@@ -124,6 +124,7 @@ class Checkpoints:
         generator: bytes,
         backward: bytes | None = None,
         metric: tuple[str, float] | None = None,
+        least: bool = False,
     ) -> Path:
         """Write the checkpoint of ``step``, note whether it is the best, and only then remove old ones.
 
@@ -131,7 +132,8 @@ class Checkpoints:
             state: tensors and plain containers.
             generator: content of the safetensors file.
             backward: the same of the generator of the way back.
-            metric: name and value, higher is better.
+            metric: name and value. Where another one was noted before, it is the best.
+            least: whether lower is better.
 
         Raises:
             CheckpointError: it could not be written; earlier checkpoints are untouched.
@@ -143,7 +145,7 @@ class Checkpoints:
             if backward is not None:
                 write_atomically(backward_path(path), lambda file: file.write(backward))
             write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
-            if metric is not None and metric[1] > self.best().get("value", float("-inf")):
+            if metric is not None and self._is_best(*metric, least):
                 note = {"step": step, "metric": metric[0], "value": metric[1]}
                 write_atomically(self.folder / "best.json", lambda file: file.write(json.dumps(note).encode()))
         except OSError as error:
@@ -157,6 +159,10 @@ class Checkpoints:
                 old.with_suffix(".safetensors").unlink(missing_ok=True)
                 backward_path(old).unlink(missing_ok=True)
         return path
+
+    def _is_best(self, name: str, value: float, least: bool) -> bool:
+        note = self.best()
+        return note.get("metric") != name or (value < note["value"] if least else value > note["value"])
 
     def best(self) -> dict[str, Any]:
         """``{"step", "metric", "value"}`` of the best checkpoint, empty where there was no metric yet.

@@ -183,7 +183,8 @@ class Trainer:
         stage: of the run; None: the first, and a checkpoint of other data, batch size or accumulation is refused.
         evaluate: figures of the method in its present state, for ``metrics.jsonl``: called at every save, in evaluation
             mode and without gradients; what it draws does not change the training.
-        best: name of the figure, higher is better, that decides which checkpoint is the best.
+        best: name of the figure that decides which checkpoint is the best.
+        least: whether the best is the least.
         accelerator: from :func:`make_accelerator`; made with the options' precision where it is not given.
     """
 
@@ -203,6 +204,7 @@ class Trainer:
         found: tuple[Path, dict[str, Any]] | None = None,
         evaluate: Evaluate | None = None,
         best: str | None = None,
+        least: bool = False,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.options = options
@@ -219,6 +221,7 @@ class Trainer:
         self.found = found
         self.evaluate = evaluate
         self.best = best
+        self.least = least
         self.checkpoints = Checkpoints(folder / "checkpoints", options.keep)
         self.phases = [self._prepare(phase) for phase in method.phases()]
         self.graphs: StepGraphs | None = None
@@ -497,6 +500,7 @@ class Trainer:
                 generator=self.generator_file(getattr(self.method, self.method.generator_name)),
                 backward=self.backward_file() if self.backward_file is not None else None,
                 metric=(self.best, best) if self.best is not None and best is not None else None,
+                least=self.least,
             )
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()

@@ -14,7 +14,7 @@ from torch import Tensor
 from cgcl_fast.data import UnpairedDataset, to_tensor
 from cgcl_fast.data.values import as_shown
 from cgcl_fast.metrics.colour_transfer import ColourStatistics, colour_statistics, colour_transfer
-from cgcl_fast.metrics.distances import DISTANCES, SSIM_WINDOW
+from cgcl_fast.metrics.distances import DISTANCES, SSIM_WINDOW, Distance
 
 BEFORE, TRANSFER, AFTER = "before", "colour_transfer", "after"
 """What is compared with the truth: the source, the source in the target domain's colours, its translation."""
@@ -43,12 +43,19 @@ class Evaluation:
             "truth" for the column "translated", or "NAME truth" for the column NAME.
         statistics: the colours of the domain that a column shows, by the name of the column; without them the colour
             transfer is left out.
+        distances: by the names of their figures; PSNR, SSIM, a colour and a gradient distance if not given.
 
     Random styles are the same in each call: it sets torch's seed. Call it where the generators are put back.
     """
 
-    def __init__(self, batch: Batch, statistics: Mapping[str, ColourStatistics] | None = None) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        statistics: Mapping[str, ColourStatistics] | None = None,
+        distances: Mapping[str, Distance] = DISTANCES,
+    ) -> None:
         self.batch = batch
+        self.distances = distances
         self.scenes = len(batch["A"])
         self.statistics = dict(statistics or {})
         self._without_method: dict[str, float] = {}
@@ -74,14 +81,18 @@ class Evaluation:
         self._without_method.update((n, value) for n, value in figures.items() if not n.endswith(f"/{AFTER}"))
         return {**self._without_method, **figures}
 
-    @staticmethod
     def _add(
-        compared: Mapping[str, Tensor], source: Tensor, truth: Tensor, sums: dict[str, float], counts: dict[str, int]
+        self,
+        compared: Mapping[str, Tensor],
+        source: Tensor,
+        truth: Tensor,
+        sums: dict[str, float],
+        counts: dict[str, int],
     ) -> None:
         counted = (source != truth).flatten(1).any(1)
         if not counted.any():
             return
-        for name, distance in DISTANCES.items():
+        for name, distance in self.distances.items():
             for what, images in compared.items():
                 key = f"{name}/{what}"
                 values = distance.measure(images[counted], truth[counted])
@@ -100,11 +111,14 @@ def pairs(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("translated", "truth"), *found] if {"translated", "truth"} <= columns.keys() else found
 
 
-def evaluation_of(dataset: UnpairedDataset, scenes: int) -> Evaluation | None:
+def evaluation_of(
+    dataset: UnpairedDataset, scenes: int, distances: Mapping[str, Distance] = DISTANCES
+) -> Evaluation | None:
     """The evaluation on a data set's test scenes; None where the truth is not known.
 
     Args:
         scenes: number of test scenes; fewer where there are fewer.
+        distances: see :class:`Evaluation`.
 
     Raises:
         ValueError: they are too small to be compared.
@@ -122,7 +136,7 @@ def evaluation_of(dataset: UnpairedDataset, scenes: int) -> Evaluation | None:
             f"{width}x{height}; eval_images 0 does without"
         )
     statistics = {column: colour_statistics(_training_images(dataset, domain)) for column, domain in targets.items()}
-    return Evaluation(batch, statistics)
+    return Evaluation(batch, statistics, distances)
 
 
 def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
@@ -140,12 +154,12 @@ def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
         yield as_shown(to_tensor(image)[None])
 
 
-def table(figures: Mapping[str, float], scenes: int) -> str:
+def table(figures: Mapping[str, float], scenes: int, distances: Mapping[str, Distance] = DISTANCES) -> str:
     """The figures for a terminal: a row a distance, columns before, colour transfer and after."""
     columns = (BEFORE, TRANSFER, AFTER)
     title = f"distance to the truth, {scenes} test scene{'' if scenes == 1 else 's'}"
     rows = [[title, *(column.replace("_", " ") for column in columns)]]
-    for name, distance in DISTANCES.items():
+    for name, distance in distances.items():
         numbers = [figures.get(f"{name}/{column}") for column in columns]
         if any(number is not None for number in numbers):
             title = f"{distance.title} ({'higher' if distance.higher_is_better else 'lower'} is closer)"

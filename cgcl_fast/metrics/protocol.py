@@ -1,0 +1,50 @@
+"""What stands beside a figure, without which it compares with nothing: versions, device, what was done to images."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from cgcl_fast.data import Preprocess
+
+PACKAGES = ("cgcl_fast", "torch", "torchvision", "numpy", "pillow", "torch-fidelity", "lpips")
+"""Whose versions may change a figure."""
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and ``PACKAGES``; None: not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    found["torch"] = torch.__version__  # which says what it was built for
+    return found
+
+
+def machine(accelerator: Accelerator, precision: str) -> dict[str, Any]:
+    """Where and in what precision was computed. Features and distances to the truth are always float32."""
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "precision_of_translations": precision,
+        "precision_of_features": "fp32",
+    }
+
+
+def of_preprocess(preprocess: Preprocess) -> dict[str, Any]:
+    """What is done to images before anything else."""
+    return {
+        "preprocess": preprocess.mode,
+        "size": preprocess.size if preprocess.mode != "none" else None,
+        "load_size": preprocess.load_size if preprocess.mode in ("resize", "scale_width") else None,
+        "interpolation": "bicubic with antialiasing (Pillow's)" if preprocess.mode != "none" else None,
+    }
