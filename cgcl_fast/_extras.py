@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from types import ModuleType
 
@@ -22,5 +21,5 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         package = error.name or module
         raise MissingExtraError(
-            f"{package.partition('.')[0]} is not installed; pip install \"cgcl_fast[{extra}]\"", name=error.name
+            f'{package.partition(".")[0]} is not installed; pip install "cgcl_fast[{extra}]"', name=error.name
         ) from error

@@ -92,10 +92,14 @@ def open_run(folder: Path) -> Run:
         path, state = Checkpoints(folder / "checkpoints").newest()
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: holds no run (no checkpoints/step_*.pt)") from error
+    config = folder / "config.yaml"
     try:
-        options = read_yaml(folder / "config.yaml")
+        options = read_yaml(config)
         if not isinstance(options, dict):
-            raise ValueError(f"{folder / 'config.yaml'}: must hold options as 'name: value'")
+            raise ValueError(f"must hold options as 'name: value', got {type(options).__name__}")
+    except (OSError, ValueError) as error:
+        raise one_line_error(config, "not the options of a run", error) from error
+    try:
         method = fill(empty_method(state), state["method"]).eval().requires_grad_(False)
         return Run(folder, state["config"]["method"], method, state["step"], direction_of(state), options)
     except Exception as error:  # someone's files fail in many ways

@@ -10,8 +10,9 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, bracketed, run, underscored
 from cgcl_fast._extras import MissingExtraError, require
@@ -21,6 +22,9 @@ from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.figures.catalogue import FIGURES, Subject
 from cgcl_fast.figures.features import DoesNotFitError
 from cgcl_fast.methods.options import Count, Share, Within, check
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -89,9 +93,8 @@ def _draw(subject: Subject, options: FiguresOptions, output: Path) -> int:
             try:
                 for file, figure in FIGURES[name](subject):
                     path = output / f"{file}.{options.format}"
-                    content = io.BytesIO()  # a figure is not written to what is no file of the system's
-                    figure.savefig(content, format=options.format, dpi=options.dpi)
-                    write_atomically(path, lambda stream, content=content: stream.write(content.getbuffer()))
+                    content = _bytes_of(figure, options)
+                    write_atomically(path, partial(_write, content=content))
                     print(printable(path), flush=True)
             except DoesNotFitError as error:
                 reasons.setdefault(str(error), []).append(name)
@@ -102,6 +105,17 @@ def _draw(subject: Subject, options: FiguresOptions, output: Path) -> int:
         if options.figures and sum(map(len, reasons.values())) == len(options.figures):
             return 2
     return 0
+
+
+def _bytes_of(figure: Figure, options: FiguresOptions) -> bytes:
+    """The file of a figure: matplotlib writes to none that is not the system's or Python's own."""
+    content = io.BytesIO()
+    figure.savefig(content, format=options.format, dpi=options.dpi)
+    return content.getvalue()
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

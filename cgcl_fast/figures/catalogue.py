@@ -180,8 +180,9 @@ def _instances(subject: Subject) -> Drawn:
         raise DoesNotFitError("a generator of instances")
     instances, names = find_instances(subject.dataset)
     found = translate_instances(method, instances)
-    yield "instances", instances_figure(
-        instances, found, method.domains, names, title=f"{subject.title}: instances by G_o"
+    yield (
+        "instances",
+        instances_figure(instances, found, method.domains, names, title=f"{subject.title}: instances by G_o"),
     )
 
 

@@ -61,8 +61,8 @@ def as_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def components_figure(compared: Compared, *, images: int = 2, title: str = "") -> Figure:
-    """Two rows for each image, source and translation: the picture, and the first three components of each layer as red,
-    green and blue."""
+    """Two rows for each image, source and translation: the picture, and the first three components of each layer as
+    red, green and blue."""
     count = min(images, len(compared.source))
     figure, panels = sheet(2 * count, 1 + len(compared.layers), width=1.3, title=title)
     for image in range(count):

@@ -114,8 +114,13 @@ def metrics_figure(runs: Mapping[str, Mapping[str, Curve]], *, title: str = "") 
     Returns:
         None where there are no metrics.
     """
-    names = [name for name in _names(runs.values()) if name.count("/") < 2 and name.rpartition("/")[2] not in BESIDE]
-    names = [name for name in names if not all(_is_constant(curves[name]) for curves in runs.values() if name in curves)]
+    names = [
+        name
+        for name in _names(runs.values())
+        if name.count("/") < 2
+        and name.rpartition("/")[2] not in BESIDE
+        and not all(_is_constant(curves[name]) for curves in runs.values() if name in curves)
+    ]
     if not names:
         return None
     figure, panels = _panels(len(names), title)
@@ -168,5 +173,5 @@ def _panels(count: int, title: str) -> tuple[Figure, np.ndarray]:
 def _legend(figure: Figure, lines: Mapping[str, tuple[str, str]]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, linestyle=style) for colour, style in lines.values()]
+    handles = [Line2D([], [], color=colour, ls=style) for colour, style in lines.values()]  # type: ignore[arg-type]
     figure.legend(handles, list(lines), loc="outside lower center", ncols=5, frameon=False, fontsize=SMALL)

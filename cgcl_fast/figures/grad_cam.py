@@ -83,7 +83,8 @@ def grad_cam(method: Method, images: Tensor, layer: int | None = None) -> Explan
     with torch.enable_grad():
         x = images.detach().clone().requires_grad_()
         maps = [
-            explain.attribute(x, target=domain, relu_attributions=True).detach() for domain in range(len(method.domains))
+            explain.attribute(x, target=domain, relu_attributions=True).detach()
+            for domain in range(len(method.domains))
         ]
     with torch.no_grad():
         probabilities = classifier(images).softmax(1)

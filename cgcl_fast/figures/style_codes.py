@@ -41,8 +41,8 @@ class StyleCodes:
 
 @torch.no_grad()
 def style_codes(method: Method, dataset: UnpairedDataset, count: int = 100) -> StyleCodes:
-    """The codes of the first ``count`` images of each domain by E^s of images, and of one instance in each of them, where
-    it has one, by E^s of instances. The papers take 100 (CGL) and 500 (CGCL).
+    """The codes of the first ``count`` images of each domain by E^s of images, and of one instance in each of them,
+    where it has one, by E^s of instances. The papers take 100 (CGL) and 500 (CGCL).
 
     Raises:
         DoesNotFitError: the method has no style codes.

@@ -28,10 +28,11 @@ def in_styles(generator: StyledGenerator, images: Tensor, domain: int, styles: T
     Returns:
         (B, K, C, H, W).
     """
-    translations = [
-        translate_any_size(lambda x, style=style: generator(x, domain, style[None]), images) for style in styles
-    ]
-    return torch.stack(translations, 1)
+
+    def translate(style: Tensor) -> Tensor:
+        return translate_any_size(lambda x: generator(x, domain, style[None]), images)
+
+    return torch.stack([translate(style) for style in styles], 1)
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:

@@ -171,7 +171,9 @@ def _of_coco(path: Path) -> tuple[dict[str, Objects], dict[str, str], dict[int, 
     except (OSError, ValueError) as error:
         raise ValueError(f"annotations: {printable(path)}: {reason_of(error)}") from error
     if not is_coco(content):
-        raise ValueError(f"annotations: {printable(path)}: expected a COCO file, or a folder of images with annotations")
+        raise ValueError(
+            f"annotations: {printable(path)}: expected a COCO file, or a folder of images with annotations"
+        )
     # By ids in the place of names, for two images may have one name.
     images = [{**image, "file_name": str(image.get("id"))} for image in dicts(content["images"])]
     found = parse_coco({**content, "images": images})

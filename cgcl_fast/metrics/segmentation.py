@@ -1,8 +1,8 @@
 """How well a segmentation model recognises translations: mean IoU, pixel and class accuracy on Cityscapes' classes.
 
-The judge of CUT's Table 1 (there a DRN-D-22 on 256x128 pixels, after pix2pix): label maps are translated to photographs,
-a model that was trained on real photographs labels them again, and its labels are compared with those that the
-translation began with. The model is the user's own; this module compares label maps.
+The judge of CUT's Table 1 (there a DRN-D-22 on 256x128 pixels, after pix2pix): label maps are translated to
+photographs, a model that was trained on real photographs labels them again, and its labels are compared with those that
+the translation began with. The model is the user's own; this module compares label maps.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class ConfusionMatrix:
             ValueError: they differ in shape, or the truth has a label that is neither a class nor ``ignored``.
         """
         if predicted.shape != truth.shape:
-            raise ValueError(f"predicted: expected the shape of truth, {tuple(truth.shape)}, got {tuple(predicted.shape)}")
+            raise ValueError(
+                f"predicted: expected the shape of truth, {tuple(truth.shape)}, got {tuple(predicted.shape)}"
+            )
         n = len(self.classes)
         counted = truth != self.ignored
         wanted, found = truth[counted].long(), predicted[counted].long()

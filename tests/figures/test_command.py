@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cgcl_fast import _extras
 from cgcl_fast.figures.__main__ import main
 from cgcl_fast.train import main as train
 
@@ -18,7 +18,7 @@ pytest.importorskip("captum")
 TINY = ["--size", "32", "--ngf", "4", "--ndf", "4", "--steps", "2", "--log-every", "1", "--device", "cpu"]
 TINY += ["--workers", "0", "--eval-images", "0", "--save-every", "2", "--preset", "small"]
 OF_METHOD = {
-    "cgcl": ["--object-size", "16", "--d-layers", "3", "--n-blocks", "1", "--nce-dim", "8", "--domains", "[sunny,night]"],
+    "cgcl": ["--object-size", "16", "--d-layers", "3", "--n-blocks", "1", "--domains", "[sunny,night]"],
     "enco": ["--n-blocks", "5", "--nce-dim", "8", "--num-patches", "8"],
     "mguit": ["--n-blocks", "1", "--style-nc", "6", "--d-layers", "3", "--n-scales", "2", "--content-layers", "1"],
 }
@@ -32,8 +32,9 @@ LEFT_OUT = {
     "cgcl": "not of this cgcl: attention (no sampling by the discriminator's attention); memory (no memory)",
     "enco": "not of this enco: style_codes (no style codes); memory (no memory); grad_cam (no domain classifier); "
     "styles, interpolation (no styles); instances (no generator of instances)",
-    "mguit": "not of this mguit: similarity (no PatchNCE loss); attention (no sampling by the discriminator's attention); "
-    "style_codes (no style codes); grad_cam (no domain classifier); instances (no generator of instances)",
+    "mguit": "not of this mguit: similarity (no PatchNCE loss); "
+    "attention (no sampling by the discriminator's attention); style_codes (no style codes); "
+    "grad_cam (no domain classifier); instances (no generator of instances)",
 }
 
 
@@ -46,14 +47,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("method", OF_METHOD)
-def test_all_that_fit_are_drawn(
-    method: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_all_that_fit_are_drawn(method: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     small = ["--images", "2", "--codes", "4", "--dpi", "40", "--output", str(tmp_path / "drawn")]
     assert main([str(runs[method]), *small]) == 0
     said = capsys.readouterr()
-    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == sorted(f"{name}.png" for name in DRAWN[method])
-    assert said.out.splitlines() == [str(tmp_path / "drawn" / f"{name}.png") for name in DRAWN[method]]
+    expected = [tmp_path / "drawn" / f"{name}.png" for name in DRAWN[method]]
+    assert said.out.splitlines() == [str(path) for path in expected]
+    assert sorted((tmp_path / "drawn").iterdir()) == sorted(expected)
     assert said.err.splitlines()[-1] == LEFT_OUT[method]
     for path in (tmp_path / "drawn").iterdir():
         with Image.open(path) as image:
@@ -101,6 +101,6 @@ def test_wrong_arguments_are_one_line(
 def test_without_the_extra_it_is_named(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(_extras.sys.modules, "captum.attr", None)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
     assert main([str(runs["cgcl"]), "--figures", "grad_cam", "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err == 'error: captum is not installed; pip install "cgcl_fast[figures]"\n'

@@ -1,7 +1,7 @@
 """The classifier of domains: a fine-tuning of it, its file, and what the command refuses.
 
-What takes many steps has a small network in the place of Inception-v3, which takes one step at 75x75 pixels. Its weights
-are random: ImageNet's need a download.
+What takes many steps has a small network in the place of Inception-v3, which takes one step at 75x75 pixels. Its
+weights are random: ImageNet's need a download.
 """
 
 from __future__ import annotations
@@ -109,7 +109,11 @@ def test_it_begins_with_weights_of_torchvision():
     ],
 )
 def test_wrong_options_are_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
