@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgcl_fast._networks import direction_of, empty_method, one_line_error
+from cgcl_fast._networks import direction_of, empty_method, network_of, one_line_error
 from cgcl_fast._yaml import read_yaml
 from cgcl_fast.data import Reading, UnpairedDataset, open_dataset
 from cgcl_fast.data.values import values_from_dict
 from cgcl_fast.engine import CheckpointError, Checkpoints
 from cgcl_fast.methods import Method
 from cgcl_fast.methods.base import channels_of
-from cgcl_fast.networks.files import fill
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,11 @@ def open_run(folder: Path) -> Run:
     except (OSError, ValueError) as error:
         raise one_line_error(config, "not the options of a run", error) from error
     try:
-        method = fill(empty_method(state), state["method"]).eval().requires_grad_(False)
+        method = empty_method(state)
+        for name, child in method.named_children():
+            if any(True for _ in (*child.parameters(), *child.buffers())):  # not the pools of past translations
+                network_of(method, state, name)
+        method.eval().requires_grad_(False)
         return Run(folder, state["config"]["method"], method, state["step"], direction_of(state), options)
     except Exception as error:  # someone's files fail in many ways
         raise one_line_error(path, "not a checkpoint of a method", error) from error

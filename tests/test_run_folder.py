@@ -45,6 +45,16 @@ def test_the_networks_are_the_trained_ones(run: Path):
     assert torch.equal(found.method.G(x), generator(x))
 
 
+def test_pools_of_past_translations_are_left_out(tmp_path: Path):
+    small = [*TINY[:6], "--size", "32", "--steps", "1", "--eval-images", "0", "--device", "cpu", "--workers", "0"]
+    assert train(["cyclegan", *small, "--output", str(tmp_path / "run")]) == 0
+    found = open_run(tmp_path / "run")
+    backward, _ = find_generator(tmp_path / "run", "BtoA")
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(found.method.F(x), backward(x))
+    assert not any(tensor.is_meta for tensor in (*found.method.parameters(), *found.method.buffers()))
+
+
 def test_the_images_are_those_of_the_test_in_the_direction_of_the_run(run: Path, data: Path, tmp_path: Path):
     found = open_run(run)
     batch = found.test_images().sample_batch(2)

@@ -99,7 +99,7 @@ def attention_figure(found: Attention, *, images: int = 3, title: str = "") -> F
         maps = zip(row[2:], compared.layers, found.frequency, greatest, strict=True)
         for axes, layer, frequency, most in maps:
             height, width = frequency.shape[1:]
-            name = f"{layer.name}, {width}x{height}\nmean {float(frequency[image].mean()):.1%}, brightest {most:.0%}"
+            name = f"{layer.name}, {width}x{height}\nmean {float(frequency[image].mean()):.1%}\nbrightest {most:.0%}"
             show(axes, frequency[image].numpy(), name if image == 0 else "", vmin=0, vmax=most, cmap="magma")
     colour_bar(figure, drawn, panels[:, 1], "D(G(x))")
     return figure

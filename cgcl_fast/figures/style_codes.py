@@ -77,7 +77,7 @@ def image_and_instance(dataset: UnpairedDataset, domain: str, index: int) -> tup
 def style_codes_figure(found: StyleCodes, *, seed: int = 0, title: str = "") -> Figure:
     """Images as crosses and instances as dots, a colour a domain."""
     points = tsne(found.codes.numpy(), seed=seed)
-    figure, panels = sheet(1, 1, width=4.2, title=title)
+    figure, panels = sheet(1, 1, width=5.4, height=4.2, title=title)
     axes = panels[0, 0]
     domain, instance = found.domain.numpy(), found.instance.numpy()
     for number, name in enumerate(found.domains):
