@@ -1,0 +1,60 @@
+"""Translations in several styles, and from one style to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cgcl_fast.figures._panels import grid
+from cgcl_fast.methods.base import translate_any_size
+from cgcl_fast.networks import StyledGenerator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@torch.no_grad()
+def in_styles(generator: StyledGenerator, images: Tensor, domain: int, styles: Tensor) -> Tensor:
+    """Translations of each image in each style.
+
+    Args:
+        images: (B, C, H, W) in [-1, 1].
+        domain: index of the target domain.
+        styles: K of them, (K, ...), as ``generator.random_style(K)`` gives them.
+
+    Returns:
+        (B, K, C, H, W).
+    """
+
+    def translate(style: Tensor) -> Tensor:
+        return translate_any_size(lambda x: generator(x, domain, style[None]), images)
+
+    return torch.stack([translate(style) for style in styles], 1)
+
+
+def between(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """``steps`` styles in equal distances on the line from one style to another, both included: (steps, ...).
+
+    Raises:
+        ValueError: fewer than two steps, or styles of two shapes.
+    """
+    if steps < 2:
+        raise ValueError(f"steps: expected at least 2, got {steps}")
+    if start.shape != end.shape:
+        raise ValueError(f"end: expected the shape of start, {tuple(start.shape)}, got {tuple(end.shape)}")
+    return torch.stack([start.lerp(end, n / (steps - 1)) for n in range(steps)])
+
+
+def styles_figure(images: Tensor, translations: Tensor, names: Sequence[str] = (), *, title: str = "") -> Figure:
+    """A row for each image: the source, and its translation in each style.
+
+    Args:
+        translations: (B, K, C, H, W) of :func:`in_styles`.
+        names: of the styles.
+    """
+    names = names or [f"style {n}" for n in range(translations.shape[1])]
+    rows = [[image, *of_image] for image, of_image in zip(images, translations, strict=True)]
+    return grid(rows, ["source", *names], title=title)
