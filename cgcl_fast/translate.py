@@ -241,6 +241,8 @@ class Translator:
         most_pixels: int = MOST_PIXELS,
     ) -> None:
         self.generator = generator.to(device).eval()
+        if device.type == "cuda":  # cuDNN would turn the weights round at each convolution
+            self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         config: dict[str, Any] = generator.config  # type: ignore[assignment]
