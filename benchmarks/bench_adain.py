@@ -15,8 +15,8 @@ from cgcl_fast import ops
 from . import floors
 from .case import BOTH, FORWARD, Case, normal, op_case
 
-SMALL, BLOCK = (1, 256, 64, 64)  # of the generator's residual blocks
-LARGE = (4, 256, 64, 64), (1, 64, 256, 256)
+SMALL, LARGE = (4, 256, 64, 64), (1, 64, 256, 256)
+BLOCK = (1, 256, 64, 64)  # of the residual blocks of CUT's generator
 
 
 def eager_adain(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None = None) -> Tensor:
