@@ -96,7 +96,7 @@ def make(
 
 
 def make_padded(shape: tuple[int, int, int, int], pad: int, direction: str, layout: torch.memory_format) -> Case:
-    """Norm, ReLU and what the next convolution of CUT's generator pads with: 1 in its blocks, 3 in front of its head."""
+    """Norm, ReLU and the padding of the next convolution of CUT's generator: 1 in its blocks, 3 before its head."""
     return op_case(
         "instance_norm",
         f"{shape} relu pad {pad}" + ("" if layout == torch.contiguous_format else " channels_last"),

@@ -36,18 +36,19 @@ def folded(grad: Tensor, pad: int, mode: str) -> Tensor:
 
     One pass over the map: the margins, which are small, are added to what they show.
     """
-    middle, *ends = (_folded(grad.narrow(3, start, n), 2, pad, mode) for start, n in _parts(grad.shape[3], pad))
-    return _with_ends(middle, *ends, 3, mode)
-
-
-def _parts(size: int, pad: int) -> tuple[tuple[int, int], ...]:
-    """First position and length of the middle of a padded side, and of its two ends."""
-    return (pad, size - 2 * pad), (0, pad), (size - pad, pad)
+    middle, low, high = (_folded(part, 2, pad, mode) for part in _parts(grad, 3, pad))
+    return _with_ends(middle, low, high, 3, mode)
 
 
 def _folded(grad: Tensor, dim: int, pad: int, mode: str) -> Tensor:
-    middle, low, high = (grad.narrow(dim, start, n) for start, n in _parts(grad.shape[dim], pad))
+    middle, low, high = _parts(grad, dim, pad)
     return _with_ends(middle.clone(), low, high, dim, mode)
+
+
+def _parts(grad: Tensor, dim: int, pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The middle of a padded side, and its two ends."""
+    size = grad.shape[dim]
+    return grad.narrow(dim, pad, size - 2 * pad), grad.narrow(dim, 0, pad), grad.narrow(dim, size - pad, pad)
 
 
 def _with_ends(middle: Tensor, low: Tensor, high: Tensor, dim: int, mode: str) -> Tensor:
