@@ -23,10 +23,10 @@ CGCL_HOST_DEVICE int64_t shown_at(int64_t t, int64_t n, Pad pad) {
 
 // The positions of the padded side that show one position: neighbours, and mirror images apart from them.
 struct Images {
-  int64_t first = 0, neighbours = 1, mirrored[2] = {}, mirrors = 0;
+  int64_t first = 0, neighbours = 1, mirror = 0, second = 0, mirrors = 0;  // no array: a GPU would keep it in memory
 
   CGCL_HOST_DEVICE int64_t count() const { return neighbours + mirrors; }
-  CGCL_HOST_DEVICE int64_t at(int64_t i) const { return i < neighbours ? first + i : mirrored[i - neighbours]; }
+  CGCL_HOST_DEVICE int64_t at(int64_t i) const { return i < neighbours ? first + i : i == neighbours ? mirror : second; }
 };
 
 CGCL_HOST_DEVICE Images images_of(int64_t p, int64_t n, Pad pad) {
@@ -36,8 +36,11 @@ CGCL_HOST_DEVICE Images images_of(int64_t p, int64_t n, Pad pad) {
     if (p == n - 1) images.neighbours += pad.size;
     if (p == 0) images.first -= pad.size, images.neighbours += pad.size;
   } else {
-    if (p >= 1 && p <= pad.size) images.mirrored[images.mirrors++] = -p;
-    if (p <= n - 2 && p >= n - 1 - pad.size) images.mirrored[images.mirrors++] = 2 * (n - 1) - p;
+    if (p >= 1 && p <= pad.size) images.mirror = -p, images.mirrors = 1;
+    if (p <= n - 2 && p >= n - 1 - pad.size) {
+      const int64_t mirror = 2 * (n - 1) - p;
+      if (images.mirrors++ == 0) images.mirror = mirror; else images.second = mirror;
+    }
   }
   return images;
 }
