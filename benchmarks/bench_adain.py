@@ -16,6 +16,7 @@ from . import floors
 from .case import BOTH, FORWARD, Case, normal, op_case
 
 SMALL, LARGE = (4, 256, 64, 64), (1, 64, 256, 256)
+BLOCK = (1, 256, 64, 64)  # of the residual blocks of CUT's generator
 
 
 def eager_adain(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -44,6 +45,14 @@ def eager_instance_norm(x: Tensor, residual: Tensor | None = None) -> Tensor:
 def fast_instance_norm(x: Tensor, residual: Tensor | None = None) -> Tensor:
     """The two uses in a residual block: norm + ReLU, and norm + skip connection."""
     return ops.instance_norm(x, activation="relu" if residual is None else "none", residual=residual)
+
+
+def eager_padded(x: Tensor, pad: int) -> Tensor:
+    return F.pad(F.relu(F.instance_norm(x)), (pad,) * 4, mode="reflect")
+
+
+def fast_padded(x: Tensor, pad: int) -> Tensor:
+    return ops.instance_norm(x, activation="relu", pad=pad)
 
 
 def inputs(
@@ -86,6 +95,21 @@ def make(
     )
 
 
+def make_padded(shape: tuple[int, int, int, int], pad: int, direction: str, layout: torch.memory_format) -> Case:
+    """Norm, ReLU and the padding of the next convolution of CUT's generator: 1 in its blocks, 3 before its head."""
+    return op_case(
+        "instance_norm",
+        f"{shape} relu pad {pad}" + ("" if layout == torch.contiguous_format else " channels_last"),
+        direction,
+        {"eager": partial(eager_padded, pad=pad), "cgcl_fast": partial(fast_padded, pad=pad)},
+        partial(inputs, shape, False, False, layout),
+        wrt=(0,),
+        work=floors.adain(shape, direction, pad=pad),
+        slow=shape == LARGE,
+        memory="extra" if direction == BOTH else None,
+    )
+
+
 CASES = [
     *(make("adain", shape, direction) for shape in (SMALL, LARGE) for direction in (FORWARD, BOTH)),
     *(make("adain", shape, BOTH, residual=True) for shape in (SMALL, LARGE)),
@@ -95,6 +119,12 @@ CASES = [
     make("instance_norm", SMALL, BOTH, residual=True),
     *(make("instance_norm", shape, BOTH, layout=torch.channels_last) for shape in (SMALL, LARGE)),
     make("instance_norm", SMALL, BOTH, residual=True, layout=torch.channels_last),
+    *(
+        make_padded(shape, pad, direction, layout)
+        for shape, pad in ((BLOCK, 1), (LARGE, 3))
+        for direction in (FORWARD, BOTH)
+        for layout in (torch.contiguous_format, torch.channels_last)
+    ),
 ]
 
 

@@ -28,13 +28,17 @@ class Work:
     rate: str = "copy_bytes_per_second"
 
 
-def adain(shape: tuple[int, int, int, int], direction: str, *, residual: bool = False) -> Work:
-    """Forward: read x (and the residual), write y. Backward: read x and the gradient, write that of x.
+def adain(shape: tuple[int, int, int, int], direction: str, *, residual: bool = False, pad: int = 0) -> Work:
+    """Forward: read x (and the residual), write y, padded. Backward: read x and y's gradient, write that of x.
 
-    The gradient of the residual is the upstream gradient itself; scale, shift and statistics are a few KB.
+    The gradient of the residual is the upstream gradient itself, where there is no padding; scale, shift and statistics
+    are a few KB.
     """
-    maps = (3 if residual else 2) + (3 if "backward" in direction else 0)
-    return Work(maps * prod(shape) * FLOAT, largest=prod(shape) * FLOAT)
+    B, C, H, W = shape
+    padded = B * C * (H + 2 * pad) * (W + 2 * pad)
+    backward = "backward" in direction
+    maps = (2 if residual else 1) + (2 if backward else 0)
+    return Work((maps * prod(shape) + (1 + backward) * padded) * FLOAT, largest=padded * FLOAT)
 
 
 def gather_patches(shape: tuple[int, int, int, int], ids: int, direction: str) -> Work:

@@ -273,6 +273,8 @@ class Translator:
         most_pixels: int = MOST_PIXELS,
     ) -> None:
         self.generator = generator.to(device).eval()
+        if device.type == "cuda":  # cuDNN would turn the weights round at each convolution
+            self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.on_gpu = device.type == "cuda"
         if self.on_gpu:  # which would transpose the weights of every convolution otherwise, each time

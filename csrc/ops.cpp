@@ -3,10 +3,10 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(cgcl_fast, m) {
-  m.def("_adain(Tensor x, Tensor? scale, Tensor? shift, float eps, str activation, Tensor? residual)"
-        " -> (Tensor, Tensor, Tensor)");
-  m.def("_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation)"
-        " -> (Tensor, Tensor, Tensor)");
+  m.def("_adain(Tensor x, Tensor? scale, Tensor? shift, float eps, str activation, Tensor? residual,"
+        " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)");
+  m.def("_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation,"
+        " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)");
   m.def("_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
         " bool decoupled, bool normalize, bool query_grad, bool key_grad) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"

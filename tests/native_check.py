@@ -35,7 +35,9 @@ def adain(dtype: torch.dtype) -> list[Tensor]:
     x, scale, shift = random(2, 37, 9, 7, dtype=dtype), random(2, 37, seed=1), random(2, 37, seed=2)
     wide = x.to(memory_format=torch.channels_last)
     plane = with_gradients(lambda *t: ops.adain(*t, activation="leaky_relu"), x, scale, shift)
-    return plane + with_gradients(lambda *t: ops.adain(*t, activation="relu", residual=x), wide, scale, shift)
+    rows = with_gradients(lambda *t: ops.adain(*t, activation="relu", residual=x), wide, scale, shift)
+    padded = [with_gradients(lambda *t: ops.adain(*t, pad=3), of, scale, shift) for of in (x, wide)]
+    return plane + rows + padded[0] + padded[1]
 
 
 def instance_norm(dtype: torch.dtype) -> list[Tensor]:

@@ -210,6 +210,8 @@ class Trainer:
         self.options = options
         self.accelerator = accelerator or make_accelerator(precision=options.precision, accumulate=options.accumulate)
         self.method = method.to(self.accelerator.device)
+        if self.accelerator.device.type == "cuda":  # cuDNN would turn the weights round at each convolution
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loader = loader
         self.folder = folder
         self.schedule = schedule

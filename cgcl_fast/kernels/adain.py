@@ -1,9 +1,12 @@
-r"""Instance normalisation with scale, shift, activation and residual.
+r"""Instance normalisation with scale, shift, activation, residual and padding.
 
 A plane that fits into the registers of one program is read once and written once. Larger planes, and channels_last
 maps, whose planes interleave, are cut into chunks: a first kernel leaves mean and sum of squared deviations of each
 chunk (never Σx² - (Σx)²/n), a second combines those of its plane and writes. The backward pass does the same with Σg'
 and Σg'n, where n is the normalised x and g' the gradient behind the activation. No atomics: the same result every time.
+
+With PAD what writes goes by the positions of the padded map, and reads x where they show it, which is in a cache by
+then; what reads a gradient adds up all that shows a position.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from torch import Tensor
 from ._launch import ceil_div, launch, power_of_2
 from ._layout import is_channels_last, is_linear, kernel_format
 from ._map import offsets
+from ._pad import load_folded, shown
 from ._sums import sum_of_products
 
 ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 2}
 LARGEST_PLANE = 16384  # elements that one program keeps in registers
 LARGEST_PLANE_BACKWARD = 8192
+LARGEST_PADDED_BACKWARD = 4096  # beyond which registers spill
+STEP = 2048  # positions of a padded plane that a program writes at once
 CHUNK = 4096  # least elements of a chunk of larger planes
 
 
@@ -76,7 +82,8 @@ def _tile(program, C, positions, chunks, chunk_length, BLOCK_C: tl.constexpr, BL
 def _plane_forward(
     x, scale, shift, residual, y, mean, rstd, eps, C, H, W,
     x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w,
-    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
+    STEP: tl.constexpr,
 ):  # fmt: skip
     plane = tl.program_id(0)
     image, channel = (plane // C).to(tl.int64), (plane % C).to(tl.int64)
@@ -91,17 +98,35 @@ def _plane_forward(
     r = 1.0 / tl.sqrt(tl.sum(centred * centred, 0) / positions + eps)
     tl.store(mean + plane, mu)
     tl.store(rstd + plane, r)
-    u = centred * r
-    if scale is not None:
-        u *= tl.load(scale + plane).to(tl.float32)
-    if shift is not None:
-        u += tl.load(shift + plane).to(tl.float32)
-    u = _activate(u, ACTIVATION)
-    if residual is not None:
-        base = residual + image * r_b + channel * r_c
-        u += tl.load(base + offsets(p, W, r_h, r_w, LINEAR), mask=inside, other=0.0).to(tl.float32)
-    target = y + image * y_b + channel * y_c + offsets(p, W, y_h, y_w, LINEAR)
-    tl.store(target, u.to(y.dtype.element_ty), mask=inside)
+    if PAD == 0:
+        u = centred * r
+        if scale is not None:
+            u *= tl.load(scale + plane).to(tl.float32)
+        if shift is not None:
+            u += tl.load(shift + plane).to(tl.float32)
+        u = _activate(u, ACTIVATION)
+        if residual is not None:
+            base = residual + image * r_b + channel * r_c
+            u += tl.load(base + offsets(p, W, r_h, r_w, LINEAR), mask=inside, other=0.0).to(tl.float32)
+        target = y + image * y_b + channel * y_c + offsets(p, W, y_h, y_w, LINEAR)
+        tl.store(target, u.to(y.dtype.element_ty), mask=inside)
+    else:
+        all_positions = (H + 2 * PAD) * (W + 2 * PAD)
+        for step in range(0, all_positions, STEP):
+            q = step + tl.arange(0, STEP)
+            mask = q < all_positions
+            at = shown(q, H, W, PAD, REPLICATE)
+            seen = tl.load(x + image * x_b + channel * x_c + offsets(at, W, x_h, x_w, LINEAR), mask=mask, other=0.0)
+            n = (seen.to(tl.float32) - mu) * r
+            if scale is not None:
+                n *= tl.load(scale + plane).to(tl.float32)
+            if shift is not None:
+                n += tl.load(shift + plane).to(tl.float32)
+            n = _activate(n, ACTIVATION)
+            if residual is not None:
+                added = residual + image * r_b + channel * r_c + offsets(at, W, r_h, r_w, LINEAR)
+                n += tl.load(added, mask=mask, other=0.0).to(tl.float32)
+            tl.store(y + image * y_b + channel * y_c + q * y_w, n.to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -135,10 +160,15 @@ def _chunk_forward(
     x, scale, shift, residual, y, means, squares, mean, rstd, eps, C, H, W,
     x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, chunk_length,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_CHUNKS: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
     positions = H * W
     image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
+    if PAD > 0:  # as many chunks, of the positions of the padded map
+        all_positions = (H + 2 * PAD) * (W + 2 * PAD)
+        length = tl.cdiv(tl.cdiv(all_positions, chunks), BLOCK_P) * BLOCK_P
+        first = chunk * length
+        end = tl.minimum(first + length, all_positions)
     within = channels < C
     planes = image * C + channels
     # Mean and variance of the planes from those of their chunks (Chan et al. 1979).
@@ -159,21 +189,23 @@ def _chunk_forward(
     rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
     targets = y + image.to(tl.int64) * y_b + channels.to(tl.int64)[:, None] * y_c
     for start in range(first, end, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        mask = within[:, None] & (p < end)[None, :]
+        q = start + tl.arange(0, BLOCK_P)
+        mask = within[:, None] & (q < end)[None, :]
+        p = shown(q, H, W, PAD, REPLICATE)
         v = tl.load(rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
         u = _activate((v - mu[:, None]) * r[:, None] * s[:, None] + t[:, None], ACTIVATION)
         if residual is not None:
             base = residual + image.to(tl.int64) * r_b + channels.to(tl.int64)[:, None] * r_c
             u += tl.load(base + offsets(p, W, r_h, r_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        tl.store(targets + offsets(p, W, y_h, y_w, LINEAR)[None, :], u.to(y.dtype.element_ty), mask=mask)
+        to = targets + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)[None, :]
+        tl.store(to, u.to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def _plane_backward(
     grad, x, scale, shift, mean, rstd, dx, dscale, dshift, C, H, W,
     g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w,
-    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
     plane = tl.program_id(0)
     image, channel = (plane // C).to(tl.int64), (plane % C).to(tl.int64)
@@ -183,9 +215,7 @@ def _plane_backward(
     v = tl.load(x + image * x_b + channel * x_c + offsets(p, W, x_h, x_w, LINEAR), mask=inside, other=0.0).to(
         tl.float32
     )
-    g = tl.load(grad + image * g_b + channel * g_c + offsets(p, W, g_h, g_w, LINEAR), mask=inside, other=0.0).to(
-        tl.float32
-    )
+    g = load_folded(grad + image * g_b + channel * g_c, p, inside, H, W, g_h, g_w, LINEAR, PAD, REPLICATE)
     r = tl.load(rstd + plane)
     n = tl.where(inside, v - tl.load(mean + plane), 0.0) * r
     s = 1.0
@@ -210,6 +240,7 @@ def _chunk_gradient_sums(
     grad, x, scale, shift, mean, rstd, sums_g, sums_gn, C, H, W,
     g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, chunks, chunk_length,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
     image, channels, chunk, first, end = _tile(tl.program_id(0), C, H * W, chunks, chunk_length, BLOCK_C, BLOCK_P)
     within = channels < C
@@ -226,7 +257,7 @@ def _chunk_gradient_sums(
         p = start + tl.arange(0, BLOCK_P)
         mask = within[:, None] & (p < end)[None, :]
         v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        g = tl.load(g_rows + offsets(p, W, g_h, g_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        g = load_folded(g_rows, p[None, :], mask, H, W, g_h, g_w, LINEAR, PAD, REPLICATE)
         n = (v - mu[:, None]) * r[:, None]
         g = _before_activation(g, n * s[:, None] + t[:, None], ACTIVATION)
         sum_g += g
@@ -240,7 +271,7 @@ def _chunk_backward(
     grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, dscale, dshift, C, H, W,
     g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w, chunks, chunk_length,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_CHUNKS: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
     positions = H * W
     image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
@@ -266,7 +297,7 @@ def _chunk_backward(
         p = start + tl.arange(0, BLOCK_P)
         mask = within[:, None] & (p < end)[None, :]
         v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        g = tl.load(g_rows + offsets(p, W, g_h, g_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+        g = load_folded(g_rows, p[None, :], mask, H, W, g_h, g_w, LINEAR, PAD, REPLICATE)
         n = (v - mu[:, None]) * r[:, None]
         g = _before_activation(g, n * s[:, None] + t[:, None], ACTIVATION)
         d = _gradient_gain(s * r)[:, None] * (g - (sum_g / positions)[:, None] - n * (sum_gn / positions)[:, None])
@@ -295,12 +326,13 @@ class _Plan(NamedTuple):
     """What a pass takes from shapes and strides alone.
 
     Attributes:
-        strides: of the result.
+        shape, strides: of the result.
         programs: of each launch; 0 where there is nothing to do.
         sizes, chunks: arguments of the kernels, where a plane is not cut the latter are empty.
         first, last: constants of the first of two launches, and of the second or only one.
     """
 
+    shape: tuple[int, ...]
     strides: tuple[int, ...]
     programs: int
     sizes: tuple[int, ...]
@@ -311,38 +343,59 @@ class _Plan(NamedTuple):
 
 @functools.lru_cache(4096)
 def _plan(
-    shape: tuple[int, ...], x: tuple[int, ...], others: tuple[tuple[int, ...], ...], activation: str, backward: bool
+    shape: tuple[int, ...],
+    x: tuple[int, ...],
+    other: tuple[int, ...],
+    activation: str,
+    pad: int,
+    replicate: bool,
+    backward: bool,
 ) -> _Plan:
-    """The plan for a map of a shape and strides, with those of the other maps that are read."""
+    """The plan for a map of a shape and strides, with those of the other map that is read: the residual, or the
+    gradient of the padded map."""
     B, C, H, W = shape
     like = torch.empty_strided(shape, x, device="meta")
-    result = torch.empty(shape, device="meta", memory_format=kernel_format(like))
-    maps = [like, result, *(torch.empty_strided(shape, strides, device="meta") for strides in others)]
-    act, linear = ACTIVATIONS[activation], is_linear(*maps)
+    padded = (B, C, H + 2 * pad, W + 2 * pad)
+    result = torch.empty(shape if backward else padded, device="meta", memory_format=kernel_format(like))
+    second = torch.empty_strided(padded if backward else shape, other, device="meta")
+    act, linear = ACTIVATIONS[activation], is_linear(like, result, second)
+    made = tuple(result.shape), result.stride()
     if like.numel() == 0:
-        return _Plan(result.stride(), 0, (), (), {}, {})
-    largest = LARGEST_PLANE_BACKWARD if backward else LARGEST_PLANE
+        return _Plan(*made, 0, (), (), {}, {})
+    largest = LARGEST_PLANE if not backward else LARGEST_PLANE_BACKWARD if pad == 0 else LARGEST_PADDED_BACKWARD
+    padding = {"PAD": pad, "REPLICATE": replicate}
     positions = H * W
     if positions <= largest and not is_channels_last(like):
         block = power_of_2(positions)
         warps = _warps(block) if not backward else 2 * _warps(block) if block > 256 else 1
-        last = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, "num_warps": warps}
-        return _Plan(result.stride(), B * C, (C, H, W), (), {}, last)
+        last = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, **padding}
+        if not backward:
+            last["STEP"] = min(block, STEP)
+        return _Plan(*made, B * C, (C, H, W), (), {}, {**last, "num_warps": warps})
     programs, chunks, length, block_c, block_p = chunked(like)
     first = {"LINEAR": linear, "BLOCK_C": block_c, "BLOCK_P": block_p}
-    last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": power_of_2(chunks)}
-    return _Plan(result.stride(), programs, (C, H, W), (chunks, length), first, last)
+    last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": power_of_2(chunks), **padding}
+    if backward:
+        first |= {"ACTIVATION": act, **padding}
+    return _Plan(*made, programs, (C, H, W), (chunks, length), first, last)
 
 
 def forward(
-    x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activation: str,
+    residual: Tensor | None,
+    pad: int = 0,
+    replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, strides = x.shape, x.stride()
     others = strides if residual is None else residual.stride()
-    plan = _plan(shape, strides, (others,), activation, False)
+    plan = _plan(shape, strides, others, activation, pad, replicate, False)
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()
-    y = torch.empty_strided(shape, plan.strides, dtype=x.dtype, device=x.device)
+    y = torch.empty_strided(plan.shape, plan.strides, dtype=x.dtype, device=x.device)
     mean = x.new_empty(shape[:2], dtype=torch.float32)
     rstd = torch.empty_like(mean)
     if plan.programs == 0:
@@ -370,9 +423,11 @@ def backward(
     mean: Tensor,
     rstd: Tensor,
     activation: str,
+    pad: int = 0,
+    replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, strides, upstream = x.shape, x.stride(), grad.stride()
-    plan = _plan(shape, strides, (upstream,), activation, True)
+    plan = _plan(shape, strides, upstream, activation, pad, replicate, True)
     affine = scale is not None or shift is not None
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()
@@ -391,7 +446,7 @@ def backward(
     sums_g, sums_gn = (x.new_empty((shape[0] * shape[1], plan.chunks[0]), dtype=torch.float32) for _ in range(2))
     launch(
         _chunk_gradient_sums, plan.programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, *plan.sizes,
-        *upstream, *strides, *plan.chunks, **plan.first, ACTIVATION=plan.last["ACTIVATION"],
+        *upstream, *strides, *plan.chunks, **plan.first,
     )  # fmt: skip
     launch(
         _chunk_backward, plan.programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, *parameters,

@@ -52,7 +52,7 @@ class ContentEncoder(nn.Module):
 
 
 def _norm_relu_pad(x: Tensor) -> Tensor:
-    return reflect_pad(instance_norm(x, activation="relu"), 1)
+    return instance_norm(x, activation="relu", pad=1)
 
 
 class StyleEncoder(nn.Module):
@@ -148,7 +148,7 @@ class AdaINBlock(nn.Module):
 
 
 def _adain_relu_pad(x: Tensor, affine: Tensor) -> Tensor:
-    return reflect_pad(adain(x, affine[:, 0], affine[:, 1], activation="relu"), 1)
+    return adain(x, affine[:, 0], affine[:, 1], activation="relu", pad=1)
 
 
 class AdaINDecoder(nn.Module):

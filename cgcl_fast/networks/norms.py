@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.nn import reflect_pad
 from cgcl_fast.ops import instance_norm
 
 NORMS = ("instance", "batch", "none")
@@ -32,15 +33,17 @@ class Norm(nn.Module):
         self.activation = activation
         self.batch = nn.BatchNorm2d(channels) if kind == "batch" else None
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) to the same shape; ``residual`` is added to what the activation gives."""
+    def forward(self, x: Tensor, residual: Tensor | None = None, pad: int = 0) -> Tensor:
+        """(B, C, H, W) to (B, C, H + 2 pad, W + 2 pad), padded by reflection; ``residual`` (B, C, H, W) is added to
+        what the activation gives."""
         if self.kind == "instance":
-            return instance_norm(x, activation=self.activation, residual=residual)
+            return instance_norm(x, activation=self.activation, residual=residual, pad=pad)
         if self.batch is not None:
             x = self.batch(x)
         if self.activation != "none":
             x = F.relu(x) if self.activation == "relu" else F.leaky_relu(x, 0.2)
-        return x if residual is None else x + residual
+        x = x if residual is None else x + residual
+        return reflect_pad(x, pad) if pad > 0 else x
 
 
 def check_norm(kind: str) -> None:

@@ -14,7 +14,8 @@ from cgcl_fast.nn import blur_down, blur_up, conv_of, reflect_pad
 
 Layer = Callable[[Tensor], Tensor]
 
-_pad = partial(reflect_pad, size=3)
+PAD = 3  # of the 7x7 convolutions
+_pad = partial(reflect_pad, size=PAD)
 
 
 def _is_cheap(layer: Layer) -> bool:
@@ -49,8 +50,12 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        y = self.dropout(self.norm1(self.conv1(reflect_pad(x, 1))))
-        return self.norm2(self.conv2(reflect_pad(y, 1)), residual=x)
+        y = self.conv1(reflect_pad(x, 1))
+        if isinstance(self.dropout, nn.Dropout) and self.dropout.training:
+            y = reflect_pad(self.dropout(self.norm1(y)), 1)
+        else:
+            y = self.norm1(y, pad=1)
+        return self.norm2(self.conv2(y), residual=x)
 
 
 class ResnetGenerator(nn.Module):
@@ -220,9 +225,12 @@ class ResnetGenerator(nn.Module):
         waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
         for number, layer in layers:
             named = number in wanted
+            cheap = _is_cheap(layer)
+            if layer is _pad and waiting and isinstance(waiting[-1], Norm):  # which pads as it writes
+                layer, waiting = partial(waiting[-1], pad=PAD), waiting[:-1]
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 x, waiting = conv_of(layer, partial(_chain, waiting), x) if waiting else layer(x), []
-            elif named or not _is_cheap(layer):
+            elif named or not cheap:
                 x, waiting = _chain([*waiting, layer], x), []
             else:
                 waiting = [*waiting, layer]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from cgcl_fast.ops import _pad
 
 
 class _ReflectPad(torch.autograd.Function):
@@ -19,11 +20,13 @@ class _ReflectPad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int) -> Tensor:
         ctx.size = size
-        return F.pad(x, (size,) * 4, mode="reflect")
+        return _padded(x, size)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         size = ctx.size
+        if grad.device.type != "cpu":
+            return _pad.folded(grad, size, "reflect"), None
         like = grad[..., size:-size, size:-size]  # stands for the input: right in shape, and its values are not read
         return torch.ops.aten.reflection_pad2d_backward(grad, like, [size] * 4), None
 
@@ -36,8 +39,16 @@ def reflect_pad(x: Tensor, size: int) -> Tensor:
         size: pixels on each side.
 
     Returns:
-        (B, C, H + 2 size, W + 2 size).
+        (B, C, H + 2 size, W + 2 size), in x's memory format.
     """
     if torch.is_grad_enabled() and x.requires_grad:
         return _ReflectPad.apply(x, size)
-    return F.pad(x, (size,) * 4, mode="reflect")
+    return _padded(x, size)
+
+
+def _padded(x: Tensor, size: int) -> Tensor:
+    # A compiler chooses layouts by itself; a tracer would keep the size of the map.
+    plain = x.device.type == "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if plain or min(x.shape[2:]) <= size or not x.is_contiguous(memory_format=torch.channels_last):
+        return _pad.padded(x, size, "reflect")
+    return _pad.gathered(x, size)

@@ -1,10 +1,10 @@
 """Schemas of the ops that have kernels: the same texts as in csrc/ops.cpp (a test compares the two)."""
 
 SCHEMAS = (
-    "_adain(Tensor x, Tensor? scale, Tensor? shift, float eps, str activation, Tensor? residual)"
-    " -> (Tensor, Tensor, Tensor)",
-    "_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation)"
-    " -> (Tensor, Tensor, Tensor)",
+    "_adain(Tensor x, Tensor? scale, Tensor? shift, float eps, str activation, Tensor? residual,"
+    " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)",
+    "_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation,"
+    " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)",
     "_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
     " bool decoupled, bool normalize, bool query_grad, bool key_grad) -> (Tensor, Tensor, Tensor, Tensor)",
     "_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"

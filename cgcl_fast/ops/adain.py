@@ -1,9 +1,10 @@
-r"""Adaptive instance normalisation with its activation and residual in one pass.
+r"""Adaptive instance normalisation with its activation, residual and padding in one pass.
 
 $$y = \mathrm{act}\Big(s\,\frac{x - \mu(x)}{\sqrt{\sigma^2(x) + \epsilon}} + t\Big) \;[+\; r]$$
 
 with the mean and the biased variance over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8;
-the style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the InstanceNorm of CUT's generator).
+the style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the InstanceNorm of CUT's generator). With
+`pad` y comes with the margin that the next convolution wants around it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .._backend import choose
 from ..kernels import _layout
-from . import _check, _registry
+from . import _check, _pad, _registry
 
 ACTIVATIONS = ("none", "relu", "leaky_relu")
+PAD_MODES = ("reflect", "replicate")
 
 
 def adain_reference(
@@ -29,6 +32,8 @@ def adain_reference(
     eps: float = 1e-5,
     activation: str = "none",
     residual: Tensor | None = None,
+    pad: int = 0,
+    pad_mode: str = "reflect",
 ) -> Tensor:
     """The equation above in plain PyTorch, in float32 or wider."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -43,14 +48,24 @@ def adain_reference(
     if activation == "relu":
         y = torch.relu(y)
     elif activation == "leaky_relu":
-        y = torch.nn.functional.leaky_relu(y, 0.2)
+        y = F.leaky_relu(y, 0.2)
     if residual is not None:
         y = y + residual.to(wide.dtype)
+    if pad > 0:
+        y = _pad.padded(y, pad, pad_mode)
     return y.to(x.dtype)
 
 
 def _normalise(
-    op: str, x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
+    op: str,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activation: str,
+    residual: Tensor | None,
+    pad: int,
+    pad_mode: str,
 ) -> Tensor:
     _check.tensor(op, "x", x, 4, "(B, C, H, W)")
     _check.choice(op, "activation", activation, ACTIVATIONS)
@@ -67,10 +82,25 @@ def _normalise(
         _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
         _check.same_device(op, "residual", residual, "x", x)
         residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
+    pad = _check.count(op, "pad", pad)
+    _check.choice(op, "pad_mode", pad_mode, PAD_MODES)
+    if pad > 0:
+        _check_pad(op, pad, pad_mode, x)
     backend = choose(op, x)
     if backend == "reference":
-        return adain_reference(x, scale, shift, eps, activation, residual)
-    return _adain(backend, x, scale, shift, eps, activation, residual)[0]
+        return adain_reference(x, scale, shift, eps, activation, residual, pad, pad_mode)
+    return _adain(backend, x, scale, shift, eps, activation, residual, pad, pad_mode == "replicate")[0]
+
+
+def _check_pad(op: str, pad: int, pad_mode: str, x: Tensor) -> None:
+    _, _, H, W = x.shape
+    if pad_mode == "reflect" and (pad >= H or pad >= W):
+        raise ValueError(
+            f"{op}: expected pad < H and W of x, which is what there is to reflect, got {pad} for {tuple(x.shape)}; "
+            "pad_mode 'replicate' takes any"
+        )
+    if H == 0 or W == 0:
+        raise ValueError(f"{op}: expected x with positions to pad with, got {tuple(x.shape)}")
 
 
 def adain(
@@ -81,8 +111,10 @@ def adain(
     eps: float = 1e-5,
     activation: str = "none",
     residual: Tensor | None = None,
+    pad: int = 0,
+    pad_mode: str = "reflect",
 ) -> Tensor:
-    """Instance-normalise `x`, scale and shift it per image and channel, activate it and add a residual.
+    """Instance-normalise `x`, scale and shift it per image and channel, activate it, add a residual and pad the sum.
 
     Args:
         x: features (B, C, H, W), any strides; float32 and bfloat16 have kernels (on a GPU float16 too), others take
@@ -92,9 +124,13 @@ def adain(
         eps: added to the variance.
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
         residual: (B, C, H, W), added after the activation.
+        pad: pixels that the result has more on each of its four sides, for a convolution without padding to follow:
+            no pass over the map is spent on them, forward or backward.
+        pad_mode: "reflect", which needs H and W larger than `pad`, or "replicate".
 
     Returns:
-        (B, C, H, W) in x's dtype, channels_last if x is. Statistics are in float32 and of biased variance.
+        (B, C, H + 2 pad, W + 2 pad) in x's dtype, channels_last if x is. Statistics are in float32 and of biased
+        variance, over the map without the padding.
 
     Raises:
         ValueError: a shape, device or option is not as above.
@@ -105,10 +141,18 @@ def adain(
     """
     if scale is None or shift is None:
         raise TypeError("adain: expected scale and shift of shape (B, C), got None; instance_norm has neither")
-    return _normalise("adain", x, scale, shift, eps, activation, residual)
+    return _normalise("adain", x, scale, shift, eps, activation, residual, pad, pad_mode)
 
 
-def instance_norm(x: Tensor, *, eps: float = 1e-5, activation: str = "none", residual: Tensor | None = None) -> Tensor:
+def instance_norm(
+    x: Tensor,
+    *,
+    eps: float = 1e-5,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    pad: int = 0,
+    pad_mode: str = "reflect",
+) -> Tensor:
     """Instance normalisation without affine parameters: `adain` with scale 1 and shift 0.
 
     Args:
@@ -116,20 +160,30 @@ def instance_norm(x: Tensor, *, eps: float = 1e-5, activation: str = "none", res
         eps: added to the biased variance.
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
         residual: (B, C, H, W), added after the activation.
+        pad, pad_mode: as `adain`.
 
     Returns:
-        (B, C, H, W) in x's dtype and memory format.
+        (B, C, H + 2 pad, W + 2 pad) in x's dtype and memory format.
 
     Raises:
         ValueError, TypeError, RuntimeError: as `adain`.
     """
-    return _normalise("instance_norm", x, None, None, eps, activation, residual)
+    return _normalise("instance_norm", x, None, None, eps, activation, residual, pad, pad_mode)
 
 
 def _fake_forward(
-    x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float, activation: str, residual: Tensor | None
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activation: str,
+    residual: Tensor | None,
+    pad: int = 0,
+    replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    y = torch.empty_like(x, memory_format=_layout.kernel_format(x))
+    B, C, H, W = x.shape
+    shape = (B, C, H + 2 * pad, W + 2 * pad)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout.kernel_format(x))
     mean = x.new_empty((x.shape[0], x.shape[1]), dtype=torch.float32)
     return y, mean, torch.empty_like(mean)
 
@@ -142,6 +196,8 @@ def _fake_backward(
     mean: Tensor,
     rstd: Tensor,
     activation: str,
+    pad: int = 0,
+    replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch = 0 if scale is None and shift is None else x.shape[0]
     dscale = x.new_empty((batch, x.shape[1]), dtype=torch.float32)
@@ -149,21 +205,26 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, scale, shift, _, ctx.activation, residual = inputs
+    x, scale, shift, _, ctx.activation, residual, ctx.pad, ctx.replicate = inputs
     ctx.has_residual = residual is not None
     ctx.save_for_backward(x, scale, shift, output[1], output[2])
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return None, None, None, None, None, None
+        return (None,) * 8
     x, scale, shift, mean, rstd = ctx.saved_tensors
+    pad = ctx.pad
+    if pad > 0 and ctx.has_residual:  # whose gradient is that before padding, so that it has to be made anyway
+        grad, pad = _pad.folded(grad, pad, "replicate" if ctx.replicate else "reflect"), 0
     dx = dscale = dshift = None
     if any(needs[:3]):
-        dx, dscale, dshift = _adain_backward(ctx.backend, grad, x, scale, shift, mean, rstd, ctx.activation)
+        dx, dscale, dshift = _adain_backward(
+            ctx.backend, grad, x, scale, shift, mean, rstd, ctx.activation, pad, ctx.replicate
+        )
         dscale = dscale.to(scale.dtype) if scale is not None else None
         dshift = dshift.to(shift.dtype) if shift is not None else None
-    return dx, dscale, dshift, None, None, grad if ctx.has_residual else None
+    return dx, dscale, dshift, None, None, grad if ctx.has_residual else None, None, None
 
 
 _registry.fake("_adain", _fake_forward)
@@ -177,10 +238,12 @@ _registry.native_on_cuda("adain")
 _registry.native_on_cuda("instance_norm")
 _registry.triton(("adain", "instance_norm"), "adain", _adain="forward", _adain_backward="backward")
 _registry.public(
-    'adain(Tensor x, Tensor scale, Tensor shift, *, float eps=1e-05, str activation="none", Tensor? residual=None)'
-    " -> Tensor",
+    'adain(Tensor x, Tensor scale, Tensor shift, *, float eps=1e-05, str activation="none", Tensor? residual=None,'
+    ' int pad=0, str pad_mode="reflect") -> Tensor',
     adain,
 )
 _registry.public(
-    'instance_norm(Tensor x, *, float eps=1e-05, str activation="none", Tensor? residual=None) -> Tensor', instance_norm
+    'instance_norm(Tensor x, *, float eps=1e-05, str activation="none", Tensor? residual=None,'
+    ' int pad=0, str pad_mode="reflect") -> Tensor',
+    instance_norm,
 )

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "map.h"
+#include "pad.h"
 #include "tensor.h"
 
 namespace cgcl {
@@ -30,6 +31,15 @@ inline Tensor empty_map(const Tensor& like, std::initializer_list<int64_t> sizes
 }
 inline Tensor empty_map(const Tensor& like, bool channels_last) {
   return empty_map(like, {like.size(0), like.size(1), like.size(2), like.size(3)}, channels_last);
+}
+
+// The padding that an op is asked for, which must fit the map.
+inline Pad pad_of(const Tensor& x, const char* op, int64_t size, bool replicate) {
+  const int64_t least = std::min(x.size(2), x.size(3));
+  STD_TORCH_CHECK(size == 0 || (size > 0 && (replicate ? least > 0 : size < least)), op, ": expected pad from 0 to ",
+                  "below the sides of the map, or any with replicate and positions, got ", size, " for a map of ", x.size(2),
+                  "x", x.size(3));
+  return {size, replicate};
 }
 
 }  // namespace cgcl

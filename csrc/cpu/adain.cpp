@@ -30,12 +30,14 @@ std::optional<Tensor> parameter(const std::optional<Tensor>& p, const Tensor& x,
   return as_float32(*p);
 }
 
-void check_like(const Tensor& t, const Tensor& x, const char* argument) {
+void check_like(const Tensor& t, const Tensor& x, const char* argument, Pad pad = {}) {
   check_dim(t, 4, "adain", argument);
   STD_TORCH_CHECK(t.scalar_type() == x.scalar_type(), "adain: expected ", argument, " of x's dtype");
-  for (int64_t d = 0; d < 4; ++d)
-    STD_TORCH_CHECK(t.size(d) == x.size(d), "adain: expected ", argument, " of x's shape, size ", x.size(d),
-                    " in dimension ", d, ", got ", t.size(d));
+  for (int64_t d = 0; d < 4; ++d) {
+    const int64_t size = x.size(d) + (d < 2 ? 0 : 2 * pad.size);
+    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument, pad.size == 0 ? " of x's shape" : " of x's padded shape",
+                    ", size ", size, " in dimension ", d, ", got ", t.size(d));
+  }
 }
 
 const float* data(const std::optional<Tensor>& t) {
@@ -132,34 +134,44 @@ void backward_pixels(const AdainBackwardArgs& args, int dtype) {
   });
 }
 
+// The map of what is padded, without the padding.
+Map inside(Map map, Pad pad, int dtype) {
+  const int64_t offset = pad.size * (map.stride_h + map.stride_w), bytes = dtype == int(Dtype::float32) ? 4 : 2;
+  map.data = static_cast<char*>(map.data) + offset * bytes;
+  return map;
+}
+
 std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, std::optional<Tensor> shift, double eps,
-                                         std::string activation, std::optional<Tensor> residual) {
+                                         std::string activation, std::optional<Tensor> residual, int64_t pad_size,
+                                         bool replicate) {
   check_dim(x, 4, "adain", "x");
   const int dtype = int(dtype_of(x, "adain", "x"));
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   if (residual.has_value()) check_like(*residual, x, "residual");
+  const Pad pad = pad_of(x, "adain", pad_size, replicate);
 
   const bool channels_last = is_channels_last(x);
-  Tensor y = empty_map(x, channels_last);
+  Tensor y = empty_map(x, {x.size(0), x.size(1), x.size(2) + 2 * pad.size, x.size(3) + 2 * pad.size}, channels_last);
   Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
   const bool pixel_rows = channels_last && (!residual.has_value() || is_channels_last(*residual));
   AdainArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
                  pixel_rows ? pixels_of(x) : map_of(x),
                  !residual.has_value() ? Map{} : pixel_rows ? pixels_of(*residual) : map_of(*residual),
-                 pixel_rows ? pixels_of(y) : map_of(y),
+                 inside(pixel_rows ? pixels_of(y) : map_of(y), pad, dtype),
                  data(gain), data(offset),
                  static_cast<float*>(mean.mutable_data_ptr()), static_cast<float*>(rstd.mutable_data_ptr()),
-                 float(eps), negative_slope_of(activation)};
+                 float(eps), negative_slope_of(activation), pad};
   if (args.B * args.C * args.H * args.W > 0) pixel_rows ? forward_pixels(args, dtype) : forward_planes(args, dtype);
   return {y, mean, rstd};
 }
 
 std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::optional<Tensor> scale,
                                                   std::optional<Tensor> shift, Tensor mean, Tensor rstd,
-                                                  std::string activation) {
+                                                  std::string activation, int64_t pad_size, bool replicate) {
   check_dim(x, 4, "adain", "x");
   const int dtype = int(dtype_of(x, "adain", "x"));
-  check_like(grad, x, "grad");
+  const Pad pad = pad_of(x, "adain", pad_size, replicate);
+  check_like(grad, x, "grad", pad);
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   const Tensor saved_mean = *parameter(mean, x, "mean"), saved_rstd = *parameter(rstd, x, "rstd");
 
@@ -169,12 +181,13 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   const int64_t B = parameters ? x.size(0) : 0, C = x.size(1);
   Tensor dscale = new_tensor(x, {B, C}, ScalarType::Float), dshift = new_tensor(x, {B, C}, ScalarType::Float);
   AdainBackwardArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
-                         pixel_rows ? pixels_of(x) : map_of(x), pixel_rows ? pixels_of(grad) : map_of(grad),
+                         pixel_rows ? pixels_of(x) : map_of(x),
+                         inside(pixel_rows ? pixels_of(grad) : map_of(grad), pad, dtype),
                          pixel_rows ? pixels_of(dx) : map_of(dx),
                          data(gain), data(offset), data(saved_mean), data(saved_rstd),
                          parameters ? static_cast<float*>(dscale.mutable_data_ptr()) : nullptr,
                          parameters ? static_cast<float*>(dshift.mutable_data_ptr()) : nullptr,
-                         negative_slope_of(activation)};
+                         negative_slope_of(activation), pad};
   if (args.B * args.C * args.H * args.W > 0) {
     pixel_rows ? backward_pixels(args, dtype) : backward_planes(args, dtype);
   } else if (parameters) {

@@ -2,7 +2,8 @@
 //
 // A plane that fits into the registers of one block is read once and written once. Larger planes, and channels_last maps,
 // whose planes interleave, are cut into chunks: one kernel leaves the moments (or gradient sums) of each chunk, a second
-// combines those of each plane in a fixed order, a third writes. No atomics: the same result every time.
+// combines those of each plane in a fixed order, a third writes. No atomics: the same result every time. Padding is a pass
+// of its own here; Triton's kernels, which Python takes where there is Triton, do it as they write.
 #include <string>
 #include <tuple>
 
@@ -10,6 +11,7 @@
 #include "../common/moments.h"
 #include "block.cuh"
 #include "launch.h"
+#include "pad.cuh"
 
 namespace cgcl {
 namespace {
@@ -453,13 +455,15 @@ std::optional<Tensor> parameter(const std::optional<Tensor>& p, const Tensor& x,
   return as_float32(*p);
 }
 
-void check_like(const Tensor& t, const Tensor& x, const char* argument) {
+void check_like(const Tensor& t, const Tensor& x, const char* argument, Pad pad = {}) {
   check_dim(t, 4, "adain", argument);
   check_device(t, x, "adain", argument);
   STD_TORCH_CHECK(t.scalar_type() == x.scalar_type(), "adain: expected ", argument, " of x's dtype");
-  for (int64_t d = 0; d < 4; ++d)
-    STD_TORCH_CHECK(t.size(d) == x.size(d), "adain: expected ", argument, " of x's shape, size ", x.size(d),
-                    " in dimension ", d, ", got ", t.size(d));
+  for (int64_t d = 0; d < 4; ++d) {
+    const int64_t size = x.size(d) + (d < 2 ? 0 : 2 * pad.size);
+    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument, pad.size == 0 ? " of x's shape" : " of x's padded shape",
+                    ", size ", size, " in dimension ", d, ", got ", t.size(d));
+  }
 }
 
 Steps steps_of(const Map& map, int64_t H, int64_t W) {
@@ -574,12 +578,14 @@ void backward(const OnDevice& device, const Tensor& x, Plan<T>& plan) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, std::optional<Tensor> shift, double eps,
-                                         std::string activation, std::optional<Tensor> residual) {
+                                         std::string activation, std::optional<Tensor> residual, int64_t pad_size,
+                                         bool replicate) {
   check_dim(x, 4, "adain", "x");
   const OnDevice device(x, "adain", "x");
   const float slope = negative_slope_of(activation);
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   if (residual.has_value()) check_like(*residual, x, "residual");
+  const Pad pad = pad_of(x, "adain", pad_size, replicate);
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, channels_last);
@@ -596,15 +602,18 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
     plan.call.slope = slope;
     forward(device, x, plan);
   });
+  if (pad.size > 0) with_element(x, "adain", "x", [&](auto element) { y = padded<decltype(element)>(device, y, pad); });
   return {y, mean, rstd};
 }
 
 std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::optional<Tensor> scale,
                                                   std::optional<Tensor> shift, Tensor mean, Tensor rstd,
-                                                  std::string activation) {
+                                                  std::string activation, int64_t pad_size, bool replicate) {
   check_dim(x, 4, "adain", "x");
   const OnDevice device(x, "adain", "x");
-  check_like(grad, x, "grad");
+  const Pad pad = pad_of(x, "adain", pad_size, replicate);
+  check_like(grad, x, "grad", pad);
+  if (pad.size > 0) with_element(x, "adain", "x", [&](auto element) { grad = folded<decltype(element)>(device, grad, pad); });
   const float slope = negative_slope_of(activation);
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   Tensor saved_mean = *parameter(mean, x, "mean"), saved_rstd = *parameter(rstd, x, "rstd");

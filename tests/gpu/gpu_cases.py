@@ -102,6 +102,18 @@ CASES = [
         lambda g: [normal(g, 2, 64, 33, 32)],
         (0,),
     ),
+    OpCase(
+        "adain",
+        lambda x, scale, shift: ops.adain(channels_last(x), scale, shift, activation="leaky_relu", pad=3),
+        lambda g: [normal(g, 2, 48, 40, 36), normal(g, 2, 48), normal(g, 2, 48)],
+        (0, 1, 2),
+    ),
+    OpCase(
+        "instance_norm",
+        lambda x, r: ops.instance_norm(x, residual=r, pad=1, pad_mode="replicate"),
+        lambda g: [normal(g, 2, 16, 33, 32), normal(g, 2, 16, 33, 32)],
+        (0, 1),
+    ),
     OpCase("gather_patches", ops.gather_patches, lambda g: [normal(g, 2, 37, 40, 41), ids(g, 1640, 200)], (0,)),
     OpCase(
         "gather_patches",

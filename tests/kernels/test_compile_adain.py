@@ -30,3 +30,22 @@ def test_compiles(case, capability):
     residual = x if x.shape[1] == 256 else None
     assert_fits(adain.forward, x, scale, shift, 1e-5, "relu", residual, capability=capability)
     assert_fits(adain.backward, x, x, scale, shift, mean, rstd, "relu", capability=capability)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(
+    "name, pad, replicate",
+    [
+        ("CUT, a block", 1, False),
+        ("CUT, a block, channels_last", 1, False),
+        ("CUT, first layer", 3, False),
+        ("odd", 2, True),
+    ],
+)
+def test_compiles_with_padding(name, pad, replicate, capability):
+    shape, dtype, memory_format = CASES[name]
+    B, C, H, W = shape
+    x, grad = (torch.empty((B, C, H + 2 * p, W + 2 * p), dtype=dtype, memory_format=memory_format) for p in (0, pad))
+    scale, shift, mean, rstd = (torch.empty(shape[:2]) for _ in range(4))
+    assert_fits(adain.forward, x, scale, shift, 1e-5, "relu", x, pad, replicate, capability=capability)
+    assert_fits(adain.backward, grad, x, scale, shift, mean, rstd, "relu", pad, replicate, capability=capability)

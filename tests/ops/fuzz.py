@@ -421,11 +421,17 @@ def normalised(op: str, draw: Draw, seed: int, arguments: dict[str, Any]) -> Cas
     undecided = (truth.abs() < doubt).flatten(2).any(2) if arguments["activation"] != "none" else None
     if draw.maybe():
         arguments["residual"] = draw.tensor("residual", *arguments["x"].shape, along=(2, 3))
+    least, together = min(arguments["x"].shape[2:]), 1
+    if least > 0 and draw.maybe(0.4):
+        mode = draw.one_of("reflect", "replicate")
+        pad = draw.random.randint(0, min(4, least - 1 if mode == "reflect" else 4))
+        arguments |= {"pad": pad, "pad_mode": mode}
+        together = (2 * pad + 1) ** 2  # gradients, at most, of positions that show one
     terms = {}
     if 0 < arguments["x"].shape[2:].numel() < 16:  # of two pixels, for example, the gradient is zero but for eps
         variance = arguments["x"].detach().double().var((2, 3), correction=0) + before["eps"]
-        least = float(variance[variance > 0].min()) if (variance > 0).any() else 1.0
-        terms["x"] = most(arguments.get("scale", torch.ones(1))) * least**-0.5
+        smallest = float(variance[variance > 0].min()) if (variance > 0).any() else 1.0
+        terms["x"] = most(arguments.get("scale", torch.ones(1))) * smallest**-0.5 * together
     return draw.case(op, seed, arguments, rows=2, undecided=undecided, terms=terms)
 
 

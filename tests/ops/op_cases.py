@@ -65,6 +65,16 @@ CASES = [
         lambda o, x, r: o.instance_norm(x, activation="relu", residual=r),
         ((2, 3, 3, 4), (2, 3, 3, 4)),
     ),
+    Case(
+        "adain padded",
+        lambda o, x, s, t, r: o.adain(x, s, t, eps=1e-3, activation="leaky_relu", residual=r, pad=2),
+        ((2, 3, 3, 4), (2, 3), (2, 3), (2, 3, 3, 4)),
+    ),
+    Case(
+        "instance_norm padded",
+        lambda o, x: o.instance_norm(x, activation="relu", pad=1, pad_mode="replicate"),
+        ((2, 3, 3, 4),),
+    ),
     Case("gather_patches", lambda o, x: o.gather_patches(x, ROW), ((2, 3, 3, 4),)),
     Case("gather_patches rows", lambda o, x: o.gather_patches(x, ROWS), ((2, 3, 3, 4),)),
     Case(

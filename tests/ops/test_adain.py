@@ -120,6 +120,132 @@ def test_any_shape(shape, channels_last, activation):
     torch.testing.assert_close(y.double(), expected, rtol=1e-3, atol=1e-3)
 
 
+PADS = [(1, "reflect"), (3, "reflect"), (1, "replicate"), (4, "replicate")]
+
+
+@by_hand
+def scalar_padded(y, pad, mode):
+    """Every position of the padded map by itself."""
+    B, C, H, W = y.shape
+    found = y.new_empty(B, C, H + 2 * pad, W + 2 * pad)
+    for h in range(-pad, H + pad):
+        for w in range(-pad, W + pad):
+            if mode == "reflect":
+                row, column = (abs(t) if t < n else 2 * (n - 1) - t for t, n in ((h, H), (w, W)))
+            else:
+                row, column = min(max(h, 0), H - 1), min(max(w, 0), W - 1)
+            found[:, :, h + pad, w + pad] = y[:, :, row, column]
+    return found
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("pad, mode", PADS)
+def test_padding_equals_the_result_padded_position_by_position(pad, mode, backend):
+    x, scale, shift, residual = inputs(2, 3, 5, 4)
+    with cgcl_fast.backend(backend):
+        plain = ops.adain(x, scale, shift, activation="relu", residual=residual)
+        y = ops.adain(x, scale, shift, activation="relu", residual=residual, pad=pad, pad_mode=mode)
+    torch.testing.assert_close(y, scalar_padded(plain, pad, mode), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pad, mode", PADS)
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_padding_in_every_layout(layout, pad, mode, with_residual, dtype):
+    x, scale, shift, residual = inputs(2, 37, 6, 11)
+
+    def op(x, scale, shift, residual):
+        x, r = layouts(x)[layout], residual if with_residual else None
+        return ops.adain(x, scale, shift, residual=r, pad=pad, pad_mode=mode)
+
+    assert_as_exact_as_eager(op, [x, scale, shift, residual], dtype, scale=8.0)
+
+
+@pytest.mark.parametrize("upstream_layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradient_of_a_padded_map_may_lie_in_any_layout(layout, upstream_layout):
+    x, scale, shift, _ = inputs(2, 33, 5, 6)
+    x = layouts(x)[layout].requires_grad_()
+    upstream = layouts(randn(2, 33, 9, 10, generator=torch.Generator().manual_seed(1)))[upstream_layout]
+    results = []
+    for backend in ("auto", "reference"):
+        with cgcl_fast.backend(backend):
+            y = ops.adain(x, scale, shift, activation="leaky_relu", pad=2)
+            results.append(torch.autograd.grad(y, x, upstream)[0])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=examples(40))
+@given(
+    shape=st.tuples(st.integers(0, 2), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20)),
+    channels_last=st.booleans(),
+    pad=st.integers(1, 20),
+    mode=st.sampled_from(["reflect", "replicate"]),
+)
+def test_padding_of_any_shape(shape, channels_last, pad, mode):
+    if mode == "reflect" and pad >= min(shape[2:]):
+        pad = min(shape[2:]) - 1
+    x, scale, shift, _ = inputs(*shape)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+
+    def op(x, scale, shift):
+        return ops.adain(x, scale, shift, eps=1e-2, pad=pad, pad_mode=mode)
+
+    assert_as_exact_as_eager(op, [x, scale, shift], scale=30.0 * (2 * pad + 1))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_padding_keeps_memory_format_and_statistics(layout):
+    x = layouts(inputs(2, 8, 6, 7)[0])[layout].requires_grad_()
+    y = ops.instance_norm(x, activation="relu", pad=2)
+    y.sum().backward()
+    format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    assert y.shape == (2, 8, 10, 11) and y.is_contiguous(memory_format=format) and x.grad.stride() == x.stride()
+    if native("instance_norm"):
+        assert torch.equal(y[..., 2:-2, 2:-2], ops.instance_norm(x, activation="relu"))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4)])
+def test_padding_of_nothing(shape):
+    x = torch.zeros(shape, requires_grad=True)
+    scale = torch.ones(shape[:2], requires_grad=True)
+    y = ops.adain(x, scale, torch.zeros(shape[:2]), pad=1)
+    y.sum().backward()
+    assert y.shape == (*shape[:2], 6, 6) and x.grad.shape == shape and not scale.grad.any()
+
+
+def test_one_position_replicated():
+    x = inputs(2, 3, 1, 1)[0].requires_grad_()
+    shift = inputs(2, 3, 1, 1)[2].requires_grad_()
+    y = ops.adain(x, torch.ones(2, 3), shift, pad=1, pad_mode="replicate")
+    y.sum().backward()
+    torch.testing.assert_close(y, shift[:, :, None, None].expand(2, 3, 3, 3))
+    torch.testing.assert_close(shift.grad, torch.full((2, 3), 9.0))
+    assert not x.grad.any()
+
+
+def test_expanded_gradient_of_a_padded_map():
+    x = inputs(2, 5, 6, 6)[0]
+    results = []
+    for backend in ("auto", "reference"):
+        leaf = x.clone().requires_grad_()
+        with cgcl_fast.backend(backend):
+            y = ops.instance_norm(leaf, activation="relu", pad=2)
+            y.backward(randn(5, generator=torch.Generator().manual_seed(1))[None, :, None, None].expand_as(y))
+        results.append(leaf.grad)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_gradcheck_of_the_padded_reference(mode):
+    def op(x, scale, shift, residual):
+        return ops.adain(x, scale, shift, activation="leaky_relu", residual=residual, pad=2, pad_mode=mode)
+
+    assert_gradcheck(op, inputs(1, 2, 3, 4))
+
+
 def test_gradcheck_of_the_reference():
     def op(x, scale, shift, residual):
         return ops.adain(x, scale, shift, activation="leaky_relu", residual=residual)
@@ -203,7 +329,16 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.cgcl_fast._adain.default, (x, scale, shift, 1e-5, "relu", residual))
     wide = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     torch.library.opcheck(torch.ops.cgcl_fast._adain.default, (wide, None, None, 1e-5, "none", None))
+    for of in (x, wide):
+        arguments = of, scale, shift, 1e-5, "relu", None, 2, False
+        torch.library.opcheck(torch.ops.cgcl_fast._adain.default, arguments)
+    arguments = x, scale, shift, 1e-5, "relu", residual, 3, True
+    torch.library.opcheck(torch.ops.cgcl_fast._adain.default, arguments)
     mean, rstd = torch.zeros(2, 5), torch.ones(2, 5)
+    padded = torch.ones(2, 5, 6, 5)
+    torch.library.opcheck(
+        torch.ops.cgcl_fast._adain_backward.default, (padded, x.detach(), None, None, mean, rstd, "relu", 1, False)
+    )
     torch.library.opcheck(
         torch.ops.cgcl_fast._adain_backward.default, (x.detach(), x.detach(), None, None, mean, rstd, "relu")
     )
@@ -217,6 +352,16 @@ def test_compile():
     assert_compiles(op, inputs(2, 5, 6, 7))
 
 
+@pytest.mark.compile
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_compile_padded(mode):
+    def op(x, scale, shift, residual):
+        y = ops.adain(x, scale, shift, activation="relu", pad=2, pad_mode=mode)
+        return ops.instance_norm(y, pad=1, pad_mode=mode) + ops.adain(x, scale, shift, residual=residual, pad=3)
+
+    assert_compiles(op, inputs(2, 5, 6, 7))
+
+
 def test_torchscript():
     @torch.jit.script
     def scripted(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -226,6 +371,15 @@ def test_torchscript():
     for dtype in (torch.float32, torch.float64):
         arguments = x.to(dtype), scale.to(dtype), shift.to(dtype)
         torch.testing.assert_close(scripted(*arguments), ops.adain(*arguments, activation="relu"))
+
+
+def test_torchscript_padded():
+    @torch.jit.script
+    def scripted(x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.cgcl_fast.instance_norm(x, pad=2, pad_mode="replicate")
+
+    x = inputs(2, 5, 4, 4)[0]
+    torch.testing.assert_close(scripted(x), ops.instance_norm(x, pad=2, pad_mode="replicate"))
 
 
 def test_second_derivative_raises():
@@ -263,6 +417,15 @@ def test_frozen_parameters_get_no_gradient():
             {"residual": torch.zeros(2, 3, 4, 5)},
             ValueError,
             r"residual of shape .* = \(2, 3, 4, 4\), got \(2, 3, 4, 5\)",
+        ),
+        ({"pad": 4}, ValueError, r"pad < H and W of x.*, got 4 for \(2, 3, 4, 4\); pad_mode 'replicate'"),
+        ({"pad": -1}, ValueError, "pad >= 0, got -1"),
+        ({"pad": 1.0}, TypeError, "pad to be an integer, got float"),
+        ({"pad_mode": "circular"}, ValueError, "pad_mode to be one of 'reflect', 'replicate', got 'circular'"),
+        (
+            {"x": torch.zeros(2, 3, 0, 4), "pad": 1, "pad_mode": "replicate"},
+            ValueError,
+            r"x with positions to pad with, got \(2, 3, 0, 4\)",
         ),
         ({"scale": torch.ones(2, 3, device="meta")}, ValueError, f"scale on x's device {DEVICE}, got meta"),
     ],

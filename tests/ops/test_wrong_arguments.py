@@ -35,12 +35,16 @@ VALID: dict[str, dict[str, tuple[str, Any]]] = {
         "eps": ("number", 1e-5),
         "activation": ("choice", "relu"),
         "residual": ("optional tensor", ones(2, 3, 4, 4)),
+        "pad": ("count", 1),
+        "pad_mode": ("choice", "replicate"),
     },
     "instance_norm": {
         "x": ("tensor", ones(2, 3, 4, 4)),
         "eps": ("number", 1e-5),
         "activation": ("choice", "relu"),
         "residual": ("optional tensor", ones(2, 3, 4, 4)),
+        "pad": ("count", 1),
+        "pad_mode": ("choice", "replicate"),
     },
     "sample_patch_ids": {
         "num_positions": ("count", 20),

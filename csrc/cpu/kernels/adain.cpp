@@ -1,6 +1,7 @@
 #include "adain.h"
 
 #include <cmath>
+#include <cstring>
 #include <type_traits>
 
 #include "../../common/activation.h"
@@ -102,9 +103,87 @@ inline float rough_mean(const float* x, int64_t n) {
   return total / float(few);
 }
 
+// visit(row, column, n, first): the rows, or parts of them, that positions [first, last) of a plane consist of.
+template <class F>
+inline void for_rows(int64_t first, int64_t last, int64_t W, const F& visit) {
+  for (int64_t n; first < last; first += n) {
+    const int64_t column = first % W;
+    n = W - column < last - first ? W - column : last - first;
+    visit(first / W, column, n, first);
+  }
+}
+
+// visit(position, what it shows) for the padding at both ends of a side of length n, as far as that is in [first, last).
+template <class F>
+inline void for_padding(int64_t first, int64_t last, int64_t n, Pad pad, const F& visit) {
+  for (int64_t k = 1; k <= pad.size; ++k)
+    for (int end = 0; end < 2; ++end) {
+      const int64_t t = end == 0 ? -k : n - 1 + k, shown = shown_at(t, n, pad);
+      if (shown >= first && shown < last) visit(t, shown);
+    }
+}
+
+// As flush, of n positions from p on of a plane that is padded; and what the padding left and right of it shows of them.
 template <typename T>
-void forward(const AdainArgs& a, int64_t begin, int64_t end) {
-  const bool one_row = is_one_row(a.x, a.H, a.W) && is_one_row(a.y, a.H, a.W) && is_one_row(a.residual, a.H, a.W);
+inline void flush_padded(T* y, const Map& map, int64_t W, Pad pad, int64_t p, int64_t n, const float* buffer) {
+  for_rows(p, p + n, W, [&](int64_t h, int64_t w, int64_t count, int64_t first) {
+    T* row = y + h * map.stride_h;
+    const float* values = buffer + (first - p);
+    if (map.stride_w == 1) {
+      int64_t i = 0;
+      for (; i + kLanes <= count; i += kLanes) store(row + w + i, load(values + i));
+      for (; i < count; ++i) from_float(row + w + i, values[i]);
+    } else {
+      for (int64_t i = 0; i < count; ++i) from_float(row + (w + i) * map.stride_w, values[i]);
+    }
+    for_padding(w, w + count, W, pad, [&](int64_t t, int64_t shown) { row[t * map.stride_w] = row[shown * map.stride_w]; });
+  });
+}
+
+// The padding above and below a plane, whose rows are padded already.
+template <typename T>
+inline void pad_rows(T* y, const Map& map, int64_t H, int64_t W, Pad pad) {
+  for_padding(0, H, H, pad, [&](int64_t t, int64_t shown) {
+    T* to = y + t * map.stride_h - pad.size * map.stride_w;
+    const T* from = y + shown * map.stride_h - pad.size * map.stride_w;
+    if (map.stride_w == 1) {
+      std::memcpy(to, from, (W + 2 * pad.size) * sizeof(T));
+    } else {
+      for (int64_t w = 0; w < W + 2 * pad.size; ++w) to[w * map.stride_w] = from[w * map.stride_w];
+    }
+  });
+}
+
+// As fetch, of n positions from p on of a plane before padding: what comes to all the positions that show them.
+template <typename T>
+inline const float* fetch_folded(const T* grad, const Map& map, int64_t H, int64_t W, Pad pad, int64_t p, int64_t n,
+                                 float* buffer) {
+  for_rows(p, p + n, W, [&](int64_t h, int64_t w, int64_t count, int64_t first) {
+    float* values = buffer + (first - p);
+    const Images rows = images_of(h, H, pad);
+    for (int64_t image = 0; image < rows.count(); ++image) {
+      const T* row = grad + rows.at(image) * map.stride_h;
+      int64_t i = 0;
+      if (map.stride_w == 1) {
+        for (; i + kLanes <= count; i += kLanes) {
+          const vf g = load(row + w + i);
+          store(values + i, image == 0 ? g : load(values + i) + g);
+        }
+      }
+      for (; i < count; ++i) {
+        const float g = to_float(row[(w + i) * map.stride_w]);
+        values[i] = image == 0 ? g : values[i] + g;
+      }
+      for_padding(w, w + count, W, pad,
+                  [&](int64_t t, int64_t shown) { values[shown - w] += to_float(row[t * map.stride_w]); });
+    }
+  });
+  return buffer;
+}
+
+template <typename T, bool Padded>
+void forward_planes(const AdainArgs& a, int64_t begin, int64_t end) {
+  const bool one_row = is_one_row(a.x, a.H, a.W) && (Padded || is_one_row(a.y, a.H, a.W)) && is_one_row(a.residual, a.H, a.W);
   const int64_t rows = one_row ? 1 : a.H, columns = one_row ? a.H * a.W : a.W;
   float x_buffer[kChunk], r_buffer[kChunk], y_buffer[kChunk];
   for (int64_t plane = begin; plane < end; ++plane) {
@@ -129,7 +208,7 @@ void forward(const AdainArgs& a, int64_t begin, int64_t end) {
     for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
       const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
       T* destination = y + h * a.y.stride_h + w * a.y.stride_w;
-      float* ys = place(destination, a.y.stride_w, y_buffer);
+      float* ys = Padded ? y_buffer : place(destination, a.y.stride_w, y_buffer);
       int64_t i = 0;
       const T* ahead = next + h * a.x.stride_h + w * a.x.stride_w;
       if (residual == nullptr) {
@@ -147,16 +226,26 @@ void forward(const AdainArgs& a, int64_t begin, int64_t end) {
         }
         for (; i < n; ++i) ys[i] = activate((xs[i] - mean) * gain + shift, a.negative_slope) + rs[i];
       }
-      flush(destination, n, a.y.stride_w, ys);
+      if constexpr (Padded) {
+        flush_padded(y, a.y, a.W, a.pad, h * columns + w, n, ys);
+      } else {
+        flush(destination, n, a.y.stride_w, ys);
+      }
     });
+    if constexpr (Padded) pad_rows(y, a.y, a.H, a.W, a.pad);
   }
+}
+
+template <typename T>
+void forward(const AdainArgs& a, int64_t begin, int64_t end) {
+  a.pad.size == 0 ? forward_planes<T, false>(a, begin, end) : forward_planes<T, true>(a, begin, end);
 }
 
 // With g' = g·act'(pre) and x̂ = (x - mean)·rstd:  dshift = Σg',  dscale = Σg'·x̂,
 // dx = scale·rstd·(g' - dshift/N - x̂·dscale/N).
-template <typename T>
-void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
-  const bool one_row = is_one_row(a.x, a.H, a.W) && is_one_row(a.dx, a.H, a.W) && is_one_row(a.grad, a.H, a.W);
+template <typename T, bool Padded>
+void backward_planes(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
+  const bool one_row = is_one_row(a.x, a.H, a.W) && is_one_row(a.dx, a.H, a.W) && (Padded || is_one_row(a.grad, a.H, a.W));
   const int64_t rows = one_row ? 1 : a.H, columns = one_row ? a.H * a.W : a.W;
   const double count = double(a.H) * double(a.W);
   float x_buffer[kChunk], g_buffer[kChunk], d_buffer[kChunk];
@@ -171,11 +260,15 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
     const float scale = a.scale == nullptr ? 1.0f : a.scale[plane];
     const float shift = a.shift == nullptr ? 0.0f : a.shift[plane];
     const float slope = a.negative_slope;
+    const auto gradient = [&](int64_t h, int64_t w, int64_t n) {
+      if constexpr (Padded) return fetch_folded(grad, a.grad, a.H, a.W, a.pad, h * columns + w, n, g_buffer);
+      return fetch(grad + h * a.grad.stride_h + w * a.grad.stride_w, n, a.grad.stride_w, g_buffer);
+    };
 
     double dshift = 0, dscale = 0;
     for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
       const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
-      const float* gs = fetch(grad + h * a.grad.stride_h + w * a.grad.stride_w, n, a.grad.stride_w, g_buffer);
+      const float* gs = gradient(h, w, n);
       vf sum_g[2] = {}, sum_gx[2] = {};
       int64_t i = 0;
       for (; i + 2 * kLanes <= n; i += 2 * kLanes)
@@ -204,7 +297,7 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
     const float gain = gradient_gain(scale * rstd), mean_g = float(dshift / count), mean_gx = float(dscale / count);
     for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
       const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
-      const float* gs = fetch(grad + h * a.grad.stride_h + w * a.grad.stride_w, n, a.grad.stride_w, g_buffer);
+      const float* gs = gradient(h, w, n);
       T* destination = dx + h * a.dx.stride_h + w * a.dx.stride_w;
       float* ds = place(destination, a.dx.stride_w, d_buffer);
       int64_t i = 0;
@@ -226,6 +319,11 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
       flush(destination, n, a.dx.stride_w, ds);
     });
   }
+}
+
+template <typename T>
+void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
+  a.pad.size == 0 ? backward_planes<T, false>(a, begin, end) : backward_planes<T, true>(a, begin, end);
 }
 
 // channels_last: a range of pixels with all their channels, vectors along the channels. A tile of pixels is taken a vector of
@@ -251,6 +349,69 @@ inline void put(T* p, vf v, int64_t n) {
     store_part(p, v, n);
   }
 }
+
+// visit(row, column, n, first): the pixels of a range in pieces of which each lies in one row if rows are Padded; else the
+// rows follow one another, and all are one.
+template <bool Padded, class F>
+inline void for_pieces(PixelRange range, int64_t W, const F& visit) {
+  if constexpr (Padded) {
+    for_rows(range.first, range.last, W, visit);
+  } else {
+    visit(0, range.first, range.last - range.first, range.first);
+  }
+}
+
+// What a padding shows of the n pixels from (h, w) on of a map of images, whose pixels follow one another in a row.
+template <typename T>
+inline void pad_pixels(T* y, const AdainArgs& a, int64_t h, int64_t w, int64_t n) {
+  const Images rows = images_of(h, a.H, a.pad);
+  const int64_t pixel = a.y.stride_w;
+  for (int64_t i = 0; i < rows.count(); ++i) {
+    T* row = y + rows.at(i) * a.y.stride_h;
+    if (rows.at(i) != h) std::memcpy(row + w * pixel, y + h * a.y.stride_h + w * pixel, n * pixel * sizeof(T));
+    for_padding(w, w + n, a.W, a.pad, [&](int64_t t, int64_t shown) {
+      std::memcpy(row + t * pixel, row + shown * pixel, pixel * sizeof(T));
+    });
+  }
+}
+
+// The gradient of a tile of pixels from (h, w) on, by vectors of channels.
+template <typename T>
+struct TileGradient {
+  const T* first;
+  int64_t stride;
+
+  TileGradient(const AdainBackwardArgs& a, const T* image, int64_t h, int64_t w, int64_t)
+      : first(image + h * a.grad.stride_h + w * a.grad.stride_w), stride(a.grad.stride_w) {}
+  vf at(int64_t i, int64_t c, int64_t n) const { return take(first + i * stride + c, n); }
+};
+
+// Before padding: what comes to all the pixels that show them.
+template <typename T>
+struct FoldedTileGradient {
+  const T* image;
+  const Map& map;
+  const TileGradient<T> plain;
+  const Images rows;
+  Images columns[kTile];
+  bool alone[kTile];  // shown by itself only
+
+  FoldedTileGradient(const AdainBackwardArgs& a, const T* image, int64_t h, int64_t w, int64_t count)
+      : image(image), map(a.grad), plain(a, image, h, w, count), rows(images_of(h, a.H, a.pad)) {
+    for (int64_t i = 0; i < count; ++i) {
+      columns[i] = images_of(w + i, a.W, a.pad);
+      alone[i] = rows.count() == 1 && columns[i].count() == 1;
+    }
+  }
+  vf at(int64_t i, int64_t c, int64_t n) const { return alone[i] ? plain.at(i, c, n) : folded(i, c, n); }
+  vf folded(int64_t i, int64_t c, int64_t n) const {
+    vf total{};
+    for (int64_t r = 0; r < rows.count(); ++r)
+      for (int64_t k = 0; k < columns[i].count(); ++k)
+        total += take(image + rows.at(r) * map.stride_h + columns[i].at(k) * map.stride_w + c, n);
+    return total;
+  }
+};
 
 template <typename T>
 void pixel_moments(const AdainArgs& a, PixelRange range, float* mean, float* m2) {
@@ -293,28 +454,38 @@ inline vf parameter(const float* p, int64_t index, int64_t n, float missing) {
   return p == nullptr ? broadcast(missing) : take(p + index, n);
 }
 
-template <typename T>
-void pixel_forward(const AdainArgs& a, PixelRange range, const float* gain) {
+template <typename T, bool Padded>
+void write_pixels(const AdainArgs& a, PixelRange range, const float* gain) {
   const T* x = plane_of<T>(a.x, range.b, 0);
   const T* residual = a.residual.data == nullptr ? nullptr : plane_of<T>(a.residual, range.b, 0);
   T* y = plane_of<T>(a.y, range.b, 0);
   const int64_t image = range.b * a.C;
-  for (int64_t tile = range.first; tile < range.last; tile += kTile) {
-    const int64_t end = range.last - tile < kTile ? range.last : tile + kTile;
-    for_channels(a.C, [&](int64_t c, int64_t n) {
-      const vf mean = take(a.mean + image + c, n), factor = take(gain + c, n);
-      const vf shift = parameter(a.shift, image + c, n, 0.0f);
-      for (int64_t p = tile; p < end; ++p) {
-        vf v = activate((take(x + p * a.x.stride_w + c, n) - mean) * factor + shift, a.negative_slope);
-        if (residual != nullptr) v += take(residual + p * a.residual.stride_w + c, n);
-        put(y + p * a.y.stride_w + c, v, n);
-      }
-    });
-  }
+  for_pieces<Padded>(range, a.W, [&](int64_t h, int64_t w, int64_t pixels, int64_t first) {
+    T* to = y + h * a.y.stride_h + (w - first) * a.y.stride_w;
+    const int64_t last = first + pixels;
+    for (int64_t tile = first; tile < last; tile += kTile) {
+      const int64_t end = last - tile < kTile ? last : tile + kTile;
+      for_channels(a.C, [&](int64_t c, int64_t n) {
+        const vf mean = take(a.mean + image + c, n), factor = take(gain + c, n);
+        const vf shift = parameter(a.shift, image + c, n, 0.0f);
+        for (int64_t p = tile; p < end; ++p) {
+          vf v = activate((take(x + p * a.x.stride_w + c, n) - mean) * factor + shift, a.negative_slope);
+          if (residual != nullptr) v += take(residual + p * a.residual.stride_w + c, n);
+          put(to + p * a.y.stride_w + c, v, n);
+        }
+      });
+    }
+    if constexpr (Padded) pad_pixels(y, a, h, w, pixels);
+  });
 }
 
 template <typename T>
-void pixel_sums(const AdainBackwardArgs& a, PixelRange range, float* sum_g, float* sum_gx) {
+void pixel_forward(const AdainArgs& a, PixelRange range, const float* gain) {
+  a.pad.size == 0 ? write_pixels<T, false>(a, range, gain) : write_pixels<T, true>(a, range, gain);
+}
+
+template <typename T, bool Padded>
+void sum_pixels(const AdainBackwardArgs& a, PixelRange range, float* sum_g, float* sum_gx) {
   const T* x = plane_of<T>(a.x, range.b, 0);
   const T* grad = plane_of<T>(a.grad, range.b, 0);
   const int64_t image = range.b * a.C;
@@ -322,46 +493,65 @@ void pixel_sums(const AdainBackwardArgs& a, PixelRange range, float* sum_g, floa
     put(sum_g + c, vf{}, n);
     put(sum_gx + c, vf{}, n);
   });
-  for (int64_t tile = range.first; tile < range.last; tile += kTile) {
-    const int64_t end = range.last - tile < kTile ? range.last : tile + kTile;
-    for_channels(a.C, [&](int64_t c, int64_t n) {
-      const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n);
-      const vf scale = parameter(a.scale, image + c, n, 1.0f), shift = parameter(a.shift, image + c, n, 0.0f);
-      vf s = take(sum_g + c, n), sx = take(sum_gx + c, n);
-      for (int64_t p = tile; p < end; ++p) {
-        const vf normal = (take(x + p * a.x.stride_w + c, n) - mean) * rstd;
-        const vf g = take(grad + p * a.grad.stride_w + c, n);
-        const vf g_pre = before_activation(g, normal * scale + shift, a.negative_slope);
-        s += g_pre;
-        sx += g_pre * normal;
-      }
-      put(sum_g + c, s, n);
-      put(sum_gx + c, sx, n);
-    });
-  }
+  for_pieces<Padded>(range, a.W, [&](int64_t h, int64_t w, int64_t pixels, int64_t first) {
+    for (int64_t tile = 0; tile < pixels; tile += kTile) {
+      const int64_t count = pixels - tile < kTile ? pixels - tile : kTile;
+      const std::conditional_t<Padded, FoldedTileGradient<T>, TileGradient<T>> gradient(a, grad, h, w + tile, count);
+      const T* from = x + (first + tile) * a.x.stride_w;
+      for_channels(a.C, [&](int64_t c, int64_t n) {
+        const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n);
+        const vf scale = parameter(a.scale, image + c, n, 1.0f), shift = parameter(a.shift, image + c, n, 0.0f);
+        vf s = take(sum_g + c, n), sx = take(sum_gx + c, n);
+        for (int64_t i = 0; i < count; ++i) {
+          const vf normal = (take(from + i * a.x.stride_w + c, n) - mean) * rstd;
+          const vf g_pre = before_activation(gradient.at(i, c, n), normal * scale + shift, a.negative_slope);
+          s += g_pre;
+          sx += g_pre * normal;
+        }
+        put(sum_g + c, s, n);
+        put(sum_gx + c, sx, n);
+      });
+    }
+  });
+}
+
+template <typename T>
+void pixel_sums(const AdainBackwardArgs& a, PixelRange range, float* sum_g, float* sum_gx) {
+  a.pad.size == 0 ? sum_pixels<T, false>(a, range, sum_g, sum_gx) : sum_pixels<T, true>(a, range, sum_g, sum_gx);
+}
+
+template <typename T, bool Padded>
+void differentiate_pixels(const AdainBackwardArgs& a, PixelRange range, const float* gain, const float* mean_g,
+                          const float* mean_gx) {
+  const T* x = plane_of<T>(a.x, range.b, 0);
+  const T* grad = plane_of<T>(a.grad, range.b, 0);
+  T* dx = plane_of<T>(a.dx, range.b, 0);
+  const int64_t image = range.b * a.C;
+  for_pieces<Padded>(range, a.W, [&](int64_t h, int64_t w, int64_t pixels, int64_t first) {
+    for (int64_t tile = 0; tile < pixels; tile += kTile) {
+      const int64_t count = pixels - tile < kTile ? pixels - tile : kTile;
+      const std::conditional_t<Padded, FoldedTileGradient<T>, TileGradient<T>> gradient(a, grad, h, w + tile, count);
+      const T* from = x + (first + tile) * a.x.stride_w;
+      T* to = dx + (first + tile) * a.dx.stride_w;
+      for_channels(a.C, [&](int64_t c, int64_t n) {
+        const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n), factor = take(gain + c, n);
+        const vf scale = parameter(a.scale, image + c, n, 1.0f), shift = parameter(a.shift, image + c, n, 0.0f);
+        const vf g_mean = take(mean_g + c, n), gx_mean = take(mean_gx + c, n);
+        for (int64_t i = 0; i < count; ++i) {
+          const vf normal = (take(from + i * a.x.stride_w + c, n) - mean) * rstd;
+          const vf g_pre = before_activation(gradient.at(i, c, n), normal * scale + shift, a.negative_slope);
+          put(to + i * a.dx.stride_w + c, (g_pre - g_mean - normal * gx_mean) * factor, n);
+        }
+      });
+    }
+  });
 }
 
 template <typename T>
 void pixel_backward(const AdainBackwardArgs& a, PixelRange range, const float* gain, const float* mean_g,
                     const float* mean_gx) {
-  const T* x = plane_of<T>(a.x, range.b, 0);
-  const T* grad = plane_of<T>(a.grad, range.b, 0);
-  T* dx = plane_of<T>(a.dx, range.b, 0);
-  const int64_t image = range.b * a.C;
-  for (int64_t tile = range.first; tile < range.last; tile += kTile) {
-    const int64_t end = range.last - tile < kTile ? range.last : tile + kTile;
-    for_channels(a.C, [&](int64_t c, int64_t n) {
-      const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n), factor = take(gain + c, n);
-      const vf scale = parameter(a.scale, image + c, n, 1.0f), shift = parameter(a.shift, image + c, n, 0.0f);
-      const vf g_mean = take(mean_g + c, n), gx_mean = take(mean_gx + c, n);
-      for (int64_t p = tile; p < end; ++p) {
-        const vf normal = (take(x + p * a.x.stride_w + c, n) - mean) * rstd;
-        const vf g = take(grad + p * a.grad.stride_w + c, n);
-        const vf g_pre = before_activation(g, normal * scale + shift, a.negative_slope);
-        put(dx + p * a.dx.stride_w + c, (g_pre - g_mean - normal * gx_mean) * factor, n);
-      }
-    });
-  }
+  const auto differentiate = a.pad.size == 0 ? differentiate_pixels<T, false> : differentiate_pixels<T, true>;
+  differentiate(a, range, gain, mean_g, mean_gx);
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
-// y = act(scale·(x - mean)/sqrt(var + eps) + shift) [+ residual], statistics over H, W of each (b, c) plane.
+// y = act(scale·(x - mean)/sqrt(var + eps) + shift) [+ residual], statistics over H, W of each (b, c) plane. With a padding
+// the maps y and grad start at their position (0, 0), around which the padding lies.
 #pragma once
 
 #include <cstdint>
 
 #include "../../common/map.h"
+#include "../../common/pad.h"
 #include "../variant.h"
 
 namespace cgcl {
@@ -14,6 +16,7 @@ struct AdainArgs {
   const float *scale, *shift;    // (B, C) contiguous, or null for 1 and 0
   float *mean, *rstd;            // (B, C) contiguous
   float eps, negative_slope;     // slope of the activation below zero: 1 none, 0 relu, 0.2 leaky_relu
+  Pad pad;                       // of y, a map of its own without gaps
 };
 
 struct AdainBackwardArgs {
@@ -22,6 +25,7 @@ struct AdainBackwardArgs {
   const float *scale, *shift, *mean, *rstd;
   float *dscale, *dshift;        // (B, C) contiguous, or both null
   float negative_slope;
+  Pad pad;                       // of grad
 };
 
 // The pixels [first, last) of image b of a channels_last map, with all their channels. Each pass over an image writes two

@@ -1,0 +1,79 @@
+// A map padded, and the gradient of a padded map as that of the map: a pass each, for kernels that do not pad themselves.
+#pragma once
+
+#include "../common/pad.h"
+#include "block.cuh"
+#include "launch.h"
+
+namespace cgcl {
+namespace {
+
+constexpr int kPadThreads = 256;
+
+// Which element of a map a thread has, neighbours in memory to neighbouring threads.
+struct Element {
+  int64_t b, c, h, w;
+
+  __device__ Element(int64_t i, int64_t C, int64_t H, int64_t W, bool channels_last) {
+    if (channels_last) c = i % C, i /= C;
+    w = i % W, i /= W;
+    h = i % H, i /= H;
+    if (!channels_last) c = i % C, i /= C;
+    b = i;
+  }
+};
+
+template <typename T>
+__device__ inline T* element_at(const Map& map, int64_t b, int64_t c, int64_t h, int64_t w) {
+  return static_cast<T*>(map.data) + b * map.stride_b + c * map.stride_c + h * map.stride_h + w * map.stride_w;
+}
+
+// H and W are those of the map before padding.
+template <typename T>
+__global__ void __launch_bounds__(kPadThreads) pad_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad,
+                                                            bool channels_last, int64_t count) {
+  const int64_t i = int64_t(blockIdx.x) * kPadThreads + threadIdx.x;
+  if (i >= count) return;
+  const Element e(i, C, H + 2 * pad.size, W + 2 * pad.size, channels_last);
+  const int64_t h = shown_at(e.h - pad.size, H, pad), w = shown_at(e.w - pad.size, W, pad);
+  *element_at<T>(to, e.b, e.c, e.h, e.w) = *element_at<T>(from, e.b, e.c, h, w);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kPadThreads) fold_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad,
+                                                             bool channels_last, int64_t count) {
+  const int64_t i = int64_t(blockIdx.x) * kPadThreads + threadIdx.x;
+  if (i >= count) return;
+  const Element e(i, C, H, W, channels_last);
+  const Images rows = images_of(e.h, H, pad), columns = images_of(e.w, W, pad);
+  float total = 0;
+  for (int64_t r = 0; r < rows.count(); ++r)
+    for (int64_t k = 0; k < columns.count(); ++k)
+      total += to_float(*element_at<T>(from, e.b, e.c, rows.at(r) + pad.size, columns.at(k) + pad.size));
+  from_float(element_at<T>(to, e.b, e.c, e.h, e.w), total);
+}
+
+template <typename T, class Kernel>
+void over_elements(const OnDevice& device, Kernel kernel, const Tensor& from, Tensor& to, const Tensor& unpadded, Pad pad) {
+  const int64_t count = to.numel();
+  device.launch(kernel, ceil_div(count, kPadThreads), kPadThreads, map_of(from), map_of(to), unpadded.size(1),
+                unpadded.size(2), unpadded.size(3), pad, is_channels_last(to), count);
+}
+
+template <typename T>
+Tensor padded(const OnDevice& device, const Tensor& x, Pad pad) {
+  Tensor y = empty_map(x, {x.size(0), x.size(1), x.size(2) + 2 * pad.size, x.size(3) + 2 * pad.size}, is_channels_last(x));
+  over_elements<T>(device, pad_elements<T>, x, y, x, pad);
+  return y;
+}
+
+template <typename T>
+Tensor folded(const OnDevice& device, const Tensor& grad, Pad pad) {
+  Tensor dx = empty_map(grad, {grad.size(0), grad.size(1), grad.size(2) - 2 * pad.size, grad.size(3) - 2 * pad.size},
+                        is_channels_last(grad));
+  over_elements<T>(device, fold_elements<T>, grad, dx, dx, pad);
+  return dx;
+}
+
+}  // namespace
+}  // namespace cgcl

@@ -1,0 +1,121 @@
+"""The networks stay channels_last from end to end: what one forward and backward pass dispatches, counted."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cgcl_fast.networks import ContentEncoder, PatchDiscriminator, ResnetGenerator, StyleEncoder
+
+PADS = ("reflection_pad2d", "replication_pad2d")
+
+
+def is_map(value: Any) -> bool:
+    """Whether the value is a tensor of which one can tell in which of the two orders it lies: none that is expanded."""
+    if not isinstance(value, Tensor) or value.dim() != 4 or 0 in value.stride():
+        return False
+    return value.shape[1] > 1 and math.prod(value.shape[2:]) > 1
+
+
+def order(x: Tensor) -> tuple[int, ...]:
+    """Dimensions from the outermost to the innermost."""
+    return tuple(sorted(range(4), key=lambda d: (-x.stride(d), d)))
+
+
+def is_channels_last(x: Tensor) -> bool:
+    return x.stride(1) == 1 and order(x)[-1] == 1
+
+
+class Dispatched(TorchDispatchMode):
+    """Counts operators, and of those that make a map the ones that turn its order or make one that is not
+    channels_last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: Counter[str] = Counter()
+        self.turned: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        self.operators[name] += 1
+        maps = [x for x in tree_leaves((args, kwargs)) if is_map(x)]
+        made = [x for x in tree_leaves(result) if is_map(x)]
+        views = made and any(x.data_ptr() == made[0].data_ptr() for x in maps) and name != "copy_"
+        if name == "copy_":
+            wrong = len(maps) == 2 and is_channels_last(maps[0]) != is_channels_last(maps[1])
+        else:
+            wrong = not views and not all(map(is_channels_last, made))
+        if wrong:
+            shapes = [(tuple(x.shape), x.stride()) for x in (*maps, *made)]
+            self.turned.append(f"{name}: {shapes}")
+        return result
+
+    def count(self, *names: str) -> int:
+        return sum(self.operators[name] for name in names)
+
+
+def dispatched(network: nn.Module, call: Callable[..., Any], inputs: Sequence[Tensor]) -> Dispatched:
+    network.to(memory_format=torch.channels_last)
+    inputs = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs]
+    with Dispatched() as seen:
+        results = [x for x in tree_leaves(call(*inputs)) if isinstance(x, Tensor) and x.requires_grad]
+        torch.autograd.backward(results, [torch.ones_like(x) for x in results])
+    assert seen.count("convolution") == seen.count("convolution_backward") > 0
+    return seen
+
+
+def image(size: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_generator() -> None:
+    network = ResnetGenerator(ngf=4, n_blocks=3)
+    seen = dispatched(network, network, [image(16)])
+    assert seen.turned == []
+    # That of the image and those in front of a block, whose input is needed without it too: the norms do the rest.
+    assert seen.count("reflection_pad2d") == 1 + 3 and seen.count("reflection_pad2d_backward") == 3
+
+
+def test_generator_with_features() -> None:
+    network = ResnetGenerator(ngf=4, n_blocks=2)
+    seen = dispatched(network, lambda x: network(x, (0, 4, 8, 12)), [image(16)])
+    assert seen.turned == []
+
+
+def test_encoding() -> None:
+    network = ResnetGenerator(ngf=4, n_blocks=2, antialias=False)
+    assert dispatched(network, lambda x: network.encode(x, (4, 10)), [image(16)]).turned == []
+
+
+def test_discriminator() -> None:
+    network = PatchDiscriminator(3, 4)
+    seen = dispatched(network, network, [image(32)])
+    assert seen.turned == []
+
+
+def test_encoders() -> None:
+    content = ContentEncoder(ngf=4, n_blocks=2)
+    seen = dispatched(content, content, [image(16)])
+    assert seen.turned == []
+    assert seen.count(*PADS) == 1 + 2
+    style = StyleEncoder(ngf=4, style_dim=3, n_domains=2)
+    turned = dispatched(style, style, [image(16), torch.eye(2)]).turned
+    # The gradient of the first weight is put together of that of the image's part and of the label's: no map.
+    assert [text for text in turned if str(tuple(style.stem.weight.shape)) not in text] == []
+
+
+def test_what_is_counted() -> None:
+    x = image(8).contiguous(memory_format=torch.channels_last)
+    with Dispatched() as seen:
+        x.contiguous()
+        torch.empty_like(x, memory_format=torch.contiguous_format).copy_(x)
+        (x + x).permute(0, 2, 3, 1).flip(1)
+    assert [text.split(":")[0] for text in seen.turned] == ["clone", "empty_like", "copy_", "flip"]
