@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
-from cgcl_fast._generator import find_generator
-from cgcl_fast._yaml import read_yaml
+from cgcl_fast._run import open_run
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import CheckpointError
 from cgcl_fast.engine.files import write_atomically
@@ -22,7 +21,6 @@ from cgcl_fast.methods.options import CountOrZero, check
 from cgcl_fast.report.contents import read_contents
 from cgcl_fast.report.page import page
 from cgcl_fast.report.pictures import Scene, translations
-from cgcl_fast.report.run_images import batch_of
 
 
 @dataclass
@@ -69,9 +67,9 @@ def report(arguments: Sequence[str]) -> int:
 def scenes_of(options: ReportOptions) -> tuple[list[Scene], str]:
     """Test images of the run with their translations; or none, and why. The rest of a report is worth having then."""
     try:
-        config = read_yaml(options.run / "config.yaml")
-        generator, _ = find_generator(options.run)
-        return translations(generator.eval(), batch_of(config, options.images), options.styles), ""
+        found = open_run(options.run)
+        generator = getattr(found.method, found.method.generator_name)
+        return translations(generator, found.test_images().sample_batch(options.images), options.styles), ""
     except (CheckpointError, OSError, ValueError) as error:
         return [], one_line(error)
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
 
-from cgcl_fast.data.values import as_shown
+from cgcl_fast.data.values import as_picture
 from cgcl_fast.methods.base import translate_any_size
 from cgcl_fast.networks import StyledGenerator
 
@@ -104,9 +103,8 @@ def _of(
 
 def data_url(image: Tensor) -> str:
     """(1, C, H, W) in [-1, 1] as a JPEG in a URL, of other than three channels as sample grids show them."""
-    shown = as_shown(image.float().cpu())[0].clamp(-1, 1).add(1).div(2)
     file = io.BytesIO()
-    to_pil_image(shown).save(file, format="JPEG", quality=QUALITY, subsampling=0)
+    as_picture(image).save(file, format="JPEG", quality=QUALITY, subsampling=0)
     return in_url(file.getvalue(), "jpeg")
 
 
