@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import ceil_div, launch, power_of_2
-from ._layout import is_channels_last, kernel_format
+from ._layout import kernel_format
 
 DOWN, DOWN_BACKWARD, UP, UP_BACKWARD = (tl.constexpr(kind) for kind in range(4))
 TAPS = (3, 2, 2, 4)  # of each kind
@@ -105,9 +105,7 @@ def down(x: Tensor) -> Tensor:
 def down_backward(grad: Tensor, height: int, width: int, channels_last: bool) -> Tensor:
     found = tuple(grad.shape[2:])
     if height < 2 or width < 2 or found != ((height + 1) // 2, (width + 1) // 2):
-        raise RuntimeError(
-            f"blur_down: expected grad with H and W of half ({height}, {width}) rounded up, got {found}"
-        )
+        raise RuntimeError(f"blur_down: expected grad with H and W of half ({height}, {width}) rounded up, got {found}")
     return _blurred(1, grad, height, width, torch.channels_last if channels_last else torch.contiguous_format)
 
 

@@ -1,6 +1,7 @@
 // cgcl_fast::_blur_down, _blur_up and their gradients on the CPU.
 #include "kernels/blur_pool.h"
 
+#include "../common/blur_sizes.h"
 #include "../common/layout.h"
 #include "large.h"
 #include "scratch.h"
@@ -9,8 +10,9 @@
 namespace cgcl {
 namespace {
 
-Tensor blurred(Blur blur, const Tensor& from, int64_t H, int64_t W, bool channels_last, int dtype) {
+Tensor blurred(Blur blur, const Tensor& from, MapSize size, bool channels_last, int dtype) {
   const int64_t B = from.size(0), C = from.size(1), from_h = from.size(2), from_w = from.size(3);
+  const auto [H, W] = size;
   Tensor to = empty_large_map(B, C, H, W, from.scalar_type(), channels_last);
   if (B * C * H * W == 0) return to;
   const BlurArgs args{C, H, W, from_h, from_w, map_of(from), map_of(to)};
@@ -26,37 +28,23 @@ Tensor blurred(Blur blur, const Tensor& from, int64_t H, int64_t W, bool channel
 }
 
 Tensor blur_down(Tensor x) {
-  check_dim(x, 4, "blur_down", "x");
-  const int dtype = int(dtype_of(x, "blur_down", "x"));
-  const int64_t H = x.size(2), W = x.size(3);
-  STD_TORCH_CHECK(H >= 2 && W >= 2, "blur_down: expected x with H and W of at least 2, got (", H, ", ", W, ")");
-  return blurred(Blur::down, x, (H + 1) / 2, (W + 1) / 2, is_channels_last(x), dtype);
+  const MapSize size = blur_down_size(x);
+  return blurred(Blur::down, x, size, is_channels_last(x), int(dtype_of(x, "blur_down", "x")));
 }
 
 Tensor blur_down_backward(Tensor grad, int64_t height, int64_t width, bool channels_last) {
-  check_dim(grad, 4, "blur_down", "grad");
-  const int dtype = int(dtype_of(grad, "blur_down", "grad"));
-  STD_TORCH_CHECK(height >= 2 && width >= 2 && grad.size(2) == (height + 1) / 2 && grad.size(3) == (width + 1) / 2,
-                  "blur_down: expected grad with H and W of half (", height, ", ", width, ") rounded up, got (",
-                  grad.size(2), ", ", grad.size(3), ")");
-  return blurred(Blur::down_backward, grad, height, width, channels_last, dtype);
+  const MapSize size = blur_down_backward_size(grad, height, width);
+  return blurred(Blur::down_backward, grad, size, channels_last, int(dtype_of(grad, "blur_down", "grad")));
 }
 
 Tensor blur_up(Tensor x) {
-  check_dim(x, 4, "blur_up", "x");
-  const int dtype = int(dtype_of(x, "blur_up", "x"));
-  const int64_t H = x.size(2), W = x.size(3);
-  STD_TORCH_CHECK(H >= 1 && W >= 1, "blur_up: expected x with H and W of at least 1, got (", H, ", ", W, ")");
-  return blurred(Blur::up, x, 2 * H, 2 * W, is_channels_last(x), dtype);
+  const MapSize size = blur_up_size(x);
+  return blurred(Blur::up, x, size, is_channels_last(x), int(dtype_of(x, "blur_up", "x")));
 }
 
 Tensor blur_up_backward(Tensor grad, bool channels_last) {
-  check_dim(grad, 4, "blur_up", "grad");
-  const int dtype = int(dtype_of(grad, "blur_up", "grad"));
-  const int64_t H = grad.size(2), W = grad.size(3);
-  STD_TORCH_CHECK(H >= 2 && W >= 2 && H % 2 == 0 && W % 2 == 0, "blur_up: expected grad with even H and W, got (", H,
-                  ", ", W, ")");
-  return blurred(Blur::up_backward, grad, H / 2, W / 2, channels_last, dtype);
+  const MapSize size = blur_up_backward_size(grad);
+  return blurred(Blur::up_backward, grad, size, channels_last, int(dtype_of(grad, "blur_up", "grad")));
 }
 
 }  // namespace

@@ -42,6 +42,8 @@ VALID: dict[str, dict[str, tuple[str, Any]]] = {
         "activation": ("choice", "relu"),
         "residual": ("optional tensor", ones(2, 3, 4, 4)),
     },
+    "blur_down": {"x": ("tensor", ones(2, 3, 4, 4))},
+    "blur_up": {"x": ("tensor", ones(2, 3, 4, 4))},
     "sample_patch_ids": {
         "num_positions": ("count", 20),
         "num_patches": ("count", 5),
