@@ -17,7 +17,7 @@ memory once, and nothing is kept for the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,29 +30,30 @@ from . import _check, _registry
 
 def blur_down_reference(x: Tensor) -> Tensor:
     """The first equation above in plain PyTorch, in float32 or wider."""
-    y = x.to(torch.promote_types(x.dtype, torch.float32))
-    for dim in (2, 3):
-        n = y.shape[dim]
-        padded = torch.cat([y.narrow(dim, 1, 1), y, y.narrow(dim, n - 2, 1)], dim)
-        before, at, after = padded.unfold(dim, 3, 2).unbind(-1)
-        y = 0.25 * before + 0.5 * at + 0.25 * after
-    return _laid_out_like(x, y.to(x.dtype))
+    return _along_both_axes(_halved, x)
 
 
 def blur_up_reference(x: Tensor) -> Tensor:
     """The second equation above in plain PyTorch, in float32 or wider."""
+    return _along_both_axes(_doubled, x)
+
+
+def _halved(x: Tensor) -> Tensor:
+    n = x.shape[-1]
+    padded = torch.cat([x[..., 1:2], x, x[..., n - 2 : n - 1]], -1)
+    return 0.25 * padded[..., 0:n:2] + 0.5 * padded[..., 1 : n + 1 : 2] + 0.25 * padded[..., 2 : n + 2 : 2]
+
+
+def _doubled(x: Tensor) -> Tensor:
+    before = torch.cat([x[..., :1], x[..., :-1]], -1)
+    after = torch.cat([x[..., 1:], x[..., -1:]], -1)
+    return torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], -1).flatten(-2)
+
+
+def _along_both_axes(resample: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     y = x.to(torch.promote_types(x.dtype, torch.float32))
-    for dim in (2, 3):
-        n = y.shape[dim]
-        before = torch.cat([y.narrow(dim, 0, 1), y.narrow(dim, 0, n - 1)], dim)
-        after = torch.cat([y.narrow(dim, 1, n - 1), y.narrow(dim, n - 1, 1)], dim)
-        pairs = torch.stack([0.75 * y + 0.25 * before, 0.75 * y + 0.25 * after], dim + 1)
-        y = pairs.flatten(dim, dim + 1)
-    return _laid_out_like(x, y.to(x.dtype))
-
-
-def _laid_out_like(x: Tensor, y: Tensor) -> Tensor:
-    return y.contiguous(memory_format=torch.channels_last) if _layout.is_channels_last(x) else y
+    y = resample(resample(y).mT).mT.to(x.dtype)
+    return y.contiguous(memory_format=_layout.kernel_format(x))
 
 
 def blur_down(x: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def test_values_and_gradient(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_tiles(op: str, layout: str, dtype: torch.dtype) -> None:
     """More channels, rows and columns than one tile of the kernels holds, on several threads."""
-    shape = (2, 9, 21, 40) if INTERPRET else (2, 270, 35, 50)
+    shape = (2, 9, 21, 40) if INTERPRET else (2, 270, 19, 22)
 
     def function(x: Tensor) -> Tensor:
         return OPS[op](laid_out(x, layout))
@@ -192,9 +192,9 @@ def test_infinity_stays_where_the_filter_reaches(op: str, channels_last: bool) -
 
 
 @every_op
-@pytest.mark.parametrize("size", [(4, 3), (2, 2), (5, 6)])
+@pytest.mark.parametrize("size", [(4, 3), (2, 2)])
 def test_gradcheck_of_the_reference(op: str, size: tuple[int, int]) -> None:
-    x = random(2, 2, *size, dtype=torch.float64).requires_grad_()
+    x = random(1, 2, *size, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(OPS[op], x)
     assert torch.autograd.gradgradcheck(OPS[op], x)
 
@@ -238,7 +238,7 @@ def test_meta_and_fake_tensors(op: str) -> None:
 
 
 @every_op
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "expanded"])
 def test_opcheck(op: str, layout: str) -> None:
     if not native(op):
         pytest.skip("no native library")
