@@ -33,6 +33,7 @@ from cgcl_fast import ops
 
 from . import machine
 from .bench_adain import eager_instance_norm
+from .bench_blur import eager_down, eager_up
 from .bench_memory import eager_contrast, eager_read, eager_update, fast_contrast, fast_update
 from .bench_patch_nce import eager_published
 from .bench_sampling import eager_gather
@@ -83,6 +84,8 @@ OPS = [
     HostCase(
         "gather_patches", lambda x: ops.gather_patches(x, _ids(x)), lambda x: eager_gather(x, _ids(x)), (MAP,), (0,)
     ),
+    HostCase("blur_down", ops.blur_down, eager_down, (MAP,), (0,)),
+    HostCase("blur_up", ops.blur_up, eager_up, (MAP,), (0,)),
     HostCase("patch_nce", ops.patch_nce, eager_published, (ROWS, ROWS), (0,)),
     HostCase("patch_nce dQ dK", ops.patch_nce, eager_published, (ROWS, ROWS), (0, 1)),
     HostCase("patch_nce_layers", fast_layers, eager_layers, (ROWS,) * 2 * LAYERS, tuple(range(LAYERS))),

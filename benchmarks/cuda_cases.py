@@ -18,7 +18,7 @@ from torch import Tensor
 from cgcl_fast import ops
 from cgcl_fast._backend import choose
 
-from . import bench_adain, bench_memory, bench_patch_nce, bench_sampling, floors
+from . import bench_adain, bench_blur, bench_memory, bench_patch_nce, bench_sampling, floors
 from .case import BOTH, FORWARD, Case, normal, op_case, unit
 from .floors import Work
 
@@ -83,6 +83,24 @@ def instance_norm(shape: Map, direction: str, dtype: torch.dtype = torch.float32
 
 def ids(shape: Map, count: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(shape[2] * shape[3], generator=generator, device=generator.device)[:count]
+
+
+def blur(
+    op: str,
+    shape: Map,
+    direction: str,
+    layout: torch.memory_format = CONTIGUOUS,
+    dtype: torch.dtype = torch.float32,
+) -> Case:
+    return op_case(
+        op,
+        label(f"{shape}", dtype, layout),
+        direction,
+        bench_blur.FUNCTIONS[op],
+        cast(lambda generator: [normal(generator, *shape).to(memory_format=layout)], dtype),
+        wrt=(0,),
+        work=work_in(dtype, floors.blur(shape, bench_blur.result_shape(op, shape), direction)),
+    )
 
 
 def gather(
@@ -354,6 +372,14 @@ def cases(small: bool = False) -> list[Case]:
         adain(fit(1, 256, 90, 90), BOTH),
         instance_norm(fit(1, 256, 64, 64), BOTH),
         instance_norm(fit(4, 64, 512, 512), BOTH),
+        blur("blur_down", fit(1, 128, 256, 256), BOTH),
+        blur("blur_down", fit(1, 128, 256, 256), BOTH, layout=LAST),
+        blur("blur_down", fit(16, 128, 256, 256), FORWARD, layout=LAST),
+        blur("blur_up", fit(1, 128, 128, 128), BOTH),
+        blur("blur_up", fit(1, 128, 128, 128), BOTH, layout=LAST),
+        blur("blur_up", fit(16, 128, 128, 128), FORWARD, layout=LAST),
+        as_bfloat16(blur, "blur_down", fit(1, 128, 256, 256), BOTH, layout=LAST),
+        as_bfloat16(blur, "blur_up", fit(1, 128, 128, 128), BOTH, layout=LAST),
         gather(fit(1, 128, 256, 256), BOTH),
         gather(fit(1, 128, 256, 256), BOTH, layout=LAST),
         gather(fit(16, 256, 64, 64), BOTH),

@@ -51,6 +51,13 @@ def gather_patches(shape: tuple[int, int, int, int], ids: int, direction: str) -
     return Work(both, largest=prod(shape) * FLOAT if "backward" in direction else rows)
 
 
+def blur(source: tuple[int, int, int, int], result: tuple[int, int, int, int], direction: str) -> Work:
+    """Forward: read the source, write the result. Backward: read and write their gradients."""
+    passes = 2 if "backward" in direction else 1
+    sizes = prod(source), prod(result)
+    return Work(passes * sum(sizes) * FLOAT, largest=max(sizes) * FLOAT)
+
+
 def sample_patch_ids(num_patches: int, batch: int = 1) -> Work:
     """Write the ids. It says little: the time is that of the call and the generator."""
     return Work(num_patches * batch * INT64, largest=num_patches * batch * INT64)

@@ -7,6 +7,10 @@ STABLE_TORCH_LIBRARY(cgcl_fast, m) {
         " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)");
   m.def("_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation,"
         " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)");
+  m.def("_blur_down(Tensor x) -> Tensor");
+  m.def("_blur_down_backward(Tensor grad, SymInt height, SymInt width, bool channels_last) -> Tensor");
+  m.def("_blur_up(Tensor x) -> Tensor");
+  m.def("_blur_up_backward(Tensor grad, bool channels_last) -> Tensor");
   m.def("_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
         " bool decoupled, bool normalize, bool query_grad, bool key_grad) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"

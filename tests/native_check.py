@@ -55,6 +55,16 @@ def gather_patches(dtype: torch.dtype) -> list[Tensor]:
     return with_gradients(lambda x: ops.gather_patches(x, ids), random(2, 21, 9, 11, dtype=dtype))
 
 
+def blur_down(dtype: torch.dtype) -> list[Tensor]:
+    x = random(2, 21, 9, 12, dtype=dtype)
+    return with_gradients(ops.blur_down, x) + with_gradients(ops.blur_down, x.to(memory_format=torch.channels_last))
+
+
+def blur_up(dtype: torch.dtype) -> list[Tensor]:
+    x = random(2, 21, 9, 12, dtype=dtype)
+    return with_gradients(ops.blur_up, x) + with_gradients(ops.blur_up, x.to(memory_format=torch.channels_last))
+
+
 def patch_nce(dtype: torch.dtype) -> list[Tensor]:
     query, key = (unit(2, 33, 48, seed=seed, dtype=dtype) for seed in (3, 4))
     plain = with_gradients(lambda q, k: ops.patch_nce(q, k, reduction="none"), query, key)
@@ -106,7 +116,7 @@ def memory_contrast(dtype: torch.dtype) -> list[Tensor]:
 CASES: dict[str, Case] = {
     case.__name__: case
     for case in (adain, instance_norm, sample_patch_ids, gather_patches, patch_nce, patch_nce_layers, dag_select)
-    + (memory_read, memory_update, memory_contrast)
+    + (memory_read, memory_update, memory_contrast, blur_down, blur_up)
 }
 
 

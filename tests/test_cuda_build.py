@@ -18,8 +18,8 @@ from cgcl_fast import _library, ops
 from cgcl_fast.ops import _schemas
 
 ROOT = Path(__file__).parent.parent
-OPS = ("adain", "dag_select", "gather_patches", "instance_norm", "memory_read")
-KERNELS = ("_adain", "_dag_select", "_gather_patches", "_memory_read")
+OPS = ("adain", "blur_down", "blur_up", "dag_select", "gather_patches", "instance_norm", "memory_read")
+KERNELS = ("_adain", "_blur_down", "_blur_up", "_dag_select", "_gather_patches", "_memory_read")
 OPERATORS = tuple(
     name for name in (text.split("(")[0] for text in _schemas.SCHEMAS) if name.removesuffix("_backward") in KERNELS
 )

@@ -1,6 +1,7 @@
 """The ops: functions on tensors with the equation and a reference in PyTorch beside each, and kernels behind."""
 
 from .adain import adain, instance_norm
+from .blur_pool import blur_down, blur_up
 from .dag_select import dag_select
 from .gather_patches import gather_patches
 from .memory_contrast import memory_contrast
@@ -11,6 +12,8 @@ from .sample_patch_ids import sample_patch_ids
 
 __all__ = [
     "adain",
+    "blur_down",
+    "blur_up",
     "dag_select",
     "gather_patches",
     "instance_norm",

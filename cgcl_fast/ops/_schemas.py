@@ -5,6 +5,10 @@ SCHEMAS = (
     " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)",
     "_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation,"
     " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)",
+    "_blur_down(Tensor x) -> Tensor",
+    "_blur_down_backward(Tensor grad, SymInt height, SymInt width, bool channels_last) -> Tensor",
+    "_blur_up(Tensor x) -> Tensor",
+    "_blur_up_backward(Tensor grad, bool channels_last) -> Tensor",
     "_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
     " bool decoupled, bool normalize, bool query_grad, bool key_grad) -> (Tensor, Tensor, Tensor, Tensor)",
     "_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"

@@ -60,6 +60,17 @@ void test_gather_patches() {
                 at::tensor({0.f, 0.f, 0.f, 3.f, 10.f, 0.f, 0.f, 13.f}).view({1, 2, 2, 2}));
 }
 
+// A map of 2 x 2 halves to its mean: reflection reads the second row and column twice, at half the weight of the first. A
+// single pixel doubles to four like it.
+void test_blurs() {
+  const at::Tensor x = at::tensor({1.f, 3.f, 5.f, 7.f}).view({1, 1, 2, 2});
+  expect_values("blur_down", call("_blur_down", {x})[0].toTensor(), at::full({1, 1, 1, 1}, 4.f));
+  const auto back = call("_blur_down_backward", {at::full({1, 1, 1, 1}, 4.f), 2, 2, false});
+  expect_values("blur_down dx", back[0].toTensor(), at::ones({1, 1, 2, 2}));
+  expect_values("blur_up", call("_blur_up", {at::full({1, 1, 1, 1}, 2.f)})[0].toTensor(), at::full({1, 1, 2, 2}, 2.f));
+  expect_values("blur_up dx", call("_blur_up_backward", {x, false})[0].toTensor(), at::full({1, 1, 1, 1}, 16.f));
+}
+
 // Queries equal to their keys, orthogonal to each other, temperature 1: log(1 + e^-1) a row; decoupled log(e^0) - 1.
 void test_patch_nce() {
   const at::Tensor vectors = at::eye(2).view({1, 2, 2});
@@ -104,6 +115,7 @@ int main() {
   const at::NoGradGuard no_grad;
   test_adain();
   test_gather_patches();
+  test_blurs();
   test_patch_nce();
   test_memory_read();
   test_dag_select();

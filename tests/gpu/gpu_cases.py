@@ -121,6 +121,10 @@ CASES = [
         lambda g: [normal(g, 2, 64, 32, 32), ids(g, 1024, 2, 100)],
         (0,),
     ),
+    OpCase("blur_down", ops.blur_down, lambda g: [normal(g, 2, 37, 41, 70)], (0,)),
+    OpCase("blur_down", lambda x: ops.blur_down(channels_last(x)), lambda g: [normal(g, 2, 64, 33, 32)], (0,)),
+    OpCase("blur_up", ops.blur_up, lambda g: [normal(g, 2, 37, 20, 35)], (0,)),
+    OpCase("blur_up", lambda x: ops.blur_up(channels_last(x)), lambda g: [normal(g, 2, 64, 17, 16)], (0,)),
     OpCase(
         "patch_nce",
         lambda q, k, extra: ops.patch_nce(q, k, extra_negatives=extra, normalize=True, reduction="none"),

@@ -19,7 +19,7 @@ pytest.importorskip("tensorboard")
 pytest.importorskip("torchvision")
 
 from cgcl_fast.engine import CaptureError, Trainer
-from cgcl_fast.nn import blur_pool, pad
+from cgcl_fast.nn import pad
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "engine"), str(HERE.parent / "methods")]
@@ -70,19 +70,12 @@ class Pad:
         return padded(x, [size] * 4, "reflect")
 
 
-class Blur:
-    @staticmethod
-    def apply(x: Tensor) -> Tensor:
-        return blur_pool._convolve(x)
-
-
 @pytest.fixture
 def same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bits each time, as far as PyTorch can."""
     monkeypatch.setattr(F, "pad", padded)
     monkeypatch.setattr(F, "interpolate", interpolated)
     monkeypatch.setattr(pad, "_ReflectPad", Pad)
-    monkeypatch.setattr(blur_pool, "_BlurDown", Blur)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from methods import plain_cut
 from op_checks import DEVICE
-from torch import Tensor
 
 from cgcl_fast.nn import blur, blur_down, blur_up
 
@@ -35,43 +34,6 @@ def test_up_is_the_published_filter(size: tuple[int, int]) -> None:
     torch.testing.assert_close(a, b)
 
 
-def test_half_precision_takes_the_convolution() -> None:
-    x = torch.randn(1, 3, 9, 8, device=DEVICE)
-    found = blur_down(x.bfloat16())
-    torch.testing.assert_close(found.float(), blur_down(x.bfloat16().float()), atol=0.02, rtol=0.02)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradient_of_both_paths(dtype: torch.dtype) -> None:
-    x = torch.randn(2, 3, 9, 8, device=DEVICE).to(dtype).requires_grad_()
-    wide = x.detach().double().requires_grad_()
-    weights = torch.randn(2, 3, 5, 4, device=DEVICE)
-    (blur_down(x).float() * weights).sum().backward()
-    (plain_cut.Blur(3, up=False).to(DEVICE).double()(wide) * weights).sum().backward()
-    assert x.grad is not None and wide.grad is not None
-    tolerance = 1e-5 if dtype == torch.float32 else 0.03
-    torch.testing.assert_close(x.grad.double(), wide.grad, atol=tolerance, rtol=tolerance)
-
-
-def test_compiled_and_eager_agree() -> None:
-    x = torch.randn(1, 2, 6, 7, requires_grad=True, device=DEVICE)
-    found = torch.compile(blur_down, fullgraph=True, backend="aot_eager")(x)
-    torch.testing.assert_close(found, blur_down(x))
-    torch.testing.assert_close(torch.autograd.grad(found.sum(), x), torch.autograd.grad(blur_down(x).sum(), x))
-
-
-def test_nothing_is_kept_for_the_backward_pass() -> None:
-    saved: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        saved.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, keep):
-        blur_down(torch.randn(1, 2, 8, 8, requires_grad=True, device=DEVICE) * 1)
-    assert not [tensor for tensor in saved if tensor.numel() > 1]
-
-
 @pytest.mark.parametrize("padding", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_blur_is_stylegan2s_and_can_be_differentiated_twice(padding: int, stride: int) -> None:
@@ -83,9 +45,3 @@ def test_blur_is_stylegan2s_and_can_be_differentiated_twice(padding: int, stride
     assert torch.autograd.gradgradcheck(lambda y: blur(y * y, padding, stride), (x,), fast_mode=True)
     with pytest.raises(ValueError, match="padding: expected 1 or 2, got 3"):
         blur(x, 3)
-
-
-@pytest.mark.parametrize("shape", [(1, 2, 1, 4), (2, 4, 4)])
-def test_too_small_maps_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="x: expected"):
-        blur_down(torch.zeros(shape, device=DEVICE))

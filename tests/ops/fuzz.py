@@ -444,6 +444,19 @@ def gather_patches(draw: Draw, seed: int) -> Case:
     return draw.case("gather_patches", seed, {"features": features, "ids": ids}, exact=True)
 
 
+def blurred(op: str, least: int, draw: Draw, seed: int) -> Case:
+    shape = draw.size(3, 0), draw.size(70, 0), draw.size(40, least), draw.size(40, least)
+    return draw.case(op, seed, {"x": draw.tensor("x", *shape, along=(2, 3), dtype=draw.dtype)}, rows=2)
+
+
+def blur_down(draw: Draw, seed: int) -> Case:
+    return blurred("blur_down", 2, draw, seed)
+
+
+def blur_up(draw: Draw, seed: int) -> Case:
+    return blurred("blur_up", 1, draw, seed)
+
+
 def sample_patch_ids(draw: Draw, seed: int) -> Case:
     positions = draw.one_of(draw.size(50, 0), draw.size(5000, 0), 2**31 + 5, 2**40, 2**62)
     arguments: dict[str, Any] = {"num_positions": positions, "num_patches": draw.size(300, 0)}
@@ -667,7 +680,7 @@ def without_near_ties(
 DRAWS: dict[str, Callable[[Draw, int], Case]] = {
     draw.__name__: draw
     for draw in (adain, instance_norm, gather_patches, sample_patch_ids, patch_nce, patch_nce_layers, dag_select)
-    + (memory_read, memory_update, memory_contrast)
+    + (memory_read, memory_update, memory_contrast, blur_down, blur_up)
 }
 
 

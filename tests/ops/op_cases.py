@@ -77,6 +77,8 @@ CASES = [
     ),
     Case("gather_patches", lambda o, x: o.gather_patches(x, ROW), ((2, 3, 3, 4),)),
     Case("gather_patches rows", lambda o, x: o.gather_patches(x, ROWS), ((2, 3, 3, 4),)),
+    Case("blur_down", lambda o, x: o.blur_down(x), ((2, 3, 3, 4),)),
+    Case("blur_up", lambda o, x: o.blur_up(x), ((2, 3, 3, 4),)),
     Case(
         "patch_nce",
         lambda o, q, k, e: o.patch_nce(q, k, temperature=0.5, extra_negatives=e, reduction="none"),

@@ -138,6 +138,8 @@ def inner_calls() -> dict[str, tuple[int, Callable[..., object]]]:
     return {
         "adain": lambda x, s, t, r: o._adain(x, s, t, 1e-5, "none", r),
         "gather_patches": lambda x: o._gather_patches(x, torch.tensor([0, 3])),
+        "blur_down": o._blur_down,
+        "blur_up": o._blur_up,
         "patch_nce": lambda q, k, e: o._patch_nce(q, k, e, None, *options),
         "patch_nce_layers": lambda a, b, c, d, e: o._patch_nce_layers([a, b], [c, d], [e, e], [], *options),
         "memory_read": lambda c, k, v: o._memory_read(c, k, v, None, None),

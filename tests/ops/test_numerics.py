@@ -320,6 +320,14 @@ def of_all_ops() -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
         def contrast(features, items, laid_out=laid_out):
             return ops.memory_contrast(laid_out(features), items, temperature=0.1, reduction="none")
 
+        def down(x, laid_out=laid_out):
+            return ops.blur_down(laid_out(x))
+
+        def up(x, laid_out=laid_out):
+            return ops.blur_up(laid_out(x))
+
+        yield "blur_down", down, drawn((2, 37, 41, 30))
+        yield "blur_up", up, drawn((2, 37, 41, 30))
         yield "adain", adain, drawn((3, 37, 40, 30), (3, 37), (3, 37))
         yield "gather_patches", gather, drawn((2, 37, 40, 30))
         yield "memory_read", read, drawn((3, 21, 40, 30), (9, 21), (9, 13))

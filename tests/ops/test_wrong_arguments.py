@@ -46,6 +46,8 @@ VALID: dict[str, dict[str, tuple[str, Any]]] = {
         "pad": ("count", 1),
         "pad_mode": ("choice", "replicate"),
     },
+    "blur_down": {"x": ("only tensor", ones(2, 3, 4, 4))},
+    "blur_up": {"x": ("only tensor", ones(2, 3, 4, 4))},
     "sample_patch_ids": {
         "num_positions": ("count", 20),
         "num_patches": ("count", 5),
@@ -132,7 +134,9 @@ def wrong(kind: str, value: Any) -> Iterator[Any]:
     """Values that an argument of `kind` must refuse."""
     optional = kind.startswith("optional ")
     kind = kind.removeprefix("optional ")
-    if kind in ("tensor", "ids", "classes"):
+    if kind == "only tensor":  # which may be on any device
+        yield from (other for other in wrong("tensor", value) if getattr(other, "device", None) != OTHER)
+    elif kind in ("tensor", "ids", "classes"):
         yield from not_dense(value)
         yield from (
             value.to(OTHER),
