@@ -22,7 +22,7 @@ from cgcl_fast.data.needs import DataNeeds
 from cgcl_fast.data.random import item_random
 from cgcl_fast.data.values import values_from_dict
 from cgcl_fast.engine import CheckpointError
-from cgcl_fast.metrics.comparison import FIGURES, Judges, compare, higher_is_better, load_judges
+from cgcl_fast.metrics.comparison import FIGURES, SET_FIGURES, Judges, compare, higher_is_better, load_judges
 from cgcl_fast.metrics.distances import DISTANCES
 from cgcl_fast.metrics.evaluation import AFTER
 from cgcl_fast.metrics.feature_distances import NEIGHBOURS
@@ -263,8 +263,8 @@ def check_evaluations(eval_every: int | None, save_every: int | None, best_by: s
     makes a checkpoint the best."""
     if eval_every is not None and save_every is not None and eval_every % save_every:
         raise ValueError(f"eval_every: expected a multiple of save_every, {save_every}, got {eval_every}")
-    if higher_is_better(best_by) is None:
-        figures = ", ".join((*(f"{name}/{AFTER}" for name in DISTANCES), *FIGURES))
+    if higher_is_better(best_by) is None or (best_by in FIGURES and best_by not in SET_FIGURES):
+        figures = ", ".join((*(f"{name}/{AFTER}" for name in DISTANCES), *SET_FIGURES))
         raise ValueError(f"best_by: expected one of {figures}, got {best_by!r}")
     if best_by in FIGURES and eval_every is None:
         raise ValueError(f"best_by: {best_by} is there with eval_every")

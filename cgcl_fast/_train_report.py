@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from cgcl_fast import configs
 from cgcl_fast._command import LineFormatter
@@ -17,8 +20,10 @@ from cgcl_fast._train_options import Start
 from cgcl_fast.data.formats import printable
 from cgcl_fast.data.values import PHOTOGRAPH, values_from_dict
 from cgcl_fast.engine import Course, Outcome
+from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import Method
 from cgcl_fast.methods.options import DecayingConfig
+from cgcl_fast.metrics.protocol import machine, versions
 
 logger = logging.getLogger("cgcl_fast")
 
@@ -47,6 +52,18 @@ def log_into(path: Path, early: logging.handlers.MemoryHandler) -> None:
     early.setTarget(file)
     early.flush()
     logger.removeHandler(early)
+
+
+def save_environment(folder: Path, accelerator: Accelerator, precision: str) -> None:
+    """``environment.json``: what the run was started on last."""
+    found = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **machine(accelerator),
+        "precision": precision,
+        "versions": versions(),
+    }
+    text = json.dumps(found, indent=1) + "\n"
+    write_atomically(folder / "environment.json", lambda file: file.write(text.encode()))
 
 
 def describe(

@@ -1,8 +1,9 @@
 """``python -m cgcl_fast.evaluate RUN`` or ``--images DIR --real DIR``: judge translations by the figures of the papers.
 
 A run, or a generator's file, translates test images of each of its domains to each other one; a folder holds what was
-translated before. Figures whose weights or packages are missing are named with the reason, and the others computed.
-Exit status: 0 when the figures were computed; 1 when one that ``--metrics`` names was not; 2 for wrong options or data.
+translated before; ``--predictions`` and ``--detections`` are what models of one's own see in translations. Figures
+whose weights or packages are missing are named with the reason, and the others computed. Exit status: 0 when the
+figures were computed; 1 when one that ``--metrics`` names was not; 2 for wrong options or data.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from tqdm import tqdm
 from cgcl_fast import _judged
 from cgcl_fast._command import Parser, UsageError, as_usage_error, bracketed, run, underscored
 from cgcl_fast._judged import Way
+from cgcl_fast._own_models import inception_scores, of_predictions
 from cgcl_fast.data import Preprocess, Reading
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import make_accelerator, set_tf32
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods.options import Count, CountOrZero, Side, Within, check
 from cgcl_fast.metrics import StyleEvaluation, evaluation_of, style_table, table
+from cgcl_fast.metrics.classifier import DomainClassifier, load_classifier
 from cgcl_fast.metrics.comparison import FIGURES, METRICS, NETWORK_OF, Judges, compare, load_judges
 from cgcl_fast.metrics.cost import model_bytes, seconds_an_image
 from cgcl_fast.metrics.distances import DISTANCES, Distance
@@ -41,6 +44,7 @@ from cgcl_fast.metrics.image_sets import DomainImages, FolderImages, Images
 from cgcl_fast.metrics.paired import distances_to_truth
 from cgcl_fast.metrics.perceptual import INPUTS, PAIRS, real_diversity, style_diversity
 from cgcl_fast.metrics.protocol import machine, of_preprocess, versions
+from cgcl_fast.metrics.segmentation import Labels
 from cgcl_fast.metrics.style import REFERENCES, SCENES_A_REFERENCE
 from cgcl_fast.metrics.weights import MeasureError, WeightFiles
 from cgcl_fast.translate import room_for
@@ -69,6 +73,15 @@ class EvaluateOptions:
         scenes: Test scenes that are compared with their truth, where it is known.
         inputs: Images whose diversity is measured.
         pairs: Pairs of random styles of each of them.
+        classifier: File of python -m cgcl_fast.metrics.finetune, by which IS and CIS of the translations of inputs
+            images in classifier_styles random styles each are computed.
+        classifier_styles: Random styles of each of those.
+        predictions: Folder of label maps that a segmentation model predicted of translations, for Cityscapes' mean IoU,
+            pixel and class accuracy.
+        labels: Folder of the true label maps, under the same names.
+        labels_are: trainids (0 to 18) or ids, of both.
+        detections: JSON file of what a detector found in translations, as COCO's results, for AP and mAP.
+        annotations: The true objects: a COCO file, or a folder of annotated images.
         direction: AtoB or BtoA, for a method with a generator of each way; both if not given.
         size: Side of the images; that of the run's training, or 256.
         preprocess: What is done to images first, as in training (resize_and_crop of test images is a resize); that of
@@ -96,6 +109,13 @@ class EvaluateOptions:
     scenes: CountOrZero = 100
     inputs: Count = INPUTS
     pairs: Count = PAIRS
+    classifier: Path | None = None
+    classifier_styles: Count = 100
+    predictions: Path | None = None
+    labels: Path | None = None
+    labels_are: Labels = "trainids"
+    detections: Path | None = None
+    annotations: Path | None = None
     direction: Literal["AtoB", "BtoA"] | None = None
     size: Side | None = None
     preprocess: str | None = None
@@ -112,15 +132,21 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        if (self.checkpoint is None) == (self.images is None):
+        seen = self.predictions is not None or self.detections is not None
+        if self.checkpoint is not None and self.images is not None:
+            raise ValueError("images: is in place of a run; give one of them")
+        if self.checkpoint is None and self.images is None and not seen:
             raise ValueError("expected a run (or its file) to translate with, or --images DIR --real DIR; see --help")
+        for one, other in (("predictions", "labels"), ("detections", "annotations")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{one}: goes with {other}; expected both or neither")
         if self.images is not None and self.real is None and self.truth is None:
             raise ValueError("real: expected a folder of real images (or --truth one of true translations)")
         if self.images is None:
             for name in ("real", "truth"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}: is for --images; a run has its own, or --data DIR")
-        for name in ("checkpoint", "features"):
+        for name in ("checkpoint", "features", "classifier", "predictions", "labels", "detections", "annotations"):
             path = getattr(self, name)
             if path is not None and not path.exists():
                 raise ValueError(f"{name}: {printable(path)} does not exist")
@@ -189,7 +215,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     """The command; see the module."""
     parser = Parser(
         prog="python -m cgcl_fast.evaluate",
-        usage="python -m cgcl_fast.evaluate (RUN | --images DIR --real DIR) [options]",
+        usage="python -m cgcl_fast.evaluate (RUN | --images DIR --real DIR | --predictions DIR --labels DIR) [options]",
         description=__doc__,
     )
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="As --checkpoint.")
@@ -213,9 +239,16 @@ def evaluate(arguments: Sequence[str]) -> int:
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
         judging = Judging(options, accelerator, _judges(options, accelerator), folder)
-        judge = judge_run if options.images is None else judge_folder
+        found: dict[str, Any] = {"results": [], "protocol": {}}
         with torch.no_grad():
-            found = judge(judging)
+            if options.checkpoint is not None or options.images is not None:
+                found = judge_run(judging) if options.images is None else judge_folder(judging)
+        if accelerator.is_main_process:
+            results, protocol = of_predictions(
+                options.predictions, options.labels, options.labels_are, options.detections, options.annotations
+            )
+            found["results"] += results
+            found["protocol"] |= protocol
     skipped = judging.judges.skipped
     if not accelerator.is_main_process:
         return 0
@@ -227,7 +260,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         **judging.judges.protocol(),
         "batch_size": options.batch_size,
         "seed": options.seed,
-        **machine(accelerator, options.precision),
+        **machine(accelerator),
+        "precision_of_translations": options.precision,
+        "precision_of_features": "fp32",  # and of distances to the truth
         "versions": versions(),
     }
     print(report(found))
@@ -261,7 +296,9 @@ def _output(options: EvaluateOptions) -> Path | None:
 def _judges(options: EvaluateOptions, accelerator: Accelerator) -> Judges:
     """The networks of the wanted figures; in all processes the same."""
     metrics: set[str] = set(options.metrics or METRICS)
-    if options.images is not None:
+    if options.checkpoint is None and options.images is None:
+        metrics = set()
+    elif options.images is not None:
         metrics -= {"cost", "diversity"} if not options.metrics else set()
         unfit = metrics & {"cost", "diversity"}
         if unfit:
@@ -270,7 +307,7 @@ def _judges(options: EvaluateOptions, accelerator: Accelerator) -> Judges:
             metrics -= NETWORK_OF.keys()
         if options.truth is None:
             metrics -= {"truth", "lpips"}
-        if not metrics:
+        if not metrics and options.classifier is None:
             raise UsageError(f"metrics: {', '.join(options.metrics)}: need --real or --truth, which is not given")
     with accelerator.main_process_first():  # which downloads
         judges = load_judges(sorted(metrics), WeightFiles(options.features, options.other_weights), accelerator.device)
@@ -311,6 +348,18 @@ def judge_folder(judging: Judging) -> dict[str, Any]:
             result = {"of": options.images.name, **_counts(len(images), len(real))}
             if figures := compare(generated, of_real, judging.judges):
                 found["results"].append({**result, "figures": figures})
+    classifier = _classifier(judging, protocol)
+    if classifier is not None:
+        figures = inception_scores(
+            classifier,
+            images,
+            lambda each, _: each,
+            judging.accelerator,
+            inputs=len(images),
+            styles=1,
+            batch_size=options.batch_size,
+        )
+        found["results"].append({"of": options.images.name, "images": len(images), "figures": figures})
     distances = judging.distances()
     if options.truth is not None and distances:
         protocol["truth"] = str(options.truth)
@@ -355,6 +404,7 @@ def judge_run(judging: Judging) -> dict[str, Any]:
             sets[name] = judging.features(images_of(way, which), f"real {name}")
         return sets[name]
 
+    classifier = _classifier(judging, found["protocol"])
     for way in ways:
         result: dict[str, Any] = {"of": f"{way.source} to {way.target}", "figures": {}}
         if judging.has(*NETWORK_OF):
@@ -367,6 +417,8 @@ def judge_run(judging: Judging) -> dict[str, Any]:
                     "figures": compare(generated, target, judging.judges),
                     "untouched": compare(untouched, target, judging.judges),
                 }
+        if classifier is not None:
+            result["figures"] |= _by_classifier(judging, classifier, way, images_of(way, 0))
         if judging.has("diversity"):
             result["figures"] |= _diversity(judging, way, images_of(way, 0), images_of(way, 1))
         if result["figures"]:
@@ -397,6 +449,34 @@ def _features_of_translations(judging: Judging, way: Way, images: Images) -> Fea
         return way.translate(batch, styles)
 
     return judging.features(images, f"{way.source} to {way.target}", transform=translated, copies=copies)
+
+
+def _classifier(judging: Judging, protocol: dict[str, Any]) -> DomainClassifier | None:
+    """That of ``--classifier``, which the protocol names."""
+    path = judging.options.classifier
+    if path is None:
+        return None
+    classifier, sha256 = load_classifier(path)
+    protocol["classifier"] = {"file": str(path), "classes": classifier.domains, "sha256": sha256}
+    protocol["classifier"]["resize"] = f"bilinear to {classifier.size}x{classifier.size}"
+    return classifier.to(judging.accelerator.device)
+
+
+def _by_classifier(judging: Judging, classifier: DomainClassifier, way: Way, images: Images) -> dict[str, float]:
+    options = judging.options
+
+    def translated(batch: Tensor, names: Sequence[str]) -> Tensor:
+        return way.translate(batch, way.random_styles(options.seed, names))
+
+    return inception_scores(
+        classifier,
+        images,
+        translated,
+        judging.accelerator,
+        inputs=options.inputs,
+        styles=options.classifier_styles if way.styled else 1,
+        batch_size=options.batch_size,
+    )
 
 
 def _diversity(judging: Judging, way: Way, images: Images, real: Images) -> dict[str, float]:
@@ -484,6 +564,7 @@ def _of_run(
         "styles_an_image": options.styles if ways[0].styled else 1,
         "diversity_inputs": min(options.inputs, *(dataset.count(name) for name in dataset.domains)),
         "diversity_pairs": options.pairs,
+        **({"classifier_styles": options.classifier_styles} if options.classifier and ways[0].styled else {}),
     }
 
 

@@ -29,7 +29,7 @@ from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._train_course import course_of, newest_checkpoint, stage_to_go_on
 from cgcl_fast._train_data import Data, build_data
 from cgcl_fast._train_options import RunOptions, Start, read_start, save_config
-from cgcl_fast._train_report import describe, log_into, messages, report
+from cgcl_fast._train_report import describe, log_into, messages, report, save_environment
 from cgcl_fast.engine import (
     Course,
     LoaderError,
@@ -69,6 +69,7 @@ def train(arguments: Sequence[str]) -> int:
         if accelerator.is_main_process:
             log_into(start.output / "train.log", early)
             save_config({**start.plain, "ranges": data.ranges}, start.output)
+            save_environment(start.output, accelerator, start.run.precision)
             describe(start, data, method, course, accelerator.device, without_graphs)
             for line in filter(None, (taken, phase)):
                 logger.warning(line)

@@ -241,7 +241,7 @@ def test_every_failure_is_one_line(
     for arguments, line in (
         ([], "expected a run"),
         (["--images", images], "real: expected a folder"),
-        ([images, "--images", images], "expected a run (or its file)"),
+        ([images, "--images", images], "images: is in place of a run"),
         (["--images", str(tmp_path / "none"), "--real", images], "none is missing"),
         (["--images", str(tmp_path / "empty"), "--real", images], "it holds nothing"),
         (["--images", one, "--real", images], "needs at least 2 images in each set, got 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 
 import torch
@@ -64,3 +65,16 @@ def make_accelerator(
             InitProcessGroupKwargs(timeout=timedelta(seconds=timeout, microseconds=1)),
         ],
     )
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory that was in use so far, in 10⁶ bytes: on a GPU what PyTorch has given out there, else what is
+    resident of this process. None: nothing here tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

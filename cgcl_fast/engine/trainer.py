@@ -21,7 +21,7 @@ from cgcl_fast._weights import is_finite
 
 from .checkpoint import CheckpointError, Checkpoints, does_not_fit
 from .compiling import compile_networks
-from .device import make_accelerator
+from .device import make_accelerator, peak_memory
 from .files import alone_in, remove_leftovers
 from .fitting import check_adam, check_module, check_numbers, full_state, load_state, regrouped
 from .graphs import Choices, CudaRecorder, Part, StepGraphs, obstacle, to_device
@@ -321,6 +321,8 @@ class Trainer:
                             if log_due:
                                 rates = {f"lr/{r.phase.name}": r.rates[0] * r.factor for r in self.phases}
                                 rates["images_per_second"] = round(rate, 3)
+                                if (memory := peak_memory(self.accelerator.device)) is not None:
+                                    rates["memory_mb"] = round(memory, 1)
                                 log.scalars(self.step, {"epoch": self.loader.epoch, **values, **rates})
                         if log_due:
                             since, images = time.perf_counter(), 0

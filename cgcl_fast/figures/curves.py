@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SMOOTHED_FROM = 40
 """Points of a curve of losses from which on its moving average is drawn."""
 
-NOT_LOSSES = ("lr/", "images_per_second", "epoch", "step")
+NOT_LOSSES = ("lr/", "images_per_second", "memory_mb", "epoch", "step")
 
 BESIDE = {"before": ("untouched", "--"), "colour_transfer": ("colour transfer", ":")}
 """What a metric of translations is compared with, in the same panel."""

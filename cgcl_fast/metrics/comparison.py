@@ -35,7 +35,7 @@ class Figure:
     digits: int
 
 
-FIGURES = {
+SET_FIGURES = {
     "frechet_lite0": Figure("Fréchet distance, EfficientNet-Lite0 features (not FID)", False, 2),
     "kernel_lite0": Figure("kernel distance, EfficientNet-Lite0 features (not KID)", False, 4),
     "precision_lite0": Figure("precision, EfficientNet-Lite0 features", True, 3),
@@ -45,9 +45,22 @@ FIGURES = {
     "is": Figure("inception score", True, 2),
     "precision": Figure("improved precision, VGG-16", True, 3),
     "recall": Figure("improved recall, VGG-16", True, 3),
+}
+"""Those of ``compare``."""
+
+FIGURES = {
+    **SET_FIGURES,
     "lpips": Figure("LPIPS to the truth, AlexNet", False, 3),
     "diversity": Figure("LPIPS between pairs of random styles, AlexNet", True, 3),
     "real_diversity": Figure("the same between pairs of real images", None, 3),
+    "is_classifier": Figure("inception score by the classifier", True, 2),
+    "cis": Figure("conditional inception score by the classifier", True, 2),
+    "mean_iou": Figure("mean IoU of the predicted labels", True, 3),
+    "pixel_accuracy": Figure("pixel accuracy", True, 3),
+    "class_accuracy": Figure("class accuracy", True, 3),
+    "mAP": Figure("mAP, COCO (IoU 0.5 to 0.95)", True, 3),
+    "mAP50": Figure("mAP at IoU 0.5", True, 3),
+    "VOC_mAP50": Figure("mAP, Pascal VOC 2007", True, 3),
 }
 """By the names that results have. Beside some of them stands NAME_std, the standard deviation over subsets."""
 

@@ -27,16 +27,14 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def machine(accelerator: Accelerator, precision: str) -> dict[str, Any]:
-    """Where and in what precision was computed. Features and distances to the truth are always float32."""
+def machine(accelerator: Accelerator) -> dict[str, Any]:
+    """Where was computed."""
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": f"{device.type} ({name})",
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
-        "precision_of_translations": precision,
-        "precision_of_features": "fp32",
     }
 
 

@@ -13,8 +13,8 @@ from cgcl_fast import __version__
 from cgcl_fast.metrics import DISTANCES
 from cgcl_fast.metrics.evaluation import AFTER, BEFORE, TRANSFER
 from cgcl_fast.metrics.style import ROWS
+from cgcl_fast.report.charts import Line, chart, number
 from cgcl_fast.report.contents import Contents
-from cgcl_fast.report.curves import Line, chart, number
 from cgcl_fast.report.pictures import Scene, in_url
 
 TITLES = {"cut": "CUT", "fastcut": "FastCUT", "sincut": "SinCUT", "enco": "EnCo", "mguit": "MGUIT", "cgl": "CGL"}

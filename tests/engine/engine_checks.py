@@ -33,6 +33,6 @@ def last_state(folder: Path) -> dict:
 
 
 def log_of(folder: Path) -> list[dict]:
-    """The loss log without what depends on the clock."""
+    """The loss log without what depends on the machine."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("images_per_second", "memory_mb")} for line in lines]

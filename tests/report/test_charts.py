@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from cgcl_fast.report.curves import HEIGHT, LEFT, RIGHT, WIDTH, Line, chart, described, labels, number, thinned, ticks
+from cgcl_fast.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, Line, chart, described, labels, number, thinned, ticks
 
 
 def test_few_points_stay_as_they_are() -> None:
