@@ -203,7 +203,7 @@ def test_files_and_messages_are_the_same_with_any_number_of_workers(
         Image.open(photographs / "same.png").save(photographs / name)
     for name in ("c.png", "f.png"):
         content = (photographs / "same.png").read_bytes()
-        (photographs / name).write_bytes(content[:400] + bytes(400) + content[800:])  # which its header does not show
+        (photographs / name).write_bytes(content[: len(content) // 2])  # which its header does not show
     said, content = {}, {}
     for workers in ("0", "1", "3"):
         output = tmp_path / "out"

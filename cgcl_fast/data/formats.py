@@ -23,6 +23,7 @@ import torchvision.io
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from cgcl_fast._files import check_regular
+from cgcl_fast.data import strips
 from cgcl_fast.data.values import Values
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ MOST_PIXELS = 179_000_000
 """Larger images are refused, as Pillow does: a small file may claim any size."""
 
 LARGE = 2**28
-"""Bytes of numbers from which on they stay in their file where its format lets them (.npy, TIFF without compression),
-instead of in memory."""
+"""Bytes of numbers from which on they are in a file instead of in memory: in their own where its format lets them
+(.npy, TIFF without compression), else, where libvips is installed, in one that :mod:`cgcl_fast.data.strips` makes."""
 
 _UNSAFE = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC")
 """Formats that Pillow knows but does not decode itself; EPS would start Ghostscript for a file called photo.jpg."""
@@ -194,7 +195,8 @@ def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
         with image:
             bands = _bands_beyond_pillow(image, reading) if tiff else 0
             if not bands:
-                yield _Photograph(path, image)
+                photograph = _Photograph(path, image)
+                yield _Strips(photograph) if _fits_strips(photograph) else photograph
                 return
         if not has_tifffile():
             raise ValueError(f"a TIFF of {bands} bands; pip install tifffile, which reads it")
@@ -321,6 +323,41 @@ class _Photograph(_Source):
         return Decoded(pixels if channels == 3 else pixels.convert("L"), alpha, size, orientation, form)
 
 
+class _Strips(_Source):
+    """A large photograph, which libvips decodes into a file from top to bottom, where it is not to be made smaller."""
+
+    def __init__(self, photograph: _Photograph) -> None:
+        self.photograph, self.size = photograph, photograph.size
+        self.form, self.alpha = photograph.form, photograph.alpha
+
+    def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
+        if at_least is not None:
+            return self.photograph.load(at_least, channels)
+        numbers = strips.decode(self.photograph.path)
+        profile = self.photograph.image.info.get("icc_profile") or b""
+        srgb = profile != b"" and _strips_to_srgb(numbers, profile, self.photograph.path)
+        decoded = _from_numbers(self, numbers, channels)
+        return decoded._replace(form=self.form._replace(srgb=srgb))
+
+
+def _fits_strips(photograph: _Photograph) -> bool:
+    image, form = photograph.image, photograph.form
+    large = image.width * image.height * len(image.getbands()) >= LARGE
+    plain = image.mode in ("L", "RGB", "LA", "RGBA") and form.type == "uint8" and "transparency" not in image.info
+    known = image.format in strips.READS and form.frames == 1 and _orientation(image) == 1
+    return large and plain and known and (image.mode == "RGB" or not form.srgb) and strips.has_libvips()
+
+
+def _strips_to_srgb(numbers: np.ndarray, profile: bytes, path: str | os.PathLike[str], rows: int = 256) -> bool:
+    """Change numbers (H,W,3) to those of sRGB, as ``_to_srgb`` does; whether the profile was of any use."""
+    for top in range(0, len(numbers), rows):
+        converted = _to_srgb(Image.fromarray(numbers[top : top + rows]), profile, path)
+        if converted is None:
+            return False
+        numbers[top : top + rows] = np.asarray(converted)
+    return True
+
+
 def _type_of(image: Image.Image) -> str:
     mode = image.mode
     if mode == "F":
@@ -341,10 +378,31 @@ def _type_of(image: Image.Image) -> str:
 def _orientation(image: Image.Image) -> int:
     """EXIF's tag Orientation, 1 (upright) where there is none that means anything."""
     try:
+        if image.format == "PNG" and not _png_may_have_exif(image):
+            return 1
         stated = image.getexif().get(ExifTags.Base.Orientation, 1)
         return stated if stated in range(2, 9) else 1
     except Exception:  # damaged EXIF data
         return 1
+
+
+def _png_may_have_exif(image: Any) -> bool:
+    """Whether a PNG says anything that is EXIF data, which may stand behind the pixels: Pillow would decode all of
+    them to find that there is none. ISO/IEC 15948: signature, then length, name, data and checksum of each chunk."""
+    if "exif" in image.info or "Raw profile type exif" in image.info:
+        return True
+    if not isinstance(image.filename, (str, bytes, os.PathLike)) or not os.path.isfile(image.filename):
+        return True
+    with open(image.filename, "rb") as file:
+        file.seek(8)
+        behind = False
+        while len(head := file.read(8)) == 8:
+            name = head[4:]
+            if name == b"eXIf" or (behind and name in (b"tEXt", b"zTXt", b"iTXt")):
+                return True
+            behind = behind or name == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, int]:

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from cgcl_fast.data import strips
 from cgcl_fast.data.formats import LARGE, FileFormat, has_tifffile
 
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -93,6 +94,8 @@ def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha:
         _write_deep_png(file, numbers)
     elif form.name == "TIFF" and not _is_photograph(numbers, form):
         _write_tiff(file, numbers, form, alpha is not None)
+    elif numbers.nbytes >= LARGE and form.name in strips.WRITES and channels <= 4 and strips.has_libvips():
+        strips.encode(file, numbers, form.name, srgb=bool(_profile(form)))
     else:
         _save(file, numbers, form.name, **SAVE_OPTIONS.get(form.name, {}), **_profile(form))
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from cgcl_fast.data import (
     UnreadableImageError,
@@ -23,7 +25,7 @@ from cgcl_fast.data import (
     to_tensor,
 )
 from cgcl_fast.data import images as images_module
-from cgcl_fast.data.decoding import read_stored
+from cgcl_fast.data.decoding import read_size, read_stored
 from cgcl_fast.data.formats import Reading, printable
 
 LOSSLESS = ("png", "bmp", "tiff", "webp")
@@ -437,3 +439,34 @@ def test_more_pixels_than_pillow_allows_are_named_with_the_option(tmp_path, monk
     with pytest.raises(UnreadableImageError, match="it has 0 megapixels, more than 179; --max-megapixels 180 reads it"):
         read_image(tmp_path / "a.png")
     assert read_stored(tmp_path / "a.png", reading=Reading(most_pixels=180_000_000)).image.size == (28, 20)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("named", ["eXIf", "zTXt"])
+def test_a_png_is_turned_as_it_says_before_or_behind_its_pixels(tmp_path: Path, named: str, behind: bool) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    content = io.BytesIO()
+    Image.new("RGB", (4, 6)).save(content, format="PNG", pnginfo=None)
+    data = exif.tobytes()[6:]  # without "Exif\0\0"
+    if named == "zTXt":
+        text = b"\nexif\n" + str(len(data) + 6).encode() + b"\n" + (b"Exif\0\0" + data).hex().encode() + b"\n"
+        data = b"Raw profile type exif\0\0" + zlib.compress(text)
+    chunk = len(data).to_bytes(4, "big") + named.encode() + data
+    chunk += zlib.crc32(named.encode() + data).to_bytes(4, "big")
+    before, end = content.getvalue()[:-12], content.getvalue()[-12:]
+    start = before.index(b"IDAT") - 4
+    whole = before + chunk + end if behind else before[:start] + chunk + before[start:] + end
+    (tmp_path / "turned.png").write_bytes(whole)
+    assert read_image(tmp_path / "turned.png").size == (6, 4)
+    assert read_size(tmp_path / "turned.png") == (6, 4)
+
+
+def test_the_size_of_a_png_is_read_without_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (4, 6)).save(tmp_path / "plain.png")
+
+    def load(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    assert read_size(tmp_path / "plain.png") == (4, 6)
