@@ -11,6 +11,7 @@ import jinja2
 
 from cgcl_fast import __version__
 from cgcl_fast.metrics import DISTANCES
+from cgcl_fast.metrics.comparison import FIGURES
 from cgcl_fast.metrics.evaluation import AFTER, BEFORE, TRANSFER
 from cgcl_fast.metrics.style import ROWS
 from cgcl_fast.report.charts import Line, chart, number
@@ -19,6 +20,12 @@ from cgcl_fast.report.pictures import Scene, in_url
 
 TITLES = {"cut": "CUT", "fastcut": "FastCUT", "sincut": "SinCUT", "enco": "EnCo", "mguit": "MGUIT", "cgl": "CGL"}
 TITLES |= {"cgcl": "CGCL", "cyclegan": "CycleGAN"}
+
+CLOSER = {True: " (higher is closer)", False: " (lower is closer)"}
+BETTER = {True: " (higher is better)", False: " (lower is better)", None: ""}
+
+DRAWN_HERE = ("losses", "metrics")
+"""Pictures of ``cgcl_fast.figures`` that show what the charts of the page show."""
 
 
 def page(contents: Contents, scenes: Sequence[Scene] = (), missing: str = "") -> str:
@@ -46,7 +53,9 @@ def page(contents: Contents, scenes: Sequence[Scene] = (), missing: str = "") ->
         styles=style_rows(contents),
         evaluations={name: list(flat(content)) for name, content in contents.evaluations.items()},
         grid=None if contents.grid is None else (contents.grid.name, url(contents.grid)),
-        pictures=[(path.stem.replace("_", " "), url(path)) for path in contents.pictures],
+        pictures=[
+            (path.stem.replace("_", " "), url(path)) for path in contents.pictures if path.stem not in DRAWN_HERE
+        ],
         environment=list(flat(contents.environment)),
         shown=shown,
     )
@@ -83,9 +92,13 @@ def groups(contents: Contents) -> list[tuple[str, list[tuple[str, Any, str]]]]:
             if f"{name}/{what}" in contents.figures
         ]
         if lines:
-            better = "higher" if distance.higher_is_better else "lower"
-            truth.append((f"{distance.title} ({better} is closer)", lines))
-    found = [("Distance to the truth", truth)]
+            truth.append((f"{distance.title}{CLOSER[distance.higher_is_better]}", lines))
+    of_sets = [
+        (f"{figure.title}{BETTER[figure.higher_is_better]}", [Line(name, contents.figures[name])])
+        for name, figure in FIGURES.items()
+        if name in contents.figures
+    ]
+    found = [("Distance to the truth", truth), ("Translations as a set", of_sets)]
     named: dict[str, list[tuple[str, list[Line]]]] = {}
     for name, points in contents.log.items():
         subject, _, what = name.rpartition("/")
@@ -107,9 +120,8 @@ def figure_rows(contents: Contents) -> list[tuple[str, list[str]]]:
     for name, distance in DISTANCES.items():
         points = [contents.figures.get(f"{name}/{what}") for what in (BEFORE, TRANSFER, AFTER)]
         if any(points):
-            better = "higher" if distance.higher_is_better else "lower"
             cells = [f"{found[-1][1]:.{distance.digits}f}" if found else "–" for found in points]
-            rows.append((f"{distance.title} ({better} is closer)", cells))
+            rows.append((f"{distance.title}{CLOSER[distance.higher_is_better]}", cells))
     return rows
 
 

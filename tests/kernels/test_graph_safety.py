@@ -103,10 +103,15 @@ def backward(results: Sequence[Tensor]) -> dict[Tensor, Tensor]:
         with torch.no_grad():
             given = (node.apply if hasattr(node, "apply") else node)(*gradients) if mine else ()
         given = given if isinstance(given, tuple) else (given,)
-        given = (*given, *[None] * (len(node.next_functions) - len(given)))
-        for (follower, index), gradient in zip(node.next_functions, given, strict=False):
-            if follower is None:
-                continue
+        followers = [follower for follower in node.next_functions if follower[0] is not None]
+        if hasattr(node, "needs_input_grad"):  # of a Python function, which gives one for each argument, tensor or not
+            given = tuple(each for each, needed in zip(given, node.needs_input_grad, strict=False) if needed)
+        else:
+            given = tuple(
+                each for each, (other, _) in zip(given, node.next_functions, strict=False) if other is not None
+            )
+        given = (*given, *[None] * (len(followers) - len(given)))
+        for (follower, index), gradient in zip(followers, given, strict=True):
             give(follower, index, gradient)
             waiting[follower] -= 1
             if waiting[follower] == 0:

@@ -161,6 +161,11 @@ def long_run(run: Path, folder: Path, steps: int = 10_000) -> Path:
             file.write(json.dumps({"step": step, **{name: 1 + 1000 / (step + 100) for name in names}}) + "\n")
         file.write('{"step": 99, "cut sho')
     (folder / "evaluation.json").write_text(json.dumps({"psnr": 12.5, "protocol": {"seed": 0, "crop": None}}))
+    figures = {"psnr/before": 10.0, "psnr/after": 11.0, "frechet_lite0": 250.0}
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, **figures}) + "\n")
+    for name in ("losses", "similarity"):
+        (folder / "figures").mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / "figures" / f"{name}.png")
     (folder / "train.log").write_text("<script>alert(1)</script>\n")
     return folder
 
@@ -171,6 +176,8 @@ def test_a_long_run_and_what_others_put_beside_it(run: Path, tmp_path: Path) -> 
     text = page(contents)
     assert len(text) < 2e6
     assert "protocol.seed" in text and "12.5" in text
+    assert "Fréchet distance, EfficientNet-Lite0 features (not FID) (lower is better)" in text
+    assert 'alt="similarity"' in text and 'alt="losses"' not in text  # of which there are charts
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
     assert Elements(text).open == []
 
