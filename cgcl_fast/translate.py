@@ -563,7 +563,8 @@ def attempt(batch: Sequence[Loaded], translator: Translator, options: TranslateO
         done: list[Translation | str] = []
         for image in batch:
             bands = in_tiles(image, translator, options.tile, options.overlap, options.batch_size)
-            done.append(Translation(partial(np.asarray, translator.numbers(image.image, bands, options.output))))
+            numbers = translator.numbers(image.image, bands, options.output)
+            done.append(Translation(lambda numbers=numbers: numbers))  # type: ignore[misc]
         return done
     except FAILURES as error:
         reason = why_not(error, batch[0], options)

@@ -126,6 +126,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_images_to_figures_as_torch_fidelity_called_directly(folders: list[Path], tmp_path: Path) -> None:
     """From files to figures, in Inception-V3 of random weights; in its first features, of which there are few."""
     weights = inception_weights()
+    weights["fc.weight"] *= 50  # so that classes are told apart, and the inception score is far from 1
     file = tmp_path / INCEPTION.name
     torch.save(weights, file)
     sizes = {"kid_subsets": 3, "kid_subset_size": 3, "isc_splits": 2}
@@ -150,8 +151,8 @@ def test_images_to_figures_as_torch_fidelity_called_directly(folders: list[Path]
     assert kid.mean == pytest.approx(direct["kernel_inception_distance_mean"], rel=1e-4)
     assert precision_recall(first[features], second[features]) == (direct["precision"], direct["recall"])
     score = inception_score(first["inception", "logits"], splits=2)
-    assert score.mean == pytest.approx(direct["inception_score_mean"], rel=1e-6)
-    assert math.isfinite(fid) and fid > 0 and score.mean > 1.0001
+    assert score.mean - 1 == pytest.approx(direct["inception_score_mean"] - 1, rel=1e-3)
+    assert math.isfinite(fid) and fid > 0 and score.mean > 1.0001, score.mean
 
 
 @pytest.mark.parametrize(
