@@ -96,7 +96,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_log_grids_and_checkpoints(finished: Path) -> None:
     names = {path.relative_to(finished).parts[0] for path in finished.iterdir()}
-    assert names == {"config.yaml", "log.jsonl", "metrics.jsonl", "train.log", "checkpoints", "samples", "tensorboard"}
+    files = {"config.yaml", "environment.json", "log.jsonl", "metrics.jsonl", "train.log"}
+    assert names == files | {"checkpoints", "samples", "tensorboard"}
+    assert json.loads((finished / "environment.json").read_text())["versions"]["torch"] == torch.__version__
     config = yaml.safe_load((finished / "config.yaml").read_text())
     assert config["method"] == "cut" and config["ngf"] == 4 and config["steps"] == 12 and config["temperature"] == 0.07
     assert [line["step"] for line in log_of(finished) if "generator/loss" in line] == list(range(1, 13))
