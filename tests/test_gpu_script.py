@@ -134,7 +134,7 @@ def test_parts_hold_every_test_once(gpu: Any) -> None:
             *gpu.selection("tests/ops/"),
             "tests/ops/test_adain.py",
         ]
-        environment = {**os.environ, "CGCL_FAST_TEST_PART": part}
+        environment = {**os.environ, "CGCL_FAST_TEST_PART": part, "PYTEST_ADDOPTS": ""}
         shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
         return [line for line in shown.splitlines() if "::" in line]
 
