@@ -51,7 +51,7 @@ def page(contents: Contents, scenes: Sequence[Scene] = (), missing: str = "") ->
         groups=groups(contents),
         figures=figure_rows(contents),
         styles=style_rows(contents),
-        evaluations={name: list(flat(content)) for name, content in contents.evaluations.items()},
+        evaluations=[(name, *evaluation_rows(content)) for name, content in contents.evaluations.items()],
         grid=None if contents.grid is None else (contents.grid.name, url(contents.grid)),
         pictures=[
             (path.stem.replace("_", " "), url(path)) for path in contents.pictures if path.stem not in DRAWN_HERE
@@ -134,10 +134,29 @@ def style_rows(contents: Contents) -> list[tuple[str, str]]:
     ]
 
 
+def evaluation_rows(content: Any) -> tuple[list[str], list[tuple[str, list[str]]], list[tuple[str, str]]]:
+    """Of a file of ``evaluate``: names of the figures of sets, these of each result, and all the rest."""
+    results = content.get("results", []) if isinstance(content, Mapping) else []
+    known = [each for each in results if isinstance(each, Mapping) and isinstance(each.get("figures"), Mapping)]
+    found = [(str(each.get("of", "")), each["figures"]) for each in known]
+    for each, (of, _) in zip(known, list(found), strict=True):
+        if isinstance(each.get("untouched"), Mapping):
+            found.insert([name for name, _ in found].index(of) + 1, ("untouched", each["untouched"]))
+    if found and isinstance(content.get("mean"), Mapping):
+        found.append(("mean", content["mean"]))
+    columns = [name for name in FIGURES if any(name in figures for _, figures in found)]
+    rows = [(of, [shown(figures.get(name)) for name in columns]) for of, figures in found]
+    rest = {name: value for name, value in content.items() if name != "results"} if known else content
+    return [FIGURES[name].title for name in columns], rows, flat(rest)
+
+
 def flat(content: Any, name: str = "") -> list[tuple[str, str]]:
     """JSON as rows: names within names are joined by dots."""
     if isinstance(content, Mapping):
         return [row for key, value in content.items() for row in flat(value, f"{name}.{key}" if name else str(key))]
+    if isinstance(content, (list, tuple)) and any(isinstance(each, Mapping) for each in content):
+        named = {str(each.get("of", n) if isinstance(each, Mapping) else n): each for n, each in enumerate(content)}
+        return flat(named, name)
     return [(name, shown(content))]
 
 

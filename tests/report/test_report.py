@@ -160,7 +160,9 @@ def long_run(run: Path, folder: Path, steps: int = 10_000) -> Path:
         for step in range(10, steps + 1, 10):
             file.write(json.dumps({"step": step, **{name: 1 + 1000 / (step + 100) for name in names}}) + "\n")
         file.write('{"step": 99, "cut sho')
-    (folder / "evaluation.json").write_text(json.dumps({"psnr": 12.5, "protocol": {"seed": 0, "crop": None}}))
+    of = [{"of": "sunny to night", "figures": {"fid": 81.25}, "untouched": {"fid": 93.75}}]
+    content = {"results": of, "truth": [{"of": "all", "psnr": 12.5}], "protocol": {"seed": 0, "crop": None}}
+    (folder / "evaluation.json").write_text(json.dumps(content))
     figures = {"psnr/before": 10.0, "psnr/after": 11.0, "frechet_lite0": 250.0}
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, **figures}) + "\n")
     for name in ("losses", "similarity"):
@@ -175,7 +177,10 @@ def test_a_long_run_and_what_others_put_beside_it(run: Path, tmp_path: Path) -> 
     assert contents.step == 10_000
     text = page(contents)
     assert len(text) < 2e6
-    assert "protocol.seed" in text and "12.5" in text
+    rows = re.findall(r'<tr><th scope="row">([^<]*)</th><td[^>]*>([^<]*)</td></tr>', text)
+    assert {("sunny to night", "81.2"), ("untouched", "93.8"), ("truth.all.psnr", "12.5"), ("protocol.seed", "0")} <= {
+        *rows
+    }
     assert "Fréchet distance, EfficientNet-Lite0 features (not FID) (lower is better)" in text
     assert 'alt="similarity"' in text and 'alt="losses"' not in text  # of which there are charts
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
