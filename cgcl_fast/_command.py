@@ -21,6 +21,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from cgcl_fast import _start
+from cgcl_fast._extras import MissingExtraError
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import CaptureError, CheckpointError, LoaderError, NonFiniteError
 from cgcl_fast.engine.processes import leave_group, lost_peer
@@ -123,7 +124,7 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
         signal.signal(signal.SIGINT, _interrupt)
     try:
         return command(sys.argv[1:] if arguments is None else arguments)
-    except UsageError as error:
+    except (UsageError, MissingExtraError) as error:
         return _fail(error, 2)
     except (CaptureError, CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
         return _fail(error, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,7 @@ from cgcl_fast._command import UsageError
 from cgcl_fast._generator import find_generator
 from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._yaml import read_yaml
-from cgcl_fast.data import FolderDataset, Preprocess, Reading, StreetsDataset, UnpairedDataset
-from cgcl_fast.data.formats import printable
+from cgcl_fast.data import Reading, UnpairedDataset, open_test_images
 from cgcl_fast.data.needs import DataNeeds
 from cgcl_fast.data.random import item_random
 from cgcl_fast.data.values import values_from_dict
@@ -189,47 +187,23 @@ def open_tests(
     needs: DataNeeds,
     direction: str = "AtoB",
 ) -> UnpairedDataset:
-    """The test images, or those of the training where there are no others, which a warning says.
+    """The test images; see :func:`open_test_images`.
 
     Raises:
         ValueError: there are none, one line.
     """
-    if source.data is None:
-        return StreetsDataset(
-            domains=domains,
-            split="test",
-            size=source.size,
-            seed=source.seed,
-            limit=source.limit,
-            needs=needs,
-            direction=direction,
-        )
-    preprocess = Preprocess(
-        source.preprocess, size=source.size, load_size=source.load_size, train=False, flip=False, multiple=1
+    return open_test_images(
+        source.data,
+        domains=domains,
+        size=source.size,
+        load_size=source.load_size,
+        preprocess=source.preprocess,
+        seed=source.seed,
+        limit=source.limit,
+        readings=readings,
+        needs=needs,
+        direction=direction,
     )
-
-    def opened(split: str) -> FolderDataset:
-        return FolderDataset(
-            str(source.data),
-            domains=domains,
-            split=split,
-            preprocess=preprocess,
-            seed=source.seed,
-            limit=source.limit,
-            readings=readings,
-            needs=needs,
-            direction=direction,
-        )
-
-    try:
-        return opened("test")
-    except ValueError as error:
-        try:
-            found = opened("train")
-        except ValueError:
-            raise error from None
-        warnings.warn(f"{printable(source.data)}: no test images; judged by those of the training", stacklevel=2)
-        return found
 
 
 class Samples(nn.Module):

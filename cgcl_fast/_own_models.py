@@ -10,8 +10,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from cgcl_fast._command import UsageError
-from cgcl_fast._extras import MissingExtraError
 from cgcl_fast.metrics.classifier import DomainClassifier
 from cgcl_fast.metrics.detection import detection_scores
 from cgcl_fast.metrics.image_sets import Images
@@ -28,7 +26,8 @@ def of_predictions(
     """Results and protocol of label maps and detections that there are.
 
     Raises:
-        ValueError, UsageError: files are missing or wrong; one line.
+        ValueError: files are missing or wrong; one line.
+        MissingExtraError: a package of the extra ``metrics`` is not installed.
     """
     results: list[dict[str, Any]] = []
     protocol: dict[str, Any] = {}
@@ -37,10 +36,7 @@ def of_predictions(
         results.append({"of": "segmentation", "figures": segmented.figures(), "pixels": segmented.pixels})
         protocol |= {"predictions": str(predictions), "labels": str(labels), "labels_are": labels_are}
     if detections is not None and annotations is not None:
-        try:
-            detected = detection_scores(detections, annotations)
-        except MissingExtraError as error:
-            raise UsageError(f"--detections: {error}") from error
+        detected = detection_scores(detections, annotations)
         results.append({"of": "detection", "figures": detected.figures(), "images": detected.images})
         protocol |= {"detections": str(detections), "annotations": str(annotations)}
     return results, protocol

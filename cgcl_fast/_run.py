@@ -8,7 +8,7 @@ from typing import Any
 
 from cgcl_fast._networks import direction_of, empty_method, network_of, one_line_error
 from cgcl_fast._yaml import read_yaml
-from cgcl_fast.data import Reading, UnpairedDataset, open_dataset
+from cgcl_fast.data import Reading, UnpairedDataset, open_test_images
 from cgcl_fast.data.values import values_from_dict
 from cgcl_fast.engine import CheckpointError, Checkpoints
 from cgcl_fast.methods import Method
@@ -36,8 +36,8 @@ class Run:
     options: dict[str, Any]
 
     def test_images(self, data: Path | None = None) -> UnpairedDataset:
-        """The test images of the run's data, prepared as in training but for flips and random crops; the training
-        images where there are no others.
+        """The test images of the run's data, prepared as in training but for flips and random crops; see
+        :func:`open_test_images`.
 
         Args:
             data: another folder in the place of the run's.
@@ -55,28 +55,17 @@ class Run:
         channels = channels_of(config)
         readings = {name: Reading(channels[n > 0], values.get(name), most) for n, name in enumerate(domains)}
 
-        def opened(train: bool) -> UnpairedDataset:
-            return open_dataset(
-                where,
-                domains=domains,
-                train=train,
-                needs=type(self.method).needs(config),
-                size=options.get("size", 256),
-                load_size=options.get("load_size"),
-                preprocess=options.get("preprocess", "resize_and_crop"),
-                flip=False,
-                seed=options.get("seed", 0),
-                direction=self.direction,
-                readings=readings,
-            )
-
-        try:
-            return opened(train=False)
-        except ValueError as error:
-            try:
-                return opened(train=True)
-            except ValueError:
-                raise error from None
+        return open_test_images(
+            where,
+            domains=domains,
+            needs=type(self.method).needs(config),
+            size=options.get("size", 256),
+            load_size=options.get("load_size"),
+            preprocess=options.get("preprocess", "resize_and_crop"),
+            seed=options.get("seed", 0),
+            direction=self.direction,
+            readings=readings,
+        )
 
 
 def open_run(folder: Path) -> Run:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
+from cgcl_fast._extras import require
 from cgcl_fast._generator import find_generator
 from cgcl_fast.data import UnreadableImageError
 from cgcl_fast.data.decoding import read_stored, to_tensor
@@ -119,7 +120,7 @@ def build(studio: Studio, title: str) -> Any:
     number to (before, after); what a generator does not have is left out of the page and None in the API.
 
     Raises:
-        UsageError: gradio is not installed.
+        MissingExtraError: gradio is not installed.
     """
     gr = _gradio()
 
@@ -172,11 +173,7 @@ def build(studio: Studio, title: str) -> Any:
 
 def _gradio() -> Any:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    try:
-        import gradio
-    except ImportError as error:
-        raise UsageError("the app needs gradio: pip install 'cgcl_fast[app]'") from error
-    return gradio
+    return require("gradio", "app")
 
 
 def app(arguments: Sequence[str]) -> int:

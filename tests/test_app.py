@@ -130,7 +130,7 @@ def test_without_gradio_or_a_checkpoint_it_says_so(
     file.write_bytes(generator_bytes(plain()))
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main([str(file)]) == 2
-    assert "the app needs gradio: pip install 'cgcl_fast[app]'" in capsys.readouterr().err
+    assert 'gradio is not installed; pip install "cgcl_fast[app]"' in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "gradio", type(sys)("gradio"))
     assert main([str(tmp_path / "nothing")]) in (1, 2)
     assert "nothing: does not exist" in capsys.readouterr().err

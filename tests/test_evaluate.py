@@ -217,7 +217,7 @@ def test_a_generators_file_is_judged_on_a_folder(few: None, plain: Path, tmp_pat
     for name in ("trainA", "trainB"):
         save_images(tmp_path / "data" / name, 4, len(name))
     output = tmp_path / "found.json"
-    with pytest.warns(UserWarning, match="no test images; judged by those of the training"):
+    with pytest.warns(UserWarning, match="no test images; those of the training are taken"):
         assert main([str(file), "--data", str(tmp_path / "data"), "--size", "20", "--output", str(output)]) == 0
     protocol = result_of(output)["protocol"]
     assert protocol["split"] == "train" and protocol["size"] == 20

@@ -6,12 +6,14 @@ The names exported here are the layer's interface; ``python -m cgcl_fast.data.st
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cgcl_fast.data.decoding import read_file, read_image, read_image_and_alpha, to_image, to_tensor
 from cgcl_fast.data.folders import FolderDataset
-from cgcl_fast.data.formats import DataError, Reading, UnreadableImageError
+from cgcl_fast.data.formats import DataError, Reading, UnreadableImageError, printable
 from cgcl_fast.data.images import IMAGE_SUFFIXES, find_images, list_images
 from cgcl_fast.data.layouts import find_domain_names
 from cgcl_fast.data.needs import Crops, DataNeeds
@@ -44,6 +46,7 @@ __all__ = [
     "find_images",
     "list_images",
     "open_dataset",
+    "open_test_images",
     "read_file",
     "read_image",
     "read_image_and_alpha",
@@ -73,6 +76,7 @@ def open_dataset(
     span: tuple[float, float] | None = None,
     needs: DataNeeds | None = None,
     direction: str = "AtoB",
+    split: str | None = None,
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
@@ -103,6 +107,7 @@ def open_dataset(
         needs: what a method asks for, in place of the arguments from ``multiple`` to ``crops``.
         direction: BtoA exchanges the domains A and B: the items of A are what those of B would be, and the truth is
             that of this way.
+        split: "train" or "test", whose images; those that ``train`` says if not given.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
@@ -133,7 +138,7 @@ def open_dataset(
             span=span,
             direction=direction,
         )
-    split = "train" if train else "test"
+    split = split or ("train" if train else "test")
     transform = Preprocess(preprocess, size=size, load_size=load_size, train=train, flip=flip, multiple=needs.multiple)
     if path is None:
         return StreetsDataset(
@@ -157,6 +162,24 @@ def open_dataset(
         needs=needs,
         direction=direction,
     )
+
+
+def open_test_images(path: str | os.PathLike[str] | None = None, **options: Any) -> UnpairedDataset:
+    """:func:`open_dataset` of test images, with nothing random done to them; where there are none, of those of the
+    training, which a warning says.
+
+    Raises:
+        ValueError: as :func:`open_dataset`.
+    """
+    try:
+        return open_dataset(path, train=False, flip=False, **options)
+    except ValueError as error:
+        try:
+            found = open_dataset(path, train=False, flip=False, split="train", **options)
+        except ValueError:
+            raise error from None
+        warnings.warn(f"{printable(path or '')}: no test images; those of the training are taken", stacklevel=2)
+        return found
 
 
 def find_domains(path: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, bracketed, run, underscored
-from cgcl_fast._extras import MissingExtraError, require
+from cgcl_fast._extras import require
 from cgcl_fast._run import open_run
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine.files import write_atomically
@@ -79,11 +79,8 @@ def command(arguments: Sequence[str]) -> int:
             subject.points = [options.point]
         output = options.output or first.folder / "figures"
         output.mkdir(parents=True, exist_ok=True)
-    try:
-        require("matplotlib", "figures")
-        return _draw(subject, options, output)
-    except MissingExtraError as error:
-        raise UsageError(str(error)) from error
+    require("matplotlib", "figures")
+    return _draw(subject, options, output)
 
 
 def _draw(subject: Subject, options: FiguresOptions, output: Path) -> int:
