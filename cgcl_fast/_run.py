@@ -8,8 +8,8 @@ from typing import Any
 
 from cgcl_fast._networks import direction_of, empty_method, network_of, one_line_error
 from cgcl_fast._yaml import read_yaml
-from cgcl_fast.data import Reading, UnpairedDataset, open_test_images
-from cgcl_fast.data.values import values_from_dict
+from cgcl_fast.data import UnpairedDataset, open_test_images
+from cgcl_fast.data.readings import readings_of
 from cgcl_fast.engine import CheckpointError, Checkpoints
 from cgcl_fast.methods import Method
 from cgcl_fast.methods.base import channels_of
@@ -46,17 +46,9 @@ class Run:
             ValueError: the data is not there any more, or is of other domains.
         """
         options, config = self.options, self.method.config
-        where = data or options.get("data")
-        domains = self.method.domains
-        values = values_from_dict(options.get("ranges") or {})
-        if self.direction == "BtoA":
-            values = {{"A": "B", "B": "A"}.get(name, name): each for name, each in values.items()}
-        most = int(options.get("max_megapixels", 179)) * 10**6
-        channels = channels_of(config)
-        readings = {name: Reading(channels[n > 0], values.get(name), most) for n, name in enumerate(domains)}
-
+        domains, most = self.method.domains, int(options.get("max_megapixels", 179))
         return open_test_images(
-            where,
+            data or options.get("data"),
             domains=domains,
             needs=type(self.method).needs(config),
             size=options.get("size", 256),
@@ -64,7 +56,7 @@ class Run:
             preprocess=options.get("preprocess", "resize_and_crop"),
             seed=options.get("seed", 0),
             direction=self.direction,
-            readings=readings,
+            readings=readings_of(options.get("ranges"), domains, channels_of(config), self.direction, most),
         )
 
 

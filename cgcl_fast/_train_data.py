@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,9 @@ import torch
 from accelerate import Accelerator
 
 from cgcl_fast._train_options import RunOptions
-from cgcl_fast.data import Reading, ResumableLoader, UnpairedDataset, build_loader, open_dataset
-from cgcl_fast.data.values import Values, values_from_dict, values_to_dict
+from cgcl_fast.data import ResumableLoader, UnpairedDataset, build_loader, open_dataset
+from cgcl_fast.data.readings import by_folder, readings_of
+from cgcl_fast.data.values import values_to_dict
 from cgcl_fast.methods import Method
 from cgcl_fast.methods.base import channels_of, check_image
 
@@ -45,6 +45,8 @@ def build_data(run: RunOptions, kind: type[Method], config: Any, accelerator: Ac
     needs = kind.needs(config)
     if run.size < needs.multiple:  # not to be rounded to 256 pixels where 64 were asked for
         raise ValueError(f"size: expected at least {needs.multiple} for these networks, got {run.size}")
+    if run.range is not None and run.data is None:
+        raise ValueError(f"range: the built-in streets are photographs of 8 bits, got {run.range}")
     domains = getattr(config, "domains", kind.domains)
     dataset = open_dataset(
         run.data,
@@ -57,7 +59,7 @@ def build_data(run: RunOptions, kind: type[Method], config: Any, accelerator: Ac
         limit=run.limit,
         seed=run.seed,
         direction=run.direction,
-        readings=readings_of(run, domains, channels_of(config)),
+        readings=readings_of(run.ranges, domains, channels_of(config), run.direction, run.max_megapixels),
         span=run.range,
     )
     sizes = dataset.check_sizes(config.least_size(), run.batch_size)
@@ -74,30 +76,6 @@ def build_data(run: RunOptions, kind: type[Method], config: Any, accelerator: Ac
     )
     ranges = values_to_dict(by_folder(dataset.values, run.direction)) or None
     return Data(dataset, loader, sizes, dataset.sample_batch(), ranges)
-
-
-def by_folder(values: Mapping[str, Values], direction: str) -> dict[str, Values]:
-    """What is of the domains of a data set that was opened with ``direction`` as of the folders' names, or the other
-    way round."""
-    if direction == "AtoB":
-        return dict(values)
-    return {domain: values[other] for domain, other in (("A", "B"), ("B", "A")) if other in values}
-
-
-def readings_of(run: RunOptions, domains: Sequence[str], channels: tuple[int, int]) -> dict[str, Reading]:
-    """How the images of each domain are read, the first with the first number of channels; of A and B as they
-    are after ``direction`` has exchanged them."""
-    stated = values_from_dict(run.ranges or {})
-    if run.range is not None and run.data is None:
-        raise ValueError(f"range: the built-in streets are photographs of 8 bits, got {run.range}")
-    if unknown := stated.keys() - set(domains):
-        raise ValueError(f"ranges: expected domains among {', '.join(domains)}, got {', '.join(sorted(unknown))}")
-    stated = by_folder(stated, run.direction)
-    most = run.max_megapixels * 10**6
-    return {
-        domain: Reading(channels[0 if number == 0 else 1], stated.get(domain), most)
-        for number, domain in enumerate(domains)
-    }
 
 
 def default_workers(on_gpu: bool) -> int:

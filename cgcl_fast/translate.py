@@ -273,12 +273,10 @@ class Translator:
         most_pixels: int = MOST_PIXELS,
     ) -> None:
         self.generator = generator.to(device).eval()
-        if device.type == "cuda":  # cuDNN would turn the weights round at each convolution
-            self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.on_gpu = device.type == "cuda"
-        if self.on_gpu:  # which would transpose the weights of every convolution otherwise, each time
-            generator.to(memory_format=torch.channels_last)
+        if self.on_gpu:  # cuDNN would turn the weights round at each convolution
+            self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         config: dict[str, Any] = generator.config  # type: ignore[assignment]
         taken = int(config["input_nc"])

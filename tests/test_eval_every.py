@@ -5,36 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parent / "metrics"))
 pytest.importorskip("torch_fidelity")
+from random_networks import Few  # noqa: E402
 
 from cgcl_fast.data.streets.dataset import COUNTS  # noqa: E402
 from cgcl_fast.engine import Checkpoints, read_checkpoint  # noqa: E402
 from cgcl_fast.evaluate import main as evaluate  # noqa: E402
 from cgcl_fast.metrics import features as features_module  # noqa: E402
-from cgcl_fast.metrics.features import EfficientNetLite0  # noqa: E402
 from cgcl_fast.train import main as train  # noqa: E402
-
-
-class Few(EfficientNetLite0):
-    """Three features in place of 1280, whose Fréchet distance takes seconds: the mean of each colour."""
-
-    widths = {"pooled": 3}
-
-    def __init__(self, tensors: Mapping[str, Tensor], sha256: str) -> None:
-        nn.Module.__init__(self)
-        self.sha256 = sha256
-        torch.rand(())  # networks draw their first weights
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        assert images.dtype == torch.uint8
-        return {"pooled": images.float().mean((2, 3)) / 255}
 
 
 def prepare(patched: pytest.MonkeyPatch) -> None:

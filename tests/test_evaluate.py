@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent / "metrics"))
 pytest.importorskip("torch_fidelity")
-from random_networks import save_weights  # noqa: E402
+from random_networks import Few, save_weights  # noqa: E402
 
 from cgcl_fast import _judged, networks  # noqa: E402
 from cgcl_fast.data import open_dataset, read_image, to_tensor  # noqa: E402
@@ -30,19 +29,6 @@ from cgcl_fast.metrics.features import EfficientNetLite0  # noqa: E402
 from cgcl_fast.metrics.moments import moments  # noqa: E402
 from cgcl_fast.metrics.weights import ALEXNET, INCEPTION  # noqa: E402
 from cgcl_fast.networks.files import generator_bytes  # noqa: E402
-
-
-class Few(EfficientNetLite0):
-    """Three features in place of 1280, whose Fréchet distance takes seconds: the mean of each colour."""
-
-    widths = {"pooled": 3}
-
-    def __init__(self, tensors: Mapping[str, Tensor], sha256: str) -> None:
-        nn.Module.__init__(self)
-        self.sha256 = sha256
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"pooled": images.float().mean((2, 3)) / 255}
 
 
 @pytest.fixture

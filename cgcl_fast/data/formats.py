@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class FileFormat(NamedTuple):
     frames: int = 1
 
 
-class _Source:
+class _Source(ABC):
     """A file that is opened: what it is, and how its pixels are read."""
 
     form: FileFormat
@@ -135,8 +136,9 @@ class _Source:
         """(width, height) once it is turned upright; None where only its pixels tell."""
         return self.size[::-1] if self.orientation >= 5 else self.size
 
+    @abstractmethod
     def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
-        raise NotImplementedError
+        """Its pixels, of the channels asked for; a JPEG may be smaller, but not than ``at_least`` (height, width)."""
 
 
 class Decoded(NamedTuple):
