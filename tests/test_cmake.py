@@ -53,10 +53,10 @@ def test_example_refuses_a_bad_image(build, tmp_path, content, complaint):
     (tmp_path / "bad.ppm").write_bytes(content)
     # The generator is read first: ctest exported one, or else this exports it.
     exported = build / "exported"
-    if not (exported / "generator.pt").exists():
+    if not (exported / "plain.pt").exists():
         run(sys.executable, str(ROOT / "tests" / "cpp" / "exported_generator.py"), "export", str(exported))
     result = subprocess.run(
-        [build / "translate", exported / "generator.pt", tmp_path / "bad.ppm", tmp_path / "out.ppm"],
+        [build / "translate", exported / "plain.pt", tmp_path / "bad.ppm", tmp_path / "out.ppm"],
         capture_output=True,
         text=True,
     )

@@ -42,7 +42,7 @@ class ContentEncoder(nn.Module):
         last is the content code c."""
         x = self.stem(reflect_pad(x.contiguous(memory_format=torch.channels_last), 3))
         for conv in self.down:
-            x = conv_of(conv, _norm_relu_pad, x)
+            x = conv(_norm_relu_pad(x)) if torch.jit.is_scripting() else conv_of(conv, _norm_relu_pad, x)
         x = instance_norm(x, activation="relu")
         features = []
         for block in self.blocks:
@@ -77,20 +77,24 @@ class StyleEncoder(nn.Module):
     def forward(self, x: Tensor, label: Tensor, frozen: bool = False) -> Tensor:
         """Images (B, input_nc, H, W), H and W at least 16, and labels (B, n_domains) to styles (B, style_dim).
         ``frozen``: the gradient reaches the images and not the weights."""
-
-        def weights_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
-            weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-            return (weight.detach(), bias.detach()) if frozen else (weight, bias)
-
         x = x.contiguous(memory_format=torch.channels_last)
         # A map that is the same everywhere stays so under reflection padding, so a convolution makes one number of it.
-        weight, bias = weights_of(self.stem)
+        weight, bias = _taken(self.stem.weight, self.stem.bias, frozen)
         of_image, of_label = weight.split([self.input_nc, label.shape[1]], dim=1)
         shift = label @ of_label.sum((2, 3)).T
         x = F.conv2d(reflect_pad(x, 3), of_image, bias) + shift[:, :, None, None]
         for conv in self.down:
-            x = F.conv2d(reflect_pad(torch.relu(x), 1), *weights_of(conv), stride=2)
-        return F.linear(torch.relu(x).mean((2, 3)), *weights_of(self.head))
+            weight, bias = _taken(conv.weight, conv.bias, frozen)  # type: ignore[arg-type]
+            x = F.conv2d(reflect_pad(torch.relu(x), 1), weight, bias, stride=2)
+        weight, bias = _taken(self.head.weight, self.head.bias, frozen)
+        return F.linear(torch.relu(x).mean((2, 3)), weight, bias)
+
+
+def _taken(weight: Tensor, bias: Tensor | None, frozen: bool) -> tuple[Tensor, Tensor | None]:
+    """A layer's weights as a pass takes them: ``frozen`` without a gradient to them."""
+    if not frozen:
+        return weight, bias
+    return weight.detach(), None if bias is None else bias.detach()
 
 
 class UpConv(nn.Conv2d):
@@ -107,7 +111,9 @@ class UpConv(nn.Conv2d):
         """(B, in, H, W) to (B, out, 2 H, 2 W)."""
         weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row's parity, taps, column's parity, taps
         weight = weight.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        bias = self.bias.repeat_interleave(4) if self.bias is not None else None
+        bias = self.bias
+        if bias is not None:
+            bias = bias.repeat_interleave(4)
         return F.pixel_shuffle(F.conv2d(_replicate_pad(x), weight, bias), 2)
 
 
@@ -143,7 +149,11 @@ class AdaINBlock(nn.Module):
     def forward(self, x: Tensor, affine: Tensor) -> Tensor:
         """x (B, C, H, W), affine (B, 2, 2, C): scale and shift of the first norm and of the second."""
         first, second = affine.unbind(1)
-        y = conv_of(self.conv2, partial(_adain_relu_pad, affine=first), self.conv1(reflect_pad(x, 1)))
+        y = self.conv1(reflect_pad(x, 1))
+        if torch.jit.is_scripting():
+            y = self.conv2(_adain_relu_pad(y, first))
+        else:
+            y = conv_of(self.conv2, partial(_adain_relu_pad, affine=first), y)
         return adain(y, second[:, 0], second[:, 1], residual=x)
 
 
@@ -198,7 +208,7 @@ class AdaINDecoder(nn.Module):
         x = content
         for i, block in enumerate(self.blocks):
             x = block(x, affine[:, i])
-        for conv, norm in zip(self.up, self.norms, strict=True):
+        for conv, norm in zip(self.up, self.norms):  # noqa: B905  TorchScript knows no strict
             x = torch.relu(norm(conv(x)))
         return torch.tanh(self.head(reflect_pad(x, 3)))
 
@@ -243,10 +253,15 @@ class DisentangledGenerator(StyledGenerator):
             raise ValueError(f"domains: expected two or more different names, got {', '.join(domains) or 'none'}")
         self.domains = tuple(domains)
         self.config: dict[str, Any] = {"domains": list(domains), **sizes, "n_down": n_down}
+        self.style_dim = style_dim
         n = len(self.domains)
         self.content = ContentEncoder(input_nc, ngf, n_blocks, n_down)
         self.style = StyleEncoder(input_nc, n, ngf, style_dim)
         self.decoder = AdaINDecoder(input_nc, n, ngf, n_blocks, style_dim, mlp_dim, n_down)
+        self.seed_style: Tensor
+        # Drawn here and not in ``forward``: neither exporters nor TorchScript know generators of random numbers.
+        drawn = torch.randn(1, style_dim, generator=torch.Generator().manual_seed(0), device="cpu")
+        self.register_buffer("seed_style", drawn, persistent=False)
 
     def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         drawn_on = "cpu" if generator is None else generator.device
@@ -263,15 +278,19 @@ class DisentangledGenerator(StyledGenerator):
     def forward(self, image: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
         """As ``StyledGenerator``; H and W at least 8 and multiples of 4. The default style is that of seed 0."""
         self.check_domain(domain)
-        channels, dim = self.config["input_nc"], self.config["style_dim"]
-        if image.dim() != 4 or image.shape[1] != channels or min(image.shape[2:]) < 8:
-            raise ValueError(f"image: expected (B, {channels}, H, W) with H and W at least 8, got {tuple(image.shape)}")
         if style is None:
-            style = self.random_style(1, torch.Generator().manual_seed(0))
-        if style.dim() != 2 or style.shape[0] not in (1, image.shape[0]) or style.shape[1] != dim:
-            raise ValueError(f"style: expected (1, {dim}) or ({image.shape[0]}, {dim}), got {tuple(style.shape)}")
+            style = self.seed_style
+        if not torch.jit.is_scripting():
+            self._check(image, style)
         style = style.to(image).expand(image.shape[0], -1)
         return self.decoder(self.content(image)[-1], style, self._label(image, domain))
+
+    def _check(self, image: Tensor, style: Tensor) -> None:
+        channels, dim = self.config["input_nc"], self.style_dim
+        if image.dim() != 4 or image.shape[1] != channels or min(image.shape[2:]) < 8:
+            raise ValueError(f"image: expected (B, {channels}, H, W) with H and W at least 8, got {tuple(image.shape)}")
+        if style.dim() != 2 or style.shape[0] not in (1, image.shape[0]) or style.shape[1] != dim:
+            raise ValueError(f"style: expected (1, {dim}) or ({image.shape[0]}, {dim}), got {tuple(style.shape)}")
 
     def _label(self, image: Tensor, domain: int) -> Tensor:
         label = image.new_zeros(image.shape[0], len(self.domains))

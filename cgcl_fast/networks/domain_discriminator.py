@@ -41,6 +41,7 @@ class DomainDiscriminator(nn.Module):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         check_halvings("n_layers", n_layers)
+        self.map_size = map_size
         widths = [input_nc, *(ndf * 2**i for i in range(n_layers))]
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
@@ -65,18 +66,22 @@ class DomainDiscriminator(nn.Module):
         Raises:
             ValueError: ``x`` has another shape.
         """
+        if not torch.jit.is_scripting():
+            self._check(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.2)
+        bottom, right = max(0, self.map_size - x.shape[2]), max(0, self.map_size - x.shape[3])
+        padded = F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
+        return self.src(x), self.cls(padded).mean((2, 3))
+
+    def _check(self, x: Tensor) -> None:
         channels, least = self.config["input_nc"], self.least_size(len(self.convs))
         if x.dim() != 4 or x.shape[1] != channels or min(x.shape[2:]) < least:
             raise ValueError(
                 f"x: expected (B, {channels}, H, W) with H and W at least {least} for {len(self.convs)} halvings, "
                 f"got {tuple(x.shape)}"
             )
-        x = x.contiguous(memory_format=torch.channels_last)
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.2)
-        bottom, right = (max(0, self.config["map_size"] - side) for side in x.shape[2:])
-        padded = F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
-        return self.src(x), self.cls(padded).mean((2, 3))
 
     def realness(self, x: Tensor) -> Tensor:
         """D_src alone, for the gradient penalty: what ``compile`` has compiled cannot be differentiated twice, and this

@@ -15,7 +15,7 @@ from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import ClassMemory, conv_of, reflect_pad
-from cgcl_fast.ops import instance_norm
+from cgcl_fast.ops import instance_norm, memory_read
 
 
 def _leaky(x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def _spread(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _doubled(x: Tensor) -> Tensor:
-    return reflect_pad(F.interpolate(x, scale_factor=2), 1)
+    return reflect_pad(F.interpolate(x, scale_factor=2.0), 1)
 
 
 class DomainContentEncoder(nn.Module):
@@ -72,9 +72,9 @@ class StyleMapEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, input_nc, H, W) to (B, style_nc, H/4, W/4)."""
         x = _leaky(self.stem(reflect_pad(image.contiguous(memory_format=torch.channels_last), 3)))
-        for conv in (*self.down, self.inner):
+        for conv in self.down:
             x = _leaky(conv(x))
-        return self.head(x)
+        return self.head(_leaky(self.inner(x)))
 
 
 class StyleMapDecoder(nn.Module):
@@ -104,13 +104,33 @@ class StyleMapDecoder(nn.Module):
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """(B, 4 ngf, h, w) and (B, style_nc, h, w) to images (B, output_nc, 4 h, 4 w) in [-1, 1]."""
-        first, *others, last = self.styles
-        x = self.blocks(self.content(reflect_pad(content, 1)) + first(style))
-        for up, norm, mix in zip(self.up, self.norms, others, strict=True):
-            x = conv_of(up, _doubled, x)
-            x = F.relu(norm(x + _spread(mix(style), x)))
+        styles = [mix(style) for mix in self.styles]
+        x = self.blocks(self.content(reflect_pad(content, 1)) + styles[0])
+        for i, (up, norm) in enumerate(zip(self.up, self.norms)):  # noqa: B905  TorchScript knows no strict
+            x = up(_doubled(x)) if torch.jit.is_scripting() else conv_of(up, _doubled, x)
+            x = F.relu(norm(x + _spread(styles[i + 1], x)))
         x = self.head(reflect_pad(x, 3))
-        return torch.tanh(x + _spread(last(style), x))
+        return torch.tanh(x + _spread(styles[-1], x))
+
+
+def read_all(content: Tensor, keys: Tensor, values: Tensor, temperature: float) -> Tensor:
+    """Read the memory without classes, as at test time: each pixel from all items.
+
+    Args:
+        content: (B, C, h, w).
+        keys: (N, C).
+        values: (N, V), or those of each image, (B, N, V).
+        temperature: see :func:`cgcl_fast.ops.memory_read`.
+
+    Returns:
+        (B, V, h, w).
+    """
+    if values.dim() == 2:
+        return memory_read(content, keys, values, temperature=temperature)
+    # An item's share in a pixel does not depend on the values, and of one-hot values what is read are the shares.
+    one_hot = torch.eye(keys.shape[0], dtype=keys.dtype, device=keys.device)
+    shares = memory_read(content, keys, one_hot, temperature=temperature)
+    return (values.to(content).transpose(1, 2) @ shares.flatten(2)).unflatten(2, shares.shape[2:])
 
 
 class MGUITGenerator(StyledGenerator):
@@ -216,7 +236,10 @@ class MGUITGenerator(StyledGenerator):
             if height % 4 or width % 4 or min(height, width) < 8:
                 raise ValueError(f"images: expected sides of at least 8 that are multiples of 4, got {height}x{width}")
         parts = [self.encoders[domain](image) for image, domain in zip(images, domains, strict=True)]
-        content = self.last_encoder_block(torch.cat(parts) if len(parts) > 1 else parts[0])
+        return self._content(torch.cat(parts) if len(parts) > 1 else parts[0])
+
+    def _content(self, part: Tensor) -> Tensor:
+        content = self.last_encoder_block(part)
         return self._noisy(content) if self.noise_in == "content" else content
 
     def _noisy(self, content: Tensor) -> Tensor:
@@ -252,16 +275,32 @@ class MGUITGenerator(StyledGenerator):
             ValueError: an argument has another shape or is out of range.
         """
         self.check_domain(domain)
+        if torch.jit.is_scripting():
+            return self._scripted(image, domain, style)
         content = self.encode([image], [1 - domain])
-        if style is None:
-            read = self.memory.read(content, self.memory.values[domain])
-        else:
+        if style is not None:
             shape = tuple(self.memory.values.shape[1:])
             if style.dim() != 3 or style.shape[1:] != shape or style.shape[0] not in (1, len(image)):
                 raise ValueError(f"style: expected (B, {shape[0]}, {shape[1]}), got {tuple(style.shape)}")
-            tables = style.expand(len(image), -1, -1)
-            read = torch.cat([self.memory.read(c[None], v) for c, v in zip(content, tables, strict=True)])
+            style = style.expand(image.shape[0], -1, -1)
+        values = self.memory.values[domain] if style is None else style
+        read = read_all(content, self.memory.keys, values, self.memory.temperature)
         return self.decoders[domain](self.prepare(content), read)
+
+    def _scripted(self, image: Tensor, domain: int, style: Tensor | None) -> Tensor:
+        """``forward`` for TorchScript, which looks a network up in a list by a constant only."""
+        content = image
+        for number, encoder in enumerate(self.encoders):
+            if number == 1 - domain:
+                content = encoder(image)
+        content = self._content(content)
+        values = self.memory.values[domain] if style is None else style.expand(image.shape[0], -1, -1)
+        read = read_all(content, self.memory.keys, values, self.memory.temperature)
+        content = self.prepare(content)
+        for number, decoder in enumerate(self.decoders):
+            if number == domain:
+                content = decoder(content, read)
+        return content
 
 
 class MultiScaleDiscriminator(nn.Module):
@@ -307,18 +346,22 @@ class MultiScaleDiscriminator(nn.Module):
         Raises:
             ValueError: the image is too small.
         """
+        if not torch.jit.is_scripting():
+            self._check(image)
+        outputs = []
+        image = image.contiguous(memory_format=torch.channels_last)
+        for i, scale in enumerate(self.scales):
+            if i > 0:
+                image = F.avg_pool2d(image, 3, stride=2, padding=1, count_include_pad=False)
+            outputs.append(scale(image))
+        return outputs
+
+    def _check(self, image: Tensor) -> None:
         if min(image.shape[2:]) < self.least:
             raise ValueError(
                 f"image: expected sides of at least {self.least} for this many layers and scales, got "
                 f"{tuple(image.shape)}"
             )
-        outputs = []
-        image = image.contiguous(memory_format=torch.channels_last)
-        for i, scale in enumerate(self.scales):
-            if i:
-                image = F.avg_pool2d(image, 3, stride=2, padding=1, count_include_pad=False)
-            outputs.append(scale(image))
-        return outputs
 
 
 class ContentDiscriminator(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.norms import Norm, has_bias
-from cgcl_fast.nn import blur_down
+from cgcl_fast.networks.resnet import ChannelsLast
+from cgcl_fast.nn import BlurDown, blur_down
 
 
 class PatchDiscriminator(nn.Module):
@@ -84,3 +85,13 @@ class PatchDiscriminator(nn.Module):
             if self.antialias and i < n_layers:
                 x = blur_down(x)
         return x
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles in the place of this: TorchScript looks a layer up by a constant only."""
+        layers: list[nn.Module] = [ChannelsLast()]
+        activated = [nn.LeakyReLU(0.2), *self.norms]
+        for i, conv in enumerate(self.convs):
+            layers += [conv, *activated[i : i + 1]]
+            if self.antialias and i < self.config["n_layers"]:
+                layers.append(BlurDown())
+        return nn.Sequential(*layers)

@@ -44,9 +44,12 @@ class PixelDiscriminator(nn.Module):
         Raises:
             ValueError: ``x`` has another shape.
         """
+        if not torch.jit.is_scripting():
+            self._check(x)
+        x = F.leaky_relu(self.convs[0](x.contiguous(memory_format=torch.channels_last)), 0.2)
+        return self.convs[2](self.norm(self.convs[1](x)))
+
+    def _check(self, x: Tensor) -> None:
         channels = self.config["input_nc"]
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(f"x: expected (B, {channels}, H, W), got {tuple(x.shape)}")
-        x = x.contiguous(memory_format=torch.channels_last)
-        first, second, last = self.convs
-        return last(self.norm(second(F.leaky_relu(first(x), 0.2))))

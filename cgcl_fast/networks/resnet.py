@@ -10,12 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from cgcl_fast.networks.norms import Norm, has_bias
-from cgcl_fast.nn import blur_down, blur_up, conv_of, reflect_pad
+from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_pad
 
 Layer = Callable[[Tensor], Tensor]
 
 PAD = 3  # of the 7x7 convolutions
 _pad = partial(reflect_pad, size=PAD)
+
+
+class ChannelsLast(nn.Module):
+    """The memory format in which the networks keep their maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), the same."""
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def _is_cheap(layer: Layer) -> bool:
@@ -47,14 +55,12 @@ class ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, bias=has_bias(norm))
         self.norm2 = Norm(channels, norm)
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
+        self.drops = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         y = self.conv1(reflect_pad(x, 1))
-        if isinstance(self.dropout, nn.Dropout) and self.dropout.training:
-            y = reflect_pad(self.dropout(self.norm1(y)), 1)
-        else:
-            y = self.norm1(y, pad=1)
+        y = reflect_pad(self.dropout(self.norm1(y)), 1) if self.drops and self.training else self.norm1(y, pad=1)
         return self.norm2(self.conv2(y), residual=x)
 
 
@@ -152,6 +158,13 @@ class ResnetGenerator(nn.Module):
     def least_size(n_down: int) -> int:
         """The least side in pixels of images in training: a reflection padding needs two at the residual blocks."""
         return max(8, 2 ** (n_down + 1))
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles in the place of this: the chain of all layers, since TorchScript knows no
+        lists of functions to choose features from."""
+        as_modules = {_pad: nn.ReflectionPad2d(PAD), blur_down: BlurDown(), blur_up: BlurUp(), torch.tanh: nn.Tanh()}
+        layers = (layer if isinstance(layer, nn.Module) else as_modules[layer] for _, layer in self._layers())
+        return nn.Sequential(ChannelsLast(), *layers)
 
     def _layers(self) -> list[tuple[int, Layer]]:
         """(published number, layer) in order; a norm with its ReLU goes by the number of the ReLU."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,9 @@ class StyledGenerator(nn.Module, ABC):
     """
 
     reads_references: ClassVar[bool] = True
-    domains: tuple[str, ...]
-    config: dict[str, Any]
+    if TYPE_CHECKING:  # TorchScript would take what a class says of its attributes for text
+        domains: tuple[str, ...]
+        config: dict[str, Any]
 
     @abstractmethod
     def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:

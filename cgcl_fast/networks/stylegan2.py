@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,10 +109,12 @@ class UpConv(nn.Module):
         if self.blur_last:
             doubled = F.conv_transpose2d(x, 4 * weight.flip(2, 3).transpose(0, 1), stride=2)
             y = blur(doubled, 1) + bias[:, None, None]
+        elif torch.jit.is_scripting():
+            y = F.conv2d(blur_up(x), weight, bias, padding=1)
         else:
-            y = conv_of(lambda z: F.conv2d(z, weight, bias, padding=1), blur_up, x)
+            y = conv_of(partial(F.conv2d, weight=weight, bias=bias, padding=1), blur_up, x)
         if self.training:
-            noise = torch.randn(len(y), 1, *y.shape[2:], dtype=y.dtype, device=y.device)
+            noise = torch.randn([y.shape[0], 1, y.shape[2], y.shape[3]], dtype=y.dtype, device=y.device)
             y = y + self.noise_strength * math.sqrt(2) * noise
         return _activate(y)
 
@@ -170,6 +173,10 @@ class StyleGAN2Generator(nn.Module):
         self.head = EqualConv2d(full, output_nc, 1)
         self.margin = 4 * n_blocks + 8
         """No pixel of the result depends on one that is further away than this, rounded up to a multiple of 4."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles in the place of this: images alone, without features."""
+        return _ScriptableStyleGAN2(self)
 
     @property
     def last_layer(self) -> int:
@@ -239,6 +246,27 @@ class StyleGAN2Generator(nn.Module):
         return self._run(x, feature_layers, feature_layers[-1])[1]
 
 
+class _ScriptableStyleGAN2(nn.Module):
+    """The layers of a :class:`StyleGAN2Generator` under the same names, one after the other: TorchScript knows no lists
+    of layers to choose features from."""
+
+    def __init__(self, generator: StyleGAN2Generator) -> None:
+        super().__init__()
+        self.published = bool(generator.config["published"])
+        self.stem, self.down, self.blocks = generator.stem, generator.down, generator.blocks
+        self.up, self.head = generator.up, generator.head
+        self.train(generator.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, input_nc, H, W), H and W even, to images (B, output_nc, H, W), not bounded."""
+        x = _activate(self.stem(x.contiguous(memory_format=torch.channels_last), math.sqrt(2)))
+        x = self.down(x)
+        for block in self.blocks:
+            x = block(x)
+        x = self.up(x)
+        return _activate(self.head(x, math.sqrt(2))) if self.published else self.head(x)
+
+
 class StyleGAN2Discriminator(nn.Module):
     """The residual discriminator of StyleGAN2, for images of one size.
 
@@ -297,9 +325,8 @@ class StyleGAN2Discriminator(nn.Module):
         Raises:
             ValueError: ``x`` has another shape.
         """
-        shape = (self.config["input_nc"], self.config["size"], self.config["size"])
-        if x.shape[1:] != shape:
-            raise ValueError(f"x: expected (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+        if not torch.jit.is_scripting():
+            self._check(x)
         x = x.contiguous(memory_format=torch.channels_last)
         gain = math.sqrt(2)
         x = _activate(self.stem(x, gain))
@@ -310,6 +337,11 @@ class StyleGAN2Discriminator(nn.Module):
         x = _activate(self.conv(x, gain, padding=1))
         return self.head(_activate(self.linear(x.flatten(1), gain)))
 
+    def _check(self, x: Tensor) -> None:
+        shape = (self.config["input_nc"], self.config["size"], self.config["size"])
+        if x.shape[1:] != shape:
+            raise ValueError(f"x: expected (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+
 
 def _spread(x: Tensor, group: int = 4) -> Tensor:
     """(B, 1, H, W): standard deviation over groups of images, mean over channels and positions.
@@ -317,8 +349,8 @@ def _spread(x: Tensor, group: int = 4) -> Tensor:
     A group is made of images that lie B/group apart, as in the published StyleGAN2; where B is no multiple of 4 there
     is one group.
     """
-    batch, _, height, width = x.shape
+    batch, channels, height, width = x.shape
     group = group if batch % group == 0 else max(batch, 1)
-    y = x.reshape(group, -1, *x.shape[1:])
+    y = x.reshape(group, -1, channels, height, width)
     y = (y - y.mean(0)).square().mean(0)
     return (y + 1e-8).sqrt().mean((1, 2, 3)).repeat(group).view(batch, 1, 1, 1).expand(-1, -1, height, width)

@@ -98,3 +98,35 @@ class UnetGenerator(nn.Module):
                 x = self.dropout(x)
             x = torch.cat([F.relu(joined[i - 1]), x], dim=1)
         return self.up[0](x).tanh()
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles in the place of this."""
+        return _ScriptableUnet(self)
+
+
+class _ScriptableUnet(nn.Module):
+    """The layers of a :class:`UnetGenerator` in the order in which they run: TorchScript goes through a list of modules
+    from its beginning to its end only."""
+
+    def __init__(self, generator: UnetGenerator) -> None:
+        super().__init__()
+        self.first, self.down, self.innermost = generator.down[0], generator.down[1:-1], generator.down[-1]
+        self.last, self.up = generator.up[0], generator.up[:0:-1]
+        self.down_norms, self.up_norms = generator.down_norms, generator.up_norms[::-1]
+        self.dropout = generator.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, input_nc, H, W) to (B, output_nc, H, W) in [-1, 1]."""
+        x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), 0.2)
+        joined = [x]
+        for conv, norm in zip(self.down, self.down_norms):  # noqa: B905  TorchScript knows no strict
+            x = norm(conv(x))
+            joined.append(x)
+        x = F.relu(self.innermost(x))
+        depth = len(joined)
+        for i, (conv, norm) in enumerate(zip(self.up, self.up_norms)):  # noqa: B905
+            x = norm(conv(x))
+            if 0 < i <= depth - 4:
+                x = self.dropout(x)
+            x = torch.cat([F.relu(joined[depth - 1 - i]), x], dim=1)
+        return self.last(x).tanh()

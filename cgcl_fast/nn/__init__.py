@@ -1,6 +1,6 @@
 """Modules and functions made of ops."""
 
-from cgcl_fast.nn.blur_pool import blur, blur_down, blur_up
+from cgcl_fast.nn.blur_pool import BlurDown, BlurUp, blur, blur_down, blur_up
 from cgcl_fast.nn.gan import GANLoss
 from cgcl_fast.nn.gradient_penalty import GradientPenalty
 from cgcl_fast.nn.image_pool import ImagePool
@@ -12,6 +12,8 @@ from cgcl_fast.nn.projector import Projector
 from cgcl_fast.nn.recompute import conv_of
 
 __all__ = [
+    "BlurDown",
+    "BlurUp",
     "ClassMemory",
     "GANLoss",
     "GradientPenalty",

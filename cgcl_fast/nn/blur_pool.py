@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgcl_fast.ops import blur_down, blur_up
 
-__all__ = ["blur", "blur_down", "blur_up"]
+__all__ = ["BlurDown", "BlurUp", "blur", "blur_down", "blur_up"]
+
+
+class BlurDown(nn.Module):
+    """:func:`cgcl_fast.ops.blur_down` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
+        return blur_down(x)
+
+
+class BlurUp(nn.Module):
+    """:func:`cgcl_fast.ops.blur_up` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, 2 H, 2 W)."""
+        return blur_up(x)
 
 
 def blur(x: Tensor, padding: int, stride: int = 1) -> Tensor:
@@ -24,7 +40,7 @@ def blur(x: Tensor, padding: int, stride: int = 1) -> Tensor:
     Returns:
         (B, C, H', W'), H' = (H + 2 padding - 4) // stride + 1.
     """
-    if padding not in (1, 2):
+    if padding < 1 or padding > 2:
         raise ValueError(f"padding: expected 1 or 2, got {padding}")
     x = F.avg_pool2d(x, 2, stride=1, padding=1)
     x = F.avg_pool2d(x, 2, stride=1, padding=padding - 1)

@@ -48,10 +48,6 @@ class ClassMemory(nn.Module):
         ValueError: a class without items, another ``update``, or a ``temperature`` out of range.
     """
 
-    keys: Tensor
-    values: Tensor
-    item_class: Tensor
-
     def __init__(
         self,
         items: Sequence[int],
@@ -74,6 +70,9 @@ class ClassMemory(nn.Module):
             raise ValueError(f"temperature: expected at least {LEAST_TEMPERATURE} and finite, got {temperature}")
         self.rule = update
         self.temperature = float(temperature)
+        self.keys: Tensor  # said here: TorchScript would take what the class says of them for text
+        self.values: Tensor
+        self.item_class: Tensor
         self.register_buffer("keys", F.normalize(torch.randn(sum(items), key_dim), dim=1))
         self.register_buffer("values", F.normalize(torch.randn(domains, sum(items), value_dim), dim=2))
         # What a file of weights is read into is built on the meta device, and the file has none of this.

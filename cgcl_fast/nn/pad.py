@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cgcl_fast.ops import _pad
@@ -41,7 +42,10 @@ def reflect_pad(x: Tensor, size: int) -> Tensor:
     Returns:
         (B, C, H + 2 size, W + 2 size), in x's memory format.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
+    if torch.jit.is_scripting():
+        return F.pad(x, [size, size, size, size], mode="reflect")
+    # A tracer must see plain operations.
+    if torch.is_grad_enabled() and x.requires_grad and not torch.jit.is_tracing():
         return _ReflectPad.apply(x, size)
     return _padded(x, size)
 

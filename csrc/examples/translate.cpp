@@ -1,20 +1,24 @@
 // Translates an image with an exported generator, without Python:
 //
-//   translate GENERATOR.pt SOURCE.ppm TRANSLATED.ppm
+//   translate GENERATOR.pt SOURCE.ppm TRANSLATED.ppm [DOMAIN]
 //
-// The generator is TorchScript and calls cgcl_fast's ops, which libcgcl_fast.so registers when the program starts. Images
-// are binary PPM (P6, 8 bits a channel).
+// The generator is what `python -m cgcl_fast.export --format torchscript` writes. It calls cgcl_fast's ops, which
+// libcgcl_fast.so registers when the program starts. DOMAIN is the index of the domain to translate to, of a generator
+// that takes one (1 if not given); the style is the generator's own. Images are binary PPM (P6, 8 bits a channel).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -50,25 +54,33 @@ void write_ppm(const std::string& path, const at::Tensor& image) {
   if (!file.flush()) throw std::runtime_error(path + ": could not be written");
 }
 
-// Generators halve the size twice: pad to the next multiple of 4 by repeating the border, crop afterwards.
-at::Tensor translate(torch::jit::Module& generator, const at::Tensor& image) {
+// Generators halve the size: pad to the next side that they take by repeating the border, crop afterwards.
+at::Tensor translate(torch::jit::Module& generator, const at::Tensor& image, int64_t domain) {
+  const int64_t multiple = generator.attr("multiple").toTensor().item<int64_t>();
+  const auto missing = [multiple](int64_t side) {
+    return std::max<int64_t>(8, (side + multiple - 1) / multiple * multiple) - side;
+  };
   const int64_t height = image.size(2), width = image.size(3);
-  const at::Tensor padded = at::replication_pad2d(image, {0, (4 - width % 4) % 4, 0, (4 - height % 4) % 4});
-  return generator.forward({padded}).toTensor().narrow(2, 0, height).narrow(3, 0, width);
+  std::vector<c10::IValue> inputs = {at::replication_pad2d(image, {0, missing(width), 0, missing(height)})};
+  if (const auto default_style = generator.find_method("default_style")) {
+    const at::Tensor index = at::scalar_tensor(domain, at::kLong);
+    inputs.insert(inputs.end(), {index, (*default_style)({index})});
+  }
+  return generator.forward(inputs).toTensor().narrow(2, 0, height).narrow(3, 0, width);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: translate GENERATOR.pt SOURCE.ppm TRANSLATED.ppm\n");
+  if (argc != 4 && argc != 5) {
+    std::fprintf(stderr, "usage: translate GENERATOR.pt SOURCE.ppm TRANSLATED.ppm [DOMAIN]\n");
     return 2;
   }
   try {
     const at::NoGradGuard no_grad;
     torch::jit::Module generator = torch::jit::load(argv[1]);
     generator.eval();
-    write_ppm(argv[3], translate(generator, read_ppm(argv[2])));
+    write_ppm(argv[3], translate(generator, read_ppm(argv[2]), argc == 5 ? std::atoll(argv[4]) : 1));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "translate: %s\n", error.what());
     return 1;
