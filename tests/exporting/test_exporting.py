@@ -77,12 +77,11 @@ def test_a_file_gives_what_eager_gives(name: str, kind: str, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.compile
-@pytest.mark.parametrize("name", ["cut", "mguit"])
-def test_a_compiled_package_gives_what_eager_gives(name: str, tmp_path: Path) -> None:
+def test_a_compiled_package_gives_what_eager_gives(tmp_path: Path) -> None:
     file = tmp_path / "generator.pt2"
-    assert exporting.largest_difference(export_generator(made(name), "aoti", file)) < 1e-4
-    described = json.loads(FORMATS["aoti"].describe(file))
-    assert described["network"] == type(made(name)).__name__
+    generator = ResnetGenerator(ngf=2, n_blocks=1, n_down=1)
+    assert exporting.largest_difference(export_generator(generator, "aoti", file)) < 1e-4
+    assert json.loads(FORMATS["aoti"].describe(file))["network"] == "ResnetGenerator"
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "torch-export", ONNX])
