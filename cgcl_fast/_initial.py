@@ -99,7 +99,8 @@ def _find(path: Path, generator: str) -> tuple[Path, dict[str, nn.Module]]:
 def _of_run(file: Path, state: Mapping[str, Any]) -> dict[str, nn.Module]:
     try:
         method = empty_method(state)
-        return {_role(method, name): network_of(method, state, name) for name in trained(method)}
+        # Not the average of a generator's weights: the other networks are those of the step.
+        return {_role(method, name): network_of(method, state, name, averaged=False) for name in trained(method)}
     except Exception as error:  # it is someone's
         raise one_line_error(file, "not a checkpoint of a method", error) from error
 

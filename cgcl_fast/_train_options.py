@@ -58,6 +58,9 @@ class RunOptions:
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
         accumulate: Batches that make one step, as one batch of all their images would, in the memory of one.
+        ema_decay: Decay of the exponential moving average (EMA) of the generator's weights, such as 0.999. Sample
+            grids, figures and saved generators are of the average then, and translate, evaluate and export take it. 0,
+            as in the papers: no average.
         seed: Of weights, data order and everything else that is random.
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.
@@ -98,6 +101,7 @@ class RunOptions:
     limit: Count | None = None
     batch_size: Count = 1
     accumulate: Count = 1
+    ema_decay: Annotated[float, Within(0, 1, without=1)] = 0.0
     seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     save_every: Count | None = None
     log_every: Count = 10
