@@ -37,7 +37,8 @@ class RunOptions:
             train_B.txt. Without it: the built-in streets, sunny to night.
         output: Folder of the run, new; runs/METHOD if not given.
         init: Begin with the weights of another training: a run's folder or one of its files, or a published
-            latest_net_G.pth, D and F beside it. Step, optimisers and options are new; the networks must be alike.
+            latest_net_G.pth, D and F beside it, or of a generator's folder of cgcl_fast.hub or its name on the Hugging
+            Face Hub. Step, optimisers and options are new; the networks must be alike.
         direction: AtoB or BtoA: BtoA exchanges the domains of the data, for methods of two domains without names.
         steps: Length of the training in optimiser steps, instead of in epochs; the learning rate decays in the same
             part of them as it would of epochs and decay_epochs.

@@ -548,7 +548,7 @@ class Trainer:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.step = state["step"]
             if self.average is not None and "ema" not in state and self.accelerator.is_main_process:
-                warnings.warn(f"{path}: has no average of the generator's weights, which begins with them", stacklevel=2)
+                warnings.warn(f"{path}: has no average of the generator's weights: it begins with them", stacklevel=2)
             rank, here = self.accelerator.process_index, self.accelerator.num_processes
             threads = torch.get_num_threads()
             changed = ""
