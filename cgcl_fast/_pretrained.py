@@ -68,6 +68,8 @@ def local_path(path: Path, **download: Any) -> Path:
         raise CheckpointError(
             f"{path.as_posix()}: is not here, and cannot be had from the Hugging Face Hub ({one_line(error)[:300]})"
         ) from error
+    if not is_pretrained(Path(folder)):
+        raise CheckpointError(f"{path.as_posix()}: on the Hub, but no generator of {LIBRARY} (no {WEIGHTS})")
     return Path(folder)
 
 
