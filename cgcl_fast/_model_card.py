@@ -13,6 +13,7 @@ from torch import nn
 from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._pretrained import LIBRARY
 from cgcl_fast.data.formats import printable
+from cgcl_fast.data.streets import DOMAINS
 from cgcl_fast.methods.registry import PAPERS
 from cgcl_fast.metrics import DISTANCES
 from cgcl_fast.metrics.comparison import FIGURES
@@ -90,8 +91,18 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _ways(generator: nn.Module, facts: Facts) -> str:
     if isinstance(generator, StyledGenerator):
         return ", ".join(printable(name) for name in generator.domains)
-    direction = str(getattr(generator, "direction", None) or "AtoB")
-    return f"{direction[0]} to {direction[-1]}{' and back' if facts.both_ways else ''}"
+    names = DOMAINS[:2] if facts.run is not None and _of_streets(facts.run) else ("A", "B")
+    first, last = names if _direction(generator) == "AtoB" else names[::-1]
+    return f"{first} to {last}{' and back' if facts.both_ways else ''}"
+
+
+def _direction(generator: nn.Module) -> str:
+    return str(getattr(generator, "direction", None) or "AtoB")
+
+
+def _of_streets(run: Contents) -> bool:
+    """Whether it was trained on the built-in streets."""
+    return all(option.value is None for option in run.options if option.name == "data")
 
 
 def _introduction(generator: nn.Module, paper: str | None, link: str | None) -> str:
@@ -113,7 +124,7 @@ def _usage(generator: nn.Module, facts: Facts) -> str:
         images += f"; to {generator.domains[last]!r}, in random styles"
         more = f" --domain {quote(generator.domains[last])} --style random"
     elif facts.both_ways:
-        load += f"  # direction={OTHER_WAY[str(getattr(generator, 'direction', None) or 'AtoB')]!r}: the way back"
+        load += f"  # direction={OTHER_WAY[_direction(generator)]!r}: the way back"
     return (
         "## Use\n\n```python\nfrom cgcl_fast import hub\n\n"
         f"{load}\ntranslated = {call}  # {images}\n```\n\n"
@@ -127,19 +138,24 @@ def _data(run: Contents, facts: Facts) -> str:
     given = {option.name: option.value for option in run.options}
     if facts.data is not None:
         return facts.data
-    if given.get("data") is None:
+    if _of_streets(run):
         return "the built-in street scenes of cgcl_fast, which are rendered"
     return f"images of the folder {printable(Path(str(given['data'])).name)}"
 
 
 def _training(run: Contents, facts: Facts) -> str:
     given = {option.name: option.value for option in run.options}
-    other = [f"`{o.name}` {shown(o.value)} (the paper's: {shown(o.default)})" for o in run.options if o.changed]
+    other = [
+        f"`{option.name}` {shown(option.value)} (the paper's: {shown(option.default) or 'none'})"
+        for option in run.options
+        if option.changed
+    ]
     rows = [
         ("method", f"`{run.method}`"),
         ("data", _data(run, facts)),
         ("images", f"{shown(given.get('size'))} pixels, {shown(given.get('preprocess'))}"),
-        ("steps", f"{'–' if facts.step is None else f'{facts.step:,}'} of {shown(given.get('batch_size'))} images"),
+        ("steps", "–" if facts.step is None else f"{facts.step:,}"),
+        ("batch", shown(given.get("batch_size"))),
         ("other than the paper's", "; ".join(other) or "nothing"),
     ]
     if given.get("ema_decay"):
@@ -183,10 +199,9 @@ def _results(run: Contents | None, evaluations: Mapping[str, Any], facts: Facts)
         found |= {name: value for name, value in _mapping(mean).items() if name in FIGURES}
     titles = {name: distance.title for name, distance in DISTANCES.items()}
     titles |= {name: figure.title for name, figure in FIGURES.items()}
-    streets = all(option.value is None for option in run.options if option.name == "data")
     return [
         EvalResult(
-            task_type="image-to-image", dataset_type="streets" if streets else "folder",
+            task_type="image-to-image", dataset_type="streets" if _of_streets(run) else "folder",
             dataset_name=_data(run, facts), metric_type=name, metric_name=titles[name], metric_value=value,
         )
         for name, value in found.items()

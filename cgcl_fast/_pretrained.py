@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def write_pretrained(
     if backward is None:  # one of another model would be taken for this one's
         (folder / BACKWARD).unlink(missing_ok=True)
     for name, content in contents.items():
-        write_atomically(folder / name, lambda file, content=content: file.write(content))
+        write_atomically(folder / name, methodcaller("write", content))
 
 
 def _described(generator: nn.Module, backward: nn.Module | None, about: Mapping[str, Any]) -> dict[str, Any]:

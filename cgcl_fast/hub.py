@@ -3,13 +3,8 @@
 The folder holds the generator (``model.safetensors``, and ``generator_B.safetensors`` of the way back), ``config.json``
 and a model card with what was measured of it. ``translate``, ``evaluate``, ``app`` and ``train --init`` take the folder
 or, from the Hugging Face Hub, its name. Exit status: 0 when it is written (and pushed), 1 when it could not be, 2 for
-wrong options, or where there is no generator.
-
-In programs:
-
-    generator = hub.from_pretrained("USER/NAME")         # or a folder, a run, a published file
-    hub.save_pretrained(generator, "folder")
-    hub.push_to_hub(generator, "USER/NAME")
+wrong options, or where there is no generator. Programs have ``save_pretrained``, ``from_pretrained`` and
+``push_to_hub`` of this module.
 """
 
 from __future__ import annotations

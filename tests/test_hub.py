@@ -195,7 +195,7 @@ def test_a_card_says_what_evaluate_found_of_this_step(tmp_path: Path) -> None:
     assert "| A to B | 41.5" in text and "77.25" not in text
     assert "Streets \\| of nowhere" in text and "exponential moving average, decay 0.999" in text
     card = ModelCard(text)
-    assert card.data.license == "cc-by-4.0"
+    assert card.data.license == "cc-by-4.0" and "# CUT: sunny to night\n" in text
     assert {result.metric_type for result in card.data.eval_results} == {"psnr", "frechet_lite0", "fid"}
 
 
