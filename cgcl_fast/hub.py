@@ -155,7 +155,8 @@ def upload(
 
     api = huggingface_hub.HfApi(token=token)
     try:
-        address = api.create_repo(name, private=private, exist_ok=True)
+        visibility: dict[str, Any] = {} if private is None else {"private": private}  # None is no value to older versions
+        address = api.create_repo(name, exist_ok=True, **visibility)
         api.upload_folder(
             repo_id=name,
             folder_path=folder,

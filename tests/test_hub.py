@@ -332,10 +332,10 @@ class StandInApi:
     def __init__(self, token: Any = None) -> None:
         self.token = token
 
-    def create_repo(self, name: str, *, private: bool | None, exist_ok: bool) -> str:
-        signature(RealApi.create_repo).bind(self, name, private=private, exist_ok=exist_ok)
-        self.calls.append({"private": private, "token": self.token})
-        if name in self.repos and not exist_ok:
+    def create_repo(self, name: str, **options: Any) -> str:
+        signature(RealApi.create_repo).bind(self, name, **options)
+        self.calls.append({"private": options.get("private"), "token": self.token})
+        if name in self.repos and not options.get("exist_ok"):
             raise ValueError("it exists")
         self.repos.setdefault(name, {})
         return f"https://hub/{name}"
