@@ -148,7 +148,7 @@ def _training(run: Contents, facts: Facts) -> str:
     other = [
         f"`{option.name}` {shown(option.value)} (the paper's: {shown(option.default) or 'none'})"
         for option in run.options
-        if option.changed
+        if option.changed and option.value is not None  # epochs, where the run is so many steps long
     ]
     rows = [
         ("method", f"`{run.method}`"),
@@ -159,7 +159,7 @@ def _training(run: Contents, facts: Facts) -> str:
         ("other than the paper's", "; ".join(other) or "nothing"),
     ]
     if given.get("ema_decay"):
-        rows.insert(-1, ("weights", f"exponential moving average, decay {shown(given['ema_decay'])}"))
+        rows.insert(-1, ("weights", f"exponential moving average, decay {given['ema_decay']:g}"))
     return "## Training\n\n" + _table(["", ""], rows)
 
 

@@ -155,7 +155,8 @@ def upload(
 
     api = huggingface_hub.HfApi(token=token)
     try:
-        visibility: dict[str, Any] = {} if private is None else {"private": private}  # None is no value to older versions
+        # Not None, which is no value to older versions.
+        visibility: dict[str, Any] = {} if private is None else {"private": private}
         address = api.create_repo(name, exist_ok=True, **visibility)
         api.upload_folder(
             repo_id=name,
