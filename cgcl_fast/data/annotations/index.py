@@ -326,8 +326,7 @@ class AnnotationIndex:
             return []
 
     def _annotation_files(self) -> Iterator[tuple[int, Path, tuple[str, ...]]]:
-        """Files that may be annotations: the number of the place where each was found, the file, and the folders between
-        them."""
+        """Files that may be annotations: the number of the place where it was found, the file, the folders between."""
         for tar in sorted(self._tars):
             for here, names in walk_tars([tar]):
                 parts = here.relative_to(tar).parts
