@@ -56,7 +56,8 @@ class TranslateOptions:
     """Translation.
 
     Attributes:
-        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, or a published latest_net_G.pth.
+        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, a published latest_net_G.pth, or a
+            folder of cgcl_fast.hub or its name on the Hugging Face Hub.
         input: An image, or a folder of images with its subfolders.
         output: Folder for the translated images, under their own names.
         tile: Translate in tiles of this side, for images that do not fit into memory.

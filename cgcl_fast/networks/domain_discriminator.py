@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
+from cgcl_fast.networks.memory_format import in_fast_format
 
 
 class DomainDiscriminator(nn.Module):
@@ -68,7 +69,7 @@ class DomainDiscriminator(nn.Module):
         """
         if not torch.jit.is_scripting():
             self._check(x)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
         bottom, right = max(0, self.map_size - x.shape[2]), max(0, self.map_size - x.shape[3])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, has_bias
 
 
@@ -46,7 +47,7 @@ class PixelDiscriminator(nn.Module):
         """
         if not torch.jit.is_scripting():
             self._check(x)
-        x = F.leaky_relu(self.convs[0](x.contiguous(memory_format=torch.channels_last)), 0.2)
+        x = F.leaky_relu(self.convs[0](in_fast_format(x)), 0.2)
         return self.convs[2](self.norm(self.convs[1](x)))
 
     def _check(self, x: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, has_bias
 from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_pad
 
@@ -18,12 +19,12 @@ PAD = 3  # of the 7x7 convolutions
 _pad = partial(reflect_pad, size=PAD)
 
 
-class ChannelsLast(nn.Module):
-    """The memory format in which the networks keep their maps."""
+class FastFormat(nn.Module):
+    """:func:`in_fast_format` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), the same."""
-        return x.contiguous(memory_format=torch.channels_last)
+        return in_fast_format(x)
 
 
 def _is_cheap(layer: Layer) -> bool:
@@ -84,7 +85,7 @@ class ResnetGenerator(nn.Module):
     operation here, so the number of a norm gives the value after the ReLU; so it is in the published code,
     whose ReLU overwrites its input.
 
-    Activations are kept in channels_last order, which is faster for the convolutions on a CPU and a GPU alike.
+    Activations are kept in the memory format that is the fastest for convolutions, see :mod:`.memory_format`.
 
     Args:
         input_nc: channels of the input image.
@@ -164,7 +165,7 @@ class ResnetGenerator(nn.Module):
         lists of functions to choose features from."""
         as_modules = {_pad: nn.ReflectionPad2d(PAD), blur_down: BlurDown(), blur_up: BlurUp(), torch.tanh: nn.Tanh()}
         layers = (layer if isinstance(layer, nn.Module) else as_modules[layer] for _, layer in self._layers())
-        return nn.Sequential(ChannelsLast(), *layers)
+        return nn.Sequential(FastFormat(), *layers)
 
     def _layers(self) -> list[tuple[int, Layer]]:
         """(published number, layer) in order; a norm with its ReLU goes by the number of the ReLU."""
@@ -234,7 +235,7 @@ class ResnetGenerator(nn.Module):
         layers = self._layers()
         wanted = self._resolve(feature_layers, layers)
         features = []
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
         for number, layer in layers:
             named = number in wanted

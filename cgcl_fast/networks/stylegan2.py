@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.nn import blur, blur_up, conv_of
 
 MOST_CHANNELS = 512
@@ -209,7 +210,7 @@ class StyleGAN2Generator(nn.Module):
         self._check_layers(feature_layers)
         layers = [nn.Identity(), self._stem, self.down, *self.blocks, self.up, self._head]
         features = []
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         for number, layer in enumerate(layers[: last + 1]):
             x = layer(x)
             if number in feature_layers:
@@ -259,7 +260,7 @@ class _ScriptableStyleGAN2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, input_nc, H, W), H and W even, to images (B, output_nc, H, W), not bounded."""
-        x = _activate(self.stem(x.contiguous(memory_format=torch.channels_last), math.sqrt(2)))
+        x = _activate(self.stem(in_fast_format(x), math.sqrt(2)))
         x = self.down(x)
         for block in self.blocks:
             x = block(x)
@@ -327,7 +328,7 @@ class StyleGAN2Discriminator(nn.Module):
         """
         if not torch.jit.is_scripting():
             self._check(x)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         gain = math.sqrt(2)
         x = _activate(self.stem(x, gain))
         for block in self.blocks:
