@@ -26,7 +26,8 @@ class ExportOptions:
     """Export.
 
     Attributes:
-        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, or a published latest_net_G.pth.
+        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, a published latest_net_G.pth, or a
+            folder of cgcl_fast.hub or its name on the Hugging Face Hub.
         format: torchscript, torch-export, aoti or onnx; the last needs the extra "export".
         output: The file to write.
         direction: AtoB or BtoA, for a method with a generator of each way (cyclegan); if not given, that of the
