@@ -24,7 +24,8 @@ def in_fast_format(x: Tensor) -> Tensor:
     """
     if torch.jit.is_scripting():  # for inference
         return x.contiguous(memory_format=torch.channels_last)
-    elif CONTIGUOUS_TRAINING_ON_CPU and x.device.type == "cpu" and torch.is_grad_enabled():
+    # A trace is for inference too, and PyTorch compares it with a second one, made without gradients.
+    training = torch.is_grad_enabled() and not torch.jit.is_tracing()
+    if CONTIGUOUS_TRAINING_ON_CPU and x.device.type == "cpu" and training:
         return x.contiguous()
-    else:
-        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last)

@@ -47,12 +47,9 @@ def made(name: str) -> nn.Module:
 
 CASES = [
     *(pytest.param(name, "torchscript") for name in GENERATORS),
-    *(pytest.param(name, "torch-export") for name in ("cut", "unet", "sincut")),
+    *(pytest.param(name, "torch-export") for name in ("unet", "sincut")),
     *(pytest.param(name, "onnx", marks=needs_onnx) for name in ("cyclegan", "cgcl", "mguit")),
-    pytest.param("unet", "onnx", marks=[needs_onnx, pytest.mark.slow]),
-    pytest.param("sincut", "onnx", marks=[needs_onnx, pytest.mark.slow]),
-    pytest.param("cgcl", "torch-export", marks=pytest.mark.slow),
-    pytest.param("mguit", "torch-export", marks=pytest.mark.slow),
+    pytest.param("cgcl", "torch-export"),
 ]
 
 
