@@ -2,7 +2,8 @@
 
     python -m benchmarks.scaling --page docs/scaling.md           measure (two minutes), write results, fill the page
     python -m benchmarks.scaling --from FILE.json --page docs/scaling.md          fill the page from earlier results
-    python -m benchmarks.scaling --rehearse                       tiny networks: shows that it works
+    python -m benchmarks.scaling --scale quick                    each step once
+    python -m benchmarks.scaling --scale tiny                     tiny networks: shows that it works
 
 Two processes with half of the cores each, as ``torchrun`` starts them, exchange tensors of several sizes alone; then
 they make training steps of methods, by the engine's Trainer at 64x64, in which DDP averages the gradients, and in turn
@@ -67,7 +68,8 @@ class Scale:
     small: bool = False
 
 
-REHEARSED = Scale(sizes=(1 << 12, 1 << 16), steps=(("cut", {}),), side=32, rounds=1, in_a_row=1, small=True)
+TINY = Scale(sizes=(1 << 12, 1 << 16), steps=(("cut", {}),), side=32, rounds=1, in_a_row=1, small=True)
+SCALES = {"full": Scale(), "quick": Scale(rounds=1, in_a_row=1), "tiny": TINY}
 
 
 # ----------------------------------------------------------------------------------------------------------- counted
@@ -108,14 +110,14 @@ def input_bytes(name: str, method: Method, side: int) -> int:
     return sum(value.numel() * value.element_size() for value in batch.values() if isinstance(value, Tensor))
 
 
-def counts(side: int) -> dict[str, dict[str, Any]]:
+def counts() -> dict[str, dict[str, Any]]:
     found = {}
     for name in METHODS:
         method = method_on_meta(name)
         found[name] = {
             "gradient_bytes": gradient_bytes(method),
             "buffer_bytes": buffer_bytes(method),
-            "input_bytes": input_bytes(name, method, side),
+            "input_bytes": input_bytes(name, method, IMAGE_SIDE),
         }
     return found
 
@@ -220,7 +222,7 @@ def worker(output: Path, scale: Scale) -> None:
         output.write_text(json.dumps({"exchanged": exchanged, "steps": steps, "threads": torch.get_num_threads()}))
 
 
-def in_processes(rehearse: bool) -> dict[str, Any]:
+def in_processes(scale: str) -> dict[str, Any]:
     """What `worker` has measured in two processes."""
     threads = max(1, (machine.describe(rates={})["cores"] or 1) // PROCESSES)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)]
@@ -228,20 +230,19 @@ def in_processes(rehearse: bool) -> dict[str, Any]:
         output = Path(folder, "measured.json")
         command = [sys.executable, *launch, "-m", "benchmarks.scaling", "--worker", str(output)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-        subprocess.run([*command, *(["--rehearse"] if rehearse else [])], cwd=machine.ROOT, env=environment, check=True)
+        subprocess.run([*command, "--scale", scale], cwd=machine.ROOT, env=environment, check=True)
         return json.loads(output.read_text())
 
 
-def measure(rehearse: bool, note: str) -> dict[str, Any]:
+def measure(scale: str, note: str) -> dict[str, Any]:
     """All results as one document."""
-    rates = {} if rehearse else None
-    info = machine.describe(rates=rates) | {"suite": "scaling", "processes": PROCESSES}
+    info = machine.describe(rates={}) | {"suite": "scaling", "processes": PROCESSES, "scale": scale}
     return {
         **({"note": note} if note else {}),
         "machine_info": info,
-        "data": data_cost(1 if rehearse else 3),
-        **in_processes(rehearse),
-        "counts": counts(IMAGE_SIDE),
+        "data": data_cost(SCALES[scale].rounds),
+        **in_processes(scale),
+        "counts": counts(),
     }
 
 
@@ -252,12 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu", type=Path, help="results of benchmarks.gpu_step (default: the newest of an H100)")
     parser.add_argument("--page", type=Path, help="rewrite the section between the marks of this Markdown file")
     parser.add_argument("--note", default="", help="what is to be said of the run, for the results and the page")
-    parser.add_argument("--rehearse", action="store_true", help="tiny networks, once each")
+    parser.add_argument("--scale", choices=SCALES, default="full", help="how much is measured (default: full)")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         try:
-            worker(options.worker, REHEARSED if options.rehearse else Scale())
+            worker(options.worker, SCALES[options.scale])
         finally:
             leave_group()
         return 0
@@ -266,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--gpu: there are no results of benchmarks.gpu_step on an H100")
     source = options.source
     if source is None:
-        document = measure(options.rehearse, options.note)
+        document = measure(options.scale, options.note)
         source = options.output
         if source is None:
             source = default_output(document["machine_info"])

@@ -63,10 +63,10 @@ def test_a_rehearsal_fills_the_page_and_so_do_its_results(tmp_path: Path, capsys
     page, output = tmp_path / "page.md", tmp_path / "scaling.json"
     page.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
     options = ["--gpu", str(GPU), "--page", str(page)]
-    assert scaling.main(["--rehearse", "--note", "A rehearsal.", "--output", str(output), *options]) == 0
+    assert scaling.main(["--scale", "tiny", "--note", "A rehearsal.", "--output", str(output), *options]) == 0
     document = json.loads(output.read_text())
     assert document["machine_info"]["suite"] == "scaling" and document["threads"] >= 1
-    assert [row["bytes"] for row in document["exchanged"]] == list(scaling.REHEARSED.sizes)
+    assert [row["bytes"] for row in document["exchanged"]] == list(scaling.TINY.sizes)
     (step,) = document["steps"]
     assert len(step["with"]) == len(step["without"]) == 1 and all(size > 0 for size in step["gradient_bytes"])
     assert document["counts"].keys() == METHODS.keys() and document["data"]["seconds"] > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,18 +25,18 @@ sys.path[:0] = [str(Path(__file__).parent / name) for name in ("engine", "method
 from engine_checks import assert_same, last_state, log_of  # noqa: E402
 from tiny import TINY, TINY_OF  # noqa: E402
 
-EPOCHS = ["--limit", "8", "--epochs", "2", "--decay-epochs", "0"]
-SAVES = ["--eval-images", "0", "--save-every", "2", "--keep", "9"]
+RUN = ["--limit", "8", "--decay-epochs", "0", "--eval-images", "0", "--save-every", "4", "--keep", "9"]
+QUEUES = ["--negatives", "both", "--queue-size", "24", "--num-patches", "8", "--nce-dim", "8"]
 METHODS = {
-    "cut": ["--negatives", "both", "--queue-size", "24", "--num-patches", "8", "--nce-dim", "8"],
-    "cyclegan": ["--pool-size", "2"],
-    "mguit": TINY_OF["mguit"],
+    "cut": ["--epochs", "2", *QUEUES],
+    "cyclegan": ["--epochs", "1", "--pool-size", "2"],
+    "mguit": ["--epochs", "1", *TINY_OF["mguit"]],
 }
 """One with queues, one with pools, and one whose memory is the same in all processes."""
 
 
 def arguments(method: str, output: Path) -> list[str]:
-    return [method, *TINY, *EPOCHS, *SAVES, *METHODS[method], "--output", str(output)]
+    return [method, *TINY, *RUN, *METHODS[method], "--output", str(output)]
 
 
 class Runs:
@@ -70,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> Runs:
     """Of each method a run that nothing stops, and one that a signal stops after three steps and that goes on; at last
-    one of which a process loses its data after three."""
+    one of which a process loses its data after six."""
     listed: list[dict[str, Any]] = []
     for method in METHODS:
         go_on = ["--resume", "--output", str(folder / f"{method}-stopped")]
@@ -79,7 +80,7 @@ def runs(folder: Path) -> Runs:
             {"arguments": arguments(method, folder / f"{method}-stopped"), "trouble": ["term", 2]},
             {"arguments": go_on},
         ]
-    listed.append({"arguments": arguments("cut", folder / "lost"), "trouble": ["data", 2]})
+    listed.append({"arguments": arguments("cut", folder / "lost"), "trouble": ["data", 5]})
     return Runs(folder / "first.json", listed)
 
 
@@ -89,13 +90,14 @@ def test_two_processes_that_go_on_are_the_two_that_nothing_stopped_bit_for_bit(
 ) -> None:
     """Each with the queues and pools of its own."""
     first = 3 * list(METHODS).index(method)
-    assert last_state(folder / f"{method}-whole")["step"] == 8, runs.stderr[-3000:]
+    steps = 8 if method == "cut" else 4
+    assert last_state(folder / f"{method}-whole")["step"] == steps, runs.stderr[-3000:]
     assert_same(last_state(folder / f"{method}-stopped"), last_state(folder / f"{method}-whole"))
     assert log_of(folder / f"{method}-stopped") == log_of(folder / f"{method}-whole")
     whole, stopped, after = (runs.notes(first + number) for number in range(3))
     for rank in range(2):
         (end,), (stop,), (resumed, again) = whole[rank], stopped[rank], after[rank]
-        assert (stop["step"], resumed["step"], again["step"]) == (3, 3, 8)
+        assert (stop["step"], resumed["step"], again["step"]) == (3, 3, steps)
         assert_same(resumed, stop)
         assert_same(again, end)
     (left,), (right,) = whole
@@ -116,14 +118,13 @@ def differs(left: Any, right: Any) -> bool:
 
 def test_data_that_one_process_loses_end_the_run_and_it_says_which(folder: Path, runs: Runs) -> None:
     assert runs.status == 1 and "trainer.py" not in runs.stderr, runs.stderr[-3000:]  # torchrun has a traceback
-    path = folder / "lost" / "checkpoints" / "step_00000002.pt"
-    said = [line for line in runs.stderr.splitlines() if line.startswith("error: ")]
-    assert sorted(said) == [
-        "error: process 0 of 2: another process has ended; --resume goes on",
-        f"error: process 1 of 2: step 3: the data have come to an end: the data are gone; the last good checkpoint is "
-        f"{path}; --resume goes on from it",
-    ]
-    assert read_checkpoint(path)["step"] == last_state(folder / "lost")["step"] == 2
+    path = folder / "lost" / "checkpoints" / "step_00000004.pt"
+    said = re.findall(r"error: process (\d) of 2: (.*)", runs.stderr)
+    lost = "step 6: the data have come to an end: the data are gone; the last good checkpoint is "
+    assert ("1", f"{lost}{path}; --resume goes on from it") in said
+    # The other one hears of it, if torchrun's SIGTERM leaves it the time to say so.
+    assert {text for number, text in said if number == "0"} <= {"another process has ended; --resume goes on"}
+    assert read_checkpoint(path)["step"] == last_state(folder / "lost")["step"] == 4
 
 
 def newest_rows(states: list[dict[str, torch.Tensor]]) -> torch.Tensor:
@@ -159,8 +160,7 @@ def test_two_processes_then_one_then_two_of_which_one_is_killed_then_one(
 
     two = Runs(folder / "second.json", [{"arguments": [*go_on, "--save-every", "1"], "trouble": ["kill", 7]}])
     assert two.status == 1 and "trainer.py" not in two.stderr, two.stderr[-3000:]
-    assert "error: process 0 of 2: another process has ended; --resume goes on" in two.stderr
-    assert "exitcode  : -9" in two.stderr  # torchrun says which process was killed
+    assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", two.stderr)  # torchrun says who was killed, and how
     for (resumed,) in two.notes(0):
         for name in ("shared", "optimizers", "own", "step"):
             assert_same(resumed[name], end[name])
