@@ -222,7 +222,8 @@ def machine_text(document: dict[str, Any]) -> str:
     info = document["machine_info"]
     changed = " with local changes" if info["changed"] else ""
     return (
-        f"{info['cpu']}, {info['cores']} cores, {info['processes']} processes with {document['threads']} threads each, "
+        f"{info['cpu']}, {info['cores']} cores, {info['processes']} processes each with "
+        f"{document['threads']} thread{'s' if document['threads'] > 1 else ''}, "
         f"Gloo, torch {info['torch']}, Python {info['python']}, {info['date'][:10]}, "
         f"commit {info['commit'][:10] or 'unknown'}{changed}."
     )
