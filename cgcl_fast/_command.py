@@ -126,17 +126,18 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
         return command(sys.argv[1:] if arguments is None else arguments)
     except (UsageError, MissingExtraError) as error:
         return _fail(error, 2)
-    except (CaptureError, CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
+    except (CaptureError, CheckpointError, NonFiniteError) as error:
         return _fail(error, 1)
-    except OSError as error:
-        return _fail(error, 1)
+    except (LoaderError, OSError, torch.OutOfMemoryError) as error:
+        return _fail(error, 1, of_process=True)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except RuntimeError as error:
         lost = lost_peer(error)
         if lost is None:
             raise
-        return _fail(lost, 1, every_process=True)
+        print(f"error: {one_line(lost)}", file=sys.stderr)
+        return 1
     finally:
         leave_group()
         if handled:
@@ -150,7 +151,15 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _fail(message: Any, status: int, every_process: bool = False) -> int:
-    if every_process or os.environ.get("RANK", "0") == "0":  # processes of one run say the same, mostly
+def _fail(message: Any, status: int, of_process: bool = False) -> int:
+    """Say it; of several processes (``torchrun``) only the first one of each machine, since all say the same.
+
+    Args:
+        of_process: one may have met it alone, such as a disk that is full or gone: it says so, and which it is.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if of_process and processes != "1":
+        print(f"error: process {os.environ.get('RANK')} of {processes}: {one_line(message)}", file=sys.stderr)
+    elif os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"error: {one_line(message)}", file=sys.stderr)
     return status

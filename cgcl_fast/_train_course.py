@@ -11,7 +11,7 @@ from cgcl_fast._command import UsageError
 from cgcl_fast._train_options import RunOptions
 from cgcl_fast.engine import Checkpoints, Course, Stage, next_stage
 from cgcl_fast.engine.checkpoint import does_not_fit
-from cgcl_fast.engine.stages import stage_in
+from cgcl_fast.engine.stages import keeps_place, stage_in
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -47,7 +47,7 @@ def stage_to_go_on(
     path, state = found
     try:
         stage = next_stage(state, loader, accumulate)
-        left_out = stage != stage_in(state, accumulate)
+        left_out = stage != stage_in(state, accumulate) and not keeps_place(state, loader, accumulate)
     except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
         raise does_not_fit(path, error) from error
     return stage, _resume.said(changed, state["step"], left_out)

@@ -192,7 +192,7 @@ def build_course(start: Start, data: Data, method: Method, stage: Stage) -> tupl
     )
     if start.kind.needs(config).full_view_in_decay:
         in_stage = (course.full_steps - stage.step) * start.run.accumulate
-        loader.sampler.full_view_from = stage.epoch * len(loader) + in_stage
+        loader.sampler.full_view_from = stage.epoch * len(loader) + stage.position + in_stage
     return course, schedule
 
 

@@ -43,7 +43,7 @@ def check_module(found: Any, module: nn.Module) -> None:
         if isinstance(like, Tensor):
             check_tensor(f"weights {name}", found[name], like)
     for name, part in module.named_modules():  # what a module keeps beside its tensors, it checks itself
-        extra = f"{name}._extra_state"
+        extra = f"{name}._extra_state" if name else "_extra_state"
         if extra in own:
             try:
                 copy.deepcopy(part).set_extra_state(found[extra])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast.nn.per_process import PerProcess, State
 
-class KeyQueue(nn.Module):
+
+class KeyQueue(PerProcess):
     """The last ``size`` keys, first in first out; begins with random unit vectors, as MoCo does.
 
-    A part of the state dict, so that a resumed run has the same negatives.
+    A part of the state dict, so that a resumed run has the same negatives. Each of several processes has a queue of the
+    keys of its own images.
 
     Args:
         size: rows kept (16384 a layer in CUT).
@@ -39,6 +45,13 @@ class KeyQueue(nn.Module):
         places = (self.position + skipped + torch.arange(keys.shape[0], device=keys.device)) % size
         self.rows.index_copy_(0, places, keys)
         self.position.copy_((self.position + total) % size)
+
+    def merged(self, states: Sequence[State]) -> dict[str, Any]:
+        """The newest ``size`` rows of all queues, in the order of their age; of rows of one age those of the later
+        processes count as newer. So all queues give the same number of rows, up to one."""
+        by_age = [torch.roll(state["rows"], -int(state["position"]), dims=0) for state in states]
+        together = torch.stack(by_age, dim=1).flatten(0, 1)
+        return {"rows": together[-len(self.rows) :], "position": torch.zeros_like(states[0]["position"])}
 
 
 @torch.no_grad()
