@@ -1,4 +1,4 @@
-"""What options may be: a field's type says its range, and one check asks all fields of an options class for theirs.
+"""What options may be: a field's type says its range, and one check asks all fields of an options class for theirs::
 
     @dataclass
     class CUTConfig(Config):
@@ -130,7 +130,7 @@ def check(options: Any) -> None:
         if not _fits(value, types[field.name]):
             shown = repr(value)
             shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-            raise ValueError(f"{field.name}: expected {_expected(types[field.name])}, got {shown}")
+            raise ValueError(f"{field.name}: expected {expected(types[field.name])}, got {shown}")
 
 
 def lists_of(kind: type) -> set[str]:
@@ -166,18 +166,18 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, origin or kind)
 
 
-def _expected(kind: Any, many: bool = False) -> str:
+def expected(kind: Any, many: bool = False) -> str:
     """A type in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         rule = str(arguments[1])
-        return rule if arguments[0] not in (int, float) else f"{_expected(arguments[0], many)} {rule}"
+        return rule if arguments[0] not in (int, float) else f"{expected(arguments[0], many)} {rule}"
     if origin in (Union, UnionType):
-        return " or ".join(_expected(each, many) for each in arguments)
+        return " or ".join(expected(each, many) for each in arguments)
     if origin is Literal:
         return ", ".join(map(repr, arguments[:-1])) + " or " * (len(arguments) > 1) + repr(arguments[-1])
     if origin is tuple:
-        return _expected(arguments[0], many=True)
+        return expected(arguments[0], many=True)
     if kind is NoneType:
         return "none"
     one, several = {int: ("an integer", "integers"), float: ("a number", "numbers")}.get(kind, (kind.__name__,) * 2)
