@@ -63,6 +63,7 @@ class Manifest:
     Attributes:
         overwrite: whether what is there and not listed may be replaced: asked for now, or by the work that goes on.
         goes_on: whether this is a work that was begun before.
+        first: whether none has been begun in this folder.
 
     Raises:
         ValueError: a file of the manifest's name is something else, and not to be replaced.
@@ -77,6 +78,7 @@ class Manifest:
             if not overwrite:
                 raise
             self._works = []
+        self.first = not self._works
         plain = json.loads(json.dumps(work))
         own = next((each for each in self._works if each.first["work"] == plain), None)
         self.goes_on = own is not None and not overwrite

@@ -206,7 +206,8 @@ def plan(
         raise UsageError(f"--output: {printable(there[0])}{more} would be overwritten (--overwrite allows it)")
 
     def begin() -> tuple[list[Part], None]:
-        remove_leftovers(options.output)
+        if not manifests[0].first:
+            remove_leftovers(options.output)
         manifests[0].begin()
         nowhere = {"output": "", "status": "failed"}
         lines = [{"input": name, **nowhere, "error": reason} for name, reason in failures.reasons.items()]

@@ -7,6 +7,8 @@ import io
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -386,6 +388,22 @@ def test_what_another_work_wrote_or_another_image_gave_is_not_taken(
     assert run(checkpoint, photographs, output) == 0  # goes on, with the leave to overwrite
     assert "6 of 8 images are there from before" in capsys.readouterr().err
     assert Image.open(output / "gray.png").size == (12, 12)
+
+
+def test_one_work_at_a_time_is_in_a_folder(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The lock is a kernel's, which ends with whatever process has it."""
+    output = tmp_path / "out"
+    output.mkdir()
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.lockf(file, fcntl.LOCK_EX); print(); input()"
+    command = [sys.executable, "-c", hold, str(output / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        assert run(checkpoint, photographs, output) == 2
+        assert f"{output} is in use by another process" in capsys.readouterr().err and not names(output) - {".lock"}
+        other.kill()
+    assert run(checkpoint, photographs, output) == 0
 
 
 def test_a_manifest_that_is_cut_short_or_foreign(
