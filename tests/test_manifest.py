@@ -37,7 +37,11 @@ def test_lines_of_killed_processes_are_put_together(tmp_path: Path) -> None:
     with open(tmp_path / ".translated.3.jsonl", "a") as file:
         file.write('{"input": "d", "outp')
     found = Manifest(tmp_path, {"a": 1})
-    assert found.goes_on and not found.first and is_done(found, "a", "b", "c", "d", "lost") == [True, True, False, False, False]
+    assert (
+        found.goes_on
+        and not found.first
+        and is_done(found, "a", "b", "c", "d", "lost") == [True, True, False, False, False]
+    )
     assert found.done("a", [1, 3]) is None and found.done("a", None) is None  # another file
     for _ in range(2):  # the same after a start that came no further
         Manifest(tmp_path, {"a": 1}).begin()
