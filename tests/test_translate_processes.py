@@ -19,7 +19,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tar_files import picture, read_tar, write_tar  # noqa: E402
+from shard_files import picture, read_tar, write_tar  # noqa: E402
 
 from cgcl_fast import _translate_output, networks  # noqa: E402
 from cgcl_fast._manifest import NAME as MANIFEST  # noqa: E402

@@ -14,7 +14,7 @@ import pytest
 import torch
 import webdataset
 from PIL import Image
-from tar_files import picture, read_tar, write_tar
+from shard_files import picture, read_tar, write_tar
 
 from cgcl_fast import _translate_output, networks
 from cgcl_fast._manifest import NAME as MANIFEST

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tar_files import picture, write_tar
+from shard_files import picture, write_tar
 
 from cgcl_fast._tars import TarWriter, expanded, is_pattern, leads_out, samples_in
 
