@@ -3,7 +3,9 @@
     python -m benchmarks.run --select "loader or translate"
 
 The loader makes 256x256 crops of two domains of photographs of one megapixel, with as many processes as the case says;
-"eager" is a plain ``DataLoader`` with torchvision's transforms, as published code writes it. ``translate`` is the whole
+"eager" is a plain ``DataLoader`` with torchvision's transforms, as published code writes it. Of photographs in tars
+"eager" is the webdataset library's sequential reading, where it is installed, and "files" the same loader on the files
+themselves; all three decode and transform in the same way. ``translate`` is the whole
 command: files that are decoded, translated at 256x256, encoded and written, with as many threads beside the generator
 as the case says. The report gives both in images a second.
 """
@@ -11,9 +13,11 @@ as the case says. The report gives both in images a second.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import itertools
 import random
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -24,11 +28,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 
 from cgcl_fast import networks, translate
-from cgcl_fast.data import build_loader, open_dataset, to_image
+from cgcl_fast.data import Preprocess, build_loader, open_dataset, to_image
 
 from .case import FORWARD, Case, Run
 
@@ -36,6 +40,7 @@ PHOTOGRAPHS = 8  # of each domain
 SIDE = 1024
 SIZE = 256
 BATCHES = 32  # of one image of each domain
+SHARDS = 2  # of each domain
 GENERATORS: dict[str, dict[str, Any]] = {"small": {"ngf": 4, "n_blocks": 1}, "paper's": {"ngf": 64, "n_blocks": 9}}
 TRANSLATED = {"small": 32, "paper's": 4}
 
@@ -96,6 +101,56 @@ def load(workers: int, implementation: str, compile_backend: str, device: str) -
         loader = DataLoader(Plain(photographs()), 1, shuffle=True, num_workers=workers, **more)  # type: ignore[arg-type]
     else:
         loader = build_loader(open_dataset(photographs(), size=SIZE), num_workers=workers)
+    return batches_of(loader)
+
+
+@functools.cache
+def shards() -> Path:
+    """The photographs, two tars a domain, with the names that WebDataset gives them."""
+    root = Path(folder().name, "shards")
+    root.mkdir()
+    for name in ("trainA", "trainB"):
+        for number in range(SHARDS):
+            with tarfile.open(root / f"{name}-{number:06d}.tar", "w") as tar:
+                for path in sorted((photographs() / name).iterdir())[number::SHARDS]:
+                    tar.add(path, path.name)
+    return root
+
+
+class Sequential(IterableDataset):
+    """Shards as the webdataset library reads them: one after another, through a buffer that is shuffled."""
+
+    def __init__(self, root: Path) -> None:
+        import webdataset
+
+        self.transform = Preprocess("resize_and_crop", size=SIZE)
+        self.domains = [
+            webdataset.WebDataset(sorted(map(str, root.glob(f"{name}-*.tar"))), resampled=True, shardshuffle=False)
+            .shuffle(PHOTOGRAPHS)
+            .to_tuple("jpg")
+            for name in ("trainA", "trainB")
+        ]
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for files in zip(*self.domains, strict=False):
+            yield {name: self.decoded(data) for name, (data,) in zip("AB", files, strict=True)}
+
+    def decoded(self, data: bytes) -> Tensor:
+        image = Image.open(io.BytesIO(data))
+        image.draft("RGB", (2 * self.transform.load_size,) * 2)  # as cgcl_fast.data.decoding does
+        return self.transform(image.copy(), random.Random(0))
+
+
+def load_tars(workers: int, implementation: str, compile_backend: str, device: str) -> Run:
+    if implementation == "eager":
+        more = {"persistent_workers": True} if workers else {}
+        return batches_of(DataLoader(Sequential(shards()), 1, num_workers=workers, **more))  # type: ignore[arg-type]
+    root = shards() if implementation == "cgcl_fast" else photographs()
+    return batches_of(build_loader(open_dataset(root, size=SIZE), num_workers=workers))
+
+
+def batches_of(loader: Any) -> Run:
+    """What takes the next batches of a loader, over the ends of epochs."""
 
     def batches() -> Iterator[dict[str, Any]]:
         while True:
@@ -163,6 +218,20 @@ CASES = [
             images=2 * BATCHES,
         )
         for workers in (0, 1, 2, 4)
+    ),
+    *(
+        Case(
+            "loader of tars",
+            f"{SIDE}x{SIDE} to {SIZE}x{SIZE}, {threads(workers)}",
+            FORWARD,
+            (*(["eager"] if importlib.util.find_spec("webdataset") else []), "files", "cgcl_fast"),
+            functools.partial(load_tars, workers),
+            agree=False,
+            rounds=4,
+            slow=workers != 0,
+            images=2 * BATCHES,
+        )
+        for workers in (0, 2)
     ),
     *(
         Case(

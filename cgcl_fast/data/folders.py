@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 class FolderDataset(UnpairedDataset):
-    """Images in the folders of :mod:`cgcl_fast.data.layouts`, and with ``classes`` or ``object_size`` the boxes of the
-    annotations beside them, see :mod:`cgcl_fast.data.annotations.index`.
+    """Images in the folders of :mod:`cgcl_fast.data.layouts`, or in tars there, and with ``classes`` or ``object_size``
+    the boxes of the annotations beside them, see :mod:`cgcl_fast.data.annotations.index`.
 
     Files that cannot be read are left out when the folder is opened (see :func:`cgcl_fast.data.find_images`). One that
     fails later is named in the log once and replaced by the next readable one, so that nothing but the files' own
@@ -81,7 +81,14 @@ class FolderDataset(UnpairedDataset):
         self._names = [place.name or domain for domain, place in there.items()]  # as the folders have them
         places = in_direction(there, direction)
         self.paths = {
-            domain: find_images(place.folder, limit=limit, keep=place.keep, files=place.files, reading=wanted[domain])
+            domain: find_images(
+                place.folder,
+                tars=place.tars,
+                limit=limit,
+                keep=place.keep,
+                files=place.files,
+                reading=wanted[domain],
+            )
             for domain, place in places.items()
         }
         self.readings = with_values(wanted, self.paths, span)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import math
 import os
 import re
 from abc import ABC, abstractmethod
@@ -23,8 +24,9 @@ import torch
 import torchvision.io
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from cgcl_fast._files import check_regular
 from cgcl_fast.data import strips
+from cgcl_fast.data.errors import DataError, UnreadableImageError, printable, reason_of
+from cgcl_fast.data.tars import MemberFile, open_file
 from cgcl_fast.data.values import Values
 
 logger = logging.getLogger(__name__)
@@ -44,44 +46,6 @@ _UNSAFE = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC")
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """ITU-R BT.601, as Pillow's own conversion to grey."""
-
-
-class DataError(ValueError):
-    """No item or batch can be made of the data: the images that were there are gone, or differ in size."""
-
-
-class UnreadableImageError(ValueError):
-    """A file that is no image, is damaged, or is too large to decode. ``path`` and ``reason`` say which and why."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"cannot read image {printable(path)}: {reason}")
-        self.path = Path(path)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
-        return type(self), (self.path, self.reason)  # so that it survives the way out of a loader worker
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    """A path, or any text, on one line that every log and terminal shows as it is.
-
-    File names may hold line breaks, after which a log would seem to say something else, sequences that terminals obey,
-    and bytes that are no valid Unicode. All that is not printable comes as an escape of Python: ``\\n``, ``\\x1b``.
-    """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in os.fsdecode(path)
-    )
-
-
-def reason_of(error: BaseException) -> str:
-    """An error in a few words, on one line."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not a JPEG, PNG, WebP, BMP, TIFF or other image that Pillow reads"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).splitlines()
-    return printable(lines[0]) if lines and lines[0] else type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -161,7 +125,7 @@ def check_channels(source: _Source, reading: Reading) -> None:
 def errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except UnreadableImageError:
+    except (UnreadableImageError, DataError):  # the latter is of more than this file
         raise
     except MemoryError as error:
         raise UnreadableImageError(path, "not enough memory to decode it") from error
@@ -171,25 +135,37 @@ def errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
-    check_regular(path)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         start = file.read(32)
+        file.seek(0)
+        yield from _sources(path, file if isinstance(file, MemberFile) else path, start, reading)
+
+
+def _sources(
+    path: str | os.PathLike[str], content: str | os.PathLike[str] | MemberFile, start: bytes, reading: Reading
+) -> Iterator[_Source]:
+    """The one source that ``path`` is, while it is open.
+
+    Args:
+        content: what the libraries open: the path itself, or a member of a tar, which has no path that they know.
+        start: how it begins.
+    """
     if start.startswith(b"\x93NUMPY"):
-        source: _Source = _Array(path, reading)
+        source: _Source = _Array(content, reading)
         _check_size(source.size, reading)
         yield source
         return
     deep = start[24:25] == b"\x10" and start[25:26] in (b"\x02", b"\x04", b"\x06")  # 16 bits; several channels
     # torchvision will drop it one day; then 8 of the bits are read, as Pillow does.
     if start[:8] == b"\x89PNG\r\n\x1a\n" and deep and hasattr(torchvision.io, "decode_png"):
-        with _pillow(path, reading) as png:
+        with _pillow(path, content, reading) as png:
             source = _DeepPNG(path, png, 1 if start[25] == 4 else 3, start[25] != 2)
         yield source
         return
     tiff = start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     image: Any = None  # Pillow's, or none
     try:
-        image = _pillow(path, reading)
+        image = _pillow(path, content, reading)
     except Image.UnidentifiedImageError:
         if not tiff:
             raise
@@ -198,7 +174,8 @@ def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
             bands = _bands_beyond_pillow(image, reading) if tiff else 0
             if not bands:
                 photograph = _Photograph(path, image)
-                yield _Strips(photograph) if _fits_strips(photograph) else photograph
+                in_file = not isinstance(content, MemberFile)  # libvips reads from files only
+                yield _Strips(photograph) if in_file and _fits_strips(photograph) else photograph
                 return
         if not has_tifffile():
             raise ValueError(f"a TIFF of {bands} bands; pip install tifffile, which reads it")
@@ -206,7 +183,9 @@ def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
         raise ValueError("a TIFF that Pillow cannot read; where it has many bands, pip install tifffile")
     import tifffile
 
-    with tifffile.TiffFile(os.fspath(path)) as file:
+    if isinstance(content, MemberFile):
+        content.seek(0)
+    with tifffile.TiffFile(content) as file:
         source = _Tiff(file, reading)
         _check_size(source.size, reading)
         yield source
@@ -226,12 +205,14 @@ def _too_large(pixels: int, reading: Reading) -> str:
     )
 
 
-def _pillow(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
+def _pillow(
+    path: str | os.PathLike[str], content: str | os.PathLike[str] | MemberFile, reading: Reading
+) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and reading.most_pixels > max(limit, MOST_PIXELS):  # asked for, and Pillow has one limit
         Image.MAX_IMAGE_PIXELS = reading.most_pixels
     try:
-        image = Image.open(path, formats=_formats_for(Path(path).suffix.lower()))
+        image = Image.open(content, formats=_formats_for(Path(path).suffix.lower()))  # type: ignore[arg-type]
     except Image.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))
         raise ValueError(_too_large(int(found.group()) if found else 2 * reading.most_pixels, reading)) from error
@@ -240,6 +221,7 @@ def _pillow(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
     except ValueError:
         image.close()
         raise
+    image.filename = os.fspath(path)  # of a member, too
     return image
 
 
@@ -393,9 +375,9 @@ def _png_may_have_exif(image: Any) -> bool:
     them to find that there is none. ISO/IEC 15948: signature, then length, name, data and checksum of each chunk."""
     if "exif" in image.info or "Raw profile type exif" in image.info:
         return True
-    if not isinstance(image.filename, (str, bytes, os.PathLike)) or not os.path.isfile(image.filename):
+    if not image.filename:
         return True
-    with open(image.filename, "rb") as file:
+    with open_file(image.filename) as file:
         file.seek(8)
         behind = False
         while len(head := file.read(8)) == 8:
@@ -453,7 +435,8 @@ class _DeepPNG(_Source):
         self.form = FileFormat("PNG", "uint16", colours)
 
     def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
-        content = torch.frombuffer(bytearray(Path(self.path).read_bytes()), dtype=torch.uint8)
+        with open_file(self.path) as file:
+            content = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
         planes = torchvision.io.decode_png(content).to(torch.int32).numpy().astype(np.uint16)
         return _from_numbers(self, planes.transpose(1, 2, 0), channels)
 
@@ -462,8 +445,11 @@ class _Array(_Source):
     """NumPy's file of one array: (H,W), (H,W,C), or (C,H,W) where the last axis is longer than 16 and the first is
     not."""
 
-    def __init__(self, path: str | os.PathLike[str], reading: Reading) -> None:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    def __init__(self, content: str | os.PathLike[str] | MemberFile, reading: Reading) -> None:
+        if isinstance(content, MemberFile):
+            array = _mapped(content)
+        else:
+            array = np.load(content, mmap_mode="r", allow_pickle=False)
         if array.ndim not in (2, 3) or array.dtype.kind not in "uifb" or array.dtype.itemsize > 8:
             raise ValueError(f"expected numbers (H,W), (H,W,C) or (C,H,W), got {array.dtype.name} {array.shape}")
         axes = "HW" if array.ndim == 2 else "CHW" if array.shape[2] > 16 >= array.shape[0] else "HWC"
@@ -473,6 +459,22 @@ class _Array(_Source):
 
     def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
         return _from_numbers(self, self.array, channels)
+
+
+def _mapped(member: MemberFile) -> np.ndarray:
+    """The array in a ``.npy`` member of a tar, without reading it; ``np.load`` maps whole files only."""
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"expected an array of numbers, got version {version[0]}.{version[1]} of NumPy's format")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, columns_first, dtype = read_header(member)
+    begin, needed = member.tell(), math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or member.size - begin < needed:  # beyond it is what comes next in the tar
+        raise ValueError(f"it holds {member.size - begin} of the {needed} bytes of its array")
+    if not needed:
+        return np.zeros(shape, dtype)
+    order: Any = "F" if columns_first else "C"
+    return np.memmap(member.tar, dtype, "r", member.offset + begin, shape, order)
 
 
 def _known_type(dtype: np.dtype) -> str:

@@ -11,11 +11,11 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cgcl_fast._files import check_regular
+from cgcl_fast.data import tars as tar_files
 from cgcl_fast.data.decoding import RGB, look_at
 from cgcl_fast.data.formats import FileFormat, Reading, UnreadableImageError, image_suffixes, printable, reason_of
 
@@ -54,6 +54,7 @@ Unreadable = Callable[[Path, OSError], None]
 def list_images(
     folder: str | os.PathLike[str],
     *,
+    tars: Sequence[Path] = (),
     unreadable: Unreadable | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> list[Path]:
@@ -66,12 +67,13 @@ def list_images(
 
     Args:
         folder: searched with its subfolders.
+        tars: searched instead of it; files somewhere below it, which are read as folders (:mod:`.tars`).
         unreadable: told of each subfolder that cannot be listed. If not given, they are named and counted in the log.
         left_out: told once, in a few words, how many files of which kinds are no images or annotate others; not of text
             files, which are annotations.
 
     Raises:
-        ValueError: the folder does not exist, is no folder, or cannot be listed.
+        ValueError: the folder does not exist, is no folder, or cannot be listed; a tar is compressed or broken.
     """
     root, skipped = Path(folder), 0
 
@@ -82,7 +84,9 @@ def list_images(
 
     found: list[Path] = []
     others: Counter[str] = Counter()
-    for place, names in walk(root, unreadable or named):
+    for tar in tars:
+        others.update(tar_files.left_out(tar))
+    for place, names in walk_tars(tars) if tars else walk(root, unreadable or named):
         for name in names:
             if _is_image(place, name):
                 found.append(place / name)
@@ -118,8 +122,7 @@ def _is_image(place: Path, name: str) -> bool:
 
 def _begins_like_an_image(path: Path) -> bool:
     try:
-        check_regular(path)
-        with open(path, "rb") as file:
+        with tar_files.open_file(path) as file:
             start = file.read(16)
     except OSError:
         return False
@@ -188,6 +191,39 @@ def walk(
         waiting.extend(place / name for name in sorted(folders, reverse=True) if enter is None or enter(name))
 
 
+def walk_tars(tars: Iterable[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """:func:`walk` of the folders in tars.
+
+    Raises:
+        ValueError: a tar is compressed or broken.
+    """
+    for tar in tars:
+        folders: dict[str, list[str]] = {}
+        for member in tar_files.members(tar):
+            folder, _, name = member.name.rpartition("/")
+            if not any(part.startswith(".") for part in member.name.split("/")):
+                folders.setdefault(folder, []).append(name)
+        yield from ((tar / folder, names) for folder, names in folders.items())
+
+
+def tars_in(folder: Path) -> tuple[Path, ...]:
+    """The tars in a folder, sorted, if they are all that its images can be in: none beside images, where a tar may be
+    what these were unpacked from."""
+    try:
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(IMAGE_SUFFIXES):
+                    return ()
+                if tar_files.stem_of(entry.name) is not None and not is_folder(entry):
+                    found.append(folder / entry.name)
+        if not found or any(True for _ in walk_images(folder, lambda place, error: None)):
+            return ()
+    except (OSError, ValueError):  # said where its images are listed
+        return ()
+    return tuple(sorted(found))
+
+
 def entries_of(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """What a folder holds, sorted by name.
 
@@ -226,6 +262,7 @@ def _why_not_listed(error: OSError) -> str:
 def find_images(
     folder: str | os.PathLike[str],
     *,
+    tars: Sequence[Path] = (),
     limit: int | None = None,
     keep: Callable[[Path], bool] | None = None,
     reading: Reading = RGB,
@@ -238,26 +275,29 @@ def find_images(
 
     Args:
         folder: searched with its subfolders.
+        tars: searched instead; see :func:`list_images`.
         limit: look at no more than the first ``limit`` files.
         keep: look only at these files.
         reading: how they will be read; those that cannot be, as of another number of channels, are left out.
         files: look at these instead of searching; they may be anywhere below the folder.
 
     Raises:
-        ValueError: the folder is missing, cannot be listed, or holds no image that can be read.
+        ValueError: the folder is missing, cannot be listed, or holds no image that can be read; a tar is compressed or
+            broken.
     """
+    where = tar_files.described(tars) if tars else printable(folder)
 
     def left_out(kinds: str) -> None:
-        logger.warning("%s: %s", printable(folder), kinds)
+        logger.warning("%s: %s", where, kinds)
 
-    there = list_images(folder, left_out=left_out) if files is None else files
+    there = list_images(folder, tars=tars, left_out=left_out) if files is None else files
     paths = [path for path in there if keep is None or keep(path)][:limit]
     if not paths:
         raise ValueError(
-            f"no images (JPEG, PNG, TIFF, .npy and all else that Pillow reads) in {printable(folder)}; it holds "
-            f"{_content(folder)}"
+            f"no images (JPEG, PNG, TIFF, .npy and all else that Pillow reads) in {where}"
+            f"{'' if tars else f'; it holds {_content(folder)}'}"
         )
-    decode = sum(_size(path) for path in paths) <= FULL_CHECK_BYTES
+    decode = sum(map(tar_files.size_of_file, paths)) <= FULL_CHECK_BYTES
     checked = _check_all(paths, reading, decode=decode)
     readable, several = [], []
     for path, found in zip(paths, checked, strict=True):
@@ -269,17 +309,17 @@ def find_images(
             several.append(path)
     if not readable:
         raise ValueError(
-            f"none of the {len(paths)} image files in {printable(folder)} can be read; the first is "
+            f"none of the {len(paths)} image files in {where} can be read; the first is "
             f"{printable(paths[0].relative_to(folder))}: {checked[0]}"
         )
     if len(readable) < len(paths):
         skipped = len(paths) - len(readable)
-        logger.warning("skipped %d of %d image files in %s: unreadable", skipped, len(paths), printable(folder))
+        logger.warning("skipped %d of %d image files in %s: unreadable", skipped, len(paths), where)
     if several:
         logger.warning(
             "of %d image files in %s with several frames the first is used, as of %s",
             len(several),
-            printable(folder),
+            where,
             printable(several[0].name),
         )
     return readable
@@ -296,13 +336,6 @@ def _checked(path: Path, reading: Reading, *, decode: bool) -> FileFormat | str:
         return look_at(path, reading, decode=decode)[0]
     except UnreadableImageError as error:
         return error.reason
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _content(folder: str | os.PathLike[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cgcl_fast._files import check_regular
+from cgcl_fast.data.tars import open_file
 
 MOST_BYTES = 16 * 2**20
 """Of a file about one image. What is read from it takes up to some thirty times as much memory."""
@@ -125,17 +124,17 @@ def corners_around(points: Iterable[Any]) -> tuple[float, ...]:
 
 
 def bytes_of(path: Path, most: int | None = MOST_BYTES) -> bytes:
-    """Content of a file.
+    """Content of a file, which may be a member of a tar.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
         ValueError: it has more than ``most`` bytes.
     """
-    check_regular(path)
-    with open(path, "rb") as file:
-        if most is not None and os.fstat(file.fileno()).st_size > most:
-            raise ValueError(f"it is larger than {most / 2**20:g} MiB")
-        return file.read()
+    with open_file(path) as file:
+        data = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(data) > most:
+        raise ValueError(f"it is larger than {most / 2**20:g} MiB")
+    return data
 
 
 def text_of(data: bytes) -> str:

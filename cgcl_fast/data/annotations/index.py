@@ -7,7 +7,8 @@ images. Annotation files are looked for
 * in folders whose names begin with one of ``FOLDER_NAMES``, beside any folder on the way from the data folder to the
   images: for ``images/train`` in ``labels/train``, else ``labels``; for ``trainA`` in ``annotations/trainA``, else
   ``annotations``, and ``trainA_labels``; for ``leftImg8bit/train`` in ``gtFine/train``;
-* files about many images (COCO, BDD100K) also in every folder on that way.
+* files about many images (COCO, BDD100K) also in every folder on that way;
+* in the tar that holds the images, where they are about images of that tar only.
 
 Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out,
 and of a file about many images the entries whose path, as far from its end on as there are such folders, leads to
@@ -29,7 +30,8 @@ from cgcl_fast.data.annotations.reading import SUFFIXES, image_key, read_file, r
 from cgcl_fast.data.annotations.text_files import guess
 from cgcl_fast.data.annotations.yolo import holds_keypoints, read_names, says_keypoints
 from cgcl_fast.data.formats import printable, reason_of
-from cgcl_fast.data.images import entries_of, is_folder, walk
+from cgcl_fast.data.images import entries_of, is_folder, walk, walk_tars
+from cgcl_fast.data.tars import size_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class AnnotationIndex:
             and those that mean others ("test") unless one of the first is there too.
         excluded: folders with the images of other domains.
         borrowed: folders anywhere in the data folder where annotations are looked for last.
+        tars: what the images are in, if they are members of tars.
     """
 
     def __init__(
@@ -85,11 +88,13 @@ class AnnotationIndex:
         words: Sequence[tuple[frozenset[str], frozenset[str]]] = (),
         excluded: Iterable[Path] = (),
         borrowed: Iterable[Path] = (),
+        tars: Iterable[Path] = (),
     ) -> None:
         self.folder = folder
         self._root = root
         self._words = tuple(words)
         self._borrowed = [path for path in borrowed if root in path.parents]
+        self._tars = frozenset(tars)
         self._excluded = {os.path.realpath(path) for path in excluded}
         self._candidates: dict[str, list[_Candidate]] = {image_key(path.name): [] for path in images}
         self._known: dict[Path, Annotation] = {}
@@ -108,7 +113,7 @@ class AnnotationIndex:
     def read(self, images: Sequence[Path]) -> None:
         """Read the annotations of these images now, unless they are too large, and say what is wrong with them."""
         files = [self._files[path] for path in images if path in self._files]
-        if sum(_size(path) for path in files) <= FULL_READ_BYTES:
+        if sum(map(size_of_file, files)) <= FULL_READ_BYTES:
             for path in files:
                 self._known[path] = self._read(path, quiet=True)
         missing, empty = [], []
@@ -213,14 +218,13 @@ class AnnotationIndex:
 
     def _scan(self) -> None:
         sets: list[tuple[Path, tuple[str, ...]]] = []
-        for order, (place, deep) in enumerate(self._places()):
-            for file, parts in self._annotation_files(place, deep):
-                key = image_key(file.name)
-                if key in self._candidates:
-                    rank = 10 * SUFFIXES.index(file.suffix.lower()) + ("_gtBbox" in file.name)
-                    self._candidates[key].append(_Candidate(parts, 1000 * rank + order, file))
-                elif file.suffix.lower() == ".json":
-                    sets.append((file, parts))
+        for order, file, parts in self._annotation_files():
+            key = image_key(file.name)
+            if key in self._candidates:
+                rank = 10 * SUFFIXES.index(file.suffix.lower()) + ("_gtBbox" in file.name)
+                self._candidates[key].append(_Candidate(parts, 1000 * rank + order, file))
+            elif file.suffix.lower() == ".json":
+                sets.append((file, parts))
         unique = {os.path.realpath(file): (file, parts) for file, parts in sets}
         if len(unique) > _SET_FILES:
             logger.info("%s: %d JSON files belong to no image", printable(self.folder), len(unique))
@@ -247,8 +251,11 @@ class AnnotationIndex:
 
     def _choose(self, image: Path) -> _Candidate | None:
         best: tuple[int, int, _Candidate] | None = None
-        inside = _plain(image.parent.relative_to(self.folder).parts)
+        tar = self._tar_of(image)
+        inside = _plain(image.parent.relative_to(tar or self.folder).parts)
         for candidate in self._candidates[image_key(image.name)]:
+            if self._tar_of(candidate.file) not in (None, tar):
+                continue
             parts = _plain(candidate.parts)
             if candidate.known is None:
                 common = _common(parts, inside)
@@ -261,6 +268,9 @@ class AnnotationIndex:
             if best is None or (-common, candidate.rank) < best[:2]:
                 best = (-common, candidate.rank, candidate)
         return None if best is None else best[2]
+
+    def _tar_of(self, path: Path) -> Path | None:
+        return next((above for above in path.parents if above in self._tars), None) if self._tars else None
 
     def _may_be_of(self, entry: _Candidate, image: Path) -> bool:
         """Whether the folders before the file name of an entry are not those of another image of that name."""
@@ -315,8 +325,17 @@ class AnnotationIndex:
             self._say_hidden(place, error)
             return []
 
-    def _annotation_files(self, place: Path, deep: bool) -> Iterator[tuple[Path, tuple[str, ...]]]:
-        """Files that may be annotations, each with the folders between ``place`` and it."""
+    def _annotation_files(self) -> Iterator[tuple[int, Path, tuple[str, ...]]]:
+        """Files that may be annotations, each with the number of the place where it was found and the folders between
+        that and it."""
+        for tar in sorted(self._tars):
+            for here, names in walk_tars([tar]):
+                parts = here.relative_to(tar).parts
+                yield from ((0, here / name, parts) for name in names if name.lower().endswith(SUFFIXES))
+        for order, (place, deep) in enumerate(self._places()):
+            yield from ((order, file, parts) for file, parts in self._files_in(place, deep))
+
+    def _files_in(self, place: Path, deep: bool) -> Iterator[tuple[Path, tuple[str, ...]]]:
 
         def enter(name: str) -> bool:
             return deep and not self._is_other(name)
@@ -363,10 +382,3 @@ def _named(paths: Sequence[Path]) -> tuple[int, str]:
     """How many, and which."""
     names = ", ".join(printable(path.name) for path in paths[:_NAMED])
     return len(paths), names + (" ..." if len(paths) > _NAMED else "")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

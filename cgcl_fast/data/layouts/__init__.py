@@ -7,10 +7,12 @@
 ``train/NAME test/NAME``        a folder for each split: :mod:`.split_folders`
 ``train_A.txt train_B.txt``     lists of files: :mod:`.text_lists`
 ``A B``                         a folder for each domain, all for training: :mod:`.unsplit`
+``trainA-000000.tar ...``       WebDataset's shards, any number for each domain: :mod:`.webdataset`
 Cityscapes, BDD100K alone       a data set in place of the domains, with images that are of different domains
 ==============================  ====================================================================================
 
-Each is a file of this package, and one more is one more file; :class:`Layout` says what is in it.
+Each is a file of this package, and one more is one more file; :class:`Layout` says what is in it. Wherever a folder
+holds tars and no images, the images are those in the tars, as in ``trainA/000000.tar``.
 
 Where there is no ``test``, ``testing``, ``val``, ``valid`` or ``validation`` is taken for it, and ``training`` for
 ``train``. Annotations are found as :mod:`cgcl_fast.data.annotations.index` says.

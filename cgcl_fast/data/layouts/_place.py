@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 
 from cgcl_fast.data.annotations import AnnotationIndex
 from cgcl_fast.data.formats import printable
-from cgcl_fast.data.images import Unreadable, folders_of, list_images, walk_images
+from cgcl_fast.data.images import IMAGE_SUFFIXES, Unreadable, folders_of, list_images, tars_in, walk_images
+from cgcl_fast.data.tars import described, members
 
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 """The splits and the names of their folders, the first that is there is taken."""
@@ -30,6 +31,7 @@ class Place:
         folder: they are in it and its subfolders.
         keep: which of them; None: all.
         files: the images themselves, where a list names them; in the order of the list.
+        tars: they are members of these, which are in the folder; none: they are files.
         home: the folder that is the domain's alone, where no other domain looks for annotations; None: there is none.
         listed: the file that names the images.
         name: what the folders call the domain.
@@ -42,6 +44,7 @@ class Place:
     folder: Path
     keep: Callable[[Path], bool] | None = None
     files: tuple[Path, ...] | None = None
+    tars: tuple[Path, ...] = ()
     home: Path | None = None
     listed: Path | None = None
     name: str | None = None
@@ -52,13 +55,15 @@ class Place:
 
     def images(self, unreadable: Unreadable | None = None) -> list[Path]:
         """All image files, whether they can be read or not; see :func:`list_images`."""
-        found = list_images(self.folder, unreadable=unreadable) if self.files is None else self.files
+        found = list_images(self.folder, tars=self.tars, unreadable=unreadable) if self.files is None else self.files
         return [path for path in found if self.keep is None or self.keep(path)]
 
     def has_images(self) -> bool:
         """Whether there is one, or may be one where one cannot look."""
         if self.files is not None:
             return bool(self.files)
+        if self.tars:
+            return any(map(_may_hold_images, self.tars))
         hidden: list[Path] = []
         return any(islice(walk_images(self.folder, lambda place, _: hidden.append(place)), 1)) or bool(hidden)
 
@@ -76,18 +81,33 @@ class Place:
                 )
             images = self.images(unreadable=known_already)
             self.index = AnnotationIndex(
-                self.folder, root, images, words=self.words, excluded=self.excluded, borrowed=self.borrowed
+                self.folder,
+                root,
+                images,
+                words=self.words,
+                excluded=self.excluded,
+                borrowed=self.borrowed,
+                tars=self.tars,
             )
         return self.index
 
     def __str__(self) -> str:
-        return printable(self.folder) if self.listed is None else f"the list {printable(self.listed)}"
+        if self.listed is not None:
+            return f"the list {printable(self.listed)}"
+        return described(self.tars) if self.tars else printable(self.folder)
 
 
 def place_in(folder: Path, home: Path | None = None) -> Place:
-    """The images in a folder, which are in ``images`` in it if that is there."""
+    """The images in a folder, which are in ``images`` in it if that is there, and in tars in it if those are all."""
     inner = next((folder / name for name in _INNER if (folder / name).is_dir()), folder)
-    return Place(inner, home=home or folder)
+    return Place(inner, tars=tars_in(inner), home=home or folder)
+
+
+def _may_hold_images(tar: Path) -> bool:
+    try:
+        return any(member.name.lower().endswith(IMAGE_SUFFIXES) for member in members(tar))
+    except ValueError:  # said where its images are listed
+        return True
 
 
 def folders_in(folder: Path) -> list[str]:

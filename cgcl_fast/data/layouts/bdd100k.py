@@ -40,7 +40,9 @@ def domains(root: Path, split: str) -> dict[str, Place]:
         counts = ", ".join(f"{len(paths)} {group}" for group, paths in groups.items())
         logger.info("%s: %s", printable(place.folder), counts)
     return {
-        group: Place(place.folder, keep=paths.__contains__, index=index) for group, paths in groups.items() if paths
+        group: Place(place.folder, keep=paths.__contains__, tars=place.tars, index=index)
+        for group, paths in groups.items()
+        if paths
     }
 
 
