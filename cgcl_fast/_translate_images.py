@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from cgcl_fast._pipeline import Pipeline
-from cgcl_fast._tars import Member
 from cgcl_fast._translate_input import Job, Loaded, batches_of, in_parts, load
 from cgcl_fast._translate_output import Stopped
 from cgcl_fast._translator import NotFinite, Translation, Translator, in_tiles
 from cgcl_fast.data.formats import printable, reason_of
+from cgcl_fast.data.tars import size_of_file
 
 ROOM = 2**28  # bytes of images that are read ahead of the generator, and of those that are written behind it
 
@@ -67,7 +67,7 @@ def bytes_of(translator: Translator, job: Job) -> int:
     """What an image takes in memory. Of one in a tar that is not known before it is read; photographs are compressed to
     a tenth or less, and their pixels are numbers of 8 and of 32 bits."""
     if job.form is None:
-        return 50 * job.source.size if isinstance(job.source, Member) else 0
+        return 50 * size_of_file(job.source) if job.tar is not None else 0
     return translator.bytes_of(job.size, job.form.type)
 
 

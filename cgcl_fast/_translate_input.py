@@ -6,9 +6,8 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -16,12 +15,13 @@ from torch import Tensor
 from cgcl_fast._command import UsageError
 from cgcl_fast._files import check_regular
 from cgcl_fast._manifest import Entry, stamp
-from cgcl_fast._tars import Member, Sample, expanded, is_pattern, leads_out, samples_in
+from cgcl_fast._shards import expanded, is_pattern, samples_in
 from cgcl_fast._translator import Translator
 from cgcl_fast.data import UnreadableImageError, list_images
 from cgcl_fast.data.decoding import FileImage, look_at, read_file
 from cgcl_fast.data.formats import FileFormat, printable, reason_of
 from cgcl_fast.data.images import walk
+from cgcl_fast.data.tars import left_out, stem_of
 from cgcl_fast.data.values import values_read, values_written
 from cgcl_fast.data.writing import format_for
 
@@ -31,39 +31,37 @@ class Job:
     """One image to read and where its translation goes, in which format.
 
     Attributes:
-        source: the file, or the one in a tar.
+        source: the file; the path of one in a tar is that of the tar and its name in it.
         target: the file that it is written to, or the tar.
         form: None until its header has been read.
         size: (width, height) by the header; zeros where it cannot be read.
         name: what the manifest calls it.
         member: its name in the tar ``target``, if that is one.
-        sample: the other files of its sample, which a tar of translations gets too.
+        tar: which it is in, if it is in one.
+        beside: in that, the other files of its sample, which a tar of translations gets too.
     """
 
-    source: Path | Member
+    source: Path
     target: Path
     form: FileFormat | None = None
     size: tuple[int, int] = (0, 0)
     name: str = ""
     member: str | None = None
-    sample: tuple[Member, ...] = ()
+    tar: Path | None = None
+    beside: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
-        """The file that is read, which holds the image or is it."""
-        return self.source.tar if isinstance(self.source, Member) else self.source
+        """The file that holds the image, or is it."""
+        return self.tar or self.source
 
-    def opened(self) -> AbstractContextManager[Path]:
-        """The image as a file."""
-        return self.source.as_file() if isinstance(self.source, Member) else nullcontext(self.source)
-
-    def looked_at(self, path: Path, translator: Translator) -> Job:
-        """With what the header of the image says, which is at ``path``.
+    def looked_at(self, translator: Translator) -> Job:
+        """With what the header of the image says.
 
         Raises:
-            UnreadableImageError: nothing.
+            UnreadableImageError: it cannot be read.
         """
-        form, size = look_at(path, translator.reading)
+        form, size = look_at(self.source, translator.reading)
         source = translator.reading.values
         written = values_written(values_read(form.type, source), source, translator.target)
         form, suffix = format_for(form, written.type, translator.channels)
@@ -114,9 +112,6 @@ class Failed:
     def folder(self, path: Path, error: OSError) -> None:
         self.tell(os.fspath(path), f"cannot be listed: {reason_of(error)}")
 
-    def tar(self, path: Path, reason: str) -> None:
-        self.tell(os.fspath(path), f"cannot be read: {reason}")
-
 
 def find_jobs(source: Path, output: Path, shard: int | None, failed: Failed) -> list[tuple[Path, list[Job]]]:
     """The files that will be written, each with the images that go into it.
@@ -132,18 +127,18 @@ def find_jobs(source: Path, output: Path, shard: int | None, failed: Failed) -> 
     # os.path throughout: a path that is too long, or leads in a circle, is an image that fails and no error here.
     if os.path.isdir(source):
         inside = os.path.join(os.path.realpath(output), "")
-        left_out: list[str] = []
-        images = list_images(source, unreadable=failed.folder, left_out=left_out.append)
+        others: list[str] = []
+        images = list_images(source, unreadable=failed.folder, left_out=others.append)
         images = [path for path in images if not os.path.realpath(path).startswith(inside)]
         if images:
-            for what in left_out:
+            for what in others:
                 say(source, what)
             return _of_files([(path, path.relative_to(source).as_posix()) for path in images], output, shard)
         places = walk(source, lambda *_: None)  # of which list_images has told
-        tars = [place / name for place, names in places for name in names if name.lower().endswith(".tar")]
+        tars = [place / name for place, names in places for name in names if stem_of(name) is not None]
         tars = sorted(path for path in tars if not os.path.realpath(path).startswith(inside))
         if not tars:
-            for what in left_out:
+            for what in others:
                 say(source, what)
             raise UsageError(f"--input: {printable(source)} holds no image, and no tar")
     elif not os.path.lexists(source) and is_pattern(os.fspath(source)):
@@ -154,7 +149,7 @@ def find_jobs(source: Path, output: Path, shard: int | None, failed: Failed) -> 
                 raise UsageError(f"--input: {printable(name)}, of {printable(source)}, does not exist")
             tars.append(Path(name))
     elif os.path.isfile(source):
-        if source.suffix.lower() != ".tar":
+        if stem_of(source.name) is None:
             return _of_files([(source, source.name)], output, shard)
         tars = [source]
     else:
@@ -180,25 +175,31 @@ def _of_files(found: Sequence[tuple[Path, str]], output: Path, shard: int | None
 def _of_tar(tar: Path, name: Path, output: Path, shard: int | None, failed: Failed) -> Iterator[tuple[Path, list[Job]]]:
     """Translations of a tar go to files in a folder of its name, or to tars that have its name and a number: the files
     of different tars may have the same names, or keys."""
-    samples: list[Sample] = []
-    for sample in samples_in(tar, partial(failed.tar, tar)):
-        inside = tuple(image for image in sample.images if not leads_out(image.name))
-        for image in sample.images:
-            if image not in inside:
-                failed.tell(str(image), "its name leads out of the tar")
-        if inside:
-            samples.append(Sample(inside, tuple(other for other in sample.others if not leads_out(other.name))))
+    try:
+        samples = samples_in(tar)
+    except ValueError as error:
+        failed.tell(os.fspath(tar), reason_of(error).removeprefix(f"{printable(tar)} "))
+        return
+    for kind, count in left_out(tar).items():
+        say(tar, f"{count} left out: {kind}")
     if shard is None:
         for sample in samples:
             for image in sample.images:
-                target = output / name.with_suffix("") / image.name
-                yield target, [Job(image, target, name=(name / image.name).as_posix())]
+                target = output / name.with_suffix("") / image
+                yield target, [Job(tar / image, target, name=(name / image).as_posix(), tar=tar)]
         return
     for target, group in _shards(samples, output / name.parent, f"{name.stem}-", shard):
         yield (
             target,
             [
-                Job(image, target, name=(name / image.name).as_posix(), member=image.name, sample=sample.others)
+                Job(
+                    tar / image,
+                    target,
+                    name=(name / image).as_posix(),
+                    member=image,
+                    tar=tar,
+                    beside=sample.others,
+                )
                 for sample in group
                 for image in sample.images
             ],
@@ -244,13 +245,13 @@ def ordered(parts: Sequence[Part], translator: Translator) -> list[Part]:
     are looked at when they are read, in the order that the tars have."""
     found = []
     for part in parts:
-        if isinstance(part.jobs[0].source, Member):
+        if part.jobs[0].tar is not None:
             found.append(part)
             continue
         jobs = []
         for job in part.jobs:
             with suppress(UnreadableImageError):  # it is said when the image is read
-                job = job.looked_at(job.file, translator)
+                job = job.looked_at(translator)
             jobs.append(job)
         jobs.sort(key=lambda job: job.size)
         found.append(Part(part.target if jobs[0].member is not None else jobs[0].target, tuple(jobs), part.before))
@@ -265,14 +266,11 @@ def load(job: Job, translator: Translator, tile: int | None, clock: Callable[[],
     """
     begun = clock()
     try:
-        with job.opened() as path:
-            if job.form is None:
-                job = job.looked_at(path, translator)
-            loaded = Loaded(job, read_file(path, translator.reading), begun=begun)
+        if job.form is None:
+            job = job.looked_at(translator)
+        loaded = Loaded(job, read_file(job.source, translator.reading), begun=begun)
     except (UnreadableImageError, MemoryError) as error:
         return f"cannot be read: {getattr(error, 'reason', 'not enough memory')}"
-    except OSError as error:  # of the tar
-        return f"cannot be read: {reason_of(error)}"
     if not in_parts(loaded, tile):
         with suppress(MemoryError, RuntimeError):  # which is said when it is translated
             return replace(loaded, whole=translator.staged(loaded.image))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -14,9 +14,10 @@ from typing import IO, Any
 import numpy as np
 
 from cgcl_fast._manifest import Entry, Journal, stamp
-from cgcl_fast._tars import Member, TarWriter, key_of, members_by_name
+from cgcl_fast._shards import TarWriter, key_of
 from cgcl_fast._translate_input import Job, Loaded, Part
 from cgcl_fast.data.formats import printable, reason_of
+from cgcl_fast.data.tars import members, open_file, open_member
 from cgcl_fast.data.writing import write_numbers
 from cgcl_fast.engine.files import write_atomically
 
@@ -43,7 +44,7 @@ class Encoded:
     job: Job
     content: bytes
     entry: Entry
-    others: tuple[tuple[str, bytes], ...] = ()
+    others: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class Output:
         """
         content = io.BytesIO()
         try:
-            others = tuple((other.name, other.read()) for other in image.job.sample)
-        except OSError as error:
+            others = _beside(image.job)
+        except (OSError, ValueError) as error:
             return f"the other files of its sample cannot be read: {reason_of(error)}"
         try:
             _write_numbers(content, image, numbers)
@@ -141,7 +142,7 @@ class Output:
             self.journal.add(added)
         except NothingToWriteError:
             pass
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of the disk, or of a tar that is read
             return _why_not(error, part.target)
         return ""
 
@@ -163,8 +164,7 @@ class _PartWriter:
         self._tar = TarWriter(file)
         self._part = part
         self._jobs = iter(part.jobs)
-        names = [entry["member"] for entry in part.before.values()]
-        self._old = members_by_name(part.target, names) if names else {}
+        self._old = {member.name: member for member in members(part.target)} if part.before else {}
         self._sample: str | None = None
 
     def add(self, each: Encoded) -> None:
@@ -186,17 +186,28 @@ class _PartWriter:
         name = self._part.before[job.name]["member"]
         if name not in self._old:
             raise OSError(f"it has lost {printable(name)}, which the manifest lists")
-        others = tuple((other.name, other.read()) for other in job.sample)
-        self._put(replace(job, member=name), self._old[name].read(), others)
+        _, offset, size = self._old[name]
+        with open_member(self._part.target, offset, size) as file:
+            self._put(replace(job, member=name), file.read(), _beside(job))
 
-    def _put(self, job: Job, content: bytes, others: tuple[tuple[str, bytes], ...]) -> None:
+    def _put(self, job: Job, content: bytes, others: Sequence[tuple[str, bytes]]) -> None:
         assert job.member is not None
-        sample = key_of(job.source.name) if isinstance(job.source, Member) else None
+        sample = None if job.tar is None else key_of(job.name)
         if sample is None or sample != self._sample:  # else they are there
             for name, other in others:
                 self._tar.add(name, other)
         self._sample = sample
         self._tar.add(job.member, content)
+
+
+def _beside(job: Job) -> list[tuple[str, bytes]]:
+    """Names and contents of the other files of a sample."""
+    found = []
+    for name in job.beside:
+        assert job.tar is not None
+        with open_file(job.tar / name) as file:
+            found.append((name, file.read()))
+    return found
 
 
 def _write_numbers(file: IO[bytes], image: Loaded, numbers: np.ndarray) -> None:

@@ -172,7 +172,7 @@ def plan(
     """
     manifests: list[Manifest] = []
 
-    def find() -> tuple[list[Part], bool]:
+    def find() -> list[tuple[Sequence[Part], bool]]:
         if os.path.exists(options.output) and not os.path.isdir(options.output):
             raise UsageError(f"--output: {printable(options.output)} is not a folder")
         _check_own(options, os.path.realpath(options.output) == os.path.realpath(options.input))
@@ -183,9 +183,12 @@ def plan(
         parts = parts_of(groups, manifests[0].done)
         if before := sum(len(part.before) for part in parts):
             say(options.output, f"{before} of {sum(len(part.jobs) for part in parts)} images are there from before")
-        return [part for part in parts if part.left], manifests[0].overwrite
+        left = [part for part in parts if part.left]
+        # A process that reads few tars needs the indexes of few.
+        shares = peers.in_turn(left) if left and left[0].jobs[0].tar is None else peers.in_blocks(left)
+        return [(share, manifests[0].overwrite) for share in shares]
 
-    found, overwrite = peers.shared_out(find)
+    found, overwrite = peers.handed_out(find)
     parts = ordered(found, translator)
     left = [job for part in parts for job in part.left]
     seen = peers.gathered(
@@ -205,16 +208,16 @@ def plan(
         more = f" and {len(there) - 1} more" if there[1:] else ""
         raise UsageError(f"--output: {printable(there[0])}{more} would be overwritten (--overwrite allows it)")
 
-    def begin() -> tuple[list[Part], None]:
+    def begin() -> list[None]:
         if not manifests[0].first:
             remove_leftovers(options.output)
         manifests[0].begin()
         nowhere = {"output": "", "status": "failed"}
         lines = [{"input": name, **nowhere, "error": reason} for name, reason in failures.reasons.items()]
         Manifest.journal_in(options.output, 0).add(lines)
-        return [], None
+        return [None] * peers.count
 
-    peers.shared_out(begin)
+    peers.handed_out(begin)
     return Plan(parts, Manifest.journal_in(options.output, peers.rank), overwrite, manifests[0] if manifests else None)
 
 

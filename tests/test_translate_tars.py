@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -20,6 +21,12 @@ from cgcl_fast import _translate_output, networks
 from cgcl_fast._manifest import NAME as MANIFEST
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.translate import main
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes of tars are kept here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +178,34 @@ def test_an_image_that_is_none_is_named_and_leaves_no_label(
     changed: set[int] = set()
     for _ in range(2):
         assert run(checkpoint, tar, tmp_path / "out", "--shards", "9") == 1
-        out, _ = capsys.readouterr()
-        assert f"{tar / '1.png'}: cannot be read: not a JPEG" in out
-        assert f"{tar}/../3.png: its name leads out of the tar" in out and "; 2 failed" in out
+        out, err = capsys.readouterr()
+        assert f"{tar / '1.png'}: cannot be read: not a JPEG" in out and "; 1 failed" in out
+        assert f"{tar}: 1 left out: with a name that leads out of the tar" in err
         assert list(read_tar(tmp_path / "out" / "a-000000.tar")) == ["2.cls", "2.png"]
         changed.add((tmp_path / "out" / "a-000000.tar").stat().st_mtime_ns)
     assert len(changed) == 1
     assert run(checkpoint, tar, tmp_path / "files") == 1
     assert sorted(contents(tmp_path / "files")) == ["a/2.png"] and not (tmp_path / "3.png").exists()
+
+
+def test_a_tar_that_is_damaged_or_compressed_is_named_and_the_others_are_translated(
+    checkpoint: Path, tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = (tars / "part-000.tar").read_bytes()
+    (tars / "part-000.tar").write_bytes(content[: len(content) // 2])
+    (tars / "part-002.tar.gz").write_bytes(gzip.compress(content))
+    assert run(checkpoint, tars, tmp_path / "out") == 1
+    out, _ = capsys.readouterr()
+    assert "translated 5 images" in out and "; 2 failed:" in out
+    assert f"  {tars / 'part-000.tar'}: is no whole tar" in out
+    assert f"  {tars / 'part-002.tar.gz'}: is compressed (gzip)" in out
+    failed = [each for each in lines(tmp_path / "out") if each.get("status") == "failed"]
+    assert sorted(each["input"] for each in failed) == [str(tars / "part-000.tar"), str(tars / "part-002.tar.gz")]
+    (tars / "part-000.tar").write_bytes(content)
+    (tars / "part-002.tar.gz").unlink()
+    assert run(checkpoint, tars, tmp_path / "out") == 0
+    assert "translated 5 images" in capsys.readouterr().out
+    assert {each["status"] for each in lines(tmp_path / "out")[1:]} == {"done"}
 
 
 def test_an_interrupted_work_leaves_whole_tars_and_goes_on(

@@ -53,28 +53,37 @@ class Peers:
         _exchange(lambda: distributed.all_gather_object(found, own))
         return found
 
-    def shared_out(self, work: Callable[[], tuple[Sequence[Item], Any]]) -> tuple[Sequence[Item], Any]:
-        """Do ``work`` in the first process. Of the items that it gives every process gets its share, one in turn, and
-        what comes with them. What it raises is raised in all.
+    def in_turn(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """Shares of items, one after the other to each process in turn."""
+        return [items[rank :: self.count] for rank in range(self.count)]
+
+    def in_blocks(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """Shares of items that are neighbours."""
+        ends = [len(items) * rank // self.count for rank in range(self.count + 1)]
+        return [items[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+
+    def handed_out(self, work: Callable[[], Sequence[Item]]) -> Item:
+        """Do ``work`` in the first process: it gives something for each process, in their order, which gets it. What it
+        raises is raised in all.
 
         Raises:
             LostPeerError: one has ended.
         """
         if self.count == 1:
-            return work()
-        shares: list[Any] | None = None
+            (own,) = work()
+            return own
+        given: list[Any] | None = None
         if self.first:
             try:
-                items, common = work()
-                shares = [(items[rank :: self.count], common, None) for rank in range(self.count)]
+                given = [(each, None) for each in work()]
             except Exception as error:
-                shares = [((), None, error)] * self.count
-        own: list[Any] = [None]
-        _exchange(lambda: distributed.scatter_object_list(own, shares, src=0))
-        items, common, problem = own[0]
+                given = [(None, error)] * self.count
+        found: list[Any] = [None]
+        _exchange(lambda: distributed.scatter_object_list(found, given, src=0))
+        own, problem = found[0]
         if problem is not None:
             raise problem
-        return items, common
+        return own
 
     def device(self, device: torch.device) -> torch.device:
         """The one of this process, where a machine has several."""
