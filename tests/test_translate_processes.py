@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,9 +152,18 @@ def test_one_process_goes_on_with_the_tars_of_two(
 def test_what_is_wrong_is_said_once_by_two_processes(checkpoint: Path, tmp_path: Path) -> None:
     """The first process finds it, and the other one does not wait for it."""
     (tmp_path / "in").mkdir()
-    done = in_two_processes(-1, "", arguments(checkpoint, tmp_path / "in", tmp_path / "out"))
-    assert done.returncode == 1 and "exitcode  : 2" in done.stderr
-    assert done.stderr.count("holds no image") == 1 and not (tmp_path / "out").exists()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "-1", "", *arguments(checkpoint, tmp_path / "in", tmp_path / "out")]
+    processes = [
+        subprocess.Popen(command, env={**os.environ, **group, "RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert [text.count("holds no image") for text in said] == [1, 0] and not (tmp_path / "out").exists()
 
 
 def kill_in_third(when: str) -> None:
