@@ -17,6 +17,7 @@ import importlib.util
 import io
 import itertools
 import random
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ PHOTOGRAPHS = 8  # of each domain
 SIDE = 1024
 SIZE = 256
 BATCHES = 32  # of one image of each domain
-SHARDS = 2  # of each domain
+COPIES, SHARDS = 8, 2  # of each photograph, and tars of each domain
 GENERATORS: dict[str, dict[str, Any]] = {"small": {"ngf": 4, "n_blocks": 1}, "paper's": {"ngf": 64, "n_blocks": 9}}
 TRANSLATED = {"small": 32, "paper's": 4}
 
@@ -105,14 +106,25 @@ def load(workers: int, implementation: str, compile_backend: str, device: str) -
 
 
 @functools.cache
+def copies() -> Path:
+    """The photographs several times, so that an epoch, at whose end a loader waits, is longer than a round."""
+    root = Path(folder().name, "copies")
+    for name in ("trainA", "trainB"):
+        (root / name).mkdir(parents=True)
+        for path, number in itertools.product((photographs() / name).iterdir(), range(COPIES)):
+            shutil.copy(path, root / name / f"{path.stem}-{number}.jpg")
+    return root
+
+
+@functools.cache
 def shards() -> Path:
-    """The photographs, two tars a domain, with the names that WebDataset gives them."""
+    """The same in tars, with the names that WebDataset gives them."""
     root = Path(folder().name, "shards")
     root.mkdir()
     for name in ("trainA", "trainB"):
         for number in range(SHARDS):
             with tarfile.open(root / f"{name}-{number:06d}.tar", "w") as tar:
-                for path in sorted((photographs() / name).iterdir())[number::SHARDS]:
+                for path in sorted((copies() / name).iterdir())[number::SHARDS]:
                     tar.add(path, path.name)
     return root
 
@@ -126,7 +138,7 @@ class Sequential(IterableDataset):
         self.transform = Preprocess("resize_and_crop", size=SIZE)
         self.domains = [
             webdataset.WebDataset(sorted(map(str, root.glob(f"{name}-*.tar"))), resampled=True, shardshuffle=False)
-            .shuffle(PHOTOGRAPHS)
+            .shuffle(PHOTOGRAPHS * COPIES)
             .to_tuple("jpg")
             for name in ("trainA", "trainB")
         ]
@@ -145,7 +157,7 @@ def load_tars(workers: int, implementation: str, compile_backend: str, device: s
     if implementation == "eager":
         more = {"persistent_workers": True} if workers else {}
         return batches_of(DataLoader(Sequential(shards()), 1, num_workers=workers, **more))  # type: ignore[arg-type]
-    root = shards() if implementation == "cgcl_fast" else photographs()
+    root = shards() if implementation == "cgcl_fast" else copies()
     return batches_of(build_loader(open_dataset(root, size=SIZE), num_workers=workers))
 
 

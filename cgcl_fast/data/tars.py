@@ -1,15 +1,17 @@
-"""Tar files that are read as folders: WebDataset's shards, in any order.
+"""Tar files read as folders, such as the shards of WebDataset.
 
-What a member's name leads to is a place in the tar, which an index of all members holds; so a tar is a folder of
-files, and order, shuffling, shares of several processes and exact resume are those of any folder. WebDataset's own
-reading is sequential, with a buffer to shuffle in: where a run stood is then a matter of all its buffers, and the
-images of an epoch are never drawn from the whole of it. It is faster where a disk must seek, and only there: images of
-a page cache or an SSD come from a tar as fast either way (``docs/tars.md`` has figures of both).
+An index of each tar says at which byte each member begins and how long it is. Members can so be read in any order, and
+everything that holds for files in folders holds for them: the order of an epoch, shuffling over all images, sharing
+between processes, and resuming a run exactly. The webdataset library reads shards from beginning to end and shuffles
+within a buffer. To resume that exactly, the content of every worker's buffer would have to be saved, and images that
+are far apart in a shard hardly ever meet in a batch. Sequential reading would be worth this if it were faster, but the
+decoding of the images takes far longer than either way of reading them; ``docs/tars.md`` has the measurements.
 
-An index is made by reading the headers once and kept in a file of ``$XDG_CACHE_HOME/cgcl_fast/tars`` (``~/.cache`` if
-that is not set), where it is good for as long as size and time of change of the tar are the same. Both are looked at
-whenever a member is opened. The path of a member is that of the tar and its name in it:
-``trainA-000000.tar/0001.jpg``.
+An index is made once, by reading the headers of all members, and kept in ``$XDG_CACHE_HOME/cgcl_fast/tars`` (by default
+in ``~/.cache``). It is valid while the tar has the same size and modification time, which are also compared each time
+a member is opened.
+
+The path of a member is the path of the tar, followed by the member's name: ``trainA-000000.tar/0001.jpg``.
 """
 
 from __future__ import annotations
@@ -46,14 +48,20 @@ _COMPRESSED = {
 }
 _SUFFIXES = (SUFFIX, ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4", ".tar.z", ".tgz", ".tbz2", ".txz")
 
-_INSIDE = re.compile(re.escape(f"{SUFFIX}/"), re.IGNORECASE)  # what comes before is a tar, unless it is a folder
+_INSIDE = re.compile(re.escape(f"{SUFFIX}/"), re.IGNORECASE)  # a tar ends here, or a folder with such a name
 _BLOCK = tarfile.BLOCKSIZE
-_BUFFER = 2**16  # bytes of a member that are read at once
-_VERSION = 1  # of the files that hold indexes
+_BUFFER = 2**16  # bytes that are read at once
+_VERSION = 1  # of the format of the cache
 
 
 class Member(NamedTuple):
-    """A regular file in a tar: its name, without ``./`` before it, and where its content begins and how long it is."""
+    """A regular file in a tar.
+
+    Attributes:
+        name: its path within the tar, without a leading ``./``.
+        offset: the byte of the tar at which its content begins.
+        size: the length of its content in bytes.
+    """
 
     name: str
     offset: int
@@ -61,11 +69,11 @@ class Member(NamedTuple):
 
 
 class MemberFile(io.BufferedReader):
-    """A member that is open. It has no ``fileno``: what reads by that would read the tar from its beginning.
+    """An open member. It has no ``fileno``, because libraries that use it would read the tar from its first byte.
 
     Attributes:
-        tar: the file that it is in.
-        offset, size: where.
+        tar: path of the tar.
+        offset, size: see :class:`Member`.
     """
 
     def __init__(self, tar: str | os.PathLike[str], offset: int, size: int, file: io.FileIO) -> None:
@@ -74,7 +82,7 @@ class MemberFile(io.BufferedReader):
 
 
 class _Window(io.RawIOBase):
-    """A part of a file, as a file."""
+    """Part of a file, as a file of its own."""
 
     def __init__(self, file: io.FileIO, offset: int, size: int) -> None:
         self._file, self._offset, self._size, self._at = file, offset, size, 0
@@ -99,7 +107,7 @@ class _Window(io.RawIOBase):
         self._at += read
         return read
 
-    def readall(self) -> bytes:  # that of RawIOBase reads it in small pieces
+    def readall(self) -> bytes:  # the inherited one reads in pieces of 8 KB
         count = max(0, self._size - self._at)
         self._file.seek(self._offset + self._at)
         data = self._file.read(count) or b""
@@ -115,10 +123,10 @@ class _Index(NamedTuple):
     """The members of a tar.
 
     Attributes:
-        stamp: size and time of change, in nanoseconds, of the tar.
-        names: sorted.
-        places: int64 (N,2), offset and size of each.
-        left_out: how many other members there are, by kind.
+        stamp: size of the tar, and its modification time in nanoseconds.
+        names: names of the regular files, sorted.
+        places: int64 (N,2), offset and size of each of them.
+        left_out: number of other members, by kind.
     """
 
     stamp: tuple[int, int]
@@ -128,14 +136,14 @@ class _Index(NamedTuple):
 
 
 _indexes: dict[str, _Index] = {}
-"""Of the tars of this process, by their paths."""
+"""The indexes that this process has read, by the path of the tar."""
 
 
 def members(tar: str | os.PathLike[str]) -> Iterator[Member]:
     """The regular files in a tar, sorted by name.
 
     Raises:
-        ValueError: it cannot be read, is compressed, truncated or broken, or has two members of one name.
+        ValueError: the tar cannot be read, is compressed, truncated or damaged, or has two members of the same name.
     """
     index = _index(os.fspath(tar), fresh=True)
     for name, (offset, size) in zip(index.names, index.places.tolist(), strict=True):
@@ -143,8 +151,8 @@ def members(tar: str | os.PathLike[str]) -> Iterator[Member]:
 
 
 def left_out(tar: str | os.PathLike[str]) -> dict[str, int]:
-    """How many members are none of :func:`members`, by kind: links, devices, sparse files, and names that lead out of
-    the tar. Folders do not count.
+    """Number of members that :func:`members` leaves out, by kind: links, devices, sparse files, and names that lead out
+    of the tar. Folders are not counted.
 
     Raises:
         ValueError: as :func:`members`.
@@ -153,11 +161,11 @@ def left_out(tar: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def open_member(tar: str | os.PathLike[str], offset: int, size: int) -> MemberFile:
-    """Open the content of a member, with a position of its own.
+    """Open a member of a tar for reading. Each call opens the tar anew, so threads and processes do not interfere.
 
     Raises:
         OSError: the tar cannot be opened.
-        DataError: it is another file than the one that was indexed.
+        DataError: the tar has changed since it was indexed.
     """
     check_regular(tar)
     file = io.FileIO(tar)
@@ -169,10 +177,10 @@ def open_member(tar: str | os.PathLike[str], offset: int, size: int) -> MemberFi
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read its bytes: a regular file, or a member of a tar (a :class:`MemberFile`) by its path.
+    """Open a file, or a member of a tar (as :class:`MemberFile`), for reading.
 
     Raises:
-        OSError: there is none, or it is no regular file, or cannot be opened.
+        OSError: the file does not exist, is not a regular file, or cannot be opened.
         DataError: as :func:`open_member`.
     """
     try:
@@ -187,7 +195,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def size_of_file(path: str | os.PathLike[str]) -> int:
-    """Bytes of a file, or of a member of a tar; 0 if there is none."""
+    """Size in bytes of a file, or of a member of a tar; 0 if it does not exist."""
     try:
         return os.stat(path).st_size
     except NotADirectoryError:
@@ -200,26 +208,26 @@ def size_of_file(path: str | os.PathLike[str]) -> int:
 
 
 def stem_of(name: str) -> str | None:
-    """The name of a tar without its suffix, None if it is that of no tar, or hidden. A compressed tar, which
-    :func:`members` refuses, is one by its name."""
+    """The name of a tar file without its suffix; None if the suffix is not that of a tar, or the file is hidden.
+    Suffixes of compressed tars count too, so that :func:`members` can say why they are refused."""
     suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), None)
     return None if suffix is None or name.startswith(".") else name[: -len(suffix)]
 
 
 def described(tars: Sequence[Path]) -> str:
-    """Tars in a few words."""
+    """Which tars these are, in a few words for messages."""
     if len(tars) == 1:
         return f"the tar {printable(tars[0])}"
     return f"{len(tars)} tars, {printable(tars[0])} to {printable(tars[-1].name)}"
 
 
 def _find(path: str | os.PathLike[str]) -> tuple[str, Member] | None:
-    """The tar and the member that a path leads to; None where it leads through no tar.
+    """The tar and the member that a path leads to; None if it does not lead through a tar.
 
     Raises:
         OSError: the tar has no such member, or cannot be read.
     """
-    # By strings: pathlib would take several times as long as reading a photograph of 100 KB from memory.
+    # Strings, because pathlib would take longer than it takes to copy a photograph of 100 KB.
     whole = str(path if isinstance(path, Path) else Path(path))
     for inside in _INSIDE.finditer(whole):
         tar, name = whole[: inside.start() + len(SUFFIX)], whole[inside.end() :]
@@ -241,7 +249,7 @@ def _find(path: str | os.PathLike[str]) -> tuple[str, Member] | None:
 
 
 def _index(tar: str, *, fresh: bool = False) -> _Index:
-    """The index of a tar; ``fresh``: of the tar as it is now, else as it was when its members were listed."""
+    """The index of a tar: with ``fresh`` of the tar as it is now, otherwise as it was when it was last listed."""
     if not fresh and tar in _indexes:
         return _indexes[tar]
     try:
@@ -269,8 +277,8 @@ def _read(tar: str, stamp: tuple[int, int]) -> _Index:
         kind = next((name for sign, name in _COMPRESSED.items() if start.startswith(sign)), None)
         if kind is not None:
             raise ValueError(
-                f"{printable(tar)} is compressed ({kind}), so that no image can be read before all that stand before "
-                "it; expected a plain tar: unpack that"
+                f"{printable(tar)} is compressed ({kind}): expected a plain tar, in which images can be read in any "
+                "order; decompress it"
             )
         file.seek(0)
         found: dict[str, tuple[int, int]] = {}
@@ -280,11 +288,11 @@ def _read(tar: str, stamp: tuple[int, int]) -> _Index:
             if member.isdir():
                 continue
             if name.is_absolute() or ".." in name.parts or not name.parts or "\0" in member.name:
-                others["with a name that leads out of the tar"] += 1
+                others["with absolute names or .."] += 1
             elif member.issym() or member.islnk():
                 others["links"] += 1
             elif not member.isreg():
-                others["devices or of unknown kind"] += 1
+                others["devices or unknown"] += 1
             elif member.issparse():
                 others["sparse files"] += 1
             elif name.as_posix() in found:
@@ -297,31 +305,32 @@ def _read(tar: str, stamp: tuple[int, int]) -> _Index:
 
 
 def _headers(tar: str, file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
-    """The members as they stand in a tar, which is read to its very end."""
+    """The members in the order of the tar, which is checked to its last byte."""
     count, end = 0, -1
     try:
         with tarfile.TarFile(fileobj=file) as opened:
             while (member := opened.next()) is not None:
-                if member.size < 0 or member.offset_data <= end:  # it would lead back
+                if member.size < 0 or member.offset_data <= end:  # tarfile would go backwards for ever
                     raise ValueError("a member of negative size")
                 count, end = count + 1, member.offset_data
                 yield member
-                opened.members.clear()  # type: ignore[attr-defined]  # of all that were met: nobody asks for them
+                opened.members.clear()  # type: ignore[attr-defined]  # tarfile keeps 1 KB of each
             end = opened.offset
-        # There tarfile has met no header: the blocks of zeros that end a tar, or anything else.
+        # tarfile stops silently at anything that is not a header. At the end of a tar there are only zeros.
         file.seek(end)
         rest = file.read(_BLOCK)
         if len(rest) < _BLOCK:
-            raise ValueError("no end, as where writing or copying stopped")
+            raise ValueError("no end marker: writing or copying it was interrupted")
         while rest:
             if rest.strip(b"\0"):
-                raise ValueError("no header of a member, as where it was damaged or another tar was appended")
+                raise ValueError("something that is not a header: it is damaged, or another tar was appended")
             rest = file.read(2**20)
     except OSError:
         raise
-    except Exception as error:  # damaged headers make tarfile raise nearly anything, RecursionError included
+    except Exception as error:  # damaged headers make tarfile raise nearly anything, even RecursionError
         raise ValueError(
-            f"{printable(tar)} is no whole tar: of its {size} bytes, {count} members and then {reason_of(error)}"
+            f"{printable(tar)} ({size} bytes) is not a complete tar: after {count} member{'s' * (count != 1)}, "
+            f"{reason_of(error)}"
         ) from error
 
 
@@ -332,7 +341,7 @@ def _cache_file(tar: str) -> Path:
 
 
 def _kept(tar: str, stamp: tuple[int, int]) -> _Index | None:
-    """The index in the cache, if it is that of the tar as it is."""
+    """The index in the cache; None if there is none, or it is not of this state of the tar."""
     try:
         with open(_cache_file(tar), "rb") as file:
             content = json.load(file)
@@ -347,11 +356,11 @@ def _kept(tar: str, stamp: tuple[int, int]) -> _Index | None:
         others = {str(kind): int(count) for kind, count in content["left_out"].items()}
         return _Index(stamp, names, places, others)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-        return None  # none, no home, or damaged: it is made again
+        return None  # missing, damaged, or no home directory: it is made again
 
 
 def _keep(tar: str, index: _Index) -> None:
-    """Put an index into the cache, whole or not at all; where that cannot be written, each process makes its own."""
+    """Write an index to the cache atomically. If that is not possible, each process makes its own."""
     content = {"version": _VERSION, "tar": os.path.realpath(tar), **index._asdict(), "places": index.places.tolist()}
     with suppress(OSError, RuntimeError):
         path = _cache_file(tar)

@@ -115,12 +115,12 @@ def test_what_is_no_file_or_leads_out_is_left_out_and_counted(tmp_path):
     assert [member.name for member in members(tar)] == ["1.jpg"]
     assert left_out(tar) == {
         "links": 2,
-        "devices or of unknown kind": 2,
-        "with a name that leads out of the tar": 5,
+        "devices or unknown": 2,
+        "with absolute names or ..": 5,
     }
     said = []
     assert list_images(tmp_path, tars=[tar], left_out=said.append) == [tar / "1.jpg"]
-    assert said == ["9 files left out: 5 with a name that leads out of the tar, 2 devices or of unknown kind, 2 links"]
+    assert said == ["9 files left out: 5 with absolute names or .., 2 devices or unknown, 2 links"]
     for name in ("2.jpg", "../7.jpg", "nothing.jpg"):
         with pytest.raises(OSError, match="no such file in the tar|Not a directory"):
             open_file(f"{tar}/{name}")
@@ -143,7 +143,9 @@ def test_compressed_tars_are_refused_by_their_content(tmp_path, kind, compress):
     whole = write_tar(tmp_path / "whole.tar", {"1.jpg": b"1"}).read_bytes()
     for name in ("a.tar", "a.tar.gz"):
         (tmp_path / name).write_bytes(compress(whole))
-        with pytest.raises(ValueError, match=rf"{name} is compressed \({kind}\).* expected a plain tar: unpack") as why:
+        with pytest.raises(
+            ValueError, match=rf"{name} is compressed \({kind}\).* expected a plain tar, .*; decompress it"
+        ) as why:
             list(members(tmp_path / name))
         assert "\n" not in str(why.value)
 
@@ -154,7 +156,9 @@ def test_a_tar_that_is_cut_anywhere_is_refused(tmp_path):
     for size in range(0, end + 512, 128):
         tar = tmp_path / f"{size}.tar"
         tar.write_bytes(data[:size])
-        with pytest.raises(ValueError, match=rf"/{size}\.tar is no whole tar: of its {size} bytes, [0-3] members and "):
+        with pytest.raises(
+            ValueError, match=rf"/{size}\.tar \({size} bytes\) is not a complete tar: after [0-3] members?, "
+        ):
             list(members(tar))
 
 
@@ -167,16 +171,14 @@ def test_damaged_headers_are_refused_and_never_end_a_tar_early(tmp_path):
             damaged[number * block + place] ^= 0x15
             tar = tmp_path / f"{number}-{place}.tar"
             tar.write_bytes(damaged)
-            with pytest.raises(ValueError, match=f"is no whole tar: .* {number} members and then"):
+            with pytest.raises(ValueError, match=f"is not a complete tar: after {number} members?, "):
                 list(members(tar))
 
 
 def test_a_tar_behind_the_end_of_another_is_not_overlooked(tmp_path):
     data = write_tar(tmp_path / "one.tar", {"1.jpg": b"1"}).read_bytes()
     (tmp_path / "two.tar").write_bytes(data + write_tar(tmp_path / "other.tar", {"2.jpg": b"2"}).read_bytes())
-    with pytest.raises(
-        ValueError, match="1 members and then no header of a member, as where .* another tar was appended"
-    ):
+    with pytest.raises(ValueError, match="after 1 member, something that is not a header: .* another tar was appended"):
         list(members(tmp_path / "two.tar"))
 
 
@@ -206,7 +208,10 @@ def test_headers_of_every_claim_end_in_one_line(tmp_path):
     ):
         tar = tmp_path / f"{number}.tar"
         tar.write_bytes(claim + bytes(4096))
-        with no_waiting(20), pytest.raises(ValueError, match=rf"/{number}\.tar is no whole tar") as why:
+        with (
+            no_waiting(20),
+            pytest.raises(ValueError, match=rf"/{number}\.tar \(\d+ bytes\) is not a complete tar") as why,
+        ):
             list(members(tar))
         assert "\n" not in str(why.value)
 
