@@ -180,7 +180,7 @@ def test_an_image_that_is_none_is_named_and_leaves_no_label(
         assert run(checkpoint, tar, tmp_path / "out", "--shards", "9") == 1
         out, err = capsys.readouterr()
         assert f"{tar / '1.png'}: cannot be read: not a JPEG" in out and "; 1 failed" in out
-        assert f"{tar}: 1 left out: with a name that leads out of the tar" in err
+        assert f"{tar}: 1 left out: " in err
         assert list(read_tar(tmp_path / "out" / "a-000000.tar")) == ["2.cls", "2.png"]
         changed.add((tmp_path / "out" / "a-000000.tar").stat().st_mtime_ns)
     assert len(changed) == 1
