@@ -1,4 +1,6 @@
-"""What ``--checkpoint RUN_OR_FILE`` names: the generator of a run, of one of its files, or of a published file."""
+"""What ``--checkpoint RUN_OR_FILE`` names: the generator of a run, of one of its files, of a published file, or of a
+folder to share, here or on the Hugging Face Hub.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from torch import nn
 
 from cgcl_fast import compat
 from cgcl_fast._networks import PUBLISHED, check_direction, direction_of, empty_method, network_of, one_line_error
+from cgcl_fast._pretrained import BACKWARD, WEIGHTS, local_path
 from cgcl_fast.compat.reading import read_weights
 from cgcl_fast.engine import CheckpointError, safe_load
 from cgcl_fast.engine.checkpoint import FORMAT, backward_path, first_readable
@@ -17,6 +20,7 @@ from cgcl_fast.networks import StyledGenerator
 from cgcl_fast.networks.files import build_generator
 
 _OF_RUN = re.compile(r"step_\d+\.(safetensors|pt)")
+_PUBLISHED = ("latest_net_G.pth", "latest_net_G_A.pth")
 _BACKWARD = re.compile(r"generator_B_(\d+)\.safetensors")
 
 
@@ -25,13 +29,15 @@ def find_generator(path: Path, direction: str | None = None) -> tuple[nn.Module,
 
     Args:
         path: a run folder or its ``checkpoints`` (the newest file that loads; a newer one that does not is named in a
-            warning), one of their ``.safetensors`` or ``.pt`` files, or a generator file in the published layout
-            (``latest_net_G.pth``, or ``latest_net_G_A.pth``) or a folder with it.
+            warning), one of their ``.safetensors`` or ``.pt`` files, a folder to share (``cgcl_fast.hub``) or its name
+            on the Hugging Face Hub, or a generator file in the published layout (``latest_net_G.pth``, or
+            ``latest_net_G_A.pth``) or a folder with it.
         direction: AtoB or BtoA; None: that of the training. A generator with named domains is given whatever it is.
 
     Raises:
         CheckpointError: there is none, or none that can be read, or it only translates the other way.
     """
+    path = local_path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: does not exist")
     if not path.is_dir():
@@ -40,7 +46,7 @@ def find_generator(path: Path, direction: str | None = None) -> tuple[nn.Module,
         files = [
             *_newest_first(path / "checkpoints"),
             *_newest_first(path),
-            *(file for name in ("G", "G_A") if (file := path / f"latest_net_{name}.pth").exists()),
+            *(file for name in (WEIGHTS, *_PUBLISHED) if (file := path / name).exists()),
         ]
         if not files:
             raise CheckpointError(f"{path}: holds no checkpoint")
@@ -70,6 +76,8 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _other_way(file: Path) -> list[Path]:
     """Files that may hold the generator of the other direction than that in ``file``."""
+    if file.name in (WEIGHTS, BACKWARD):
+        return [file.with_name(BACKWARD if file.name == WEIGHTS else WEIGHTS)]
     published, backward = PUBLISHED.fullmatch(file.name), _BACKWARD.fullmatch(file.name)
     if published and published["name"] != "G":
         other = {"G_A": "G_B", "G_B": "G_A"}[published["name"]]

@@ -17,6 +17,7 @@ from cgcl_fast._networks import (
     published_networks,
     trained,
 )
+from cgcl_fast._pretrained import BACKWARD, WEIGHTS, is_pretrained, local_path
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import CheckpointError, Checkpoints, safe_load
 from cgcl_fast.engine.checkpoint import FORMAT
@@ -37,7 +38,7 @@ def take_weights(method: Method, path: Path) -> str:
         method: freshly built; nothing is changed if anything is wrong.
         path: a run's folder or one of its checkpoints; one of its ``.safetensors`` files, or any ``.pth`` of a
             generator, for G alone; a published ``latest_net_G.pth`` (or ``G_A``) with D and F beside it, or their
-            folder.
+            folder; a folder to share (``cgcl_fast.hub``) or its name on the Hugging Face Hub, for the generators alone.
 
     Returns:
         What was taken and what not, and why; one line.
@@ -68,6 +69,7 @@ def _role(method: Method, name: str) -> str:
 
 def _find(path: Path, generator: str) -> tuple[Path, dict[str, nn.Module]]:
     """The file that ``path`` means, and its networks by their roles; ``generator`` is that of one that is alone."""
+    path = local_path(path)
     if not path.exists():
         raise CheckpointError(f"init: {path} does not exist")
     if path.is_dir():
@@ -75,6 +77,9 @@ def _find(path: Path, generator: str) -> tuple[Path, dict[str, nn.Module]]:
         if any(folder.glob("step_*.pt")):
             file, state = Checkpoints(folder).newest()
             return file, _of_run(file, state)
+        if is_pretrained(path):
+            back = {"G_B": read_generator(path / BACKWARD)} if (path / BACKWARD).exists() else {}
+            return path / WEIGHTS, {generator: read_generator(path / WEIGHTS), **back}
         names = [name for name in ("G", "G_A") if (path / f"latest_net_{name}.pth").exists()]
         if not names:
             raise CheckpointError(f"init: {path} holds neither a run nor latest_net_G.pth")
@@ -99,7 +104,8 @@ def _find(path: Path, generator: str) -> tuple[Path, dict[str, nn.Module]]:
 def _of_run(file: Path, state: Mapping[str, Any]) -> dict[str, nn.Module]:
     try:
         method = empty_method(state)
-        return {_role(method, name): network_of(method, state, name) for name in trained(method)}
+        # Not the average of a generator's weights: the other networks are those of the step.
+        return {_role(method, name): network_of(method, state, name, averaged=False) for name in trained(method)}
     except Exception as error:  # it is someone's
         raise one_line_error(file, "not a checkpoint of a method", error) from error
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cgcl_fast._command import UsageError
 from cgcl_fast._generator import find_generator
 from cgcl_fast._networks import OTHER_WAY
+from cgcl_fast._pretrained import read_about
 from cgcl_fast._translator import Translator
 from cgcl_fast._yaml import read_yaml
 from cgcl_fast.data import Reading, UnpairedDataset, open_test_images
@@ -53,7 +54,8 @@ class Source:
 
 
 def config_of(checkpoint: Path) -> dict[str, Any]:
-    """The options of the run that a run's folder, or a file in its ``checkpoints``, is of; none of other files.
+    """The options of the run that a run's folder, a file in its ``checkpoints``, or a folder to share is of, the latter
+    with the "step"; none of other files.
 
     Raises:
         ValueError: they cannot be read.
@@ -62,7 +64,9 @@ def config_of(checkpoint: Path) -> dict[str, Any]:
         if (folder / "config.yaml").is_file():
             found = read_yaml(folder / "config.yaml")
             return found if isinstance(found, dict) else {}
-    return {}
+    about = read_about(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    options = about.get("options")
+    return {**options, "step": about.get("step")} if isinstance(options, dict) else {}
 
 
 def source_of(config: Mapping[str, Any], **given: Any) -> Source:
@@ -73,9 +77,9 @@ def source_of(config: Mapping[str, Any], **given: Any) -> Source:
         UsageError: neither says where images are.
     """
     known = {name: value for name, value in given.items() if value is not None}
-    if not config and "data" not in known:
+    if "data" not in config and "data" not in known:
         raise UsageError(
-            "--data: needed with a file that is no run's: a folder with testA and testB, or of its domains"
+            "--data: needed with a generator without its run: a folder with testA and testB, or of its domains"
         )
     own: dict[str, Any] = {name: config[name] for name in ("data", "size", "load_size", "seed") if name in config}
     own["preprocess"] = "none" if config.get("method") == "sincut" else config.get("preprocess", "resize_and_crop")

@@ -39,14 +39,18 @@ def empty_method(state: Mapping[str, Any]) -> Method:
     return build_empty(lambda: kind(kind.Config(**with_new_names(described["config"]))))
 
 
-def network_of(method: Method, state: Mapping[str, Any], name: str) -> nn.Module:
+def network_of(method: Method, state: Mapping[str, Any], name: str, *, averaged: bool = True) -> nn.Module:
     """A network of :func:`empty_method` with the checkpoint's weights, in float32 on the CPU.
+
+    Args:
+        averaged: of a generator the average of its weights, if the run keeps one (``train --ema-decay``).
 
     Raises:
         ValueError: the checkpoint has others.
     """
+    tensors = {**state["method"], **(state.get("ema", {}) if averaged else {})}
     prefix = f"{name}."
-    weights = {key.removeprefix(prefix): tensor for key, tensor in state["method"].items() if key.startswith(prefix)}
+    weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     return fill(getattr(method, name), weights)
 
 

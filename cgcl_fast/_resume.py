@@ -16,8 +16,8 @@ from cgcl_fast.methods import METHODS, Method
 
 EXACT = frozenset(
     (
-        "best_by", "compile", "decay_epochs", "device", "epochs", "eval_every", "eval_images", "eval_metrics", "graphs",
-        "keep", "log_every", "output", "resume", "save_every", "steps", "timeout", "workers",
+        "best_by", "compile", "decay_epochs", "device", "ema_decay", "epochs", "eval_every", "eval_images",
+        "eval_metrics", "graphs", "keep", "log_every", "output", "resume", "save_every", "steps", "timeout", "workers",
     )
 )  # fmt: skip
 """Options whose change leaves the steps bit for bit what they would have been (the length apart)."""

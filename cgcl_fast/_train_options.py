@@ -37,7 +37,8 @@ class RunOptions:
             train_B.txt. Without it: the built-in streets, sunny to night.
         output: Folder of the run, new; runs/METHOD if not given.
         init: Begin with the weights of another training: a run's folder or one of its files, or a published
-            latest_net_G.pth, D and F beside it. Step, optimisers and options are new; the networks must be alike.
+            latest_net_G.pth, D and F beside it, or of a generator's folder of cgcl_fast.hub or its name on the Hugging
+            Face Hub. Step, optimisers and options are new; the networks must be alike.
         direction: AtoB or BtoA: BtoA exchanges the domains of the data, for methods of two domains without names.
         steps: Length of the training in optimiser steps, instead of in epochs; the learning rate decays in the same
             part of them as it would of epochs and decay_epochs.
@@ -58,6 +59,9 @@ class RunOptions:
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
         accumulate: Batches that make one step, as one batch of all their images would, in the memory of one.
+        ema_decay: Decay of the exponential moving average (EMA) of the generator's weights, such as 0.999. Sample
+            grids, figures and saved generators are of the average then, and translate, evaluate and export take it. 0,
+            as in the papers: no average.
         seed: Of weights, data order and everything else that is random.
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.
@@ -98,6 +102,7 @@ class RunOptions:
     limit: Count | None = None
     batch_size: Count = 1
     accumulate: Count = 1
+    ema_decay: Annotated[float, Within(0, 1, without=1)] = 0.0
     seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     save_every: Count | None = None
     log_every: Count = 10

@@ -87,6 +87,8 @@ def describe(
         decays = config.lr_policy == "linear" and course.full_steps < course.own_steps
         full = f"is full until step {course.full_steps}, then decays to zero" if decays else "is constant"
         print(f"learning rate: {rising}{full}", flush=True)
+    if run.ema_decay:
+        print(f"sample grids, figures and saved generators: of the average of the weights, decay {run.ema_decay:g}")
     if device.type == "cuda":
         graphs = "each step is one CUDA graph, all of it"
         print(graphs if without_graphs is None else f"no CUDA graphs: {without_graphs}", flush=True)

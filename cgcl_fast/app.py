@@ -39,7 +39,8 @@ class AppOptions:
     """The app.
 
     Attributes:
-        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, or a published latest_net_G.pth.
+        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, a published latest_net_G.pth, or a
+            folder of cgcl_fast.hub or its name on the Hugging Face Hub.
         direction: AtoB or BtoA, for a method with a generator of each way; if not given, that of the training.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.

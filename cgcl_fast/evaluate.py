@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from cgcl_fast import _judged
 from cgcl_fast._command import Parser, UsageError, as_usage_error, bracketed, run, underscored
 from cgcl_fast._judged import Way
 from cgcl_fast._own_models import inception_scores, of_predictions
+from cgcl_fast._pretrained import hub_name, local_path
 from cgcl_fast._translator import room_for
 from cgcl_fast.data import Preprocess, Reading
 from cgcl_fast.data.formats import printable
@@ -58,8 +59,8 @@ class EvaluateOptions:
     """Evaluation.
 
     Attributes:
-        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, or a published latest_net_G.pth; as
-            RUN.
+        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, a published latest_net_G.pth, or a
+            folder of cgcl_fast.hub or its name on the Hugging Face Hub; as RUN.
         images: In place of RUN, a folder of translations that are there already.
         real: Real images of the target domain, which those of images are compared with.
         truth: What the images of images should be, under the same names; it gives PSNR, SSIM and LPIPS.
@@ -148,7 +149,7 @@ class EvaluateOptions:
                     raise ValueError(f"{name}: is for --images; a run has its own, or --data DIR")
         for name in ("checkpoint", "features", "classifier", "predictions", "labels", "detections", "annotations"):
             path = getattr(self, name)
-            if path is not None and not path.exists():
+            if path is not None and not path.exists() and (name != "checkpoint" or hub_name(path) is None):
                 raise ValueError(f"{name}: {printable(path)} does not exist")
         if self.other_weights and self.features is None:
             raise ValueError("other_weights: expected --features with the files")
@@ -235,6 +236,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         if accelerator.device.type == "cuda":
             set_tf32(False)  # figures are of float32
         output = _output(options)
+        if options.checkpoint is not None:
+            with accelerator.main_process_first():  # which downloads
+                options = replace(options, checkpoint=local_path(options.checkpoint))
         folder = (output or Path(".")).absolute().parent
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
@@ -551,7 +555,7 @@ def _of_run(
     step = re.search(r"\d{8}", file.name)
     return {
         "generator": str(file),
-        "step": int(step[0]) if step else None,
+        "step": int(step[0]) if step else config.get("step"),
         "epoch": _epoch(options.checkpoint, int(step[0])) if step else None,
         "method": config.get("method"),
         "data": "built-in streets" if source.data is None else str(source.data),

@@ -203,7 +203,6 @@ def build_trainer(
     arguments that the engine has made itself."""
     options, kind, steps = start.run, start.kind, course.own_steps
     forth = None if kind.named_domains else options.direction
-    back = None if kind.backward_name is None else getattr(method, kind.backward_name)
     trainer = Trainer(
         method,
         data.loader,
@@ -218,6 +217,7 @@ def build_trainer(
             ahead=course.ahead,
             compile=start.compile,
             graphs=options.graphs,
+            ema_decay=options.ema_decay,
         ),
         schedule=schedule,
         sample_batch=data.sample_batch,
@@ -229,8 +229,8 @@ def build_trainer(
         },
         generator_file=partial(generator_bytes, ranges=data.ranges, direction=forth),
         backward_file=None
-        if back is None
-        else partial(generator_bytes, back, data.ranges, direction=OTHER_WAY[options.direction]),
+        if kind.backward_name is None
+        else partial(generator_bytes, ranges=data.ranges, direction=OTHER_WAY[options.direction]),
         evaluate=lambda method: measures(method, trainer.step, steps),
         best=options.best_by,
         least=higher_is_better(options.best_by) is False,

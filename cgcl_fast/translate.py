@@ -40,7 +40,8 @@ class TranslateOptions:
     """Translation.
 
     Attributes:
-        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, or a published latest_net_G.pth.
+        checkpoint: A run folder, one of its checkpoints, a .safetensors generator, a published latest_net_G.pth, or a
+            folder of cgcl_fast.hub or its name on the Hugging Face Hub.
         input: An image, a folder of images with its subfolders, a tar of images (as WebDataset's), a folder of tars, or
             several by a pattern in quotes: "shards-{000..009}.tar".
         output: Folder for the translated images, under their own names; those of a tar in a folder of its name.

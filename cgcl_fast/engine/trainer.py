@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -22,6 +22,7 @@ from cgcl_fast._weights import is_finite
 from .checkpoint import CheckpointError, Checkpoints, does_not_fit
 from .compiling import compile_networks
 from .device import make_accelerator, peak_memory
+from .ema import GeneratorAverage
 from .files import alone_in, remove_leftovers
 from .fitting import check_adam, check_module, check_numbers, full_state, load_state, regrouped
 from .graphs import Choices, CudaRecorder, Part, StepGraphs, obstacle, to_device
@@ -82,6 +83,8 @@ class Options:
             (:meth:`Stage.ahead`).
         compile: compile the networks with torch.compile.
         graphs: "auto" replays each step as one CUDA graph where that is possible; "on" demands it; "off" does not.
+        ema_decay: decay of the exponential moving average of the generators' weights, which makes sample grids, figures
+            and generator files then (:class:`GeneratorAverage`); 0: no average.
     """
 
     steps: int
@@ -93,6 +96,7 @@ class Options:
     ahead: int = 0
     compile: bool = False
     graphs: str = "auto"
+    ema_decay: float = 0.0
 
 
 @dataclass
@@ -177,8 +181,8 @@ class Trainer:
         schedule: factor of the learning rates at a step.
         sample_batch: the images of the sample grids.
         config: plain containers that say how to build the method again; saved with each checkpoint.
-        generator_file: content of the safetensors file with the generator alone.
-        backward_file: the same of the generator of the way back, for a method that has one.
+        generator_file: content of the safetensors file with the generator alone, which it is given.
+        backward_file: the same with the generator of the way back, for a method that has one.
         found: the newest checkpoint and its file, if it has been read already: ``fit`` goes on from it.
         stage: of the run; None: the first, and a checkpoint of other data, batch size or accumulation is refused.
         evaluate: figures of the method in its present state, for ``metrics.jsonl``: called at every save, in evaluation
@@ -199,7 +203,7 @@ class Trainer:
         sample_batch: Batch,
         config: Mapping[str, Any],
         generator_file: Callable[[nn.Module], bytes],
-        backward_file: Callable[[], bytes] | None = None,
+        backward_file: Callable[[nn.Module], bytes] | None = None,
         stage: Stage | None = None,
         found: tuple[Path, dict[str, Any]] | None = None,
         evaluate: Evaluate | None = None,
@@ -225,6 +229,8 @@ class Trainer:
         self.best = best
         self.least = least
         self.checkpoints = Checkpoints(folder / "checkpoints", options.keep)
+        # Before anything is compiled or wrapped, of which a copy would be one too.
+        self.average = GeneratorAverage(self.method, options.ema_decay) if options.ema_decay else None
         self.phases = [self._prepare(phase) for phase in method.phases()]
         self.graphs: StepGraphs | None = None
         if obstacle(options.graphs, self.accelerator) is None:
@@ -401,6 +407,8 @@ class Trainer:
                 if running.phase.after is not None:
                     with torch.no_grad():
                         running.phase.after([part.batch for part in inputs], [part.kept(kept) for part in inputs])
+            if self.average is not None:
+                self.average.update()
         except BaseException:  # such as a capture that is not possible, after which the step is run without
             self.accelerator.step = done
             for running in self.phases:
@@ -457,15 +465,20 @@ class Trainer:
 
     def _evaluate(self, log: RunLog) -> None:
         """Sample grid and figures of the current step."""
-        self.method.eval()
-        with preserved_rng(), torch.no_grad(), self.accelerator.autocast():
-            images = self.method.samples(self.sample_batch)
-        log.images(self.step, images)
-        if self.evaluate is not None:
+        with nullcontext() if self.average is None else self.average.in_place_of_weights(self.method):
+            self.method.eval()
             with preserved_rng(), torch.no_grad(), self.accelerator.autocast():
-                self.figures = dict(self.evaluate(self.method))
-            log.figures(self.step, self.figures)
+                images = self.method.samples(self.sample_batch)
+            log.images(self.step, images)
+            if self.evaluate is not None:
+                with preserved_rng(), torch.no_grad(), self.accelerator.autocast():
+                    self.figures = dict(self.evaluate(self.method))
+                log.figures(self.step, self.figures)
         self.method.train()
+
+    def _translating(self, name: str) -> nn.Module:
+        """A generator as it is saved to be used: its average, if there is one."""
+        return getattr(self.method, name) if self.average is None else self.average.networks[name]
 
     def _save(self, log: RunLog | None, loader: dict[str, int] | None = None) -> None:
         """Checkpoint and sample grid of the current step; every process takes part.
@@ -498,11 +511,16 @@ class Trainer:
                 "rng": generators,
                 "stage": asdict(self.stage or Stage(self.options.accumulate)),
             }
+            if self.average is not None:
+                state["ema"] = self.average.networks.state_dict()
+            backward = None
+            if self.backward_file is not None and self.method.backward_name is not None:
+                backward = self.backward_file(self._translating(self.method.backward_name))
             self.saved = self.checkpoints.save(
                 state,
                 step=self.step,
-                generator=self.generator_file(getattr(self.method, self.method.generator_name)),
-                backward=self.backward_file() if self.backward_file is not None else None,
+                generator=self.generator_file(self._translating(self.method.generator_name)),
+                backward=backward,
                 metric=(self.best, best) if self.best is not None and best is not None else None,
                 least=self.least,
             )
@@ -518,6 +536,10 @@ class Trainer:
             self._check(state)
             self.loader.load_state_dict(state["loader"])  # first, since it looks before it changes anything
             self.method.load_state_dict(state["method"])
+            if self.average is not None and "ema" in state:
+                self.average.networks.load_state_dict(state["ema"])
+            elif self.average is not None:
+                self.average.restart()
             for running in self.phases:
                 load_state(running.optimizer, state["optimizers"][running.phase.name])
             if self.graphs is not None:
@@ -525,6 +547,8 @@ class Trainer:
             if self.accelerator.scaler is not None and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.step = state["step"]
+            if self.average is not None and "ema" not in state and self.accelerator.is_main_process:
+                warnings.warn(f"{path}: has no average of the generator's weights: it begins with them", stacklevel=2)
             rank, here = self.accelerator.process_index, self.accelerator.num_processes
             threads = torch.get_num_threads()
             changed = ""
@@ -564,6 +588,8 @@ class Trainer:
             if not isinstance(state[name], kind):
                 raise ValueError(f"{name}: expected a {kind.__name__}, got {type(state[name]).__name__}")
         check_module(state["method"], self.method)
+        if self.average is not None and "ema" in state:
+            check_module(state["ema"], self.average.networks)
         for running in self.phases:
             name = running.phase.name
             check_adam(

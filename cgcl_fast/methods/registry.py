@@ -25,6 +25,36 @@ METHODS: dict[str, type[Method]] = {
     "cyclegan": CycleGAN,
 }
 
+_CUT = (
+    "Park et al., Contrastive Learning for Unpaired Image-to-Image Translation, ECCV 2020",
+    "https://arxiv.org/abs/2007.15651",
+)
+
+PAPERS = {
+    "cut": _CUT,
+    "fastcut": _CUT,
+    "sincut": _CUT,
+    "enco": (
+        "Cai et al., Constraining Multi-scale Pairwise Features between Encoder and Decoder Using Contrastive Learning "
+        "for Unpaired Image-to-Image Translation, 2022",
+        "https://arxiv.org/abs/2211.10867",
+    ),
+    "mguit": (
+        "Jeong et al., Memory-guided Unsupervised Image-to-image Translation, CVPR 2021",
+        "https://arxiv.org/abs/2104.05170",
+    ),
+    "cgl": ("Fu et al., Cross-Granularity Learning for Multi-Domain Image-to-Image Translation, ACM MM 2020", None),
+    "cgcl": (
+        "Fu et al., Multi-Domain Image-to-Image Translation with Cross-Granularity Contrastive Learning, ACM TOMM 2024",
+        None,
+    ),
+    "cyclegan": (
+        "Zhu et al., Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, ICCV 2017",
+        "https://arxiv.org/abs/1703.10593",
+    ),
+}
+"""The paper of each method, and where it can be read freely, if it is known here."""
+
 INITIALISATIONS = ("kaiming", "kaiming_uniform")
 """What "init" was of CGL and CGCL, before it was "init_type"."""
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import conv_of, reflect_pad
@@ -40,7 +41,7 @@ class ContentEncoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, input_nc, H, W) to the outputs of the residual blocks, (B, 4 ngf, H/4, W/4) each with two halvings; the
         last is the content code c."""
-        x = self.stem(reflect_pad(x.contiguous(memory_format=torch.channels_last), 3))
+        x = self.stem(reflect_pad(in_fast_format(x), 3))
         for conv in self.down:
             x = conv_of(conv, _norm_relu_pad, x)
         x = instance_norm(x, activation="relu")
@@ -82,7 +83,7 @@ class StyleEncoder(nn.Module):
             weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
             return (weight.detach(), bias.detach()) if frozen else (weight, bias)
 
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         # A map that is the same everywhere stays so under reflection padding, so a convolution makes one number of it.
         weight, bias = weights_of(self.stem)
         of_image, of_label = weight.split([self.input_nc, label.shape[1]], dim=1)

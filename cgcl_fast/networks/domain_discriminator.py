@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
+from cgcl_fast.networks.memory_format import in_fast_format
 
 
 class DomainDiscriminator(nn.Module):
@@ -71,7 +71,7 @@ class DomainDiscriminator(nn.Module):
                 f"x: expected (B, {channels}, H, W) with H and W at least {least} for {len(self.convs)} halvings, "
                 f"got {tuple(x.shape)}"
             )
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
         bottom, right = (max(0, self.config["map_size"] - side) for side in x.shape[2:])

@@ -38,6 +38,22 @@ GENERATORS: dict[str, type[nn.Module]] = {
 }
 
 
+def describe_generator(
+    module: nn.Module, ranges: Mapping[str, Any] | None = None, *, direction: str | None = None
+) -> dict[str, Any]:
+    """What a file says of its generator, as JSON can hold it: "network", "config" and, where they are given, "ranges"
+    and "direction". Arguments and errors are those of :func:`generator_bytes`."""
+    name = type(module).__name__
+    if GENERATORS.get(name) is not type(module):
+        raise TypeError(f"module: expected one of {', '.join(GENERATORS)}, got {name}")
+    described: dict[str, Any] = {"network": name, "config": module.config}
+    if ranges:
+        described["ranges"] = dict(ranges)
+    if direction is not None:
+        described["direction"] = direction
+    return described
+
+
 def generator_bytes(
     module: nn.Module, ranges: Mapping[str, Any] | None = None, *, direction: str | None = None
 ) -> bytes:
@@ -52,14 +68,8 @@ def generator_bytes(
     Raises:
         TypeError: ``module`` is none of the generators of this package.
     """
-    name = type(module).__name__
-    if GENERATORS.get(name) is not type(module):
-        raise TypeError(f"module: expected one of {', '.join(GENERATORS)}, got {name}")
-    metadata = {"network": name, "config": json.dumps(module.config)}
-    if ranges:
-        metadata["ranges"] = json.dumps(ranges)
-    if direction is not None:
-        metadata["direction"] = direction
+    described = describe_generator(module, ranges, direction=direction)
+    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     content = memoryview(safetensors.torch.save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)}))
     # The library writes the metadata in another order each time; equal generators shall be equal files.

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import ClassMemory, conv_of, reflect_pad
@@ -47,7 +48,7 @@ class DomainContentEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, input_nc, H, W) to (B, 4 ngf, H/4, W/4)."""
-        x = _leaky(self.stem(reflect_pad(image.contiguous(memory_format=torch.channels_last), 3)))
+        x = _leaky(self.stem(reflect_pad(in_fast_format(image), 3)))
         for conv in self.down:
             x = instance_norm(conv(x), activation="relu")
         return self.blocks(x)
@@ -71,7 +72,7 @@ class StyleMapEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, input_nc, H, W) to (B, style_nc, H/4, W/4)."""
-        x = _leaky(self.stem(reflect_pad(image.contiguous(memory_format=torch.channels_last), 3)))
+        x = _leaky(self.stem(reflect_pad(in_fast_format(image), 3)))
         for conv in (*self.down, self.inner):
             x = _leaky(conv(x))
         return self.head(x)
@@ -313,7 +314,7 @@ class MultiScaleDiscriminator(nn.Module):
                 f"{tuple(image.shape)}"
             )
         outputs = []
-        image = image.contiguous(memory_format=torch.channels_last)
+        image = in_fast_format(image)
         for i, scale in enumerate(self.scales):
             if i:
                 image = F.avg_pool2d(image, 3, stride=2, padding=1, count_include_pad=False)

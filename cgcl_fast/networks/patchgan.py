@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, has_bias
 from cgcl_fast.nn import blur_down
 
@@ -74,7 +74,7 @@ class PatchDiscriminator(nn.Module):
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(f"x: expected (B, {channels}, H, W), got {tuple(x.shape)}")
         n_layers = self.config["n_layers"]
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         for i, conv in enumerate(self.convs):
             x = conv(x)
             if i == 0:

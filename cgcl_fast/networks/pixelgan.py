@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, has_bias
 
 
@@ -47,6 +47,6 @@ class PixelDiscriminator(nn.Module):
         channels = self.config["input_nc"]
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(f"x: expected (B, {channels}, H, W), got {tuple(x.shape)}")
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         first, second, last = self.convs
         return last(self.norm(second(F.leaky_relu(first(x), 0.2))))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, has_bias
 from cgcl_fast.nn import blur_down, blur_up, conv_of, reflect_pad
 
@@ -78,7 +79,7 @@ class ResnetGenerator(nn.Module):
     operation here, so the number of a norm gives the value after the ReLU; so it is in the published code,
     whose ReLU overwrites its input.
 
-    Activations are kept in channels_last order, which is faster for the convolutions on a CPU and a GPU alike.
+    Activations are kept in the memory format that is the fastest for convolutions, see :mod:`.memory_format`.
 
     Args:
         input_nc: channels of the input image.
@@ -221,7 +222,7 @@ class ResnetGenerator(nn.Module):
         layers = self._layers()
         wanted = self._resolve(feature_layers, layers)
         features = []
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
         for number, layer in layers:
             named = number in wanted

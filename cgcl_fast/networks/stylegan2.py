@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.nn import blur, blur_up, conv_of
 
 MOST_CHANNELS = 512
@@ -202,7 +203,7 @@ class StyleGAN2Generator(nn.Module):
         self._check_layers(feature_layers)
         layers = [nn.Identity(), self._stem, self.down, *self.blocks, self.up, self._head]
         features = []
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         for number, layer in enumerate(layers[: last + 1]):
             x = layer(x)
             if number in feature_layers:
@@ -300,7 +301,7 @@ class StyleGAN2Discriminator(nn.Module):
         shape = (self.config["input_nc"], self.config["size"], self.config["size"])
         if x.shape[1:] != shape:
             raise ValueError(f"x: expected (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_fast_format(x)
         gain = math.sqrt(2)
         x = _activate(self.stem(x, gain))
         for block in self.blocks:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
+from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, has_bias
 
 
@@ -86,7 +87,7 @@ class UnetGenerator(nn.Module):
             raise ValueError(
                 f"x: expected (B, {channels}, H, W) with H and W multiples of {self.multiple}, got {tuple(x.shape)}"
             )
-        x = F.leaky_relu(self.down[0](x.contiguous(memory_format=torch.channels_last)), 0.2)
+        x = F.leaky_relu(self.down[0](in_fast_format(x)), 0.2)
         joined = [x]
         for conv, norm in zip(self.down[1:-1], self.down_norms, strict=True):
             x = norm(conv(x))

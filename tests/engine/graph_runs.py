@@ -106,4 +106,5 @@ def everything(trainer: Trainer) -> dict[str, Any]:
         "optimizers": [full_state(running.optimizer) for running in trainer.phases],
         "rates": [[float(group["lr"]) for group in running.optimizer.param_groups] for running in trainer.phases],
         "rng": rng_state(),
+        "ema": {} if trainer.average is None else dict(trainer.average.networks.state_dict()),
     }

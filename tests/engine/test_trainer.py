@@ -239,8 +239,9 @@ def test_two_processes_train_one_model_as_one_process_with_their_batches_togethe
     state = last_state(tmp_path / "two")
     assert state["step"] == 3 and state["processes"] == 2 and len(state["rng"]) == 2
     assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])
-    make_trainer(tmp_path / "one", 3, batch_size=4, kind=Plain).fit()
+    make_trainer(tmp_path / "one", 3, batch_size=4, kind=Plain, ema_decay=0.5).fit()
     assert_close_weights(state["method"], last_state(tmp_path / "one")["method"])
+    assert_close_weights(state["ema"], last_state(tmp_path / "one")["ema"])
 
     # In another number of processes a run goes on at the same place of the data, with other random numbers.
     assert (state["loader"]["epoch"], state["loader"]["position"]) == (1, 1)

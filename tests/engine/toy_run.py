@@ -28,6 +28,7 @@ class Toy(nn.Module):
     """G and D with every source of randomness that a method may use, a buffer moved by a hook, and a shared result."""
 
     generator_name = "G"
+    backward_name = None
 
     def __init__(self, trouble: tuple[str, int] = ("", 0)) -> None:
         super().__init__()
@@ -149,6 +150,7 @@ def make_trainer(
     data: Noise | None = None,
     workers: int = 0,
     precision: str = "fp32",
+    ema_decay: float = 0.0,
     **more: Any,
 ) -> Trainer:
     torch.manual_seed(5)
@@ -159,7 +161,9 @@ def make_trainer(
     loader = build_loader(
         data or Noise(), batch_size=batch_size, seed=3, num_workers=workers, rank=rank, replicas=world
     )
-    options = Options(steps=steps, save_every=3, log_every=1, precision=precision, accumulate=accumulate)
+    options = Options(
+        steps=steps, save_every=3, log_every=1, precision=precision, accumulate=accumulate, ema_decay=ema_decay
+    )
     return Trainer(
         method,
         loader,
@@ -176,8 +180,8 @@ def make_trainer(
 
 if __name__ == "__main__":
     trouble = (sys.argv[4], int(sys.argv[5])) if len(sys.argv) > 4 else ("", 0)
-    kind = Plain if sys.argv[3] == "plain" else Toy
-    trainer = make_trainer(Path(sys.argv[1]), int(sys.argv[2]), trouble=trouble, kind=kind)
+    more: dict[str, Any] = {"kind": Plain, "ema_decay": 0.5} if sys.argv[3] == "plain" else {}
+    trainer = make_trainer(Path(sys.argv[1]), int(sys.argv[2]), trouble=trouble, **more)
     trainer.fit(resume=sys.argv[3] == "resume")
     del trainer
     leave_group()

@@ -112,7 +112,9 @@ def test_twenty_steps_are_those_without_graphs(case: str, tmp_path: Path, same_b
     assert_as_eager(case, tmp_path, [losses, everything(graphed)], [expected, everything(eager)])
 
 
-@pytest.mark.parametrize("options", [{"accumulate": 2}, {"precision": "bf16"}, {"sizes": (32, 48)}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"accumulate": 2}, {"precision": "bf16"}, {"sizes": (32, 48)}, {"ema_decay": 0.9}], ids=str
+)
 def test_parts_precision_and_sizes(options: dict[str, Any], tmp_path: Path, same_bits: None) -> None:
     graphed, losses = run("cut", tmp_path, graphs="on", **options)
     eager, expected = run("cut", tmp_path, **options)

@@ -1,4 +1,4 @@
-"""The networks stay channels_last from end to end: what one forward and backward pass dispatches, counted."""
+"""The networks stay in one memory format from end to end: what one forward and backward pass dispatches, counted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cgcl_fast.networks import ContentEncoder, PatchDiscriminator, ResnetGenerator, StyleEncoder
+from cgcl_fast.networks import ContentEncoder, PatchDiscriminator, ResnetGenerator, StyleEncoder, memory_format
+from cgcl_fast.networks.memory_format import in_fast_format
 
 PADS = ("reflection_pad2d", "replication_pad2d")
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """channels_last in training too, whatever this CPU is."""
+    monkeypatch.setattr(memory_format, "CONTIGUOUS_TRAINING_ON_CPU", False)
 
 
 def is_map(value: Any) -> bool:
@@ -119,3 +127,27 @@ def test_what_is_counted() -> None:
         torch.empty_like(x, memory_format=torch.contiguous_format).copy_(x)
         (x + x).permute(0, 2, 3, 1).flip(1)
     assert [text.split(":")[0] for text in seen.turned] == ["clone", "empty_like", "copy_", "flip"]
+
+
+def test_format_by_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = image(8)
+    assert is_channels_last(in_fast_format(x))
+    monkeypatch.setattr(memory_format, "CONTIGUOUS_TRAINING_ON_CPU", True)
+    assert in_fast_format(x) is x
+    with torch.no_grad():
+        assert is_channels_last(in_fast_format(x))
+    assert is_channels_last(torch.jit.script(in_fast_format)(x))
+
+
+@pytest.mark.parametrize("network", [ResnetGenerator(ngf=4, n_blocks=2), PatchDiscriminator(3, 4)])
+def test_contiguous_training(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU whose convolutions want it so, all maps are contiguous, and numbers are the same to float precision."""
+    x = image(32)
+    expected = network(x)
+    monkeypatch.setattr(memory_format, "CONTIGUOUS_TRAINING_ON_CPU", True)
+    with Dispatched() as seen:
+        y = network(x)
+        y.sum().backward()
+    assert seen.count("clone") == 0
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
