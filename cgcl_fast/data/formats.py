@@ -125,7 +125,7 @@ def check_channels(source: _Source, reading: Reading) -> None:
 def errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except (UnreadableImageError, DataError):  # the latter is of more than this file
+    except (UnreadableImageError, DataError):  # DataError concerns more than this file
         raise
     except MemoryError as error:
         raise UnreadableImageError(path, "not enough memory to decode it") from error
@@ -144,11 +144,12 @@ def opened(path: str | os.PathLike[str], reading: Reading) -> Iterator[_Source]:
 def _sources(
     path: str | os.PathLike[str], content: str | os.PathLike[str] | MemberFile, start: bytes, reading: Reading
 ) -> Iterator[_Source]:
-    """The one source that ``path`` is, while it is open.
+    """Yields the source for a file, once.
 
     Args:
-        content: what the libraries open: the path itself, or a member of a tar, which has no path that they know.
-        start: how it begins.
+        path: the file.
+        content: what the libraries open: the path itself, or the open member of a tar, whose path they do not know.
+        start: the first bytes of the file.
     """
     if start.startswith(b"\x93NUMPY"):
         source: _Source = _Array(content, reading)
@@ -221,7 +222,7 @@ def _pillow(
     except ValueError:
         image.close()
         raise
-    image.filename = os.fspath(path)  # of a member, too
+    image.filename = os.fspath(path)  # Pillow does not know that of a member
     return image
 
 
@@ -462,14 +463,14 @@ class _Array(_Source):
 
 
 def _mapped(member: MemberFile) -> np.ndarray:
-    """The array in a ``.npy`` member of a tar, without reading it; ``np.load`` maps whole files only."""
+    """The array in a ``.npy`` member of a tar, mapped into memory; ``np.load`` can only map whole files."""
     version = np.lib.format.read_magic(member)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"expected an array of numbers, got version {version[0]}.{version[1]} of NumPy's format")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, columns_first, dtype = read_header(member)
     begin, needed = member.tell(), math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or member.size - begin < needed:  # beyond it is what comes next in the tar
+    if dtype.hasobject or member.size - begin < needed:  # the next member follows
         raise ValueError(f"it holds {member.size - begin} of the {needed} bytes of its array")
     if not needed:
         return np.zeros(shape, dtype)

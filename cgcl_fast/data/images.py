@@ -67,7 +67,7 @@ def list_images(
 
     Args:
         folder: searched with its subfolders.
-        tars: searched instead of it; files somewhere below it, which are read as folders (:mod:`.tars`).
+        tars: tar files somewhere in the folder, whose members are listed instead of the files (:mod:`.tars`).
         unreadable: told of each subfolder that cannot be listed. If not given, they are named and counted in the log.
         left_out: told once, in a few words, how many files of which kinds are no images or annotate others; not of text
             files, which are annotations.
@@ -192,7 +192,7 @@ def walk(
 
 
 def walk_tars(tars: Iterable[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """:func:`walk` of the folders in tars.
+    """As :func:`walk`, the folders in tars.
 
     Raises:
         ValueError: a tar is compressed or broken.
@@ -207,8 +207,7 @@ def walk_tars(tars: Iterable[Path]) -> Iterator[tuple[Path, list[str]]]:
 
 
 def tars_in(folder: Path) -> tuple[Path, ...]:
-    """The tars in a folder, sorted, if they are all that its images can be in: none beside images, where a tar may be
-    what these were unpacked from."""
+    """The tars in a folder, sorted; none if there are images in it or below, which may have been unpacked from them."""
     try:
         found = []
         with os.scandir(folder) as entries:
@@ -219,7 +218,7 @@ def tars_in(folder: Path) -> tuple[Path, ...]:
                     found.append(folder / entry.name)
         if not found or any(True for _ in walk_images(folder, lambda place, error: None)):
             return ()
-    except (OSError, ValueError):  # said where its images are listed
+    except (OSError, ValueError):  # reported when its images are listed
         return ()
     return tuple(sorted(found))
 

@@ -8,7 +8,7 @@ images. Annotation files are looked for
   images: for ``images/train`` in ``labels/train``, else ``labels``; for ``trainA`` in ``annotations/trainA``, else
   ``annotations``, and ``trainA_labels``; for ``leftImg8bit/train`` in ``gtFine/train``;
 * files about many images (COCO, BDD100K) also in every folder on that way;
-* in the tar that holds the images, where they are about images of that tar only.
+* in the tar that holds the images; they annotate images of that tar only.
 
 Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out,
 and of a file about many images the entries whose path, as far from its end on as there are such folders, leads to
@@ -76,7 +76,7 @@ class AnnotationIndex:
             and those that mean others ("test") unless one of the first is there too.
         excluded: folders with the images of other domains.
         borrowed: folders anywhere in the data folder where annotations are looked for last.
-        tars: what the images are in, if they are members of tars.
+        tars: the tar files that hold the images, if they are members of tars.
     """
 
     def __init__(
@@ -326,8 +326,7 @@ class AnnotationIndex:
             return []
 
     def _annotation_files(self) -> Iterator[tuple[int, Path, tuple[str, ...]]]:
-        """Files that may be annotations, each with the number of the place where it was found and the folders between
-        that and it."""
+        """Files that may be annotations: the number of the place where it was found, the file, the folders between."""
         for tar in sorted(self._tars):
             for here, names in walk_tars([tar]):
                 parts = here.relative_to(tar).parts

@@ -31,7 +31,7 @@ class Place:
         folder: they are in it and its subfolders.
         keep: which of them; None: all.
         files: the images themselves, where a list names them; in the order of the list.
-        tars: they are members of these, which are in the folder; none: they are files.
+        tars: tar files in the folder, if the images are members of them.
         home: the folder that is the domain's alone, where no other domain looks for annotations; None: there is none.
         listed: the file that names the images.
         name: what the folders call the domain.
@@ -98,7 +98,7 @@ class Place:
 
 
 def place_in(folder: Path, home: Path | None = None) -> Place:
-    """The images in a folder, which are in ``images`` in it if that is there, and in tars in it if those are all."""
+    """The images in a folder: in its subfolder ``images`` if there is one, and in tars if there are no image files."""
     inner = next((folder / name for name in _INNER if (folder / name).is_dir()), folder)
     return Place(inner, tars=tars_in(inner), home=home or folder)
 
@@ -106,7 +106,7 @@ def place_in(folder: Path, home: Path | None = None) -> Place:
 def _may_hold_images(tar: Path) -> bool:
     try:
         return any(member.name.lower().endswith(IMAGE_SUFFIXES) for member in members(tar))
-    except ValueError:  # said where its images are listed
+    except ValueError:  # reported when its images are listed
         return True
 
 

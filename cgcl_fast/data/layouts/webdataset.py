@@ -1,8 +1,8 @@
 """Tars, as WebDataset has them: ``trainA-000000.tar trainA-000001.tar ... trainB-000000.tar``, or one ``trainA.tar``.
 
-Split and name of the domain are as in :mod:`.joined`; the number may also be ``-00000-of-00010``. In the folder of a
-domain they are ``train-000000.tar``. Looked at only where no other layout fits: beside folders that hold images, tars
-are what these were unpacked from.
+Split and domain are named as in :mod:`.joined`; the number may also be ``-00000-of-00010``. In the folder of a domain
+they are called ``train-000000.tar``. This layout is tried last, because tars beside folders of images are usually the
+archives that these were unpacked from.
 """
 
 from __future__ import annotations

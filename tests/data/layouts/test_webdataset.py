@@ -162,6 +162,16 @@ def test_tars_beside_images_are_what_these_were_unpacked_from(loose, caplog):
     assert f"{loose / 'trainA'}: 1 file left out: 1 .tar" in caplog.text
 
 
+def test_folders_of_downloads_are_no_domains(loose, tmp_path):
+    for name, source in (("dry", "trainA"), ("wet", "trainB")):
+        shutil.copytree(loose / source, tmp_path / "data" / name)
+    pack(loose / "trainA", tmp_path / "data" / "downloads" / "dry.tar")
+    (tmp_path / "data" / "archive").mkdir()
+    (tmp_path / "data" / "archive" / "wet.tar.gz").write_bytes(gzip.compress(b"wet"))
+    assert find_domains(tmp_path / "data") == ("dry", "wet")
+    assert open_dataset(tmp_path / "data", size=16).count("B") == 5
+
+
 def test_folders_for_testing_beside_tars_for_training(loose, packed):
     for name in ("testA", "testB"):
         (packed / f"{name}.tar").unlink()
