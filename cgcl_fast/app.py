@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
 from cgcl_fast._extras import require
 from cgcl_fast._generator import find_generator
+from cgcl_fast._translator import Translator, domain_by
 from cgcl_fast.data import UnreadableImageError
 from cgcl_fast.data.decoding import read_stored, to_tensor
 from cgcl_fast.data.values import as_picture
 from cgcl_fast.engine import make_accelerator
 from cgcl_fast.methods.options import Count, Within, check
 from cgcl_fast.networks import StyledGenerator
-from cgcl_fast.translate import Translator, domain_by
 
 OWN, REFERENCE, RANDOM = "the generator's own", "of a reference image", "random, by its number"
 MOST_SEED = 2**31 - 1

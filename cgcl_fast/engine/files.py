@@ -103,7 +103,8 @@ def _sync_folder(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes left in ``folder`` and below; for who is :func:`alone_in` it."""
     for path in folder.rglob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if path.stem.rpartition(".")[2].isdecimal():  # else it is somebody else's
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +11,13 @@ from networks import plain_stylegan2
 from op_checks import DEVICE
 from torch import Tensor, nn
 
+from cgcl_fast._translator import Translator, in_tiles
 from cgcl_fast.data.decoding import FileImage
 from cgcl_fast.data.formats import FileFormat
 from cgcl_fast.data.values import Values
 from cgcl_fast.engine import translate_tiled
 from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.sincut import SinCUT, SinCUTConfig, split_into_tiles
-from cgcl_fast.translate import Job, Loaded, Translator, in_tiles
 
 SMALL: dict[str, Any] = {"ngf": 1, "ndf": 1, "n_blocks": 2, "nce_dim": 8, "num_crops": 3, "crop_size": 16}
 
@@ -231,12 +230,11 @@ def test_tiles_give_the_whole(size: tuple[int, int]) -> None:
     image = torch.rand(3, *size, device="cpu") * 2 - 1
     form = FileFormat("NPY", "float32")
     file = FileImage(image.permute(1, 2, 0).numpy(), None, Values("float32", -1, 1), form)
-    loaded = Loaded(Job(Path("in.npy"), Path("out.npy"), form), file)
     translate = translator.for_batch(1)
     whole = translate(image[None])[0]
     scale = float(whole.std())
     for tile in (64, 75):  # margins of 16 pixels
-        found = torch.cat(list(in_tiles(loaded, translator, tile, None, 2)), dim=1)[:, : size[0], : size[1]]
+        found = torch.cat(list(in_tiles(file, translator, tile, None, 2)), dim=1)[:, : size[0], : size[1]]
         torch.testing.assert_close(found / scale, whole / scale, atol=1e-5, rtol=1e-5)
     blended = translate_tiled(translate, image, tile=64, overlap=8)
     assert (blended - whole).abs().max() > 0.01 * scale  # so that the equality above means something
