@@ -77,6 +77,13 @@ def dag_select(
 
     Source: EnCo, Algorithm 1, with k = 4 and β = 0.5 (its Table 4). At β = 1 the paper's slice returns all candidates;
     here the lowest P, as its text says.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> score = torch.tensor([[[[0.1, 0.4], [0.3, 0.2]]]])
+        >>> ops.dag_select(score, (2, 2), 2, candidates=torch.arange(4))  # the lowest and the highest
+        tensor([[0, 1]])
     """
     op = "dag_select"
     _check.tensor(op, "score", score, 4, "(B, 1, h, w)")
