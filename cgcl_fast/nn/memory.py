@@ -1,6 +1,7 @@
 """The class-aware memory of MGUIT (Jeong et al. 2021, Sec. 3.2): keys of content, values of style, written by use."""
 
-# No postponed annotations: TorchScript wants the types of the buffers, not their names.
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 
@@ -62,10 +63,6 @@ class ClassMemory(nn.Module):
         tensor([ True,  True,  True,  True, False, False])
     """
 
-    keys: Tensor
-    values: Tensor
-    item_class: Tensor
-
     def __init__(
         self,
         items: Sequence[int],
@@ -88,6 +85,9 @@ class ClassMemory(nn.Module):
             raise ValueError(f"temperature: expected at least {LEAST_TEMPERATURE} and finite, got {temperature}")
         self.rule = update
         self.temperature = float(temperature)
+        self.keys: Tensor  # said here: TorchScript would take what the class says of them for text
+        self.values: Tensor
+        self.item_class: Tensor
         self.register_buffer("keys", F.normalize(torch.randn(sum(items), key_dim), dim=1))
         self.register_buffer("values", F.normalize(torch.randn(domains, sum(items), value_dim), dim=2))
         # What a file of weights is read into is built on the meta device, and the file has none of this.
