@@ -1,6 +1,7 @@
 # make demo    install into .venv and train CGCL on the built-in street scenes, on the CPU
 # make test    install into .venv with the test extras and run everything that CI runs
 # make docs    install into .venv with the test extras and build the site of the documentation in build/docs
+# make lint    what pre-commit runs: ruff, clang-format and mypy
 # make fuzz    search for faults with calls and examples drawn at random, the ops' for MINUTES=10
 # make gpu     build, test, sanitize and time on a GPU, with what a PyTorch image has; DRY_RUN=1 needs no GPU
 # make bench   time the ops and a training step beside eager PyTorch and torch.compile
@@ -22,7 +23,7 @@ WAITING = $(if $(GOMP_SPINCOUNT)$(OMP_WAIT_POLICY),,GOMP_SPINCOUNT=2500)
 
 IN_PROCESSES = -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint pytest docs oldest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
+.PHONY: demo test lint mypy pytest docs oldest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
@@ -33,8 +34,14 @@ demo: $(VENV)/.installed
 
 test: lint docs pytest oldest bench-smoke sanitize
 
+CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+mypy: $(VENV)/.tested
 	$(BIN)/mypy
 
 # A process for each core, each with one thread: OpenMP's threads wait for each other, and long where cores are taken.

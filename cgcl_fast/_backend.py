@@ -78,8 +78,11 @@ class backend:  # noqa: N801  a context manager with the name of what it sets
         RuntimeError: by an op, when the backend asked for has no kernel on the tensor's device.
 
     Example:
+        >>> import cgcl_fast, torch
         >>> with cgcl_fast.backend("reference"):
-        ...     y = cgcl_fast.ops.instance_norm(x)
+        ...     y = cgcl_fast.ops.instance_norm(torch.randn(1, 3, 8, 8))
+        ...     print(cgcl_fast.current_backend())
+        reference
     """
 
     def __init__(self, name: str) -> None:

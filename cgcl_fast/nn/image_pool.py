@@ -27,6 +27,13 @@ class ImagePool(PerProcess):
 
     Args:
         size: images kept (50 in CycleGAN) of a size; 0 gives every image back at once.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import ImagePool
+        >>> fakes = torch.rand(2, 3, 64, 64)
+        >>> torch.equal(ImagePool(50).query(fakes), fakes)  # not yet full: the images themselves
+        True
     """
 
     def __init__(self, size: int = 50) -> None:

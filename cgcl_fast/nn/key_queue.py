@@ -20,6 +20,16 @@ class KeyQueue(PerProcess):
     Args:
         size: rows kept (16384 a layer in CUT).
         dim: width of a key.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import KeyQueue, PatchNCE
+        >>> queue, nce = KeyQueue(size=4096, dim=64), PatchNCE(negatives="external")
+        >>> query, key = torch.randn(2, 256, 64), torch.randn(2, 256, 64)
+        >>> loss = nce([query], [key], [queue.rows])
+        >>> queue.enqueue(key.flatten(0, 1))  # after the backward pass
+        >>> int(queue.position)
+        512
     """
 
     rows: Tensor
@@ -56,7 +66,16 @@ class KeyQueue(PerProcess):
 
 @torch.no_grad()
 def momentum_update(average: nn.Module, module: nn.Module, momentum: float = 0.999) -> None:
-    """average ← momentum · average + (1 - momentum) · module, for each parameter; buffers are copied."""
+    """average ← momentum · average + (1 - momentum) · module, for each parameter; buffers are copied.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import momentum_update
+        >>> average, encoder = torch.nn.PReLU(init=0.0), torch.nn.PReLU(init=1.0)  # of one weight
+        >>> momentum_update(average, encoder, momentum=0.75)  # after each step of the encoder's optimiser
+        >>> average.weight.item()
+        0.25
+    """
     for old, new in zip(average.parameters(), module.parameters(), strict=True):
         old.lerp_(new.to(old.dtype), 1 - momentum)
     for old_buffer, new_buffer in zip(average.buffers(), module.buffers(), strict=True):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.jit import _builtins
 
 from .. import _backend, _library
 from ..kernels import INTERPRET
@@ -184,6 +185,11 @@ def once_differentiable(name: str) -> None:
 
 
 def public(schema: str, function: Callable[..., Any]) -> None:
-    """Give the public `function` the operator name of `schema`, made of the operators that it calls."""
+    """Give the public `function` the operator name of `schema`, made of the operators that it calls.
+
+    Where `torch.jit.script` meets a call of the function it takes that operator: TorchScript cannot read the checks.
+    """
+    name = schema.split("(")[0]
     _fragment.define(schema)
-    _fragment.impl(schema.split("(")[0], function, "CompositeImplicitAutograd")
+    _fragment.impl(name, function, "CompositeImplicitAutograd")
+    _builtins._register_builtin(function, f"cgcl_fast::{name}")

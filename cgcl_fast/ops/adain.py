@@ -138,6 +138,13 @@ def adain(
         RuntimeError: when its gradient is differentiated again with the kernels.
 
     Source: Huang & Belongie 2017, Eq. 8. Gradients to x, scale, shift and residual.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> x = torch.tensor([[[[1.0, 3.0]]]])  # mean 2, variance 1
+        >>> ops.adain(x, scale=torch.tensor([[2.0]]), shift=torch.tensor([[5.0]]), eps=0)
+        tensor([[[[3., 7.]]]])
     """
     if scale is None or shift is None:
         raise TypeError("adain: expected scale and shift of shape (B, C), got None; instance_norm has neither")
@@ -167,6 +174,12 @@ def instance_norm(
 
     Raises:
         ValueError, TypeError, RuntimeError: as `adain`.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> ops.instance_norm(torch.tensor([[[[1.0, 3.0]]]]), eps=0, activation="relu")
+        tensor([[[[0., 1.]]]])
     """
     return _normalise("instance_norm", x, None, None, eps, activation, residual, pad, pad_mode)
 

@@ -71,6 +71,15 @@ def blur_down(x: Tensor) -> Tensor:
         TypeError: x is not a floating-point tensor.
 
     Gradients to x, of any order, in x's memory format. Source: Zhang 2019; CUT's networks (Park et al. 2020).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> x = torch.zeros(1, 1, 4, 4)
+        >>> x[0, 0, 1, 1] = 16
+        >>> ops.blur_down(x)
+        tensor([[[[4., 2.],
+                  [2., 1.]]]])
     """
     op = "blur_down"
     _check.tensor(op, "x", x, 4, "(B, C, H, W)")
@@ -95,6 +104,13 @@ def blur_up(x: Tensor) -> Tensor:
         TypeError: x is not a floating-point tensor.
 
     Gradients to x, of any order, in x's memory format. Source: CUT's generator (Park et al. 2020).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> ops.blur_up(torch.tensor([[[[0.0, 16.0]]]]))
+        tensor([[[[ 0.,  4., 12., 16.],
+                  [ 0.,  4., 12., 16.]]]])
     """
     op = "blur_up"
     _check.tensor(op, "x", x, 4, "(B, C, H, W)")

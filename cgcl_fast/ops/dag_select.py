@@ -45,6 +45,14 @@ def dag_select_reference(
     return candidates.gather(1, torch.cat([order[:, :first], order[:, rest:]], dim=1))
 
 
+def _rounded(share: float) -> int:
+    """The nearest integer, of two the even one; of a symbolic number by operations that `torch.export` can save."""
+    if not isinstance(share, torch.SymFloat):
+        return round(share)
+    nearest = torch.sym_int(share + 0.5)
+    return torch.sym_ite(share + 0.5 == nearest, nearest - nearest % 2, nearest)
+
+
 def dag_select(
     score: Tensor,
     size: Sequence[int],
@@ -77,6 +85,13 @@ def dag_select(
 
     Source: EnCo, Algorithm 1, with k = 4 and β = 0.5 (its Table 4). At β = 1 the paper's slice returns all candidates;
     here the lowest P, as its text says.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> score = torch.tensor([[[[0.1, 0.4], [0.3, 0.2]]]])
+        >>> ops.dag_select(score, (2, 2), 2, candidates=torch.arange(4))  # the lowest and the highest
+        tensor([[0, 1]])
     """
     op = "dag_select"
     _check.tensor(op, "score", score, 4, "(B, 1, h, w)")
@@ -96,7 +111,7 @@ def dag_select(
     if not 0 <= importance <= 1:
         raise ValueError(f"{op}: expected importance in [0, 1], got {importance}")
     _check.generator(op, generator)
-    first = round(importance * num_patches)
+    first = _rounded(importance * num_patches)
     score = score.detach()
     if candidates is None:
         drawn = min(int(oversample * num_patches), positions)

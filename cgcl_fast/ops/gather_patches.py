@@ -50,6 +50,14 @@ def gather_patches(features: Tensor, ids: Tensor) -> Tensor:
 
     Gradients to features, of any order, in features' memory format (contiguous or channels_last).
     Source: the patch sampling of CUT (Park et al. 2020, Sec. 3.2).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> features = torch.arange(8.0).reshape(1, 2, 2, 2)  # channel 0 is 0 to 3, channel 1 is 4 to 7
+        >>> ops.gather_patches(features, torch.tensor([0, 3]))
+        tensor([[[0., 4.],
+                 [3., 7.]]])
     """
     op = "gather_patches"
     _check.tensor(op, "features", features, 4, "(B, C, H, W)")

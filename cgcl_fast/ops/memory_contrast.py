@@ -74,6 +74,13 @@ def memory_contrast(
         RuntimeError: when its gradient is differentiated again with the kernels.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 8, whose sum over pixels is reduction="sum". Gradients to features and items.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> features = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
+        >>> ops.memory_contrast(features, torch.eye(2), temperature=1)  # log(1 + exp(-1))
+        tensor(0.3133)
     """
     op = "memory_contrast"
     _check.tensor(op, "features", features, 4, "(B, C, H, W)")

@@ -77,6 +77,13 @@ def memory_read(
 
     Source: MGUIT (Jeong et al. 2021), Eq. 2-4. Gradients to content, keys and values. Memory for the backward pass:
     N + 1 float32 a pixel.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> content = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)  # cosine 1 with the first key, 0 with the second
+        >>> ops.memory_read(content, torch.eye(2), torch.tensor([[10.0], [20.0]]))
+        tensor([[[[12.6894]]]])
     """
     op = "memory_read"
     _check.tensor(op, "content", content, 4, "(B, C, H, W)")

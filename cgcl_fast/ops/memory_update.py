@@ -93,6 +93,19 @@ def memory_update(
         TypeError: an argument is not a floating-point tensor (or a sequence of them), or a class not an integer one.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 5-6.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> keys, values = torch.eye(2), torch.ones(1, 2, 1)
+        >>> content, style = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1), torch.ones(1, 1, 1, 1)
+        >>> classes = torch.zeros(1, 1, 1, dtype=torch.int64)  # of the pixel, which writes into the first item alone
+        >>> new_keys, new_values = ops.memory_update(
+        ...     keys, values, [content], [style], pixel_classes=[classes], item_class=torch.tensor([0, 1])
+        ... )
+        >>> new_keys
+        tensor([[0.7071, 0.7071],
+                [0.0000, 1.0000]])
     """
     op = "memory_update"
     contents, styles, pixel_classes, item_class = _checked(

@@ -115,6 +115,13 @@ def patch_nce(
 
     Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets); gradients to query, key and extra_negatives. If only the query
     needs one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> rows = torch.eye(2)[None]  # two patches, orthogonal to each other: log(1 + exp(-1)) each
+        >>> ops.patch_nce(rows, rows, temperature=1)
+        tensor(0.3133)
     """
     temperature = _check_options("patch_nce", temperature, negatives, normalize, loss, reduction)
     layer = _prepare(_NAMES, query, key, negatives, num_negatives, extra_negatives, offsets)
@@ -164,6 +171,13 @@ def patch_nce_layers(
     Raises:
         ValueError, TypeError: as `patch_nce`, naming the layer; or lists differ in length.
         RuntimeError: when a gradient is differentiated again with the kernels.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> rows = torch.eye(2)[None]
+        >>> ops.patch_nce_layers([rows, rows], [rows, -rows], temperature=1)
+        [tensor(0.3133), tensor(1.3133)]
     """
     op = "patch_nce_layers"
     queries = _check.sequence(op, "queries", queries, "Tensors, one a layer")

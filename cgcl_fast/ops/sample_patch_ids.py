@@ -85,6 +85,13 @@ def sample_patch_ids(
         TypeError: a count that is no integer, a generator or device that is none.
 
     Source: the sampling of CUT (Park et al. 2020), which draws torch.randperm(H·W)[:P].
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> ids = ops.sample_patch_ids(64 * 64, 256)
+        >>> ids.shape, len(ids.unique())
+        (torch.Size([256]), 256)
     """
     op = "sample_patch_ids"
     num_positions = _check.count(op, "num_positions", num_positions)
