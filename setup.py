@@ -247,7 +247,7 @@ def native_extensions():
     )
     about = Extension(
         "cgcl_fast._native",
-        relative([CSRC / "python.cpp", CSRC / "cpu" / "variant.cpp"]),
+        relative([CSRC / "python.cpp", CSRC / "cpu" / "dispatch.cpp"]),
         include_dirs=pybind11_include_dirs(cpp_extension),
         define_macros=[
             ("CGCL_BUILD_FLAGS", f'"{" ".join(CXX_FLAGS + SANITIZE_FLAGS)}"'),
