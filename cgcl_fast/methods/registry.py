@@ -1,4 +1,4 @@
-"""The methods by the names that commands take."""
+"""The methods, by their names in commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 INITIALISATIONS = ("kaiming", "kaiming_uniform")
-"""What "init" was of CGL and CGCL, before it was "init_type"."""
+"""Values of "init" in CGL and CGCL, before the option was called "init_type"."""
 
 
 def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
