@@ -134,18 +134,18 @@ def measure(function: Callable[..., Any], case: HostCase, device: str, budget: f
     """Microseconds of a call: "forward" without gradients, and "both" where the op has one."""
     tensors = tensors_of(case, device)
     with torch.no_grad():
-        found = {"forward": microseconds(lambda: function(*tensors), device, budget)}
+        times = {"forward": microseconds(lambda: function(*tensors), device, budget)}
     if case.wrt:
         leaves = [tensors[index].requires_grad_() for index in case.wrt]
         upstream = torch.ones_like(function(*tensors))
         # What torch.autograd.grad calls, without the 30 microseconds that its checks take of every measurement.
         engine = torch.autograd.Variable._execution_engine
-        found["both"] = microseconds(
+        times["both"] = microseconds(
             lambda: engine.run_backward((function(*tensors),), (upstream,), False, False, tuple(leaves), True, True),
             device,
             budget,
         )
-    return found
+    return times
 
 
 def work(path: str, device: str, budget: float) -> dict[str, Any]:
@@ -227,8 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for _ in range(options.rounds):
         for name, (path, checkout) in paths.items():
             measured = partial(work, path) if here else partial(in_process, path, checkout)
-            found = measured(options.device, options.budget)
-            results[name] = least(results[name], found) if name in results else found
+            latest = measured(options.device, options.budget)
+            results[name] = least(results[name], latest) if name in results else latest
     print(table(results))
     if options.output:
         document = {"machine": machine.describe(options.device), "microseconds": results}

@@ -82,14 +82,14 @@ def logged(log: Path) -> int:
 
 def measure(settings: list[str], loads: list[str], seconds: float, repeats: int) -> list[dict[str, Any]]:
     """Settings in turn within a repeat, so that what drifts is the same for all."""
-    found: dict[tuple[str, str], list[float]] = {}
+    rates: dict[tuple[str, str], list[float]] = {}
     for _ in range(repeats):
         for load in loads:
             for setting in settings:
                 value = images_per_second(setting, load, seconds)
-                found.setdefault((setting, load), []).append(value)
+                rates.setdefault((setting, load), []).append(value)
                 print(f"{setting:14} {load:8} {value:6.2f} images/s", flush=True)
-    return [{"setting": s, "load": load, "images_per_second": values} for (s, load), values in found.items()]
+    return [{"setting": s, "load": load, "images_per_second": values} for (s, load), values in rates.items()]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

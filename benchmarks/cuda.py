@@ -84,7 +84,7 @@ def rates(clock: Clock) -> dict[str, float]:
     """What the machine does at best: bytes (read and written counted both) and FLOPs a second."""
     device, size = clock.device, LARGE_BYTES if clock.cuda else 8 << 20
     tensors = torch.zeros(2, size // 4, device=device)
-    found = {
+    rates = {
         "copy_bytes_per_second": 2 * size / min(clock.in_a_row(partial(tensors[0].copy_, tensors[1]))),
         "fill_bytes_per_second": size / min(clock.in_a_row(tensors[0].zero_)),
     }
@@ -98,10 +98,10 @@ def rates(clock: Clock) -> dict[str, float]:
     ):
         torch.set_float32_matmul_precision(wanted)
         a, b = torch.randn(2, n, n, device=device).to(dtype)
-        found[f"{name}_flops_per_second"] = 2 * n**3 / min(clock.in_a_row(partial(torch.mm, a, b)))
+        rates[f"{name}_flops_per_second"] = 2 * n**3 / min(clock.in_a_row(partial(torch.mm, a, b)))
     torch.set_float32_matmul_precision(precision)
-    found["matmul_flops_per_second"] = found["tf32_flops_per_second"]
-    return found
+    rates["matmul_flops_per_second"] = rates["tf32_flops_per_second"]
+    return rates
 
 
 def driver() -> str:

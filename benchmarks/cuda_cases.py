@@ -338,7 +338,7 @@ def cases(small: bool = False) -> list[Case]:
 
     side = (lambda n: min(n, 40)) if small else (lambda n: n)
     score = side(30)
-    found = [
+    all_cases = [
         # The targets first.
         adain(fit(64, 256, 64, 64), FORWARD),
         adain(fit(64, 256, 64, 64), BOTH),
@@ -398,4 +398,4 @@ def cases(small: bool = False) -> list[Case]:
         memory_contrast(fit(1, 256, 90, 90), BOTH),
         memory_contrast(fit(8, 256, 90, 90), BOTH),
     ]
-    return found
+    return all_cases

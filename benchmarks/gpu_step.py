@@ -234,20 +234,20 @@ def warm_up(step: Step, scale: Scale, device: str) -> float:
 
 def times(step: Step, scale: Scale, device: str) -> dict[str, list[float]]:
     """Seconds of a step: "wall" and "host" of steps alone, "in_a_row" of each of many."""
-    found: dict[str, list[float]] = {"wall": [], "host": [], "in_a_row": []}
+    samples: dict[str, list[float]] = {"wall": [], "host": [], "in_a_row": []}
     for _ in range(scale.alone):
         start = time.perf_counter()
         step()
-        found["host"].append(time.perf_counter() - start)
+        samples["host"].append(time.perf_counter() - start)
         machine.synchronize(device)
-        found["wall"].append(time.perf_counter() - start)
+        samples["wall"].append(time.perf_counter() - start)
     for _ in range(scale.runs):
         start = time.perf_counter()
         for _ in range(scale.in_a_row):
             step()
         machine.synchronize(device)
-        found["in_a_row"].append((time.perf_counter() - start) / scale.in_a_row)
-    return {name: [rounded(value) for value in values] for name, values in found.items()}
+        samples["in_a_row"].append((time.perf_counter() - start) / scale.in_a_row)
+    return {name: [rounded(value) for value in values] for name, values in samples.items()}
 
 
 def measure(row: Row, step: Step, scale: Scale, device: str) -> dict[str, Any]:
@@ -414,9 +414,9 @@ def main() -> int:
 
         def traced(row: Row) -> str:
             step = made(row)
-            found = trace(step, scale, device, Path(folder, "trace.json"))
-            results.entries[row]["extra_info"].update(found)
-            return f"{found['busy'] * 1e3:.2f} ms busy with {found['kernels']} kernels"
+            totals = trace(step, scale, device, Path(folder, "trace.json"))
+            results.entries[row]["extra_info"].update(totals)
+            return f"{totals['busy'] * 1e3:.2f} ms busy with {totals['kernels']} kernels"
 
         for row in rows:
             if time.monotonic() < end_of_times and results.usable:

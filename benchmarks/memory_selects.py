@@ -52,7 +52,7 @@ def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) ->
             labels.append(label.flatten())
     effects, owns, of_pixels = torch.cat(effect), torch.cat(own), torch.cat(labels)
     by_class = {name: owns[of_pixels == k] for k, name in enumerate(names)}
-    means = {name: float(found.mean()) for name, found in by_class.items() if len(found)}
+    means = {name: float(of_class.mean()) for name, of_class in by_class.items() if len(of_class)}
     total = sum(memory.items)
     return {
         "items_in_effect": float(effects.mean()),
@@ -60,7 +60,7 @@ def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) ->
         "own_class_mean_of_classes": sum(means.values()) / len(means),
         "own_class_by_class": means,
         "equal_weights_by_class": {name: memory.items[k] / total for k, name in enumerate(names) if name in means},
-        "pixels_by_class": {name: len(found) for name, found in by_class.items()},
+        "pixels_by_class": {name: len(of_class) for name, of_class in by_class.items()},
     }
 
 
@@ -80,8 +80,8 @@ def run(temperature: float, steps: int, seed: int) -> dict[str, Any]:
         after = selection(generator, config.classes, options.size)
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
         distances = {name: value for name, value in json.loads(lines[-1]).items() if name != "step"}
-    found = {"temperature": temperature, "steps": steps, "size": options.size, "update": config.update}
-    return {**found, "before": before, "after": after, "distances": distances}
+    record = {"temperature": temperature, "steps": steps, "size": options.size, "update": config.update}
+    return {**record, "before": before, "after": after, "distances": distances}
 
 
 def main() -> None:
@@ -98,10 +98,10 @@ def main() -> None:
             result = {"machine": machine, "scenes": SCENES, "seed": arguments.seed, "runs": runs}
             arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{'temperature':>11} {'items in effect':>22} {'own class, mean of classes':>28}")
-    for found in runs:
+    for record in runs:
         print(
-            f"{found['temperature']:>11g}",
-            *(f"{found['before'][key]:>{width}.3f} -> {found['after'][key]:<8.3f}"
+            f"{record['temperature']:>11g}",
+            *(f"{record['before'][key]:>{width}.3f} -> {record['after'][key]:<8.3f}"
               for key, width in (("items_in_effect", 10), ("own_class_mean_of_classes", 16))),
         )  # fmt: skip
 

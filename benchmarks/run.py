@@ -28,13 +28,13 @@ def run_once(arguments: argparse.Namespace, folder: Path, memory: bool) -> dict[
     page faults that it has in a program.
     """
     runs = [run_file(arguments, path, folder / f"{path.stem}.json", memory) for path in sorted(HERE.glob("bench_*.py"))]
-    found = [run for run in runs if run is not None]
-    if not found:
+    results = [run for run in runs if run is not None]
+    if not results:
         raise SystemExit(f"benchmarks.run: no benchmark matches {arguments.select!r}")
-    machine = found[0]["machine_info"]
+    machine = results[0]["machine_info"]
     for rate in ("copy_bytes_per_second", "matmul_flops_per_second"):
-        machine[rate] = max(run["machine_info"][rate] for run in found)
-    return {"machine_info": machine, "benchmarks": [entry for run in found for entry in run["benchmarks"]]}
+        machine[rate] = max(run["machine_info"][rate] for run in results)
+    return {"machine_info": machine, "benchmarks": [entry for run in results for entry in run["benchmarks"]]}
 
 
 def run_file(arguments: argparse.Namespace, path: Path, target: Path, memory: bool) -> dict[str, Any] | None:

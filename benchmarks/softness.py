@@ -49,12 +49,12 @@ def measure(size: int = 64, domains: tuple[str, ...] = ("sunny", "night")) -> li
         real = moments(features(torch.stack([to_tensor(dataset.picture(name, n).image) for n in range(count)])))
         others = batch["A_domain"] != DOMAINS.index(name)
         truth = batch[f"truth_{name}"][others]
-        found = {
+        by_sigma = {
             str(sigma): frechet_distance(moments(features(gaussian_blur(truth, 9, sigma) if sigma else truth)), real)
             for sigma in SIGMAS
         }
         untouched = frechet_distance(moments(features(batch["A"][others])), real)
-        rows.append({"to": name, "scenes": len(truth), "untouched": untouched, "truth_by_sigma": found})
+        rows.append({"to": name, "scenes": len(truth), "untouched": untouched, "truth_by_sigma": by_sigma})
     return rows
 
 
@@ -62,9 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
-    found = {"what": "Fréchet distances, EfficientNet-Lite0 features", "size": 64, "rows": measure()}
-    options.output.write_text(json.dumps({**found, "versions": versions()}, indent=1, ensure_ascii=False) + "\n")
-    print(json.dumps(found["rows"], indent=1))
+    document = {"what": "Fréchet distances, EfficientNet-Lite0 features", "size": 64, "rows": measure()}
+    options.output.write_text(json.dumps({**document, "versions": versions()}, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps(document["rows"], indent=1))
 
 
 if __name__ == "__main__":

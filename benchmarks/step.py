@@ -134,13 +134,13 @@ def is_view(func: Any) -> bool:
 
 def bytes_of(values: Sequence[Any]) -> int:
     """Of the tensors among them, one that is there twice counted once; expanded ones as what is stored."""
-    found = {}
+    sizes = {}
     for value in values:
         if isinstance(value, Tensor):
             sides = zip(value.shape, value.stride(), strict=True)
             numbers = torch.Size(side for side, stride in sides if stride or side == 0).numel()
-            found[value.data_ptr(), numbers] = numbers * value.element_size()
-    return sum(found.values())
+            sizes[value.data_ptr(), numbers] = numbers * value.element_size()
+    return sum(sizes.values())
 
 
 def kind_of(name: str, args: Sequence[Any] = ()) -> str:
@@ -154,10 +154,10 @@ def kind_of(name: str, args: Sequence[Any] = ()) -> str:
 
 
 def kinds_of(costs: dict[tuple[str, str], Cost]) -> dict[str, Cost]:
-    found: dict[str, Cost] = {}
+    by_kind: dict[str, Cost] = {}
     for (kind, _), cost in costs.items():
-        found.setdefault(kind, Cost()).add(cost)
-    return found
+        by_kind.setdefault(kind, Cost()).add(cost)
+    return by_kind
 
 
 def product_rate(dtype: torch.dtype, size: int, budget: float) -> float:
@@ -218,8 +218,8 @@ def profile(method: str, scale: gpu_step.Scale, precision: str, progress: float)
 
 def text(document: dict[str, Any], most: int = 20) -> str:
     """Two tables: kinds, and the operators that take most."""
-    info, found = document["machine_info"], document["profile"]
-    step = min(found["seconds"])
+    info, profiled = document["machine_info"], document["profile"]
+    step = min(profiled["seconds"])
 
     def cells(cost: Cost) -> list[str]:
         floor = cost.floor(info)
@@ -235,16 +235,16 @@ def text(document: dict[str, Any], most: int = 20) -> str:
         ]
 
     head = ["calls", "ms", "of the step", "MiB", "GFLOP", "floor ms", "of floor"]
-    kinds = [[kind, *cells(Cost(**cost))] for kind, cost in found["kinds"].items()]
+    kinds = [[kind, *cells(Cost(**cost))] for kind, cost in profiled["kinds"].items()]
     whole = Cost()
-    for kind, cost in found["kinds"].items():
+    for kind, cost in profiled["kinds"].items():
         if kind != "data":
             whole.add(Cost(**cost))
     whole.seconds = step
-    floors = sum(Cost(**cost).floor(info) for kind, cost in found["kinds"].items() if kind != "data")
+    floors = sum(Cost(**cost).floor(info) for kind, cost in profiled["kinds"].items() if kind != "data")
     total = ["**step**", *cells(whole)[:5], milliseconds(floors), percent(floors / step)]
     operators = []
-    for entry in found["operators"][:most]:
+    for entry in profiled["operators"][:most]:
         cost = Cost(**{name: value for name, value in entry.items() if name not in ("kind", "name")})
         operators.append([f"`{entry['name']}`", entry["kind"], *cells(cost)])
     copy, product = info["copy_bytes_per_second"] / 1e9, info["matmul_flops_per_second"] / 1e9
@@ -288,10 +288,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     rates = rates_here(options.precision, options.rehearse)
     info = machine.describe("cpu", rates) | {"suite": "step", "precision": options.precision, "size": scale.size}
-    found = profile(options.method, scale, options.precision, options.progress)
+    profiled = profile(options.method, scale, options.precision, options.progress)
     again = rates_here(options.precision, options.rehearse)  # noise only ever makes the machine slower
     info |= {name: rounded(max(rate, again[name])) for name, rate in rates.items()}
-    document = {"machine_info": info, "method": options.method, "profile": found}
+    document = {"machine_info": info, "method": options.method, "profile": profiled}
     output = options.output
     if output is None:
         output = default_output(info)
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(document, indent=1) + "\n")
     print(text(document))
-    print(f"step: {statistics.median(found['seconds']):.3g} s (median); results: {output}")
+    print(f"step: {statistics.median(profiled['seconds']):.3g} s (median); results: {output}")
     return 0
 
 

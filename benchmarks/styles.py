@@ -55,7 +55,7 @@ def measure(
         "scenes": evaluation.scenes,
         "references": evaluation.references,
         "figures": evaluation.of_generator(generator),
-        "code_spread": {domain: found.std(0, correction=0).tolist() for domain, found in codes.items()},
+        "code_spread": {domain: domain_codes.std(0, correction=0).tolist() for domain, domain_codes in codes.items()},
     }, evaluation
 
 

@@ -129,10 +129,10 @@ def kernel_backend(op: str, device: torch.device | str, *dtypes: torch.dtype) ->
     if torch.compiler.is_compiling():  # which would have to compile again whenever something new was decided
         return _decide(op, device, dtypes)
     key = op, device, _choice.name, dtypes
-    found = _decided.get(key)
-    if found is None:
-        found = _decided[key] = _decide(op, device, dtypes)
-    return found
+    backend = _decided.get(key)
+    if backend is None:
+        backend = _decided[key] = _decide(op, device, dtypes)
+    return backend
 
 
 def _decide(op: str, device: torch.device | str, dtypes: tuple[torch.dtype, ...]) -> str:

@@ -90,16 +90,16 @@ def underscored(arguments: Sequence[str]) -> list[str]:
 def bracketed(arguments: Sequence[str], lists: Collection[str]) -> list[str]:
     """``--nce_layers 0,4,8`` will do for ``--nce_layers [0,4,8]``, as in the published code: values of options named
     in ``lists`` get the brackets that they lack."""
-    found = list(arguments)
-    for index, argument in enumerate(found):
+    result = list(arguments)
+    for index, argument in enumerate(result):
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or name not in lists:
             continue
-        if not equals and index + 1 < len(found) and not found[index + 1].startswith("--"):
-            found[index + 1] = _in_brackets(found[index + 1])
+        if not equals and index + 1 < len(result) and not result[index + 1].startswith("--"):
+            result[index + 1] = _in_brackets(result[index + 1])
         elif equals:
-            found[index] = f"--{name}={_in_brackets(value)}"
-    return found
+            result[index] = f"--{name}={_in_brackets(value)}"
+    return result
 
 
 def _in_brackets(value: str) -> str:

@@ -55,11 +55,11 @@ def direction_of(state: Mapping[str, Any]) -> str:
     return check_direction(state["config"].get("direction", "AtoB"))
 
 
-def check_direction(found: Any) -> str:
+def check_direction(direction: Any) -> str:
     """``found``, if a file may hold it as a direction."""
-    if not isinstance(found, str) or found not in OTHER_WAY:
-        raise ValueError(f"direction: expected AtoB or BtoA, got {str(found)[:20]!r}")
-    return found
+    if not isinstance(direction, str) or direction not in OTHER_WAY:
+        raise ValueError(f"direction: expected AtoB or BtoA, got {str(direction)[:20]!r}")
+    return direction
 
 
 def published_networks(file: Path) -> dict[str, nn.Module]:

@@ -79,7 +79,7 @@ class Progress:
 
 def _stamp(source: Path) -> list[int] | None:
     try:
-        found = os.stat(source)
+        status = os.stat(source)
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]

@@ -49,17 +49,17 @@ def changes(before: Mapping[str, Any], options: Mapping[str, Any], given: Iterab
     Raises:
         UsageError: one of them cannot change in a run.
     """
-    found = {name: (before[name], options[name]) for name in sorted(given) if before[name] != options[name]}
+    changed = {name: (before[name], options[name]) for name in sorted(given) if before[name] != options[name]}
     kind = METHODS[options["method"]]
     of_method = {field.name for field in fields(kind.Config)}
     fixed = FIXED if before.get("ranges") else FIXED.difference(_OF_NUMBERS)
-    for name, (old, new) in found.items():
+    for name, (old, new) in changed.items():
         if name in fixed or (name in of_method and not _same_networks(kind, before, name, new)):
             raise UsageError(
                 f"--resume: {name} is {old} in this run and cannot become {new}; --init {printable(before['output'])} "
                 "--output NEW starts a new training with its weights, where they fit"
             )
-    return {name: pair for name, pair in found.items() if name not in EXACT}
+    return {name: pair for name, pair in changed.items() if name not in EXACT}
 
 
 def _same_networks(kind: type[Method], before: Mapping[str, Any], name: str, value: Any) -> bool:

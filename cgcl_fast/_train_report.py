@@ -56,13 +56,13 @@ def log_into(path: Path, early: logging.handlers.MemoryHandler) -> None:
 
 def save_environment(folder: Path, accelerator: Accelerator, precision: str) -> None:
     """``environment.json``: what the run was started on last."""
-    found = {
+    environment = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **machine(accelerator),
         "precision": precision,
         "versions": versions(),
     }
-    text = json.dumps(found, indent=1) + "\n"
+    text = json.dumps(environment, indent=1) + "\n"
     write_atomically(folder / "environment.json", lambda file: file.write(text.encode()))
 
 

@@ -58,9 +58,9 @@ def read_torch_file(path: Path) -> Any:
         pickled = _look_through(path, size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles; they are refused or harmless
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        _check_claims(found, pickled, size)
-        return found
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_claims(content, pickled, size)
+        return content
     except OSError as error:
         if error.filename is not None:
             raise
@@ -121,12 +121,12 @@ def _check_calls(file: IO[bytes]) -> None:
             raise _RefusedError(f"it would call {name[:100]}, which is not safe or builds no weights")
 
 
-def _check_claims(found: Any, pickled: int, size: int) -> None:
+def _check_claims(content: Any, pickled: int, size: int) -> None:
     """What was loaded is no larger than the file. A reference takes a byte at least, so more values than bytes are
     lists that hold one another; a tensor takes its own bytes, unless its strides go over the same ones again."""
     values, claimed, held = 0, 0, 0
     storages: set[int] = set()
-    waiting = [(found, 0)]
+    waiting = [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
         values += 1

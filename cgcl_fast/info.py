@@ -53,17 +53,17 @@ def missing_tools() -> list[str]:
 
 def devices() -> dict[str, list[str]]:
     """Device types here, each with the names of its devices: {"cpu": [...], "cuda": [...]}."""
-    found = {"cpu": [f"{platform.machine()}, {torch.get_num_threads()} threads"]}
+    lines = {"cpu": [f"{platform.machine()}, {torch.get_num_threads()} threads"]}
     if torch.cuda.is_available():
-        found["cuda"] = [
+        lines["cuda"] = [
             f"{torch.cuda.get_device_name(i)}, sm_{''.join(map(str, torch.cuda.get_device_capability(i)))}"
             for i in range(torch.cuda.device_count())
         ]
     elif torch.accelerator.is_available():
         kind = torch.accelerator.current_accelerator()
         if kind is not None:
-            found[kind.type] = [f"device {i}" for i in range(torch.accelerator.device_count())]
-    return found
+            lines[kind.type] = [f"device {i}" for i in range(torch.accelerator.device_count())]
+    return lines
 
 
 def chosen(op: str, device: str) -> tuple[str, str]:

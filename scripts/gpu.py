@@ -250,8 +250,8 @@ class Suite:
     def by_device(self) -> dict[str, list[str]]:
         """Test files by the default device that they run with: those that ask for cuda themselves have none."""
         own = [file for file in self.files if file.startswith(("tests/gpu", "tests/kernels"))]
-        found = {"": own, "cuda": [file for file in self.files if file not in own]}
-        return {device: files for device, files in found.items() if files}
+        groups = {"": own, "cuda": [file for file in self.files if file not in own]}
+        return {device: files for device, files in groups.items() if files}
 
     def sanitizer(self) -> None:
         """Without PyTorch's caching of memory, so that what lies behind a tensor belongs to nobody."""
@@ -271,8 +271,8 @@ class Suite:
             return
         limit, env = self.left("sanitizer"), environment(PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         with ThreadPoolExecutor(2) as pool:
-            found = [pool.submit(run, name, command, limit, env) for name, command in commands.items()]
-            for future in found:
+            futures = [pool.submit(run, name, command, limit, env) for name, command in commands.items()]
+            for future in futures:
                 self.add(future.result())
 
     def steps(self) -> None:
@@ -358,9 +358,9 @@ def find_nvcc() -> str:
 
 def test_files() -> list[str]:
     """What has a meaning on a GPU, in the order in which it is run."""
-    found = [path for part in FOLDERS for path in sorted((ROOT / "tests" / part).glob("test_*.py"))]
-    found.sort(key=lambda path: path.name in LAST)
-    return [str(path.relative_to(ROOT)) for path in found if path.name not in NOT_OF_A_GPU]
+    files = [path for part in FOLDERS for path in sorted((ROOT / "tests" / part).glob("test_*.py"))]
+    files.sort(key=lambda path: path.name in LAST)
+    return [str(path.relative_to(ROOT)) for path in files if path.name not in NOT_OF_A_GPU]
 
 
 def selection(file: str) -> list[str]:

@@ -34,13 +34,13 @@ def networks_to_write(file: Path, state: dict[str, Any]) -> tuple[Method, dict[s
     """
     try:
         method = empty_method(state)
-        found = {name: network_of(method, state, name) for name in trained(method)}
+        networks = {name: network_of(method, state, name) for name in trained(method)}
     except Exception as error:  # it is someone's
         raise one_line_error(file, "not a checkpoint of a method", error) from error
     if not method.published:
         known = ", ".join(name for name, kind in METHODS.items() if kind.published)
         raise ValueError(f"{file}: {state['config']['method']} has no published layout; these have: {known}")
-    return method, found
+    return method, networks
 
 
 def write(arguments: Sequence[str]) -> int:

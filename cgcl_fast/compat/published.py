@@ -101,11 +101,11 @@ def published_state_dict(module: nn.Module) -> dict[str, Tensor]:
     own = module.state_dict()
     if not own:
         raise TypeError(f"module: expected one with weights, got {type(module).__name__}")
-    found = {theirs: own[ours].detach().contiguous() for ours, theirs in names.items()}
+    renamed = {theirs: own[ours].detach().contiguous() for ours, theirs in names.items()}
     like = next(iter(own.values()))
     for name, (channels, up) in blurs.items():
-        found[name] = _blur_kernel(channels, up).to(like)
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+        renamed[name] = _blur_kernel(channels, up).to(like)
+    return dict(sorted(renamed.items(), key=lambda item: _order(item[0])))
 
 
 def _build(kind: type[Any], config: dict[str, Any], state: StateDict) -> Any:

@@ -54,15 +54,15 @@ class ClassTable:
         if name in self._exact:
             return self._exact[name]
         plain = _plain(name)
-        found = self._plain.get(plain, self._plain.get(_plain(_SYNONYMS.get(plain, ""))))
-        if found is None and name not in self._unknown and len(self._unknown) <= _NAMED:
+        number = self._plain.get(plain, self._plain.get(_plain(_SYNONYMS.get(plain, ""))))
+        if number is None and name not in self._unknown and len(self._unknown) <= _NAMED:
             self._unknown.add(name)
             if len(self._unknown) <= _NAMED:
                 known = ", ".join(map(printable, self.names))
                 logger.warning("boxes of class %r are left out: classes are %s", name[:_LETTERS], known)
             elif len(self._unknown) == _NAMED + 1:
                 logger.warning("boxes of more than %d other classes are left out", _NAMED)
-        return found
+        return number
 
 
 def _is_name(name: object) -> bool:

@@ -233,8 +233,8 @@ def _pillow(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
     try:
         image = Image.open(path, formats=_formats_for(Path(path).suffix.lower()))
     except Image.DecompressionBombError as error:
-        found = re.search(r"\d+", str(error))
-        raise ValueError(_too_large(int(found.group()) if found else 2 * reading.most_pixels, reading)) from error
+        match = re.search(r"\d+", str(error))
+        raise ValueError(_too_large(int(match.group()) if match else 2 * reading.most_pixels, reading)) from error
     try:
         _check_size(image.size, reading)
     except ValueError:

@@ -80,17 +80,17 @@ def list_images(
         skipped += 1
         logger.warning("skipped folder %s: %s", printable(place), reason_of(error))
 
-    found: list[Path] = []
+    files: list[Path] = []
     others: Counter[str] = Counter()
     for place, names in walk(root, unreadable or named):
         for name in names:
             if _is_image(place, name):
-                found.append(place / name)
+                files.append(place / name)
             else:
                 others[Path(name).suffix or "without a suffix"] += 1
     if skipped:
         logger.warning("skipped %d of the folders in %s: unreadable", skipped, printable(root))
-    photographs = _without_annotations(root, found, others)
+    photographs = _without_annotations(root, files, others)
     for suffix in _COMPANIONS & others.keys():
         del others[suffix]
     if others and left_out is not None:
@@ -126,13 +126,13 @@ def _begins_like_an_image(path: Path) -> bool:
     return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
-def _without_annotations(root: Path, found: list[Path], others: Counter[str]) -> list[Path]:
+def _without_annotations(root: Path, files: list[Path], others: Counter[str]) -> list[Path]:
     """Those that are no pictures of what is in others; all of them where all look so, as label maps that are a domain
     do. Counts the ones left out by their folder or ending."""
     kept: list[Path] = []
     annotations: Counter[str] = Counter()
-    stems = {(path.parent, path.stem.lower()) for path in found}
-    for path in found:
+    stems = {(path.parent, path.stem.lower()) for path in files}
+    for path in files:
         folder = next((part for part in path.relative_to(root).parts[:-1] if part.lower() in _ANNOTATION_FOLDERS), None)
         ending = _ANNOTATION_ENDING.search(path.stem.lower())
         if folder is not None:
@@ -142,7 +142,7 @@ def _without_annotations(root: Path, found: list[Path], others: Counter[str]) ->
         else:
             kept.append(path)
     if not kept:
-        return found
+        return files
     others.update(annotations)
     return kept
 
@@ -194,8 +194,8 @@ def entries_of(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     Raises:
         OSError: it cannot be listed.
     """
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def folders_of(folder: Path) -> list[str]:
@@ -260,12 +260,12 @@ def find_images(
     decode = sum(_size(path) for path in paths) <= FULL_CHECK_BYTES
     checked = _check_all(paths, reading, decode=decode)
     readable, several = [], []
-    for path, found in zip(paths, checked, strict=True):
-        if isinstance(found, str):
-            logger.warning("skipped %s: %s", printable(path), found)
+    for path, outcome in zip(paths, checked, strict=True):
+        if isinstance(outcome, str):
+            logger.warning("skipped %s: %s", printable(path), outcome)
             continue
         readable.append(path)
-        if found.frames > 1:
+        if outcome.frames > 1:
             several.append(path)
     if not readable:
         raise ValueError(

@@ -30,15 +30,15 @@ def measure(paths: Sequence[Path], reading: Reading, span: tuple[float, float] |
     """
     count = min(len(paths), MEASURED)
     looked_at = [paths[number * len(paths) // count] for number in range(count)]
-    types = {path: found for path in looked_at if (found := type_of(path, reading)) is not None}
+    types = {path: pixel_type for path in looked_at if (pixel_type := type_of(path, reading)) is not None}
     # The type of most that have not 8 bits: those that have are read as photographs anyway.
-    deep = Counter(found for found in types.values() if found != PHOTOGRAPH.type).most_common(1)
+    deep = Counter(pixel_type for pixel_type in types.values() if pixel_type != PHOTOGRAPH.type).most_common(1)
     kind = deep[0][0] if deep else PHOTOGRAPH.type
     if span is not None:
         return Values(kind, *span)
     if not deep:
         return PHOTOGRAPH
-    return measured(_numbers([path for path, found in types.items() if found == kind], reading), kind)
+    return measured(_numbers([path for path, pixel_type in types.items() if pixel_type == kind], reading), kind)
 
 
 def _numbers(paths: Sequence[Path], reading: Reading) -> Iterator[np.ndarray]:
@@ -53,11 +53,11 @@ def with_values(
     readings: Mapping[str, Reading], paths: Mapping[str, Sequence[Path]], span: tuple[float, float] | None
 ) -> dict[str, Reading]:
     """The readings of all domains with values: those they have, else those of ``span``, else measured in ``paths``."""
-    found = {}
+    readings_with_values = {}
     for domain, reading in readings.items():
         try:
             values = reading.values or measure(paths[domain], reading, span)
         except ValueError as error:
             raise ValueError(f"{error} (domain {domain})") from error
-        found[domain] = replace(reading, values=values)
-    return found
+        readings_with_values[domain] = replace(reading, values=values)
+    return readings_with_values

@@ -147,16 +147,16 @@ def values_to_dict(values: Mapping[str, Values]) -> dict[str, dict[str, Any]]:
     return {domain: asdict(each) for domain, each in values.items()}
 
 
-def values_from_dict(found: Any) -> dict[str, Values]:
+def values_from_dict(entries: Any) -> dict[str, Values]:
     """The inverse of :func:`values_to_dict`; ``type`` may be left out.
 
     Raises:
         ValueError: it is something else.
     """
-    if not isinstance(found, Mapping):
-        raise ValueError(f"ranges: expected a range for each domain, got {found!r}")
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"ranges: expected a range for each domain, got {entries!r}")
     values = {}
-    for domain, each in found.items():
+    for domain, each in entries.items():
         if not isinstance(domain, str) or not isinstance(each, Mapping) or not {"low", "high"} <= each.keys():
             raise ValueError(f"ranges: expected low, high and type of {domain}, got {each!r}")
         if each.keys() - {"low", "high", "type"}:

@@ -49,8 +49,8 @@ def _keeps(name: str, mode: str) -> bool:
     with io.BytesIO() as content:
         try:
             Image.new(mode, (40, 40)).save(content, format=name)
-            with Image.open(content) as found:
-                return found.size == (40, 40)
+            with Image.open(content) as image:
+                return image.size == (40, 40)
         except Exception:  # encoders raise nearly anything
             return False
 

@@ -117,11 +117,11 @@ def _write(file: IO[bytes], content: bytes) -> None:
 
 def _joined(arguments: Sequence[str]) -> list[str]:
     """``--point X Y`` as one value."""
-    found = list(arguments)
-    for at, argument in enumerate(found):
-        if argument == "--point" and len(found) > at + 2 and not found[at + 1].startswith("["):
-            found[at : at + 3] = [f"--point=[{found[at + 1]},{found[at + 2]}]"]
-    return found
+    joined = list(arguments)
+    for at, argument in enumerate(joined):
+        if argument == "--point" and len(joined) > at + 2 and not joined[at + 1].startswith("["):
+            joined[at : at + 3] = [f"--point=[{joined[at + 1]},{joined[at + 2]}]"]
+    return joined
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,23 +111,23 @@ def _curves(subject: Subject) -> Drawn:
 
 
 def _similarity(subject: Subject) -> Drawn:
-    found = projected_features(subject.run.method, subject.batch["A"][:1], subject.target)
-    yield "similarity", similarity_figure(found, subject.points, title=f"{subject.title}: similarity to a query")
+    layers = projected_features(subject.run.method, subject.batch["A"][:1], subject.target)
+    yield "similarity", similarity_figure(layers, subject.points, title=f"{subject.title}: similarity to a query")
 
 
 def _components(subject: Subject) -> Drawn:
-    found = features(subject.run.method, subject.batch["A"][:2], subject.target)
-    yield "components", components_figure(found, title=f"{subject.title}: principal components of features")
+    layers = features(subject.run.method, subject.batch["A"][:2], subject.target)
+    yield "components", components_figure(layers, title=f"{subject.title}: principal components of features")
 
 
 def _attention(subject: Subject) -> Drawn:
-    found = attention(subject.run.method, subject.batch["A"])
-    yield "attention", attention_figure(found, title=f"{subject.title}: how often positions are drawn")
+    maps = attention(subject.run.method, subject.batch["A"])
+    yield "attention", attention_figure(maps, title=f"{subject.title}: how often positions are drawn")
 
 
 def _style_codes(subject: Subject) -> Drawn:
-    found = style_codes(subject.run.method, subject.dataset, subject.codes)
-    yield "style_codes", style_codes_figure(found, seed=subject.seed, title=f"{subject.title}: style codes, t-SNE")
+    codes = style_codes(subject.run.method, subject.dataset, subject.codes)
+    yield "style_codes", style_codes_figure(codes, seed=subject.seed, title=f"{subject.title}: style codes, t-SNE")
 
 
 def _memory(subject: Subject) -> Drawn:
@@ -135,14 +135,14 @@ def _memory(subject: Subject) -> Drawn:
     if not isinstance(method, MGUIT):
         raise DoesNotFitError("a memory")
     batch = subject.dataset.sample_batch(max(8, subject.count))
-    found = memory_assignments(method, [batch[name] for name in domains], 6 * subject.codes, subject.seed)
-    yield "memory", memory_figure(found, seed=subject.seed, title=f"{subject.title}: items of the memory, t-SNE")
+    assignments = memory_assignments(method, [batch[name] for name in domains], 6 * subject.codes, subject.seed)
+    yield "memory", memory_figure(assignments, seed=subject.seed, title=f"{subject.title}: items of the memory, t-SNE")
 
 
 def _grad_cam(subject: Subject) -> Drawn:
-    found = grad_cam(subject.run.method, subject.batch["A"])
+    explanation = grad_cam(subject.run.method, subject.batch["A"])
     names = tuple(subject.run.method.domains[k] for k in subject.batch["A_domain"].tolist())
-    yield "grad_cam", grad_cam_figure(found, names, title=f"{subject.title}: what D tells domains by")
+    yield "grad_cam", grad_cam_figure(explanation, names, title=f"{subject.title}: what D tells domains by")
 
 
 def _styles(subject: Subject) -> Drawn:
@@ -179,10 +179,10 @@ def _instances(subject: Subject) -> Drawn:
     if not hasattr(method, "G_o"):
         raise DoesNotFitError("a generator of instances")
     instances, names = find_instances(subject.dataset)
-    found = translate_instances(method, instances)
+    translated = translate_instances(method, instances)
     yield (
         "instances",
-        instances_figure(instances, found, method.domains, names, title=f"{subject.title}: instances by G_o"),
+        instances_figure(instances, translated, method.domains, names, title=f"{subject.title}: instances by G_o"),
     )
 
 

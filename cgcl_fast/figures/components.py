@@ -35,9 +35,9 @@ def principal_components(layer: Layer, image: int = 0, components: int = 3) -> t
     maps = (layer.query[image], layer.key[image])
     rows = torch.cat([_rows(each) for each in maps]).double().numpy()
     count = min(components, *rows.shape)
-    found = decomposition.PCA(count, svd_solver="full").fit_transform(rows)
+    projected = decomposition.PCA(count, svd_solver="full").fit_transform(rows)
     height, width = maps[0].shape[1:]
-    query, key = found.reshape(2, height, width, count)
+    query, key = projected.reshape(2, height, width, count)
     return query, key
 
 

@@ -59,8 +59,8 @@ def read_curves(path: Path) -> dict[str, Curve]:
                 if name != "step" and isinstance(value, (int, float)) and not isinstance(value, bool):
                     points.setdefault(name, {})[step] = float(value)
     return {
-        name: Curve(np.array(sorted(found)), np.array([found[step] for step in sorted(found)]))
-        for name, found in points.items()
+        name: Curve(np.array(sorted(values)), np.array([values[step] for step in sorted(values)]))
+        for name, values in points.items()
     }
 
 

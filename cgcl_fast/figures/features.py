@@ -73,9 +73,9 @@ def features(method: Method, images: Tensor, domain: int = 1) -> Compared:
     x = pad_to_multiple(images)
     temperature = getattr(method.config, "temperature", None)
     if isinstance(method, EnCo):
-        translation, found = method.G(x, (*method.encoder_layers, *reversed(method.decoder_layers)))
+        translation, extracted = method.G(x, (*method.encoder_layers, *reversed(method.decoder_layers)))
         pairs = len(method.encoder_layers)
-        keys, queries = found[:pairs], found[pairs:][::-1]
+        keys, queries = extracted[:pairs], extracted[pairs:][::-1]
         names = [f"layers {k}, {q}" for k, q in zip(method.encoder_layers, method.decoder_layers, strict=True)]
     elif isinstance(method, (CUT, SinCUT)):
         translation, keys = method.G(x, method.layers)
@@ -111,11 +111,11 @@ def projected_features(method: Method, images: Tensor, domain: int = 1) -> Compa
         DoesNotFitError: the method has no PatchNCE.
     """
     of_queries, of_keys = _projectors(method)
-    found = features(method, images, domain)
-    queries = _project(of_queries, [layer.query for layer in found.layers], predict=True)
-    keys = _project(of_keys, [layer.key for layer in found.layers], predict=False)
-    layers = [Layer(layer.name, q, k) for layer, q, k in zip(found.layers, queries, keys, strict=True)]
-    return Compared(found.source, found.translation, layers, found.temperature)
+    extracted = features(method, images, domain)
+    queries = _project(of_queries, [layer.query for layer in extracted.layers], predict=True)
+    keys = _project(of_keys, [layer.key for layer in extracted.layers], predict=False)
+    layers = [Layer(layer.name, q, k) for layer, q, k in zip(extracted.layers, queries, keys, strict=True)]
+    return Compared(extracted.source, extracted.translation, layers, extracted.temperature)
 
 
 def _projectors(method: Method) -> tuple[Projector, Projector]:

@@ -70,5 +70,5 @@ def instances_figure(
         translations: of :func:`translate_instances`.
         names: the domain of each instance.
     """
-    rows = [[instance, *found] for instance, found in zip(instances, translations, strict=True)]
+    rows = [[instance, *translated] for instance, translated in zip(instances, translations, strict=True)]
     return grid(rows, ["instance", *(f"to {domain}" for domain in domains)], names, title, width=0.9)

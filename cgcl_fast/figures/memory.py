@@ -70,10 +70,10 @@ def memory_assignments(method: Method, images: list[Tensor], pixels: int = 600, 
         rows = F.normalize(content, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
         contents.append(rows[torch.randperm(len(rows), generator=draw)[:pixels]])
         domains.append(torch.full((len(contents[-1]),), domain))
-    found = torch.cat(contents)
+    addressing = torch.cat(contents)
     names = (*map(str, method.config.classes), "background")
     item_class = tuple(names[k] for k in memory.item_class.tolist())
-    return Assignments(found, (found @ keys.T).argmax(1), torch.cat(domains), item_class, method.domains)
+    return Assignments(addressing, (addressing @ keys.T).argmax(1), torch.cat(domains), item_class, method.domains)
 
 
 def memory_figure(found: Assignments, *, seed: int = 0, title: str = "") -> Figure:

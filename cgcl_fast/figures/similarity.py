@@ -62,11 +62,11 @@ def similarity_figure(
             show(axes, picture[image], name if first else "")
             _mark(axes, point, picture.shape[2:], number)
         for axes, layer in zip(row[2:], compared.layers, strict=True):
-            found = similarity_map(layer, point, temperature)[image]
-            height, width = found.shape
+            cosines = similarity_map(layer, point, temperature)[image]
+            height, width = cosines.shape
             size = f"{layer.name}\n{width}x{height}"
-            drawn = show(axes, (found / found.max()).numpy(), size if first else "", vmin=0, vmax=1, cmap="viridis")
-            _mark(axes, point, found.shape, number)
+            drawn = show(axes, (cosines / cosines.max()).numpy(), size if first else "", vmin=0, vmax=1, cmap="viridis")
+            _mark(axes, point, cosines.shape, number)
         name_row(row[0], f"query {number + 1}")
     colour_bar(figure, drawn, panels[:, -1], f"exp(v·v⁻/τ), τ = {temperature:g}, of its greatest")
     return figure

@@ -103,9 +103,9 @@ def down(x: Tensor) -> Tensor:
 
 
 def down_backward(grad: Tensor, height: int, width: int, channels_last: bool) -> Tensor:
-    found = tuple(grad.shape[2:])
-    if height < 2 or width < 2 or found != ((height + 1) // 2, (width + 1) // 2):
-        raise RuntimeError(f"blur_down: expected grad with H and W of half ({height}, {width}) rounded up, got {found}")
+    size = tuple(grad.shape[2:])
+    if height < 2 or width < 2 or size != ((height + 1) // 2, (width + 1) // 2):
+        raise RuntimeError(f"blur_down: expected grad with H and W of half ({height}, {width}) rounded up, got {size}")
     return _blurred(1, grad, height, width, torch.channels_last if channels_last else torch.contiguous_format)
 
 

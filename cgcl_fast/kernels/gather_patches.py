@@ -63,13 +63,13 @@ def _gather(
 @triton.jit
 def _next_occurrence(row, P, stride, positions, mine, after, BLOCK_IDS: tl.constexpr):
     """For each id in `mine`, its next place after `after` in the row of ids, or P if there is none."""
-    found = tl.zeros_like(after)[:, None] + tl.zeros((1, BLOCK_IDS), tl.int32) + P
+    nearest = tl.zeros_like(after)[:, None] + tl.zeros((1, BLOCK_IDS), tl.int32) + P
     for start in range(0, P, BLOCK_IDS):
         places = start + tl.arange(0, BLOCK_IDS)
         ids = _positions(row, places, P, stride, positions)
         later = (ids[None, :] == mine[:, None]) & (places[None, :] > after[:, None])
-        found = tl.minimum(found, tl.where(later, places[None, :], P))
-    return tl.min(found, 1)
+        nearest = tl.minimum(nearest, tl.where(later, places[None, :], P))
+    return tl.min(nearest, 1)
 
 
 @triton.jit

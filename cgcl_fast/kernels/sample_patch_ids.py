@@ -68,21 +68,21 @@ def _compact(
 ):  # fmt: skip
     """The first `patches` new positions of each row."""
     row = tl.program_id(0).to(tl.int64)
-    found = 0
+    count = 0
     for start in range(0, length, BLOCK_T):
         t = start + tl.arange(0, BLOCK_T)
         mine = tl.load(stream + row * length + t, mask=t < length, other=-1)
         new = (mine >= 0).to(tl.int32)
-        place = found + tl.cumsum(new, 0) - new
+        place = count + tl.cumsum(new, 0) - new
         tl.store(ids + row * patches + place, mine, mask=(mine >= 0) & (place < patches))
-        found += tl.sum(new, 0)
+        count += tl.sum(new, 0)
     start = length
-    while found < patches:
+    while count < patches:
         _, mine, is_new = _new(tl.load(keys + row * k_b), start, draws, positions, BLOCK)
         new = is_new.to(tl.int32)
-        place = found + tl.cumsum(new, 0) - new
+        place = count + tl.cumsum(new, 0) - new
         tl.store(ids + row * patches + place, mine, mask=is_new & (place < patches))
-        found += tl.sum(new, 0)
+        count += tl.sum(new, 0)
         start += BLOCK
 
 

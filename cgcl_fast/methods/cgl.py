@@ -254,9 +254,9 @@ def means(stacked: Sequence[Tensor]) -> Tensor:
     return torch.cat([values.flatten(1).mean(1, keepdim=True) for values in stacked])
 
 
-def distances(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+def distances(outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     """The mean distance of each image in several (b, ...) tensors from its target, as one (B, 1)."""
-    return means([(x - y).abs() for x, y in zip(found, wanted, strict=True)])
+    return means([(x - y).abs() for x, y in zip(outputs, wanted, strict=True)])
 
 
 class CGL(Method):

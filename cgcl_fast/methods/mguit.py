@@ -322,8 +322,8 @@ class MGUIT(Method):
 
         logits_c = by_domain([self.D_c(content) for content in contents], n)
         losses: dict[str, list[Tensor]] = {
-            "self": [F.l1_loss(found, image) for found, image in zip(shared["self"], images, strict=True)],
-            "cycle": [F.l1_loss(found, image) for found, image in zip(cycles, images, strict=True)],
+            "self": [F.l1_loss(rebuilt, image) for rebuilt, image in zip(shared["self"], images, strict=True)],
+            "cycle": [F.l1_loss(rebuilt, image) for rebuilt, image in zip(cycles, images, strict=True)],
             # Cross-entropy with target ½.
             "content": [(F.softplus(part) - 0.5 * part).mean() for part in logits_c],
             "domain": [
@@ -332,7 +332,7 @@ class MGUIT(Method):
                 for logits in self.D[d](torch.cat([shared["fake"][d], shared["random"][d]]))
             ],
             "KL": [style.square().mean() for style in styles],
-            "latent": [F.l1_loss(found, r) for found, r in zip(regressed, shared["random_style"], strict=True)],
+            "latent": [F.l1_loss(rebuilt, r) for rebuilt, r in zip(regressed, shared["random_style"], strict=True)],
             "keys": [contrast(c, memory.keys, k) for c, k in zip(by_domain(unit, n), pixel_classes, strict=True)],
             "values": [contrast(styles[d], memory.values[d], pixel_classes[d]) for d in (0, 1)],
         }
@@ -352,7 +352,7 @@ class MGUIT(Method):
             # First comes the content of the translation into A, which shows the scene of B.
             of_fakes = by_domain([F.normalize(content, dim=1) for content in of_fakes], n)
             kept = zip(of_fakes, reversed(shared["contents"]), strict=True)
-            losses["content_l1"] = [F.l1_loss(found, c) for found, c in kept]
+            losses["content_l1"] = [F.l1_loss(rebuilt, c) for rebuilt, c in kept]
         if config.lambda_content_kl:
             losses["content_kl"] = [c.square().mean() for c in by_domain(contents, n)]
         weights |= {"content_l1": config.lambda_content_l1, "content_kl": config.lambda_content_kl}
@@ -372,8 +372,8 @@ class MGUIT(Method):
 
     def styles(self, images: list[Tensor], randoms: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """For each domain, the styles of its images, and of the translations into it in random styles."""
-        found = [together(E_s, pair) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
-        return [own for own, _ in found], [regressed for _, regressed in found]
+        pairs = [together(E_s, pair) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
+        return [own for own, _ in pairs], [regressed for _, regressed in pairs]
 
     def update_memory(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
         """Update by Eq. 5-6, or by the rule of the authors' code, with this step's features: one softmax over the

@@ -31,7 +31,7 @@ INITIALISATIONS = ("kaiming", "kaiming_uniform")
 
 def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as files of earlier versions name them, by their names of now."""
-    found = dict(options)
-    if found.get("init") in INITIALISATIONS:
-        found["init_type"] = found.pop("init")
-    return found
+    renamed = dict(options)
+    if renamed.get("init") in INITIALISATIONS:
+        renamed["init_type"] = renamed.pop("init")
+    return renamed

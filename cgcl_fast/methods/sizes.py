@@ -51,15 +51,15 @@ def together(network: Callable[..., Any], jobs: Sequence[Tensor | tuple[Tensor, 
     results: list[Any] = [None] * len(jobs)
     for size in dict.fromkeys(sizes):
         places = [place for place, other in enumerate(sizes) if other == size]
-        found = network(*map(torch.cat, zip(*(arguments[place] for place in places), strict=True)))
-        parts = _split(found, [len(arguments[place][0]) for place in places])
+        output = network(*map(torch.cat, zip(*(arguments[place] for place in places), strict=True)))
+        parts = _split(output, [len(arguments[place][0]) for place in places])
         for place, part in zip(places, parts, strict=True):
             results[place] = part
     return results
 
 
-def _split(found: Any, counts: list[int]) -> list[Any]:
+def _split(output: Any, counts: list[int]) -> list[Any]:
     """Split the rows of a network's result into parts of the given sizes."""
-    if isinstance(found, Tensor):
-        return list(found.split(counts))
-    return [type(found)(part) for part in zip(*(_split(each, counts) for each in found), strict=True)]
+    if isinstance(output, Tensor):
+        return list(output.split(counts))
+    return [type(output)(part) for part in zip(*(_split(each, counts) for each in output), strict=True)]

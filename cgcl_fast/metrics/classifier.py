@@ -77,12 +77,12 @@ class DomainClassifier(nn.Module):
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
     """Of names, types, shapes and values, in the order of the names; results name the classifier by it."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def classifier_bytes(classifier: DomainClassifier, notes: Mapping[str, object] | None = None) -> bytes:
@@ -108,12 +108,12 @@ def load_classifier(path: str | Path) -> tuple[DomainClassifier, str]:
     tensors, metadata = read_safetensors(path)
     if metadata.get("kind") != KIND:
         raise ValueError(f"{path}: expected a classifier of domains (python -m cgcl_fast.metrics.finetune writes one)")
-    found = sha256_of(tensors)
-    if metadata.get("sha256") != found:
+    sha256 = sha256_of(tensors)
+    if metadata.get("sha256") != sha256:
         raise ValueError(f"{path}: damaged (its content is not that of its hash)")
     try:
         domains, size = json.loads(metadata["domains"]), int(metadata["size"])
         classifier = fill(build_empty(lambda: DomainClassifier(domains, size)), tensors)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: not a classifier of domains ({error})") from error
-    return classifier.eval(), found
+    return classifier.eval(), sha256

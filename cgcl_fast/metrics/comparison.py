@@ -97,8 +97,8 @@ class Judges:
 
     def protocol(self) -> dict[str, Any]:
         """What decides the figures."""
-        found = {name: network.protocol() for name, network in self.networks.items()}
-        found |= {} if self.lpips is None else {"lpips": self.lpips.protocol()}
+        networks = {name: network.protocol() for name, network in self.networks.items()}
+        networks |= {} if self.lpips is None else {"lpips": self.lpips.protocol()}
         draws = {
             "kernel_subsets": feature_distances.SUBSETS,
             "inception_score_splits": feature_distances.SPLITS,
@@ -107,7 +107,7 @@ class Judges:
             "seed_of_draws": feature_distances.SEED,
             "dtype_of_distances": "float64",
         }
-        return {"networks": found, **draws}
+        return {"networks": networks, **draws}
 
     def skip(self, metrics: Collection[str], reason: object) -> None:
         """Leave metrics out from now on."""
@@ -163,12 +163,12 @@ def _figures(metric: str, generated: FeatureSet, real: FeatureSet) -> Mapping[st
             zip(("precision", "recall"), feature_distances.precision_recall(generated[layer], real[layer]), strict=True)
         )
     frechet = feature_distances.frechet_distance(generated.moments(layer), real.moments(layer))
-    found = {"frechet_lite0": frechet}
-    found |= _with_std("kernel_lite0", feature_distances.kernel_distance(generated[layer], real[layer]))
+    figures = {"frechet_lite0": frechet}
+    figures |= _with_std("kernel_lite0", feature_distances.kernel_distance(generated[layer], real[layer]))
     if min(len(generated[layer]), len(real[layer])) > feature_distances.NEIGHBOURS:
         precision, recall = feature_distances.precision_recall(_some(generated[layer]), _some(real[layer]))
-        found |= {"precision_lite0": precision, "recall_lite0": recall}
-    return found
+        figures |= {"precision_lite0": precision, "recall_lite0": recall}
+    return figures
 
 
 def _some(features: np.ndarray) -> np.ndarray:

@@ -44,11 +44,11 @@ class DetectionScores:
 
     def figures(self) -> dict[str, float]:
         """Flat: "mAP", "mAP50", "VOC_mAP50", and the same of each class as "AP/NAME", "AP50/NAME", "VOC_AP50/NAME"."""
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         for name, values in (("AP", self.ap), ("AP50", self.ap50), ("VOC_AP50", self.voc)):
-            found[name.replace("AP", "mAP")] = sum(values.values()) / len(values)
-            found.update({f"{name}/{label}": value for label, value in values.items()})
-        return found
+            figures[name.replace("AP", "mAP")] = sum(values.values()) / len(values)
+            figures.update({f"{name}/{label}": value for label, value in values.items()})
+        return figures
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def average_precisions(
         backend="faster_coco_eval",
     )
     metric.warn_on_many_detections = False  # its 100 best of an image count, as in COCO's own program
-    for found, true in pairs:
-        metric.update([_judged(found, numbers, scored=True)], [_judged(true, numbers, scored=False)])
+    for detections, true in pairs:
+        metric.update([_judged(detections, numbers, scored=True)], [_judged(true, numbers, scored=False)])
     there = {name for _, true in pairs for name in true.names} & numbers.keys()
     if not there:
         wanted = f"boxes of {', '.join(names)}" if names else "boxes"
@@ -160,8 +160,8 @@ def detection_scores(
     else:
         truth, keys, known = _of_coco(where)
         known = {**known, **(categories or {})}
-    found = read_detections(Path(detections), keys, known)
-    return average_precisions([found.get(name, Objects()) for name in truth], truth.values(), classes)
+    by_image = read_detections(Path(detections), keys, known)
+    return average_precisions([by_image.get(name, Objects()) for name in truth], truth.values(), classes)
 
 
 def _of_coco(path: Path) -> tuple[dict[str, Objects], dict[str, str], dict[int, str]]:
@@ -176,7 +176,7 @@ def _of_coco(path: Path) -> tuple[dict[str, Objects], dict[str, str], dict[int, 
         )
     # By ids in the place of names, for two images may have one name.
     images = [{**image, "file_name": str(image.get("id"))} for image in dicts(content["images"])]
-    found = parse_coco({**content, "images": images})
+    annotations = parse_coco({**content, "images": images})
     names = {category["id"]: text(category.get("name")) for category in dicts(content.get("categories"))}
     crowds: dict[str, list[tuple[str, list[float]]]] = {}
     for entry in dicts(content["annotations"]):
@@ -184,7 +184,7 @@ def _of_coco(path: Path) -> tuple[dict[str, Objects], dict[str, str], dict[int, 
         if entry.get("iscrowd") in (1, True) and isinstance(box, list) and len(box) == 4:
             label = names.get(entry.get("category_id"), str(entry.get("category_id")))
             crowds.setdefault(str(entry.get("image_id")), []).append((label, list(corners_of(*box))))
-    truth = {name: _objects(each, crowds.get(name, [])) for name, each in found.items()}
+    truth = {name: _objects(each, crowds.get(name, [])) for name, each in annotations.items()}
     return truth, {name: name for name in truth}, names
 
 
@@ -196,26 +196,26 @@ def _of_folder(folder: Path) -> dict[str, Objects]:
     for path in images:
         if path not in index.sources:
             continue
-        found = index[path]
-        if found.relative or (found.size is not None and found.size != read_size(path)):
-            found = _in_pixels(found, read_size(path))
-        truth[path.relative_to(folder).as_posix()] = _objects(found)
+        annotation = index[path]
+        if annotation.relative or (annotation.size is not None and annotation.size != read_size(path)):
+            annotation = _in_pixels(annotation, read_size(path))
+        truth[path.relative_to(folder).as_posix()] = _objects(annotation)
     if not truth:
         raise ValueError(f"annotations: {printable(folder)} holds no images with annotations")
     return truth
 
 
-def _in_pixels(found: Annotation, size: tuple[int, int]) -> Annotation:
+def _in_pixels(annotation: Annotation, size: tuple[int, int]) -> Annotation:
     """With the corners in pixels of the image's file."""
-    whole = (1, 1) if found.relative else found.size or size
+    whole = (1, 1) if annotation.relative else annotation.size or size
     scale = [size[0] / whole[0], size[1] / whole[1]] * 2
-    return Annotation(found.boxes * scale, found.names, size)
+    return Annotation(annotation.boxes * scale, annotation.names, size)
 
 
-def _objects(found: Annotation, crowds: Sequence[tuple[str, list[float]]] = ()) -> Objects:
-    boxes = torch.cat([torch.from_numpy(found.boxes), torch.tensor([box for _, box in crowds]).view(-1, 4)])
-    crowd = torch.tensor([False] * len(found.names) + [True] * len(crowds), dtype=torch.bool)
-    return Objects(boxes.float(), (*found.names, *(name for name, _ in crowds)), crowd=crowd)
+def _objects(annotation: Annotation, crowds: Sequence[tuple[str, list[float]]] = ()) -> Objects:
+    boxes = torch.cat([torch.from_numpy(annotation.boxes), torch.tensor([box for _, box in crowds]).view(-1, 4)])
+    crowd = torch.tensor([False] * len(annotation.names) + [True] * len(crowds), dtype=torch.bool)
+    return Objects(boxes.float(), (*annotation.names, *(name for name, _ in crowds)), crowd=crowd)
 
 
 def read_detections(path: Path, images: Mapping[str, str], categories: Mapping[int, str]) -> dict[str, Objects]:
@@ -259,9 +259,9 @@ def read_detections(path: Path, images: Mapping[str, str], categories: Mapping[i
         rows.setdefault(image, []).append((corners, name, float(score)))
     return {
         image: Objects(
-            torch.tensor([corners for corners, _, _ in found], dtype=torch.float32).view(-1, 4),
-            tuple(name for _, name, _ in found),
-            torch.tensor([score for _, _, score in found]),
+            torch.tensor([corners for corners, _, _ in detections], dtype=torch.float32).view(-1, 4),
+            tuple(name for _, name, _ in detections),
+            torch.tensor([score for _, _, score in detections]),
         )
-        for image, found in rows.items()
+        for image, detections in rows.items()
     }

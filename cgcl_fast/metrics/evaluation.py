@@ -107,8 +107,8 @@ class Evaluation:
 
 def pairs(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The columns of a sample grid whose truth is among them, each with the name of its truth."""
-    found = [(name, f"{name} truth") for name in columns if f"{name} truth" in columns]
-    return [("translated", "truth"), *found] if {"translated", "truth"} <= columns.keys() else found
+    named = [(name, f"{name} truth") for name in columns if f"{name} truth" in columns]
+    return [("translated", "truth"), *named] if {"translated", "truth"} <= columns.keys() else named
 
 
 def evaluation_of(

@@ -67,11 +67,11 @@ def kernel_distance(
     if size < 2:
         raise MeasureError(f"needs at least 2 images in each set, got {size}")
     drawn = np.random.RandomState(seed)  # torch-fidelity's subsets, but in float64 and only they in memory
-    found = []
+    distances = []
     for _ in range(subsets):
         rows = [each[drawn.choice(len(each), size, replace=False)].astype(np.float64) for each in (first, second)]
-        found.append(kernel_mmd(*rows))
-    return Spread(float(np.mean(found)), float(np.std(found)))
+        distances.append(kernel_mmd(*rows))
+    return Spread(float(np.mean(distances)), float(np.std(distances)))
 
 
 def precision_recall(generated: np.ndarray, real: np.ndarray, *, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
@@ -102,8 +102,8 @@ def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int = SEE
     order = np.random.RandomState(seed).permutation(len(logits))
     splits = min(splits, len(logits))
     ends = [number * len(logits) // splits for number in range(splits + 1)]
-    found = []
+    scores = []
     for start, end in zip(ends, ends[1:], strict=False):  # each part by itself, since it is made float64
         part = torch.from_numpy(logits[order[start:end]])
-        found.append(metric.isc_features_to_metric(part, splits=1, shuffle=False)[metric.KEY_METRIC_ISC_MEAN])
-    return Spread(float(np.mean(found)), float(np.std(found)))
+        scores.append(metric.isc_features_to_metric(part, splits=1, shuffle=False)[metric.KEY_METRIC_ISC_MEAN])
+    return Spread(float(np.mean(scores)), float(np.std(scores)))

@@ -259,7 +259,7 @@ def features_of(
         }
     rank, world = processes.process_index, processes.num_processes
     for part in batches(images, rank, world, batch_size, workers):
-        found: list[tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]] = []
+        parts: list[tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]] = []
         for places, batch in part:
             for copy in range(copies):
                 numbers = [copy * count + place for place in places]
@@ -270,8 +270,8 @@ def features_of(
                         for name, network in networks.items()
                         for layer, value in network(shown).items()
                     }
-                found.append((np.asarray(numbers), rows))
-        for numbers_of, rows in gather_object(found) if world > 1 else found:
+                parts.append((np.asarray(numbers), rows))
+        for numbers_of, rows in gather_object(parts) if world > 1 else parts:
             for name in layers:
                 layers[name][numbers_of] = rows[name]
             if progress is not None and main:

@@ -137,15 +137,15 @@ def finetune(classifier: DomainClassifier, dataset: UnpairedDataset, steps: int,
 def accuracy(classifier: DomainClassifier, dataset: UnpairedDataset, images: int, batch_size: int) -> dict[str, float]:
     """Share of the first ``images`` images of each domain that are told right, by domain."""
     device = next(classifier.parameters()).device
-    found = {}
+    shares = {}
     for label, domain in enumerate(dataset.domains):
         count = min(images, dataset.count(domain))
         right = 0
         for start in range(0, count, batch_size):
             rows = [image_of(dataset, domain, n) for n in range(start, min(start + batch_size, count))]
             right += int((classifier(torch.stack(rows).to(device)).argmax(1) == label).sum())
-        found[domain] = right / count
-    return found
+        shares[domain] = right / count
+    return shares
 
 
 def command(arguments: Sequence[str]) -> int:

@@ -104,10 +104,10 @@ def batches(
     turns = -(-len(images) // (batch_size * world))
     own = _Places(images, range(rank, len(images), world))
     loader = DataLoader(own, batch_size, num_workers=workers, collate_fn=_listed)
-    found = iter(loader)
+    loaded = iter(loader)
     for _ in range(turns):
         by_size: dict[torch.Size, list[tuple[int, Tensor]]] = {}
-        for place, image in next(found, []):
+        for place, image in next(loaded, []):
             by_size.setdefault(image.shape, []).append((place, image))
         yield [([p for p, _ in each], torch.stack([image for _, image in each])) for each in by_size.values()]
 
@@ -123,13 +123,13 @@ def gathered(work: Callable[[], list[T]]) -> list[T]:
     Raises:
         MeasureError: it was raised in one of them, and so in all, none of which waits for the others then.
     """
-    found: list[T] = []
+    results: list[T] = []
     problem = None
     try:
-        found = work()
+        results = work()
     except MeasureError as error:
         problem = str(error)
-    shares = gather_object([(found, problem)])
+    shares = gather_object([(results, problem)])
     for _, reason in shares:
         if reason is not None:
             raise MeasureError(reason)

@@ -50,10 +50,10 @@ class Moments:
 
 def moments(features: np.ndarray) -> Moments:
     """Those of all rows (N, D)."""
-    found = Moments(features.shape[1])
+    total = Moments(features.shape[1])
     for part in chunks(features):
-        found.add(part)
-    return found
+        total.add(part)
+    return total
 
 
 def chunks(features: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:

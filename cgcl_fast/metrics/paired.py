@@ -23,13 +23,13 @@ def pairs_by_name(images: FolderImages, truth: FolderImages) -> list[tuple[int, 
     """
     there = {_name(truth, path): place for place, path in enumerate(truth.paths)}
     named = [(place, there.get(_name(images, path))) for place, path in enumerate(images.paths)]
-    found = [(place, other) for place, other in named if other is not None]
-    if not found:
+    pairs = [(place, other) for place, other in named if other is not None]
+    if not pairs:
         raise MeasureError(
             f"no image of {printable(images.folder)} has one of its name in {printable(truth.folder)}; the truth of "
             "a.png is a.png there, or a.jpg"
         )
-    return found
+    return pairs
 
 
 def _name(images: FolderImages, path: Path) -> str:
@@ -74,12 +74,12 @@ def distances_to_truth(
     both = _Counterparts(images, truth, pairs_by_name(images, truth))
 
     def own() -> list[dict[str, list[float]]]:
-        found = []
+        rows = []
         for part in batches(both, accelerator.process_index, accelerator.num_processes, batch_size):
             for _, batch in part:
                 first, second = batch.to(accelerator.device).unbind(1)
-                found.append({name: each.measure(first, second).double().tolist() for name, each in distances.items()})
-        return found
+                rows.append({name: each.measure(first, second).double().tolist() for name, each in distances.items()})
+        return rows
 
     values = gathered(own)
     return {name: sum(sum(each[name]) for each in values) / len(both) for name in distances}, len(both)

@@ -129,13 +129,13 @@ def style_diversity(
         means = []
         for place in places[accelerator.process_index :: accelerator.num_processes]:
             image = images[place][None]
-            found = []
+            distances = []
             for start in range(0, pairs, batch_size):
                 numbers = range(start, min(start + batch_size, pairs))
                 names = [f"{place} {pair} {which}" for which in (0, 1) for pair in numbers]
                 first, second = in_styles(image.expand(len(names), -1, -1, -1), names).chunk(2)
-                found += lpips(first, second).double().tolist()
-            means.append(statistics.fmean(found))
+                distances += lpips(first, second).double().tolist()
+            means.append(statistics.fmean(distances))
         return means
 
     return _spread(gathered(own))
@@ -153,13 +153,13 @@ def real_diversity(
         raise MeasureError(f"needs at least 2 images, got {len(images)}")
 
     def own() -> list[float]:
-        found = []
+        distances = []
         for number in range(accelerator.process_index, count, accelerator.num_processes):
             random = item_random(seed, "real pair", number)
             first = int(random.random() * len(images))
             second = (first + 1 + int(random.random() * (len(images) - 1))) % len(images)
-            found.append(float(lpips(images[first][None], images[second][None])))
-        return found
+            distances.append(float(lpips(images[first][None], images[second][None])))
+        return distances
 
     return _spread(gathered(own))
 

@@ -17,14 +17,14 @@ PACKAGES = ("cgcl_fast", "torch", "torchvision", "numpy", "pillow", "torch-fidel
 
 def versions() -> dict[str, str | None]:
     """Of Python and ``PACKAGES``; None: not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    found["torch"] = torch.__version__  # which says what it was built for
-    return found
+            versions[name] = None
+    versions["torch"] = torch.__version__  # which says what it was built for
+    return versions
 
 
 def machine(accelerator: Accelerator) -> dict[str, Any]:

@@ -99,14 +99,14 @@ class ConfusionMatrix:
             )
         n = len(self.classes)
         counted = truth != self.ignored
-        wanted, found = truth[counted].long(), predicted[counted].long()
+        wanted, predictions = truth[counted].long(), predicted[counted].long()
         if wanted.numel() and not 0 <= int(wanted.min()) <= int(wanted.max()) < n:
             raise ValueError(
                 f"truth: expected labels from 0 to {n - 1} or {self.ignored}, got {int(wanted.min())} to "
                 f"{int(wanted.max())}"
             )
-        found = torch.where((found >= 0) & (found < n), found, n)
-        self.counts += torch.bincount(wanted * (n + 1) + found, minlength=n * (n + 1)).view(n, n + 1).cpu()
+        predictions = torch.where((predictions >= 0) & (predictions < n), predictions, n)
+        self.counts += torch.bincount(wanted * (n + 1) + predictions, minlength=n * (n + 1)).view(n, n + 1).cpu()
 
     def scores(self) -> SegmentationScores:
         """Means are over the classes that occur: for accuracies in the truth, for the IoU there or in a prediction.
@@ -115,11 +115,11 @@ class ConfusionMatrix:
             ValueError: no pixel counts.
         """
         counts = self.counts.double()
-        right, true, found = counts.diagonal(), counts.sum(1), counts[:, :-1].sum(0)
+        right, true, labelled = counts.diagonal(), counts.sum(1), counts[:, :-1].sum(0)
         pixels = int(self.counts.sum())
         if not pixels:
             raise ValueError("truth: expected pixels of the classes, got none")
-        union = true + found - right
+        union = true + labelled - right
         iou = (right / union)[union > 0]
         names = [name for name, occurs in zip(self.classes, union > 0, strict=True) if occurs]
         return SegmentationScores(
@@ -176,18 +176,18 @@ def match_labels(predictions: Path, truth: Path, labels: Labels) -> list[tuple[P
     def of(folder: Path, option: str) -> dict[str, Path]:
         if not folder.is_dir():
             raise ValueError(f"{option}: expected a folder of label maps, got {printable(folder)}")
-        found: dict[str, Path] = {}
+        maps: dict[str, Path] = {}
         for path in list_images(folder):
             kind = _TRUTH.search(path.stem)
             if kind is not None and kind["kind"] != wanted:
                 continue
             key = name_of(path)
-            if key in found:
-                raise ValueError(f"{option}: {printable(found[key])} and {printable(path)} are of one image")
-            found[key] = path
-        if not found:
+            if key in maps:
+                raise ValueError(f"{option}: {printable(maps[key])} and {printable(path)} are of one image")
+            maps[key] = path
+        if not maps:
             raise ValueError(f"{option}: {printable(folder)} holds no label maps (of {labels})")
-        return found
+        return maps
 
     there, true = of(predictions, "predictions"), of(truth, "truth")
     missing = sorted(true.keys() - there.keys())
@@ -231,14 +231,14 @@ def segmentation_scores(
             raise ValueError(f"{name}: expected trainids or ids, got {value!r}")
     matrix = ConfusionMatrix()
     for predicted_path, true_path in match_labels(Path(predictions), Path(truth), labels):
-        found = read_labels(predicted_path)
-        true = read_labels(true_path, size=(found.shape[1], found.shape[0]))
+        labels_found = read_labels(predicted_path)
+        true = read_labels(true_path, size=(labels_found.shape[1], labels_found.shape[0]))
         if (predicted_labels or labels) == "ids":
-            found = to_train_ids(found)
+            labels_found = to_train_ids(labels_found)
         if labels == "ids":
             true = to_train_ids(true)
         try:
-            matrix.update(found, true)
+            matrix.update(labels_found, true)
         except ValueError as error:
             raise ValueError(f"{printable(true_path)}: {error} (are these {labels}?)") from error
     return matrix.scores()

@@ -98,8 +98,8 @@ class StyleEvaluation:
         by_domain = {name: self._of_domain(generator, name, random) for name in self.domains}
         figures: dict[str, float] = {}
         for name in by_domain[self.domains[0]]:
-            figures[f"style/{name}"] = sum(found[name] for found in by_domain.values()) / len(by_domain)
-            figures |= {f"style/{name}/{domain}": found[name] for domain, found in by_domain.items()}
+            figures[f"style/{name}"] = sum(values[name] for values in by_domain.values()) / len(by_domain)
+            figures |= {f"style/{name}/{domain}": values[name] for domain, values in by_domain.items()}
         return figures
 
     @torch.no_grad()

@@ -155,11 +155,11 @@ class WeightFiles:
 
 
 def sha256_of(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def package(name: str) -> ModuleType:

@@ -74,10 +74,10 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     damage, as that of the zip files of ``torch.save``, not against forgery."""
     described = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
     others = {name: value for name, value in metadata.items() if name != "checksum"}
-    found = zlib.crc32(json.dumps([others, described], sort_keys=True).encode())
+    checksum = zlib.crc32(json.dumps([others, described], sort_keys=True).encode())
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
+        checksum = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"
 
 
 def save_generator(path: str | Path, module: nn.Module) -> None:

@@ -31,8 +31,8 @@ def tensor(op: str, name: str, value: object, dim: int, layout: str) -> None:
 
 def dense(op: str, name: str, value: Tensor) -> None:
     if value.layout is not torch.strided or value.is_nested:
-        found = "a nested one" if value.is_nested else f"one of layout {value.layout}"
-        raise TypeError(f"{op}: expected {name} to be a dense Tensor, got {found}")
+        kind = "a nested one" if value.is_nested else f"one of layout {value.layout}"
+        raise TypeError(f"{op}: expected {name} to be a dense Tensor, got {kind}")
 
 
 def shape(op: str, name: str, value: Tensor, expected: tuple[int, ...], layout: str) -> None:
@@ -99,10 +99,10 @@ def number(op: str, name: str, value: object) -> float:
 
 def positive(op: str, name: str, value: object) -> float:
     """`value` as a finite float above zero."""
-    found = number(op, name, value)
-    if not 0 < found < math.inf:
-        raise ValueError(f"{op}: expected a finite {name} > 0, got {found}")
-    return found
+    converted = number(op, name, value)
+    if not 0 < converted < math.inf:
+        raise ValueError(f"{op}: expected a finite {name} > 0, got {converted}")
+    return converted
 
 
 def boolean(op: str, name: str, value: object) -> None:

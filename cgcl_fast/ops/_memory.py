@@ -25,10 +25,10 @@ def unit(v: Tensor, dim: int) -> Tensor:
 
 def temperature(op: str, value: float) -> float:
     """`value` must be finite, and at least LEAST_TEMPERATURE."""
-    found = _check.positive(op, "temperature", value)
-    if found < LEAST_TEMPERATURE:
-        raise ValueError(f"{op}: expected temperature of at least {LEAST_TEMPERATURE}, got {found}")
-    return found
+    tau = _check.positive(op, "temperature", value)
+    if tau < LEAST_TEMPERATURE:
+        raise ValueError(f"{op}: expected temperature of at least {LEAST_TEMPERATURE}, got {tau}")
+    return tau
 
 
 def same_class(pixel_class: Tensor, item_class: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ def gathered(x: Tensor, pad: int) -> Tensor:
     B, C, H, W = x.shape
     rows, columns = (_reflected(n, pad, x.device) for n in (H, W))
     pixels = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
-    found = pixels.index_select(1, (rows[:, None] * W + columns).flatten())
-    return found.view(B, H + 2 * pad, W + 2 * pad, C).permute(0, 3, 1, 2)
+    copied = pixels.index_select(1, (rows[:, None] * W + columns).flatten())
+    return copied.view(B, H + 2 * pad, W + 2 * pad, C).permute(0, 3, 1, 2)
 
 
 def _reflected(n: int, pad: int, device: torch.device) -> Tensor:

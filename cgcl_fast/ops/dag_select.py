@@ -84,8 +84,8 @@ def dag_select(
     if channels != 1 or score_height < 1 or score_width < 1:
         raise ValueError(f"{op}: expected score of shape (B, 1, h, w) with h, w >= 1, got {tuple(score.shape)}")
     if not isinstance(size, Sequence) or len(size) != 2:
-        found = f"{len(size)} values" if isinstance(size, Sequence) else type(size).__name__
-        raise TypeError(f"{op}: expected size to be two integers (H, W), got {found}")
+        given = f"{len(size)} values" if isinstance(size, Sequence) else type(size).__name__
+        raise TypeError(f"{op}: expected size to be two integers (H, W), got {given}")
     height, width = (_check.count(op, "size", value, 1) for value in size)
     positions = _check.count(op, "the positions of size", height * width)
     num_patches = min(_check.count(op, "num_patches", num_patches), positions)

@@ -190,7 +190,7 @@ def patch_nce_layers(
                 )
                 for layer in group
             ]
-            found = [_reduce(part, shape, reduction) for part, shape in zip(losses, shapes, strict=True)]
+            reduced = [_reduce(part, shape, reduction) for part, shape in zip(losses, shapes, strict=True)]
         else:
             rows = _patch_nce_layers(
                 backend,
@@ -200,10 +200,10 @@ def patch_nce_layers(
                 [layer.offsets for layer in group if layer.offsets is not None],
                 temperature, among_keys, decoupled, normalize, *_formed_forward(group, among_keys, reduction, backend),
             )[0]  # fmt: skip
-            found = _reduce_layers(rows, shapes, reduction)
+            reduced = _reduce_layers(rows, shapes, reduction)
         results += [
             loss if loss.dtype == layer.query.dtype or _autocast.enabled(layer.query) else loss.to(layer.query.dtype)
-            for loss, layer in zip(found, group, strict=True)
+            for loss, layer in zip(reduced, group, strict=True)
         ]
     return results
 
@@ -513,8 +513,8 @@ def _layers_backward(ctx: Any, needs: Sequence[Any], grad: Tensor | None, *_: An
         raise RuntimeError(
             "cgcl_fast._patch_nce_layers: query_grad=False was given but queries' gradients are asked for"
         )
-    found = _patch_nce_layers_backward(ctx.backend, grad, *lists, *saved, *ctx.options, *wanted)
-    for i, (flat, tensors, need) in enumerate(zip(found, lists, needs, strict=False)):
+    flat_grads = _patch_nce_layers_backward(ctx.backend, grad, *lists, *saved, *ctx.options, *wanted)
+    for i, (flat, tensors, need) in enumerate(zip(flat_grads, lists, needs, strict=False)):
         if wanted[i]:
             parts = flat.to(tensors[0].dtype).split(_sizes(tensors))
             grads[i] = [

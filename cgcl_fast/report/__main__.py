@@ -67,9 +67,9 @@ def report(arguments: Sequence[str]) -> int:
 def scenes_of(options: ReportOptions) -> tuple[list[Scene], str]:
     """Test images of the run with their translations; or none, and why. The rest of a report is worth having then."""
     try:
-        found = open_run(options.run)
-        generator = getattr(found.method, found.method.generator_name)
-        return translations(generator, found.test_images().sample_batch(options.images), options.styles), ""
+        run = open_run(options.run)
+        generator = getattr(run.method, run.method.generator_name)
+        return translations(generator, run.test_images().sample_batch(options.images), options.styles), ""
     except (CheckpointError, OSError, ValueError) as error:
         return [], one_line(error)
 

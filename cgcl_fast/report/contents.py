@@ -91,15 +91,15 @@ def read_contents(folder: Path) -> Contents:
 def series(path: Path) -> dict[str, list[tuple[float, float]]]:
     """The numbers in a file of JSON lines with a step each, by name; empty if there is no such file. Lines that a kill
     has cut short are passed over."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
     for line in _json_lines(path):
         step = line.get("step")
         if not isinstance(step, (int, float)) or not math.isfinite(step):
             continue
         for name, value in line.items():
             if name not in ("step", "epoch") and isinstance(value, (int, float)):
-                found.setdefault(name, []).append((step, value))
-    return found
+                points.setdefault(name, []).append((step, value))
+    return points
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -108,11 +108,11 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                found = json.loads(line)
+                entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(found, dict):
-                yield found
+            if isinstance(entry, dict):
+                yield entry
 
 
 def _json(path: Path) -> Any:

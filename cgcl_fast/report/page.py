@@ -66,20 +66,20 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
     given = {option.name: option.value for option in contents.options}
     speed = [value for _, value in contents.log.get("images_per_second", [])]
     memory = [value for _, value in contents.log.get("memory_mb", [])]
-    found = [
+    rows = [
         ("steps", f"{contents.step:,}"),
         ("data", Path(given["data"]).name if given.get("data") else "built-in streets"),
         ("size", f"{given.get('size')} px"),
         ("batch", shown(given.get("batch_size"))),
     ]
     if speed:
-        found.append(("images a second, median", number(sorted(speed)[len(speed) // 2])))
+        rows.append(("images a second, median", number(sorted(speed)[len(speed) // 2])))
     if memory:
-        found.append(("memory, most", f"{number(max(memory))} MB"))
+        rows.append(("memory, most", f"{number(max(memory))} MB"))
     for name, distance in DISTANCES.items():
         if points := contents.figures.get(f"{name}/{AFTER}"):
-            found.append((f"{distance.title}, last", f"{points[-1][1]:.{distance.digits}f}"))
-    return found
+            rows.append((f"{distance.title}, last", f"{points[-1][1]:.{distance.digits}f}"))
+    return rows
 
 
 def groups(contents: Contents) -> list[tuple[str, list[tuple[str, Any, str]]]]:
@@ -98,18 +98,18 @@ def groups(contents: Contents) -> list[tuple[str, list[tuple[str, Any, str]]]]:
         for name, figure in FIGURES.items()
         if name in contents.figures
     ]
-    found = [("Distance to the truth", truth), ("Translations as a set", of_sets)]
+    groups = [("Distance to the truth", truth), ("Translations as a set", of_sets)]
     named: dict[str, list[tuple[str, list[Line]]]] = {}
     for name, points in contents.log.items():
         subject, _, what = name.rpartition("/")
         title = {"lr": "Learning rate", "": "Speed and memory"}.get(subject, f"Losses of the {subject}")
         named.setdefault(title, []).append((what.replace("_", " "), [Line(what, points)]))
     last = ("Learning rate", "Speed and memory")
-    found += [(title, lines) for title, lines in named.items() if title not in last]
-    found += [(title, named[title]) for title in last if title in named]
+    groups += [(title, lines) for title, lines in named.items() if title not in last]
+    groups += [(title, named[title]) for title in last if title in named]
     drawn = [
         (title, [(name, chart(name, lines), number(lines[0].points[-1][1])) for name, lines in members])
-        for title, members in found
+        for title, members in groups
     ]
     return [(title, members) for title, members in drawn if members]
 
@@ -138,14 +138,14 @@ def evaluation_rows(content: Any) -> tuple[list[str], list[tuple[str, list[str]]
     """Of a file of ``evaluate``: names of the figures of sets, these of each result, and all the rest."""
     results = content.get("results", []) if isinstance(content, Mapping) else []
     known = [each for each in results if isinstance(each, Mapping) and isinstance(each.get("figures"), Mapping)]
-    found = [(str(each.get("of", "")), each["figures"]) for each in known]
-    for each, (of, _) in zip(known, list(found), strict=True):
+    sets = [(str(each.get("of", "")), each["figures"]) for each in known]
+    for each, (of, _) in zip(known, list(sets), strict=True):
         if isinstance(each.get("untouched"), Mapping):
-            found.insert([name for name, _ in found].index(of) + 1, ("untouched", each["untouched"]))
-    if found and isinstance(content.get("mean"), Mapping):
-        found.append(("mean", content["mean"]))
-    columns = [name for name in FIGURES if any(name in figures for _, figures in found)]
-    rows = [(of, [shown(figures.get(name)) for name in columns]) for of, figures in found]
+            sets.insert([name for name, _ in sets].index(of) + 1, ("untouched", each["untouched"]))
+    if sets and isinstance(content.get("mean"), Mapping):
+        sets.append(("mean", content["mean"]))
+    columns = [name for name in FIGURES if any(name in figures for _, figures in sets)]
+    rows = [(of, [shown(figures.get(name)) for name in columns]) for of, figures in sets]
     rest = {name: value for name, value in content.items() if name != "results"} if known else content
     return [FIGURES[name].title for name in columns], rows, flat(rest)
 

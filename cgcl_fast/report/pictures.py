@@ -58,11 +58,11 @@ def translations(generator: nn.Module, batch: Mapping[str, Any], styles: int = 2
     scenes = []
     for row in range(len(batch["A"])):
         source = batch["A"][row : row + 1].to(device)
-        found = [
+        pictures = [
             Translation(name, data_url(image), "" if truth is None else data_url(truth))
             for name, image, truth in _of(generator, source, batch, row, styles)
         ]
-        scenes.append(Scene(data_url(source), source.shape[-1], source.shape[-2], found))
+        scenes.append(Scene(data_url(source), source.shape[-1], source.shape[-2], pictures))
     return scenes
 
 

@@ -22,9 +22,9 @@ fewer than BDD100K's overcast ones alone, so they are those called partly cloudy
 night) are in no domain."""
 
 
-def group_of(found: Annotation) -> str | None:
+def group_of(annotation: Annotation) -> str | None:
     """The domain of an image, or None if it is in none."""
-    said = dict(found.attributes)
+    said = dict(annotation.attributes)
     for domain, (time, weathers) in GROUPS.items():
         if said.get("timeofday") == time and said.get("weather") in weathers:
             return domain

@@ -32,19 +32,19 @@ def parse_coco(content: dict[str, Any]) -> dict[str, Annotation]:
             continue
         number = _id(entry.get("category_id"))
         rows.setdefault(_id(entry.get("image_id")), []).append((names.get(number) or str(number), _corners(entry)))
-    found: dict[str, Annotation] = {}
+    annotations: dict[str, Annotation] = {}
     numbers: dict[str, str | None] = {}  # of the images whose boxes are found
     for image in dicts(content.get("images")):
         name, number = text(image.get("file_name")), _id(image.get("id"))
-        if not name or (name in found and number not in rows):
+        if not name or (name in annotations and number not in rows):
             continue
         if numbers.get(name, number) != number:  # as where two data sets were joined to one
-            found[name] = UNDECIDED
+            annotations[name] = UNDECIDED
             continue
-        found[name] = annotation(rows.get(number, ()), size=(image.get("width"), image.get("height")))
+        annotations[name] = annotation(rows.get(number, ()), size=(image.get("width"), image.get("height")))
         if number in rows:
             numbers[name] = number
-    return found
+    return annotations
 
 
 def _corners(entry: dict[str, Any]) -> tuple[Any, ...]:

@@ -113,14 +113,14 @@ class AnnotationIndex:
                 self._known[path] = self._read(path, quiet=True)
         missing, empty = [], []
         for path in images:
-            file, found = self._files.get(path), self._entries.get(path)
-            if file is None and found is None:
+            file, annotation = self._files.get(path), self._entries.get(path)
+            if file is None and annotation is None:
                 missing.append(path)
                 continue
-            found = found or self._known.get(file)  # type: ignore[arg-type]
+            annotation = annotation or self._known.get(file)  # type: ignore[arg-type]
             if path in self._entries:
                 self._say_if_wrong(path, self._entries[path])
-            if found is not None and not found.names and not found.broken and file not in self._said:
+            if annotation is not None and not annotation.names and not annotation.broken and file not in self._said:
                 empty.append(path)
         where = printable(self.folder)
         if len(missing) == len(images):
@@ -132,13 +132,13 @@ class AnnotationIndex:
 
     def names(self) -> set[str]:
         """Classes of all the boxes that have been read."""
-        return {name for found in (*self._known.values(), *self._entries.values()) for name in found.names}
+        return {name for annotation in (*self._known.values(), *self._entries.values()) for name in annotation.names}
 
     def count(self, images: Sequence[Path], wanted: Callable[[str], bool]) -> str:
         """How many of the images have boxes of wanted classes, in words. What is not read yet does not tell."""
-        found = [self._entries.get(path) or self._known.get(self._files.get(path, path)) for path in images]
-        boxes = sum(each is not None and any(map(wanted, each.names)) for each in found)
-        unread = sum(each is None and path in self._files for path, each in zip(images, found, strict=True))
+        annotations = [self._entries.get(path) or self._known.get(self._files.get(path, path)) for path in images]
+        boxes = sum(each is not None and any(map(wanted, each.names)) for each in annotations)
+        unread = sum(each is None and path in self._files for path, each in zip(images, annotations, strict=True))
         return f"{unread} with annotations, read when they are needed" if unread else f"{boxes} with boxes"
 
     def __getitem__(self, image: Path) -> Annotation:
@@ -154,20 +154,20 @@ class AnnotationIndex:
 
     def _read(self, path: Path, *, quiet: bool = False) -> Annotation:
         try:
-            found = read_file(path, self._format, self._names)
+            annotation = read_file(path, self._format, self._names)
         except Exception as error:  # damaged files make parsers raise nearly anything, RecursionError included
             self._say(path, f"{reason_of(error)}: its image counts as without boxes")
             return EMPTY
-        if found is None:
+        if annotation is None:
             if not quiet:
                 self._say(path, "it is empty: its image counts as without boxes")
             return EMPTY
-        self._say_if_wrong(path, found)
-        return found
+        self._say_if_wrong(path, annotation)
+        return annotation
 
-    def _say_if_wrong(self, path: Path, found: Annotation) -> None:
-        if found.broken:
-            self._say(path, f"{found.broken} of {found.broken + len(found.names)} boxes are no boxes and left out")
+    def _say_if_wrong(self, path: Path, boxes: Annotation) -> None:
+        if boxes.broken:
+            self._say(path, f"{boxes.broken} of {boxes.broken + len(boxes.names)} boxes are no boxes and left out")
 
     def _say(self, path: Path, what: str) -> None:
         if path not in self._said:
@@ -231,15 +231,15 @@ class AnnotationIndex:
 
     def _add_set(self, file: Path) -> None:
         try:
-            found = read_set(file)
+            annotations = read_set(file)
         except Exception as error:
             self._say(file, f"{reason_of(error)}: the images that it is about count as without boxes")
             return
-        undecided = [name for name, known in (found or {}).items() if known is UNDECIDED]
+        undecided = [name for name, known in (annotations or {}).items() if known is UNDECIDED]
         if undecided:
             count, first = len(undecided), printable(undecided[0])
             self._say(file, f"{count} names stand for several images, as {first}: they count as without boxes")
-        for name, known in (found or {}).items():
+        for name, known in (annotations or {}).items():
             key = image_key(name)
             if key in self._candidates and known is not UNDECIDED:
                 parts = PurePosixPath(name.replace("\\", "/")).parent.parts
@@ -276,8 +276,8 @@ class AnnotationIndex:
             names = [part for part in parts if part.strip("/.")][-_DEEPEST:]  # not "/", "." and ".."
             roots = dict.fromkeys([*_up(file.parent, self._root), *_up(self.folder, self._root)])
             tails = ([root.joinpath(*names[start:]) for root in roots] for start in range(len(names)))
-            found = ([self._real(folder) for folder in tail if os.path.isdir(folder)] for tail in tails)
-            self._named[file, parts] = next(filter(None, found), [])
+            candidates = ([self._real(folder) for folder in tail if os.path.isdir(folder)] for tail in tails)
+            self._named[file, parts] = next(filter(None, candidates), [])
         return self._named[file, parts]
 
     def _real(self, folder: Path) -> Path:
@@ -333,9 +333,9 @@ class AnnotationIndex:
 
     def _is_other(self, *names: str) -> bool:
         """Whether the names of a file and its folders say that it is about images of another split or domain."""
-        found = {word.lower() for name in names for word in (name, *re.findall("[A-Z]?[a-z]+|[A-Z]+", name))}
-        found |= {word for name in names for word in re.findall("[a-z]+", name.lower())}
-        return any(found & others and not found & mine for mine, others in self._words)
+        words = {word.lower() for name in names for word in (name, *re.findall("[A-Z]?[a-z]+|[A-Z]+", name))}
+        words |= {word for name in names for word in re.findall("[a-z]+", name.lower())}
+        return any(words & others and not words & mine for mine, others in self._words)
 
 
 def _up(folder: Path, root: Path) -> list[Path]:

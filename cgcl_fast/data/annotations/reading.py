@@ -63,8 +63,8 @@ def read_set(path: Path) -> dict[str, Annotation] | None:
     content = json_of(bytes_of(path, None))  # those of large data sets have more than a GiB
     for form in SET_FORMATS.values():
         if form.recognise(content):
-            found: dict[str, Annotation] = form.parse(content)
-            return found
+            annotations: dict[str, Annotation] = form.parse(content)
+            return annotations
     return None
 
 
@@ -96,9 +96,9 @@ def read_file(path: Path, text_format: str | None, names: dict[int, str]) -> Ann
 def _read_json(path: Path, content: Any) -> Annotation:
     for form in SET_FORMATS.values():  # a set of one image
         if form.recognise(content):
-            found = {image_key(name): each for name, each in form.parse(content).items()}
-            if image_key(path.name) in found or len(found) == 1:
-                mine: Annotation = found.get(image_key(path.name)) or next(iter(found.values()))
+            annotations = {image_key(name): each for name, each in form.parse(content).items()}
+            if image_key(path.name) in annotations or len(annotations) == 1:
+                mine: Annotation = annotations.get(image_key(path.name)) or next(iter(annotations.values()))
                 return mine
             raise ValueError("it names other images only")
     for form in IMAGE_FORMATS.values():

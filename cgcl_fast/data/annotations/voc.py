@@ -85,9 +85,9 @@ class _Reader:
         self._keep_text()
         self._inside.pop()
         if len(self._inside) == 1 and tag == "object":
-            found = self._object
-            corners = [found.get(side) for side in _SIDES] if self._boxes else ()
-            self.rows.append((found.get("name", "").strip(), corners))
+            annotated = self._object
+            corners = [annotated.get(side) for side in _SIDES] if self._boxes else ()
+            self.rows.append((annotated.get("name", "").strip(), corners))
 
     def _keep_text(self) -> None:
         """Of an element that is there several times the first counts, and of its text what stands before others."""
