@@ -22,7 +22,7 @@ from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, Level, Side, Within, check, lists_of
-from cgcl_fast.methods.registry import with_new_names
+from cgcl_fast.methods.registry import new_name, with_new_names
 
 DEFAULT_METHOD = "cgcl"
 
@@ -169,6 +169,15 @@ def split_method(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, rest
 
 
+def _with_new_names(arguments: Sequence[str]) -> list[str]:
+    """Options of the command line under their present names."""
+    return [
+        f"--{new_name(name)}{equals}{value}" if argument.startswith("--") else argument
+        for argument in arguments
+        for name, equals, value in [argument.removeprefix("--").partition("=")]
+    ]
+
+
 def read_options(path: Path) -> dict[str, Any]:
     try:
         found = read_yaml(path)
@@ -250,7 +259,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     Raises:
         UsageError: a wrong option, or with ``--resume`` one that cannot change.
     """
-    method, rest = split_method(underscored(arguments))
+    method, rest = split_method(_with_new_names(underscored(arguments)))
     look = _look_at(method, rest)
     parser, saved, output = make_parser(look.method), look.saved, look.output
     in_file = parser.parse_object(look.from_file, defaults=False).as_dict()

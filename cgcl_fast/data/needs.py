@@ -13,8 +13,8 @@ class Crops:
     Args:
         count: crops of each domain a step.
         size: side of a crop in pixels.
-        least_width: least width in pixels to which the image is zoomed; None: a third of the greatest.
-        most_width: greatest width; None: the image's own.
+        min_width: least width in pixels to which the image is zoomed; None: a third of the greatest.
+        max_width: greatest width; None: the image's own.
         per_crop: a zoom for each crop; else one for a minibatch.
         independent: draw the factors of width and height independently of each other.
         grid: crops are cells, side by side, of a grid with a random offset, without repetition; else they lie anywhere.
@@ -22,8 +22,8 @@ class Crops:
 
     count: int
     size: int
-    least_width: int | None = None
-    most_width: int | None = None
+    min_width: int | None = None
+    max_width: int | None = None
     per_crop: bool = False
     independent: bool = False
     grid: bool = False
@@ -37,7 +37,7 @@ class DataNeeds:
         random_pairs: "A" and "B" of an item are two different domains drawn at random; the method has any number.
         classes: names of the classes whose boxes come with the images.
         object_size: side in pixels of the instance crops that come with the images.
-        least_object: boxes with a side of fewer pixels, in the image's file, are not cropped.
+        min_object: boxes with a side of fewer pixels, in the image's file, are not cropped.
         crops: images come as crops of a single one a domain.
         full_view_in_decay: images are resized without a crop in the epochs of decay.
         multiple: what the sides of images are multiples of.
@@ -46,7 +46,7 @@ class DataNeeds:
     random_pairs: bool = False
     classes: Sequence[str] | None = None
     object_size: int | None = None
-    least_object: int = 16
+    min_object: int = 16
     crops: Crops | None = None
     full_view_in_decay: bool = False
     multiple: int = 4

@@ -39,7 +39,7 @@ class SingleImageDataset(UnpairedDataset):
 
     ``dataset[index]`` or ``dataset[epoch, index]`` is a whole minibatch: for each domain float32 (count,C,size,size) in
     [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once for the minibatch or for each
-    crop (``per_crop``), to a width between ``least_width`` and ``most_width``, its shape kept or not (``independent``),
+    crop (``per_crop``), to a width between ``min_width`` and ``max_width``, its shape kept or not (``independent``),
     and the crops are cut from it and flipped. A picture too small for a crop is enlarged. An epoch has 100,000 crops.
 
     Args:
@@ -65,11 +65,11 @@ class SingleImageDataset(UnpairedDataset):
         for name in ("count", "size"):
             if getattr(crops, name) < 1:
                 raise ValueError(f"{name} of crops must be at least 1, got {getattr(crops, name)}")
-        widths = [width for width in (crops.least_width, crops.most_width) if width is not None]
+        widths = [width for width in (crops.min_width, crops.max_width) if width is not None]
         if widths != sorted(widths) or (widths and widths[0] < crops.size):
             raise ValueError(
                 "widths of crops must be at least their size and the least not above the most, got size "
-                f"{crops.size}, least_width {crops.least_width}, most_width {crops.most_width}"
+                f"{crops.size}, min_width {crops.min_width}, max_width {crops.max_width}"
             )
         super().__init__(tuple(pictures), Preprocess("none", train=False, multiple=1), seed)
         self.crops = crops
@@ -79,7 +79,7 @@ class SingleImageDataset(UnpairedDataset):
         # Scaled down once to the greatest width asked for: reading a photograph's every pixel in each step would cost
         # more than the crops.
         self.images = {
-            domain: _at_most(picture.image, crops.most_width or size_of(picture.image)[0])
+            domain: _at_most(picture.image, crops.max_width or size_of(picture.image)[0])
             for domain, picture in pictures.items()
         }
 
@@ -126,8 +126,8 @@ class SingleImageDataset(UnpairedDataset):
         """Height and width of a zoomed image, neither less than a crop's."""
         crops = self.crops
         columns, rows = size_of(image)
-        most = crops.most_width or max(columns, crops.least_width or 0)
-        least = crops.least_width or most / 3
+        most = crops.max_width or max(columns, crops.min_width or 0)
+        least = crops.min_width or most / 3
         across = _between(least, most, rng)
         down = _between(least, most, rng) if crops.independent else across
         return max(crops.size, round(rows * down / columns)), max(crops.size, round(across))
@@ -169,7 +169,7 @@ def open_single_images(
     values: dict[str, Values] = {}
     truth = None
     if path is None:
-        size = min(max(crops.most_width or MAX_SIZE, MIN_SIZE), MAX_SIZE)
+        size = min(max(crops.max_width or MAX_SIZE, MIN_SIZE), MAX_SIZE)
         streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1, direction=direction)
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
         if len(domains) > 1:

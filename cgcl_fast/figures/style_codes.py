@@ -70,7 +70,7 @@ def image_and_instance(dataset: UnpairedDataset, domain: str, index: int) -> tup
         boxes = boxes[[number for number, label in enumerate(picture.labels) if table.find(label) is not None]]
     crop = None
     if needs.object_size is not None:
-        crop = cut_object(picture.image, boxes, needs.object_size, 0.0, least=needs.least_object)
+        crop = cut_object(picture.image, boxes, needs.object_size, 0.0, least=needs.min_object)
     return dataset.preprocess.apply(picture.image, boxes).image, None if crop is None else to_tensor(crop)
 
 

@@ -48,7 +48,7 @@ class CGLConfig(Config):
     Args:
         domains: names of the domains N_i; by default those of the data.
         object_size: side in pixels of the instance crops o.
-        least_object: boxes with a side of fewer pixels are not used as instances.
+        min_object: boxes with a side of fewer pixels are not used as instances.
         classes: annotated classes whose instances are translated; by default all.
         ngf: channels of the encoders' first convolution and of the decoders' last one.
         n_down: number of times E^c halves the size, 1 or 2; G doubles it as often.
@@ -76,8 +76,8 @@ class CGLConfig(Config):
         gp_every: number of steps between adaptations of λ_gp to the mean gradient norm; 0: λ_gp stays constant.
         gp_upper: λ_gp is doubled if the mean gradient norm is above this.
         gp_lower: λ_gp is halved if the mean gradient norm is below this.
-        gp_least: lower bound of λ_gp; the papers give no bounds.
-        gp_most: upper bound of λ_gp.
+        gp_min: lower bound of λ_gp; the papers give no bounds.
+        gp_max: upper bound of λ_gp.
         lr: learning rate of Adam.
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
@@ -87,7 +87,7 @@ class CGLConfig(Config):
 
     domains: Names = ()
     object_size: Side = 128
-    least_object: Side = 16
+    min_object: Side = 16
     classes: ClassNames = ()
     ngf: Channels = 64
     n_down: Halvings = 2
@@ -110,8 +110,8 @@ class CGLConfig(Config):
     gp_every: CountOrZero = 50
     gp_upper: Scale = 1.05
     gp_lower: Scale = 1.001
-    gp_least: Positive = 0.1
-    gp_most: Positive = 1000.0
+    gp_min: Positive = 0.1
+    gp_max: Positive = 1000.0
     lr: Rate = 1e-4
     beta1: Beta = 0.5
     beta2: Beta = 0.999
@@ -129,8 +129,8 @@ class CGLConfig(Config):
             )
         if self.gp_lower > self.gp_upper:
             raise ValueError(f"gp_lower: expected at most gp_upper {self.gp_upper}, got {self.gp_lower}")
-        if self.gp_least > self.gp_most:
-            raise ValueError(f"gp_least: expected at most gp_most {self.gp_most}, got {self.gp_least}")
+        if self.gp_min > self.gp_max:
+            raise ValueError(f"gp_min: expected at most gp_max {self.gp_max}, got {self.gp_min}")
 
     def least_size(self) -> int:
         return max(16, DomainDiscriminator.least_size(self.d_layers))
@@ -303,7 +303,7 @@ class CGL(Method):
             init_weights(generator, config.init_type)
         for critic in (self.D_g, self.D_o):
             init_weights(critic, "normal", config.init_gain)
-        bounds = (config.gp_upper, config.gp_lower, config.gp_least, config.gp_most)
+        bounds = (config.gp_upper, config.gp_lower, config.gp_min, config.gp_max)
         self.penalty_g, self.penalty_o = (GradientPenalty(config.lambda_gp, config.gp_every, *bounds) for _ in range(2))
 
     @classmethod
@@ -312,7 +312,7 @@ class CGL(Method):
             random_pairs=True,
             classes=tuple(map(str, config.classes)) or None,
             object_size=config.object_size,
-            least_object=config.least_object,
+            min_object=config.min_object,
         )
 
     def schedule(self, steps: int) -> Callable[[int], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +30,28 @@ INITIALISATIONS = ("kaiming", "kaiming_uniform")
 """Values of "init" in CGL and CGCL, before the option was called "init_type"."""
 
 
+RENAMED = {
+    "least_object": "min_object",
+    "gp_least": "gp_min",
+    "gp_most": "gp_max",
+    "least_width": "min_width",
+    "most_width": "max_width",
+}
+"""Old names of options, which are read for one more version."""
+
+
+def new_name(option: str) -> str:
+    """The present name of an option; warns if ``option`` is an old one."""
+    if option not in RENAMED:
+        return option
+    new = RENAMED[option]
+    warnings.warn(f"{option} is now called {new}; the next version will not know the old name", FutureWarning, 3)
+    return new
+
+
 def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as files of earlier versions name them, by their names of now."""
-    renamed = dict(options)
+    """Options from files of earlier versions, under their present names."""
+    renamed = {new_name(name): value for name, value in options.items()}
     if renamed.get("init") in INITIALISATIONS:
         renamed["init_type"] = renamed.pop("init")
     return renamed

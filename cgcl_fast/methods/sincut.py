@@ -55,9 +55,9 @@ class SinCUTConfig(DecayingConfig):
         crop_size: side of a crop; by default 128 ("paper") or 64 ("published").
         tile_size: side of the tiles that D sees, which bounds its receptive field; by default half of a crop ("paper")
             or all of it ("published"). A power of two.
-        least_width: smallest width to which the image is scaled; by default 3/8 ("paper") or 1/3 ("published") of the
+        min_width: smallest width to which the image is scaled; by default 3/8 ("paper") or 1/3 ("published") of the
             largest.
-        most_width: largest width; by default 1024 ("paper") or the image's own ("published").
+        max_width: largest width; by default 1024 ("paper") or the image's own ("published").
         nce_layers: layers l of G whose features are contrasted.
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer of each crop.
@@ -86,8 +86,8 @@ class SinCUTConfig(DecayingConfig):
     num_crops: Annotated[int, Within(1, 4096)] = 16
     crop_size: Annotated[int, Within(8, 4096)] | None = None
     tile_size: Annotated[int, Within(8, 4096)] | None = None
-    least_width: Side | None = None
-    most_width: Side | None = None
+    min_width: Side | None = None
+    max_width: Side | None = None
     nce_layers: Layers = (0, 2, 4)
     nce_dim: Channels = 256
     num_patches: Count = 1
@@ -163,7 +163,7 @@ class SinCUT(Method):
     @classmethod
     def needs(cls, config: SinCUTConfig) -> DataNeeds:
         published = config.crops == "published"
-        least, most = config.least_width, config.most_width
+        least, most = config.min_width, config.max_width
         if not published:
             most = most or 1024
             least = least or round(most * 3 / 8)
