@@ -1,4 +1,4 @@
-"""What a method asks of its data."""
+"""What a method needs of its data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Crops:
-    """Minibatches of crops of one image a domain (SinCUT).
+    """Minibatches of crops of a single image per domain (SinCUT).
 
     Args:
-        count: crops of each domain a step.
+        count: crops per domain and step.
         size: side of a crop in pixels.
-        min_width: least width in pixels to which the image is zoomed; None: a third of the greatest.
-        max_width: greatest width; None: the image's own.
-        per_crop: a zoom for each crop; else one for a minibatch.
-        independent: draw the factors of width and height independently of each other.
-        grid: crops are cells, side by side, of a grid with a random offset, without repetition; else they lie anywhere.
+        min_width: smallest width in pixels to which the image is zoomed; None: a third of the largest.
+        max_width: largest width; None: the image's own.
+        per_crop: zoom each crop separately instead of once per minibatch.
+        independent: draw the zoom factors of width and height independently.
+        grid: crops are distinct cells of a grid with a random offset; otherwise they can be anywhere.
     """
 
     count: int
@@ -31,16 +31,16 @@ class Crops:
 
 @dataclass(frozen=True)
 class DataNeeds:
-    """What a method asks of its data beyond unpaired images.
+    """What a method needs of its data beyond unpaired images.
 
     Args:
-        random_pairs: "A" and "B" of an item are two different domains drawn at random; the method has any number.
+        random_pairs: "A" and "B" of an item are two different domains drawn at random; the method handles any number.
         classes: names of the classes whose boxes come with the images.
         object_size: side in pixels of the instance crops that come with the images.
         min_object: boxes with a side of fewer pixels, in the image's file, are not cropped.
-        crops: images come as crops of a single one a domain.
-        full_view_in_decay: images are resized without a crop in the epochs of decay.
-        multiple: what the sides of images are multiples of.
+        crops: use crops of a single image per domain.
+        full_view_in_decay: in the epochs of decay, images are resized without a crop.
+        multiple: sides of images are multiples of this.
     """
 
     random_pairs: bool = False
@@ -53,4 +53,4 @@ class DataNeeds:
 
 
 NOTHING_MORE = DataNeeds()
-"""Unpaired images are all."""
+"""Just unpaired images."""
