@@ -1,4 +1,4 @@
-"""The figures by name: what ``python -m cgcl_fast.figures`` draws of a run."""
+"""The figures by name: what ``python -m cgcl_fast.figures`` draws for a run."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawn = Iterator[tuple[str, "Figure"]]
-"""Names of files, without suffix, and figures."""
+"""Pairs of a file name without suffix and a figure."""
 
 
 @dataclass
 class Subject:
-    """What figures are drawn of.
+    """The subject of figures.
 
     Args:
         run: the run.
         others: more runs, for curves.
-        data: a folder in the place of the run's data.
-        count: images that are shown, where a figure shows several.
-        codes: images of each domain whose codes are laid out in the plane; of contents six times as many pixels.
-        points: queries of the similarity, fractions of width and height.
+        data: a folder to use instead of the run's data.
+        count: how many images to show, in figures that show several.
+        codes: images per domain whose codes are embedded in the plane; for MGUIT's contents, six times as many pixels.
+        points: queries of the similarity, as fractions of width and height.
         seed: of styles and layouts.
     """
 
@@ -65,7 +65,7 @@ class Subject:
 
     @property
     def target(self) -> int:
-        """The domain that the features of translations are shown of: of two the second, else night if there is one."""
+        """The target domain in figures of features: of two domains the second, otherwise night if there is one."""
         domains = self.run.method.domains
         return domains.index("night") if "night" in domains else 1
 
@@ -85,7 +85,7 @@ class Subject:
         return generator
 
     def targets(self) -> Iterator[tuple[int, str]]:
-        """The domains that are translated to: of two the second only, since test images are of the first."""
+        """The target domains: of two only the second, because test images are from the first."""
         domains = self.run.method.domains
         yield from enumerate(domains) if len(domains) > 2 or "A_domain" in self.batch else [(1, domains[1])]
 
@@ -167,7 +167,7 @@ def _interpolation(subject: Subject) -> Drawn:
 
 
 def _ends(generator: StyledGenerator, subject: Subject, domain: int) -> tuple[Tensor, Tensor]:
-    """Of eight random styles the two that are farthest apart: near ones would show nothing."""
+    """The two of eight random styles that are farthest apart: similar ones would show nothing."""
     styles = generator.random_style(8, torch.Generator().manual_seed(subject.seed))
     distances = torch.cdist(styles.flatten(1), styles.flatten(1))
     first, second = divmod(int(distances.argmax()), len(styles))
@@ -198,4 +198,4 @@ FIGURES: dict[str, Callable[[Subject], Drawn]] = {
     "interpolation": _interpolation,
     "instances": _instances,
 }
-"""Each gives its figures, or raises :class:`DoesNotFitError`."""
+"""Each yields its figures, or raises :class:`DoesNotFitError`."""
