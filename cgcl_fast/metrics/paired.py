@@ -1,4 +1,4 @@
-"""Distances of images in one folder to those of the same names in another one."""
+"""Distances of images in one folder to images of the same names in another."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cgcl_fast.metrics.weights import MeasureError
 
 
 def pairs_by_name(images: FolderImages, truth: FolderImages) -> list[tuple[int, int]]:
-    """Places of images and of their truths: the same path in the folder, whatever the suffix.
+    """Indices of images and their truths: the same path in the folders, apart from the suffix.
 
     Raises:
-        MeasureError: no image has one.
+        MeasureError: no image has a truth.
     """
     there = {_name(truth, path): place for place, path in enumerate(truth.paths)}
     named = [(place, there.get(_name(images, path))) for place, path in enumerate(images.paths)]
@@ -37,7 +37,7 @@ def _name(images: FolderImages, path: Path) -> str:
 
 
 class _Counterparts:
-    """The truths in the order of the images that they are of."""
+    """The truths, in the order of their images."""
 
     def __init__(self, images: FolderImages, truth: FolderImages, places: list[tuple[int, int]]) -> None:
         self.images, self.truth, self.places = images, truth, places
@@ -65,11 +65,11 @@ def distances_to_truth(
     *,
     batch_size: int = 32,
 ) -> tuple[dict[str, float], int]:
-    """The mean of each distance over all images that have a truth, and their number; processes share them out.
+    """The mean of each distance over all images with a truth, and their number; computed by all processes together.
 
     Raises:
-        MeasureError: no image has one, or one of another size.
-        ValueError: they are too small for a distance.
+        MeasureError: no image has a truth, or one has another size.
+        ValueError: images are too small for a distance.
     """
     both = _Counterparts(images, truth, pairs_by_name(images, truth))
 
