@@ -44,17 +44,17 @@ class ResumableSampler(Sampler):
 
     Args:
         length: number of items.
-            batch_size: items per batch and replica.
-            seed: seed of the order.
-            shuffle: False: in order, the same in every epoch.
-            drop_last: leave out a last batch that is not full.
-            rank, replicas: this process and the number of processes; each takes its part of every
-                ``batch_size·replicas``.
+        batch_size: items per batch and replica.
+        seed: seed of the order.
+        shuffle: False: in order, the same in every epoch.
+        drop_last: leave out a last batch that is not full.
+        rank, replicas: this process and the number of processes; each takes its part of every
+            ``batch_size·replicas``.
 
-        Attributes:
-            epoch, position: the next pass starts in epoch ``epoch`` at batch ``position``.
-            full_view_from: from this batch on, counted from the start of training, keys ask for the full view; None:
-                never. It is not part of the state: set it before the loader starts, also when resuming.
+    Attributes:
+        epoch, position: the next pass starts in epoch ``epoch`` at batch ``position``.
+        full_view_from: from this batch on, counted from the start of training, keys ask for the full view; None:
+            never. It is not part of the state: set it before the loader starts, also when resuming.
 
     Raises:
         ValueError: an argument out of range, or more items in a batch than there are (with ``drop_last``).

@@ -1,4 +1,4 @@
-"""Content encoder, style encoder and AdaIN decoder of CGL and CGCL (CGL, Sec. 4), and the generator that they make.
+"""Content encoder, style encoder and AdaIN decoder of CGL and CGCL (CGL, Sec. 4), and the generator made of them.
 
 The layout is MUNIT's (Huang et al. 2018) with domain labels z as one-hot vectors, so that one network serves all
 domains.
@@ -38,8 +38,8 @@ class ContentEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down) for _ in range(n_blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, input_nc, H, W) to the outputs of the residual blocks, (B, 4 ngf, H/4, W/4) each with two halvings; the
-        last is the content code c."""
+        """(B, input_nc, H, W) to the outputs of the residual blocks, each (B, 4 ngf, H/4, W/4) with two halvings; the
+        last one is the content code c."""
         x = self.stem(reflect_pad(x.contiguous(memory_format=torch.channels_last), 3))
         for conv in self.down:
             x = conv_of(conv, _norm_relu_pad, x)
@@ -56,8 +56,8 @@ def _norm_relu_pad(x: Tensor) -> Tensor:
 
 
 class StyleEncoder(nn.Module):
-    """The domain's label as maps beside the image; convolution 7x7 and four 4x4 of stride 2 with ReLU and without norm;
-    mean over positions; one linear layer.
+    """The image concatenated with the domain's label as constant maps; convolution 7x7 and four 4x4 of stride 2 with
+    ReLU and without norm; mean over positions; one linear layer.
 
     Args:
         input_nc: channels of the image.
@@ -76,14 +76,14 @@ class StyleEncoder(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, frozen: bool = False) -> Tensor:
         """Images (B, input_nc, H, W), H and W at least 16, and labels (B, n_domains) to styles (B, style_dim).
-        ``frozen``: the gradient reaches the images and not the weights."""
+        ``frozen``: the gradient reaches the images but not the weights."""
 
         def weights_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
             weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
             return (weight.detach(), bias.detach()) if frozen else (weight, bias)
 
         x = x.contiguous(memory_format=torch.channels_last)
-        # A map that is the same everywhere stays so under reflection padding, so a convolution makes one number of it.
+        # A constant map stays constant under reflection padding, so its convolution is a single number.
         weight, bias = weights_of(self.stem)
         of_image, of_label = weight.split([self.input_nc, label.shape[1]], dim=1)
         shift = label @ of_label.sum((2, 3)).T
@@ -96,8 +96,8 @@ class StyleEncoder(nn.Module):
 class UpConv(nn.Conv2d):
     """Nearest-neighbour doubling of the size and a 5x5 convolution with replication padding, computed on the small map.
 
-    The 25 taps of an output pixel fall on 9 pixels of the small map, and which fall together depends only on whether
-    its row and its column are even: four 3x3 convolutions of the small map are a third of the work.
+    The 25 taps of an output pixel fall on 9 pixels of the small map; which taps coincide depends only on the parity of
+    its row and column. So four 3x3 convolutions of the small map give the same result with a third of the work.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -105,15 +105,15 @@ class UpConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, 2 H, 2 W)."""
-        weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row's parity, taps, column's parity, taps
+        weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row parity, taps, column parity, taps
         weight = weight.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
         bias = self.bias.repeat_interleave(4) if self.bias is not None else None
         return F.pixel_shuffle(F.conv2d(_replicate_pad(x), weight, bias), 2)
 
 
 def _replicate_pad(x: Tensor) -> Tensor:
-    """A replication padding of 1. Compiled code of F.pad's gradient stops with an assertion where x is channels_last:
-    PyTorch 2.15's inductor takes the gradient for contiguous."""
+    """Replication padding of 1. With F.pad, compiled code fails an assertion in the gradient if x is channels_last:
+    PyTorch 2.15's inductor assumes a contiguous gradient."""
     if torch.compiler.is_compiling():
         x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
         return torch.cat([x[..., :1], x, x[..., -1:]], 3)
@@ -121,7 +121,7 @@ def _replicate_pad(x: Tensor) -> Tensor:
 
 
 def _fold(weight: Tensor, dim: int) -> Tensor:
-    """Five taps on the doubled map along a dimension to (2, 3) taps on the small one, for even and odd positions."""
+    """Five taps on the doubled map along a dimension as (2, 3) taps on the small map, for even and odd positions."""
     a, b, c, d, e = weight.unbind(dim)
     even = torch.stack([a + b, c + d, e], dim)
     odd = torch.stack([a, b + c, d + e], dim)
@@ -129,7 +129,7 @@ def _fold(weight: Tensor, dim: int) -> Tensor:
 
 
 class AdaINBlock(nn.Module):
-    """A residual block whose two norms take scale and shift from the style.
+    """A residual block whose two norms get scale and shift from the style.
 
     Args:
         channels: width.
@@ -153,12 +153,13 @@ def _adain_relu_pad(x: Tensor, affine: Tensor) -> Tensor:
 
 class AdaINDecoder(nn.Module):
     """Residual blocks with AdaIN, two doublings (nearest, 5x5 convolution, layer norm over channels and positions,
-    ReLU), convolution 7x7, tanh. A perceptron with two hidden layers makes all scales and shifts of [style, label].
+    ReLU), convolution 7x7, tanh. A perceptron with two hidden layers computes all scales and shifts from [style,
+    label].
 
     Args:
         output_nc: channels of the image.
         n_domains: length of the label.
-        ngf: channels before the last convolution; the content has twice as many for each doubling of the size.
+        ngf: channels before the last convolution; the content has twice as many per doubling of the size.
         n_blocks: residual blocks.
         style_dim: length of the style code.
         mlp_dim: width of the perceptron M.
@@ -192,8 +193,8 @@ class AdaINDecoder(nn.Module):
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
     def forward(self, content: Tensor, style: Tensor, label: Tensor) -> Tensor:
-        """content (B, 4 ngf, h, w), style (B, style_dim), label (B, n_domains) to images (B, output_nc, 4 h, 4 w); so
-        with two doublings."""
+        """content (B, 4 ngf, h, w), style (B, style_dim), label (B, n_domains) to images (B, output_nc, 4 h, 4 w), with
+        two doublings."""
         affine = self.mlp(torch.cat([style, label], 1)).unflatten(1, self.affine_shape)
         x = content
         for i, block in enumerate(self.blocks):
@@ -204,8 +205,8 @@ class AdaINDecoder(nn.Module):
 
 
 class DisentangledGenerator(StyledGenerator):
-    """The encoders E^c and E^s and the decoder G of one granularity: content of an image, style of another one or a
-    random one, in any of the domains.
+    """The encoders E^c and E^s and the decoder G of one granularity: combines the content of an image with the style of
+    another image or a random one, in any of the domains.
 
     Args:
         domains: names of the domains.
@@ -214,10 +215,10 @@ class DisentangledGenerator(StyledGenerator):
         n_blocks: residual blocks of the encoder, and of the decoder.
         style_dim: length of the style code.
         mlp_dim: width of the perceptron between style and AdaIN.
-        n_down: halvings of the size in the encoder of content, and doublings in the decoder; 1 or 2.
+        n_down: halvings of the size in the content encoder, and doublings in the decoder; 1 or 2.
 
     Raises:
-        ValueError: fewer than two domains, or two of one name; a size below 1.
+        ValueError: fewer than two domains, or duplicate names; a size below 1.
     """
 
     entry_points = ("content", "style", "decoder")
@@ -261,7 +262,7 @@ class DisentangledGenerator(StyledGenerator):
         return self.style(image, self._label(image, domain))
 
     def forward(self, image: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """As ``StyledGenerator``; H and W at least 8 and multiples of 4. The default style is that of seed 0."""
+        """As in ``StyledGenerator``; H and W at least 8 and multiples of 4. The default is the style of seed 0."""
         self.check_domain(domain)
         channels, dim = self.config["input_nc"], self.config["style_dim"]
         if image.dim() != 4 or image.shape[1] != channels or min(image.shape[2:]) < 8:

@@ -26,7 +26,7 @@ def parse_voc(data: bytes) -> Annotation:
     """The boxes of a file.
 
     Raises:
-            ValueError: it is not XML, contains declarations, is nested too deeply, or is not Pascal VOC.
+        ValueError: it is not XML, contains declarations, is nested too deeply, or is not Pascal VOC.
     """
     reader = _Reader()
     parser = expat.ParserCreate()
