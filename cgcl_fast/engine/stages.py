@@ -1,5 +1,5 @@
-"""Where epochs change their length: a run that is resumed with other data, another batch size or accumulation begins a
-new stage, with the next epoch.
+"""Stages of a run with different lengths of epochs: a run that is resumed with other data, another batch size or
+accumulation starts a new stage with the next epoch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from .fitting import check_numbers
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run in which all epochs have as many steps.
+    """A part of a run in which all epochs have the same number of steps.
 
     Attributes:
-        accumulate: batches a step.
-        step, epoch: those it begins with; 0 of a run that has always been as it is.
+        accumulate: batches per step.
+        step, epoch: where it starts; 0 for a run that never changed.
     """
 
     accumulate: int = 1
@@ -25,22 +25,22 @@ class Stage:
     epoch: int = 0
 
     def ahead(self, batches: int) -> int:
-        """Steps that a run would have made more until the beginning (less, if negative), had its epochs always had
-        so many batches."""
+        """How many more steps the run would have made before this stage, if its epochs had always had ``batches``
+        batches (fewer, if negative)."""
         return self.epoch * batches // self.accumulate - self.step
 
 
 def next_stage(state: Mapping[str, Any], loader: Mapping[str, int], accumulate: int) -> Stage:
-    """The stage that a checkpoint goes on with: its own, where the order of the data and the batches of a step are as
-    they were; else a new one.
+    """The stage in which to continue from a checkpoint: the same one, if order of the data and batches per step are
+    unchanged; otherwise a new one.
 
     Args:
         state: the checkpoint's.
-        loader: the loader's ``state_dict()`` now.
-        accumulate: batches a step now.
+        loader: the loader's current ``state_dict()``.
+        accumulate: current batches per step.
 
     Raises:
-        ValueError, TypeError, KeyError: what the checkpoint holds is none.
+        ValueError, TypeError, KeyError: the checkpoint's stage is invalid.
     """
     check_numbers("loader", state["loader"], loader)
     saved = stage_in(state, accumulate)
@@ -52,10 +52,10 @@ def next_stage(state: Mapping[str, Any], loader: Mapping[str, int], accumulate: 
 
 
 def stage_in(state: Mapping[str, Any], accumulate: int) -> Stage:
-    """The stage in which a checkpoint was saved. Those from before there were stages were in their first.
+    """The stage in which a checkpoint was saved. Old checkpoints without one are from a first stage.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     first = asdict(Stage(accumulate))
     found = state.get("stage", first)
