@@ -1,11 +1,11 @@
-"""What a network is fed with: training batches by the loader alone, and ``translate`` from files to files.
+"""Data throughput: training batches from the loader alone, and ``translate`` from files to files.
 
     python -m benchmarks.run --select "loader or translate"
 
-The loader makes 256x256 crops of two domains of photographs of one megapixel, with as many processes as the case says;
-"eager" is a plain ``DataLoader`` with torchvision's transforms, as published code writes it. ``translate`` is the whole
-command: files that are decoded, translated at 256x256, encoded and written, with as many threads beside the generator
-as the case says. The report gives both in images a second.
+The loader makes 256x256 crops of two domains of one-megapixel photographs, with the number of processes of the case.
+"eager" is a plain ``DataLoader`` with torchvision's transforms, as in published code. ``translate`` is the whole
+command: files are decoded, translated at 256x256, encoded and written, with the case's number of threads beside the
+generator. The report gives both in images per second.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TRANSLATED = {"small": 32, "paper's": 4}
 
 @functools.cache
 def folder() -> tempfile.TemporaryDirectory:
-    """For the files of this process; removed when it ends."""
+    """Temporary files of this process, removed when it ends."""
     return tempfile.TemporaryDirectory(prefix="cgcl_fast-bench-")
 
 
@@ -54,7 +54,7 @@ def scenes() -> list[Image.Image]:
 
 @functools.cache
 def photographs() -> Path:
-    """``trainA`` and ``trainB`` with JPEGs of one megapixel: street scenes with the noise of a sensor."""
+    """``trainA`` and ``trainB`` with one-megapixel JPEGs: street scenes with sensor noise."""
     root = Path(folder().name, "photographs")
     noise = np.random.RandomState(0)
     for number, scene in enumerate(scenes()):

@@ -1,13 +1,14 @@
-"""How far MGUIT's memory selects, by the temperature of its softmax: small trainings on the built-in streets.
+"""How selective MGUIT's memory is, depending on the temperature of its softmax: small trainings on the built-in
+streets.
 
     OMP_NUM_THREADS=1 python -m benchmarks.memory_selects [--json OUT.json] [--temperatures 1,0.3,0.1,0.07]
 
-Each temperature is trained anew with the small preset. Then the contents of the test scenes of both domains read the
-memory as at test time, all items and no boxes. Before the training and after it, as means over the pixels:
+For each temperature the small preset is trained. Then the contents of the test scenes of both domains read the memory
+as at test time, with all items and no boxes. Reported before and after the training, as means over the pixels:
 
-- items in effect: exp of the entropy of a pixel's weights, from 1 to the number of items;
-- weight on the own class: the sum of the weights of the items of the class that the boxes give a pixel, beside the
-  share that equal weights have. Nearly all pixels are background, so the mean over the classes is the one to look at.
+- effective number of items: exp of the entropy of a pixel's weights, from 1 to the number of items;
+- weight on the own class: the sum of the weights of the items whose class the boxes give a pixel, beside its value for
+  equal weights. Nearly all pixels are background, so look at the mean over the classes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SCENES = 16
 
 @torch.no_grad()
 def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) -> dict[str, Any]:
-    """What the pixels of the test scenes read with all items."""
+    """What the pixels of the test scenes read from all items."""
     generator.eval()
     memory, names = generator.memory, (*classes, "background")
     data = open_dataset(train=False, size=size, flip=False, limit=SCENES, classes=classes)
@@ -65,7 +66,7 @@ def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) ->
 
 
 def run(temperature: float, steps: int, seed: int) -> dict[str, Any]:
-    """A training at a temperature, and what its memory selects before and after it."""
+    """A training at one temperature, and the memory's selectivity before and after it."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["mguit", "--preset", "small", "--steps", str(steps), "--memory-temperature", str(temperature)]
         arguments += ["--seed", str(seed), "--output", f"{folder}/run", "--device", "cpu"]

@@ -1,10 +1,10 @@
-"""What the offline distances make of soft pictures: of the truth itself, blurred.
+"""How the offline distances rate soft pictures: the truth itself, blurred.
 
     python -m benchmarks.softness OUT.json
 
-Test scenes of the built-in streets are rendered in a domain that they are not of, blurred by Gaussians, and compared
-with the real images of that domain in EfficientNet-Lite0's features (extra ``metrics``). Without a blur they are what a
-perfect translation gives.
+Test scenes of the built-in streets are rendered in another domain, blurred by Gaussians, and compared with real images
+of that domain in EfficientNet-Lite0's features (extra ``metrics``). Without blur they are what a perfect translation
+would give.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from cgcl_fast.metrics.protocol import versions
 from cgcl_fast.metrics.weights import WeightFiles
 
 SIGMAS = (0, 0.4, 0.6, 0.8, 1.0, 1.5)
-"""Of the blurs, in pixels."""
+"""Standard deviations of the blurs, in pixels."""
 
 
 def measure(size: int = 64, domains: tuple[str, ...] = ("sunny", "night")) -> list[dict[str, Any]]:
-    """For each domain the Fréchet distances of the scenes of the others: as they are, and of their truth by blur."""
+    """Per domain, the Fréchet distances of the other domains' scenes: untouched, and of their truth by blur."""
     network = load_network("lite0", WeightFiles())
     dataset = open_test_images(None, domains=DOMAINS, size=size, needs=DataNeeds(random_pairs=True, multiple=1))
     batch = dataset.sample_batch(100)

@@ -7,7 +7,11 @@ from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.options import Config
 from cgcl_fast.methods.registry import RENAMED, with_new_names
 
-MOVED = {"cgl": ("min_object", "gp_min", "gp_max"), "cgcl": ("min_object", "gp_min"), "sincut": ("min_width", "max_width")}
+MOVED = {
+    "cgl": ("min_object", "gp_min", "gp_max"),
+    "cgcl": ("min_object", "gp_min"),
+    "sincut": ("min_width", "max_width"),
+}
 
 
 def test_every_new_name_is_an_option() -> None:
