@@ -2,7 +2,8 @@
 
 In a reduction lanes exchange their values and each adds the other's to its own. If the compiler fuses a product with
 that addition, the product is rounded in the other lane but not in this one. Both lanes then get different last bits,
-and which of the two a shared result receives is undefined.
+and which of the two a shared result receives is undefined. So each product is rounded first, by a fused addition of
+zero.
 """
 
 from __future__ import annotations

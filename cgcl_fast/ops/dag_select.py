@@ -73,7 +73,7 @@ def dag_select(
     Raises:
         ValueError: a shape, device or option is not as above; on the CPU, a candidate is not in [0, H·W). Other devices
             cannot raise without a synchronisation: on a GPU such a candidate has score NaN, so that it comes last.
-        TypeError: score is not floating-point, candidates are not int64, or a number is none.
+        TypeError: score is not floating-point, candidates are not int64, or a number is not one.
 
     Source: EnCo, Algorithm 1, with k = 4 and β = 0.5 (its Table 4). At β = 1 the slice in the paper returns all
     candidates; here it is the P lowest, as the paper's text says.

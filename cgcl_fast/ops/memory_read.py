@@ -60,7 +60,7 @@ def memory_read(
         values: (N, Cv), used as they are; to translate, those of the other domain.
         pixel_class: (B, H, W), any integer dtype: a pixel reads only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
-        temperature: τ, at least 0.02, at the cost of τ = 1. Cosines are at most 1, so even a perfect match cannot
+        temperature: τ, at least 0.02; all cost the same. Cosines are at most 1, so even a perfect match cannot
             select a single item: a pixel whose content equals one of N = 20 orthonormal keys effectively reads
             exp(entropy of α) = 19.2 items at the paper's τ = 1, 6.5 at 0.3, 2.0 at 0.2 and 1.01 at 0.1.
 
