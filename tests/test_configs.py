@@ -1,4 +1,4 @@
-"""The presets: every file loads, the full ones are the papers', and ``--help`` explains every option."""
+"""The presets: every file loads, the full ones match the papers, and ``--help`` explains every option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The train command on tiny networks: what it leaves, how it goes on, and what it says of wrong options."""
+"""The train command on tiny networks: its output, how it resumes, and its errors about wrong options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods ask of their data, and that data knows nothing of methods."""
+"""What methods need of their data, and that data knows nothing of methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Minibatches of crops of one image a domain."""
+"""Minibatches of crops of one image per domain."""
 
 from __future__ import annotations
 

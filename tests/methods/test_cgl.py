@@ -1,4 +1,4 @@
-"""CGL's losses against the papers' equations one image at a time, and what each phase may touch."""
+"""CGL's losses against the papers' equations one image at a time, and what each phase may change."""
 
 from __future__ import annotations
 

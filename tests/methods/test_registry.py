@@ -35,5 +35,5 @@ def test_present_names_warn_of_nothing() -> None:
 
 def test_the_old_argument_of_open_dataset_is_read_with_a_warning() -> None:
     with pytest.warns(FutureWarning, match="least_object is now called min_object"):
-        dataset = open_dataset(size=16, object_size=8, least_object=5, limit=1)
+        dataset = open_dataset(size=32, object_size=8, least_object=5, limit=1)
     assert dataset.needs.min_object == 5
