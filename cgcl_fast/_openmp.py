@@ -2,8 +2,7 @@
 
 GNU OpenMP's threads spin for milliseconds while they wait, in each of the thousand or more parallel regions of a small
 training step. On an idle machine this costs nothing. But if another program occupies one of the cores, every wait is
-for
-a thread without a core, and spinning occupies the very core it needs: training nearly stops. With a short spin,
+for a thread without a core, and spinning occupies the very core it needs: training nearly stops. With a short spin,
 training is as fast on an idle machine and yields its core on a busy one. If other programs are busy at the start,
 threads sleep immediately.
 

@@ -11,8 +11,7 @@ from typing import Any
 
 class StopSignals:
     """In this context the first SIGINT, SIGTERM or SIGHUP is only stored in :attr:`received`; a second one acts as it
-    would
-    have before, except SIGHUP: a closed terminal sends several. An ignored signal (``nohup``) stays ignored.
+    would have before, except SIGHUP: a closed terminal sends several. An ignored signal (``nohup``) stays ignored.
 
     Handlers can only be set in the main thread; in others this does nothing.
     """

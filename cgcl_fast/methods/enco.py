@@ -163,8 +163,7 @@ class EnCo(Method):
     L = λ_GAN · GAN(G(x)) + λ_NCE · NCE(decoder features of G(x), encoder features of x) + λ_IDT · |G(y) - y|₁
 
     (Eq. 5), the last term only in the first half of the training (``idt_share``). The content constraint compares
-    encoder
-    and decoder features of the same forward pass: no translation is encoded again.
+    encoder and decoder features of the same forward pass: no translation is encoded again.
     """
 
     Config = EnCoConfig

@@ -167,10 +167,8 @@ class MGUIT(Method):
 
     each for both domains, and summed (Eq. 9). Options add two terms of the authors' code: \\|ĉ^y - c^x\\|₁ at unit
     length, whose target c^x takes no gradient, and the mean of c². Eq. 8 is a mean over the pixels here; the paper
-    prints a sum.
-    Keys and values take no gradient: after the step they are updated with its contents (at unit length) and styles.
-        Styles
-    are used as they are, since Eq. 8 bounds them; contents have no such bound.
+    prints a sum. Keys and values take no gradient: after the step they are updated with its contents (at unit length)
+    and styles. Styles are used as they are, since Eq. 8 bounds them; contents have no such bound.
 
     In training each pixel uses the items of its class, given by the boxes; a translation has the classes of its source.
 

@@ -2,8 +2,7 @@
 
 IS (Salimans et al., "Improved Techniques for Training GANs", 2016) is high if each image clearly belongs to one class
 and all classes occur. CIS (Huang et al., "Multimodal Unsupervised Image-to-Image Translation", ECCV 2018, Eq. 11) asks
-the
-same of the translations of a single input: it is 1 if all styles of an input look alike.
+the same of the translations of a single input: it is 1 if all styles of an input look alike.
 
     IS  = exp E_y KL(p(z|y) ‖ p(z))        CIS = exp E_x E_y|x KL(p(z|y) ‖ p(z|x))
 

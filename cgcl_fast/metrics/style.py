@@ -58,10 +58,9 @@ class StyleEvaluation:
 
     The distance is ΔE*ab (:func:`cgcl_fast.metrics.delta_e`), because a look consists of light and colour, and the mean
     difference of RGB values hardly depends on which of them changes: 0.04 (of 1) is ΔE 4 to 5 if a grey gets lighter,
-        and
-    10 to 27 if it gets a tint, which is what distinguishes two looks of equal brightness. Distance and spread are means
-    over pixels, not over their squares, so that few pixels, such as a shifted edge, do not outweigh a look that is
-    everywhere. Standard deviations are of R values (divided by R), so they are only comparable for equal numbers of
+    and 10 to 27 if it gets a tint, which is what distinguishes two looks of equal brightness. Distance and spread are
+    means over pixels, not over their squares, so that few pixels, such as a shifted edge, do not outweigh a look that
+    is everywhere. Standard deviations are of R values (divided by R), so they are only comparable for equal numbers of
     references and styles. Spreads count pixel values from 0 to 1.
 
     All scenes are translated to all domains, including their own, where they take the look of another of its images.
