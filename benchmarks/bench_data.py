@@ -2,10 +2,10 @@
 
     python -m benchmarks.run --select "loader or translate"
 
-The loader makes 256x256 crops of two domains of one-megapixel photographs, with the number of processes of the case.
-"eager" is a plain ``DataLoader`` with torchvision's transforms, as in published code. ``translate`` is the whole
-command: files are decoded, translated at 256x256, encoded and written, with the case's number of threads beside the
-generator. The report gives both in images per second.
+The loader makes 256x256 crops of two domains of photographs of one megapixel, with as many processes as the case says;
+"eager" is a plain ``DataLoader`` with torchvision's transforms, as published code writes it. ``translate`` is the whole
+command: files that are decoded, translated at 256x256, encoded and written, with as many threads beside the generator
+as the case says. The report gives both in images a second.
 """
 
 from __future__ import annotations

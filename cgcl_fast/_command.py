@@ -151,6 +151,6 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _fail(message: Any, status: int, every_process: bool = False) -> int:
-    if every_process or os.environ.get("RANK", "0") == "0":  # the processes of a run mostly report the same
+    if every_process or os.environ.get("RANK", "0") == "0":  # processes of one run say the same, mostly
         print(f"error: {one_line(message)}", file=sys.stderr)
     return status

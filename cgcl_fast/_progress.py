@@ -79,7 +79,7 @@ class Progress:
 
 def _stamp(source: Path) -> list[int] | None:
     try:
-        status = os.stat(source)
+        found = os.stat(source)
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns]

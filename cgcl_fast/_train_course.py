@@ -48,7 +48,7 @@ def stage_to_go_on(
     try:
         stage = next_stage(state, loader, accumulate)
         left_out = stage != stage_in(state, accumulate)
-    except Exception as error:  # files of other programs, or changed ones, fail in many ways
+    except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
         raise does_not_fit(path, error) from error
     return stage, _resume.said(changed, state["step"], left_out)
 

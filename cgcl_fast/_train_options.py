@@ -32,13 +32,12 @@ class RunOptions:
     """The run.
 
     Attributes:
-        data: Folder with trainA, trainB, testA, testB (or other names of domains), or with one folder per domain that
-            has train and test, or with train and test that have one folder per domain, or with lists of files
-            train_A.txt, train_B.txt. Without it: the built-in streets, sunny to night.
-        output: Folder of the run, new; by default runs/METHOD.
-        init: Start with the weights of another training: a run's folder or one of its files, or a published
-            latest_net_G.pth, with D and F beside it. Step, optimisers and options are new; the networks must have the
-            same shapes.
+        data: Folder with trainA, trainB, testA, testB, or with other names of the domains, or one folder a domain with
+            train and test in it, or train and test with one folder a domain in them, or lists of files train_A.txt,
+            train_B.txt. Without it: the built-in streets, sunny to night.
+        output: Folder of the run, new; runs/METHOD if not given.
+        init: Begin with the weights of another training: a run's folder or one of its files, or a published
+            latest_net_G.pth, D and F beside it. Step, optimisers and options are new; the networks must be alike.
         direction: AtoB or BtoA: BtoA exchanges the domains of the data, for methods of two domains without names.
         steps: Length of the training in optimiser steps instead of epochs. The decay of the learning rate keeps the
             proportion given by epochs and decay_epochs.
@@ -55,11 +54,11 @@ class RunOptions:
         ranges: The same per domain, by the name of its folder, {A: {low: 0, high: 4095, type: uint16}, ...}; missing
             ones are as for range. A run's config keeps it, and translate writes images accordingly.
         max_megapixels: Larger images are left out.
-        limit: Use at most this many images of each domain.
-        batch_size: Images of each domain per step, in each process (sincut: minibatches of num_crops crops).
-        accumulate: Number of batches per step: the step of one large batch, with the memory of one small batch.
-        seed: Of weights, data order and all other random numbers.
-        save_every: Steps between checkpoints and sample grids; by default a tenth of the run, at most 1000.
+        limit: Use no more than this many images of each domain.
+        batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
+        accumulate: Batches that make one step, as one batch of all their images would, in the memory of one.
+        seed: Of weights, data order and everything else that is random.
+        save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.
         eval_images: Test scenes whose translations are compared with the truth at every save, if it is known; 0 for
             none. For methods with styles of references, a quarter of them are also translated in the styles of four

@@ -40,7 +40,7 @@ class AppOptions:
 
     Attributes:
         checkpoint: A run folder, one of its checkpoints, a .safetensors generator, or a published latest_net_G.pth.
-        direction: AtoB or BtoA, for a method with a generator per direction; by default that of the training.
+        direction: AtoB or BtoA, for a method with a generator of each way; if not given, that of the training.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
         longest: Larger pictures are shrunk to this longer side in pixels.

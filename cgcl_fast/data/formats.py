@@ -48,11 +48,11 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class DataError(ValueError):
-    """The data cannot provide an item or batch: all images are gone by now, or they differ in size."""
+    """No item or batch can be made of the data: the images that were there are gone, or differ in size."""
 
 
 class UnreadableImageError(ValueError):
-    """The file is not an image, is damaged, or is too large to decode. ``path`` and ``reason`` say which and why."""
+    """A file that is no image, is damaged, or is too large to decode. ``path`` and ``reason`` say which and why."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"cannot read image {printable(path)}: {reason}")
@@ -60,14 +60,14 @@ class UnreadableImageError(ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type, tuple[Path, str]]:
-        return type(self), (self.path, self.reason)  # picklable, so that it can leave a loader worker
+        return type(self), (self.path, self.reason)  # so that it survives the way out of a loader worker
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path, or any text, on a single line that all logs and terminals show literally.
+    """A path, or any text, on one line that every log and terminal shows as it is.
 
-    File names may contain line breaks, which could forge lines of a log, control sequences that terminals execute, and
-    bytes that are not valid Unicode. Everything unprintable is shown as a Python escape: ``\\n``, ``\\x1b``.
+    File names may hold line breaks, after which a log would seem to say something else, sequences that terminals obey,
+    and bytes that are no valid Unicode. All that is not printable comes as an escape of Python: ``\\n``, ``\\x1b``.
     """
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")

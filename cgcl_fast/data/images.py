@@ -66,9 +66,9 @@ def list_images(
 
     Args:
         folder: searched with its subfolders.
-        unreadable: called for each subfolder that cannot be listed; by default these are counted and logged.
-        left_out: called once with a short text: how many files of which kinds are not images, or annotate others. Text
-            files do not count: they are annotations.
+        unreadable: told of each subfolder that cannot be listed. If not given, they are named and counted in the log.
+        left_out: told once, in a few words, how many files of which kinds are no images or annotate others; not of text
+            files, which are annotations.
 
     Raises:
         ValueError: the folder does not exist, is no folder, or cannot be listed.
@@ -238,10 +238,10 @@ def find_images(
 
     Args:
         folder: searched with its subfolders.
-        limit: check at most the first ``limit`` files.
-        keep: check only these files.
-        reading: how they will be read; images that do not fit it, such as a wrong number of channels, are left out.
-        files: check these instead of searching; they may be anywhere below the folder.
+        limit: look at no more than the first ``limit`` files.
+        keep: look only at these files.
+        reading: how they will be read; those that cannot be, as of another number of channels, are left out.
+        files: look at these instead of searching; they may be anywhere below the folder.
 
     Raises:
         ValueError: the folder is missing, cannot be listed, or holds no image that can be read.

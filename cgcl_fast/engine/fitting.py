@@ -42,7 +42,7 @@ def check_module(found: Any, module: nn.Module) -> None:
     for name, like in own.items():
         if isinstance(like, Tensor):
             check_tensor(f"weights {name}", found[name], like)
-    for name, part in module.named_modules():  # a module checks its own extra state
+    for name, part in module.named_modules():  # what a module keeps beside its tensors, it checks itself
         extra = f"{name}._extra_state"
         if extra in own:
             try:

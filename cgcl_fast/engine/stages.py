@@ -1,5 +1,5 @@
-"""Stages of a run with different lengths of epochs: a run that is resumed with other data, another batch size or
-accumulation starts a new stage with the next epoch.
+"""Where epochs change their length: a run that is resumed with other data, another batch size or accumulation begins a
+new stage, with the next epoch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Stage:
     """A part of a run in which all epochs have the same number of steps.
 
     Attributes:
-        accumulate: batches per step.
-        step, epoch: where it starts; 0 for a run that never changed.
+        accumulate: batches a step.
+        step, epoch: those it begins with; 0 of a run that has always been as it is.
     """
 
     accumulate: int = 1
@@ -25,14 +25,14 @@ class Stage:
     epoch: int = 0
 
     def ahead(self, batches: int) -> int:
-        """How many more steps the run would have made before this stage, if its epochs had always had ``batches``
-        batches (fewer, if negative)."""
+        """Steps that a run would have made more until the beginning (less, if negative), had its epochs always had
+        so many batches."""
         return self.epoch * batches // self.accumulate - self.step
 
 
 def next_stage(state: Mapping[str, Any], loader: Mapping[str, int], accumulate: int) -> Stage:
-    """The stage in which to continue from a checkpoint: the same one, if order of the data and batches per step are
-    unchanged; otherwise a new one.
+    """The stage that a checkpoint goes on with: its own, where the order of the data and the batches of a step are as
+    they were; else a new one.
 
     Args:
         state: the checkpoint's.

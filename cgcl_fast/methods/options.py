@@ -1,4 +1,4 @@
-"""Ranges of options: a field's type gives its range, and one function checks all fields of an options class.
+"""What options may be: a field's type says its range, and one check asks all fields of an options class for theirs.
 
     @dataclass
     class CUTConfig(Config):

@@ -38,8 +38,8 @@ class ContentEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down) for _ in range(n_blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, input_nc, H, W) to the outputs of the residual blocks, each (B, 4 ngf, H/4, W/4) with two halvings; the
-        last one is the content code c."""
+        """(B, input_nc, H, W) to the outputs of the residual blocks, (B, 4 ngf, H/4, W/4) each with two halvings; the
+        last is the content code c."""
         x = self.stem(reflect_pad(x.contiguous(memory_format=torch.channels_last), 3))
         for conv in self.down:
             x = conv_of(conv, _norm_relu_pad, x)
@@ -76,14 +76,14 @@ class StyleEncoder(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, frozen: bool = False) -> Tensor:
         """Images (B, input_nc, H, W), H and W at least 16, and labels (B, n_domains) to styles (B, style_dim).
-        ``frozen``: the gradient reaches the images but not the weights."""
+        ``frozen``: the gradient reaches the images and not the weights."""
 
         def weights_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
             weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
             return (weight.detach(), bias.detach()) if frozen else (weight, bias)
 
         x = x.contiguous(memory_format=torch.channels_last)
-        # A constant map stays constant under reflection padding, so its convolution is a single number.
+        # A map that is the same everywhere stays so under reflection padding, so a convolution makes one number of it.
         weight, bias = weights_of(self.stem)
         of_image, of_label = weight.split([self.input_nc, label.shape[1]], dim=1)
         shift = label @ of_label.sum((2, 3)).T

@@ -78,7 +78,7 @@ class ResnetGenerator(nn.Module):
     operation here, so the number of a norm gives the value after the ReLU; so it does in the published code, whose ReLU
     works in place.
 
-    Activations are in channels_last format, which is faster for convolutions on both CPU and GPU.
+    Activations are kept in channels_last order, which is faster for the convolutions on a CPU and a GPU alike.
 
     Args:
         input_nc: channels of the input image.
@@ -223,7 +223,7 @@ class ResnetGenerator(nn.Module):
         wanted = self._resolve(feature_layers, layers)
         features = []
         x = x.contiguous(memory_format=torch.channels_last)
-        waiting: list[Layer] = []  # cheap layers since x, which the next convolution recomputes
+        waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
         for number, layer in layers:
             named = number in wanted
             cheap = _is_cheap(layer)

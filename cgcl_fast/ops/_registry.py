@@ -184,6 +184,6 @@ def once_differentiable(name: str) -> None:
 
 
 def public(schema: str, function: Callable[..., Any]) -> None:
-    """Register `function` as a composite operator under `schema`."""
+    """Give the public `function` the operator name of `schema`, made of the operators that it calls."""
     _fragment.define(schema)
     _fragment.impl(schema.split("(")[0], function, "CompositeImplicitAutograd")

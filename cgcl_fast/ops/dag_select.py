@@ -75,8 +75,8 @@ def dag_select(
             cannot raise without a synchronisation: on a GPU such a candidate has score NaN, so that it comes last.
         TypeError: score is not floating-point, candidates are not int64, or a number is not one.
 
-    Source: EnCo, Algorithm 1, with k = 4 and β = 0.5 (its Table 4). At β = 1 the slice in the paper returns all
-    candidates; here it is the P lowest, as the paper's text says.
+    Source: EnCo, Algorithm 1, with k = 4 and β = 0.5 (its Table 4). At β = 1 the paper's slice returns all candidates;
+    here the lowest P, as its text says.
     """
     op = "dag_select"
     _check.tensor(op, "score", score, 4, "(B, 1, h, w)")

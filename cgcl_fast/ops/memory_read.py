@@ -74,8 +74,8 @@ def memory_read(
         TypeError: an argument is not a floating-point tensor, or classes are not integers.
         RuntimeError: for second derivatives of the kernels.
 
-    Source: MGUIT (Jeong et al. 2021), Eq. 2-4. Gradients to content, keys and values. The backward pass keeps N + 1
-    float32 numbers per pixel.
+    Source: MGUIT (Jeong et al. 2021), Eq. 2-4. Gradients to content, keys and values. Memory for the backward pass:
+    N + 1 float32 a pixel.
     """
     op = "memory_read"
     _check.tensor(op, "content", content, 4, "(B, C, H, W)")

@@ -113,8 +113,8 @@ def patch_nce(
         TypeError: an argument is not a floating-point tensor, or offsets is not int64.
         RuntimeError: for second derivatives of the kernels.
 
-    Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets). Gradients to query, key and extra_negatives. If only the query
-    needs a gradient, it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
+    Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets); gradients to query, key and extra_negatives. If only the query
+    needs one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
     """
     temperature = _check_options("patch_nce", temperature, negatives, normalize, loss, reduction)
     layer = _prepare(_NAMES, query, key, negatives, num_negatives, extra_negatives, offsets)
@@ -162,8 +162,8 @@ def patch_nce_layers(
         One result per layer, as `patch_nce` returns it.
 
     Raises:
-        ValueError, TypeError: as in `patch_nce`, naming the layer; or the lists differ in length.
-        RuntimeError: for second derivatives of the kernels.
+        ValueError, TypeError: as `patch_nce`, naming the layer; or lists differ in length.
+        RuntimeError: when a gradient is differentiated again with the kernels.
     """
     op = "patch_nce_layers"
     queries = _check.sequence(op, "queries", queries, "Tensors, one a layer")

@@ -2,8 +2,8 @@
 //
 //   translate GENERATOR.pt SOURCE.ppm TRANSLATED.ppm
 //
-// The generator is TorchScript and calls the ops of cgcl_fast, which libcgcl_fast.so registers at program start. Images are
-// binary PPM (P6, 8 bits per channel).
+// The generator is TorchScript and calls cgcl_fast's ops, which libcgcl_fast.so registers when the program starts. Images
+// are binary PPM (P6, 8 bits a channel).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/jit/api/module.h>
@@ -50,7 +50,7 @@ void write_ppm(const std::string& path, const at::Tensor& image) {
   if (!file.flush()) throw std::runtime_error(path + ": could not be written");
 }
 
-// Generators halve the size twice, so pad to a multiple of 4 by replicating the border, and crop afterwards.
+// Generators halve the size twice: pad to the next multiple of 4 by repeating the border, crop afterwards.
 at::Tensor translate(torch::jit::Module& generator, const at::Tensor& image) {
   const int64_t height = image.size(2), width = image.size(3);
   const at::Tensor padded = at::replication_pad2d(image, {0, (4 - width % 4) % 4, 0, (4 - height % 4) % 4});

@@ -1,4 +1,4 @@
-"""`export FOLDER`: a generator as TorchScript, an image and its translation; `compare FOLDER`: with the program's."""
+"""`export FOLDER`: a generator as TorchScript, an image, its translation; `compare FOLDER`: with the program's."""
 
 from __future__ import annotations
 

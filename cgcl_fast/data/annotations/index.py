@@ -7,7 +7,7 @@ images. Annotation files are searched
 * in folders whose names begin with one of ``FOLDER_NAMES``, beside any folder on the path from the data folder to the
   images: for ``images/train`` in ``labels/train``, else ``labels``; for ``trainA`` in ``annotations/trainA``, else
   ``annotations``, and ``trainA_labels``; for ``leftImg8bit/train`` in ``gtFine/train``;
-* files about many images (COCO, BDD100K) also in every folder on that path.
+* files about many images (COCO, BDD100K) also in every folder on that way.
 
 Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out.
 So are entries of such a file that belong to an image of another folder: an entry's path is compared with the image's,
@@ -73,7 +73,7 @@ class AnnotationIndex:
         words: pairs of lower-case words in names of files and folders: those that mean these images ("train"), and
             those that mean other images ("test") unless one of the former is there, too.
         excluded: folders with the images of other domains.
-        borrowed: folders anywhere in the data folder in which to search last.
+        borrowed: folders anywhere in the data folder where annotations are looked for last.
     """
 
     def __init__(
@@ -317,7 +317,7 @@ class AnnotationIndex:
             return []
 
     def _annotation_files(self, place: Path, deep: bool) -> Iterator[tuple[Path, tuple[str, ...]]]:
-        """Files that may be annotations, each with the folders between ``place`` and the file."""
+        """Files that may be annotations, each with the folders between ``place`` and it."""
 
         def enter(name: str) -> bool:
             return deep and not self._is_other(name)
