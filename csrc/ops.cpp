@@ -1,5 +1,5 @@
-// Schemas of the ops that have native kernels. The same texts stand in cgcl_fast/ops/_schemas.py for an installation
-// without this library; a test compares the two.
+// Schemas of the ops with native kernels. cgcl_fast/ops/_schemas.py holds the same texts for installations without this
+// library; a test compares the two.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(cgcl_fast, m) {

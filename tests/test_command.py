@@ -1,4 +1,4 @@
-"""What the commands share: one line for what is wrong, whatever it quotes."""
+"""Shared parts of the commands: errors on one line, whatever they quote."""
 
 from __future__ import annotations
 

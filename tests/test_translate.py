@@ -1,4 +1,4 @@
-"""The translate command: names, sizes, transparency, tiles, and what it refuses."""
+"""The translate command: names, sizes, transparency, tiles, and what it rejects."""
 
 from __future__ import annotations
 

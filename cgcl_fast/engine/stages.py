@@ -13,7 +13,7 @@ from .fitting import check_numbers
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run in which all epochs have as many steps.
+    """A part of a run in which all epochs have the same number of steps.
 
     Attributes:
         accumulate: batches a step.
@@ -39,11 +39,11 @@ def next_stage(state: Mapping[str, Any], loader: Mapping[str, int], accumulate: 
 
     Args:
         state: the checkpoint's.
-        loader: the loader's ``state_dict()`` now.
-        accumulate: batches a step now.
+        loader: the loader's current ``state_dict()``.
+        accumulate: current batches per step.
 
     Raises:
-        ValueError, TypeError, KeyError: what the checkpoint holds is none.
+        ValueError, TypeError, KeyError: the checkpoint's stage is invalid.
     """
     check_numbers("loader", state["loader"], loader)
     before = state["loader"]
@@ -62,10 +62,10 @@ def keeps_place(state: Mapping[str, Any], loader: Mapping[str, int], accumulate:
 
 
 def stage_in(state: Mapping[str, Any], accumulate: int) -> Stage:
-    """The stage in which a checkpoint was saved. Those from before there were stages were in their first.
+    """The stage in which a checkpoint was saved. Old checkpoints without one are from a first stage.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     first = asdict(Stage(accumulate))
     found = state.get("stage", first)

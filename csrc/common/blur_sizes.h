@@ -1,4 +1,4 @@
-// Sizes of what the blurs and their gradients return, and the checks of their arguments.
+// Result sizes of the blurs and their gradients, and their argument checks.
 #pragma once
 
 #include "tensor.h"

@@ -44,7 +44,7 @@ const float* data(const std::optional<Tensor>& t) {
   return t.has_value() ? static_cast<const float*>(t->const_data_ptr()) : nullptr;
 }
 
-// A channels_last image in ranges of pixels, the same ones for any number of threads: sums do not depend on it.
+// A channels_last image split into ranges of pixels. The split does not depend on the number of threads, nor do the sums.
 struct Ranges {
   int64_t images, pixels, length, count;
 
@@ -73,7 +73,7 @@ void forward_planes(const AdainArgs& args, int dtype) {
 void forward_pixels(const AdainArgs& args, int dtype) {
   const int64_t C = args.C, pixels = args.H * args.W;
   const Ranges ranges(args.B, pixels, C);
-  // A range writes its mean and m2 and, behind them, sums that are no longer needed.
+  // Each range writes its mean and m2; the third C floats are scratch of the kernel.
   const std::unique_ptr<float[]> parts(new float[ranges.images * ranges.count * 3 * C]);
   const std::unique_ptr<float[]> gain(new float[args.B * C]);
   ranges.each(C, [&](PixelRange range, int64_t i) {
@@ -134,7 +134,7 @@ void backward_pixels(const AdainBackwardArgs& args, int dtype) {
   });
 }
 
-// The map of what is padded, without the padding.
+// The map inside its padding.
 Map inside(Map map, Pad pad, int dtype) {
   const int64_t offset = pad.size * (map.stride_h + map.stride_w), bytes = dtype == int(Dtype::float32) ? 4 : 2;
   map.data = static_cast<char*>(map.data) + offset * bytes;

@@ -1,11 +1,11 @@
-// cgcl_fast::_gather_patches and its gradient on the CPU. Elements are moved, not computed with, so one build serves every
-// processor; what counts is the order of memory accesses.
+// cgcl_fast::_gather_patches and its gradient on the CPU. Elements are only moved, so a single build serves all processors;
+// speed depends on the order of memory accesses.
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "ids.h"
-#include "large.h"
+#include "page_cache.h"
 
 namespace cgcl {
 namespace {
@@ -54,7 +54,7 @@ void gather(const Tensor& features, const Ids& ids, Tensor& out) {
       const int64_t first = item % patch_tiles * kPatches;
       const int64_t patches = std::min(P - first, kPatches), channels = std::min(C - c, kChannels);
       for (int64_t p = 0; p < patches; ++p) offsets[p] = map.offset(ids.at(b, first + p));
-      // A channel's plane at a time: its patches lie in few pages.
+      // One channel plane at a time: its patches lie in few memory pages.
       for (int64_t k = 0; k < channels; ++k) {
         const T* const plane = map.data + b * map.stride_b + (c + k) * map.stride_c;
         for (int64_t p = 0; p < patches; ++p) tile[p * kChannels + k] = plane[offsets[p]];
@@ -78,9 +78,9 @@ bool repeats(const Ids& ids, int64_t batch, int64_t positions) {
 }
 
 inline void add(float& to, float value) { to += value; }
-inline void add(bf16& to, bf16 value) { to = value; }  // ids that repeat go through float32
+inline void add(bf16& to, bf16 value) { to = value; }  // only for distinct ids: repeated ones are summed in float32
 
-// A thread zeroes a stretch of the map and stores the gradients that fall into it while it is in the cache.
+// Each thread zeroes a stretch of the map, then stores the gradients that belong there while it is in the cache.
 template <typename T>
 void scatter_planes(const Tensor& grad, const Ids& ids, Tensor& map) {
   const int64_t B = map.size(0), C = map.size(1), N = map.size(2) * map.size(3), P = ids.count;
@@ -110,7 +110,7 @@ void scatter_pixels(const Tensor& grad, const Ids& ids, Tensor& map) {  // chann
   const T* const g = static_cast<const T*>(grad.const_data_ptr());
   const int64_t g_b = grad.stride(0), g_p = grad.stride(1), g_c = grad.stride(2);
   T* const out = static_cast<T*>(map.mutable_data_ptr());
-  // Stretches of 256 KiB, but no more than 64 an image: each looks through all ids of its image.
+  // Stretches of 256 KiB, at most 64 per image, because each one scans all ids of its image.
   const int64_t pixels = std::max<int64_t>({1, (N + 63) / 64, 65536 * 4 / int64_t(C * sizeof(T))});
   const int64_t tiles = (N + pixels - 1) / pixels;
   parallel(B * tiles, C * pixels, [&](int64_t begin, int64_t end) {

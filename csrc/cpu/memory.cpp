@@ -7,15 +7,15 @@
 
 #include "../common/layout.h"
 #include "kernels/memory.h"
-#include "large.h"
+#include "page_cache.h"
 #include "scratch.h"
 
 namespace cgcl {
 namespace {
 
-// Partial sums of a call are added in order: the same result with any number of threads.
-constexpr int64_t kChunks = 32;      // at most so many,
-constexpr int64_t kChunkTiles = 4;   // each of at least so many tiles
+// Partial sums are added in a fixed order: the result does not depend on the number of threads.
+constexpr int64_t kChunks = 32;      // at most this many chunks
+constexpr int64_t kChunkTiles = 4;   // of at least this many tiles each
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -38,8 +38,8 @@ void check_map(const Tensor& t, const Tensor& like, int64_t channels, const char
                   like.size(3), "), got (", t.size(0), ", ", t.size(1), ", ", t.size(2), ", ", t.size(3), ")");
 }
 
-// Item vectors in both layouts that the products take: as they are, or, given a `length`, of that length. Keys of length
-// 1/τ make softmax logits cosine/τ of the products with content of unit length.
+// Item vectors as (N, C) and (C, N), the layouts that the products need. If `length` is given each vector is scaled to it:
+// with keys of length 1/τ, products with content of unit length are the softmax logits cosine/τ.
 class PackedItems {
  public:
   explicit PackedItems(const Tensor& items, double length = 0)
@@ -62,7 +62,7 @@ class PackedItems {
 
   Items items() const { return {rows_.data(), columns_.data(), N_, round_up(C_, kMemoryPad), round_up(N_, kMemoryRows)}; }
   const float* row(int64_t n) const { return rows_.data() + n * round_up(C_, kMemoryPad); }
-  float factor(int64_t n) const { return factors_[n]; }  // of row(n) over the item
+  float factor(int64_t n) const { return factors_[n]; }  // length of row(n) over that of the item
 
  private:
   Tensor values_;
@@ -102,7 +102,7 @@ int64_t tiles_of(const Tensor& map) {
   return map.size(0) * ((pixels + kMemoryTile - 1) / kMemoryTile);
 }
 
-// Elementary steps of a tile, for the grain of the parallel loop.
+// Elementary steps per tile, for the grain size of the parallel loop.
 int64_t work_of(const Tensor& map, int64_t N, int64_t channels) {
   return std::min(kMemoryTile, map.size(2) * map.size(3)) * N * channels / 16 + 1;
 }
@@ -128,7 +128,7 @@ class ChunkSums {
     return {keys, values, values + N_ * ld_values_};
   }
 
-  // The sum over chunks of row n, in their order.
+  // The sum of row n over the chunks, in order.
   void keys(int64_t n, double* sum, int64_t C) const { add(n * ld_keys_, sum, C); }
   void values(int64_t n, double* sum, int64_t Cv) const { add(N_ * ld_keys_ + n * ld_values_, sum, Cv); }
   double weight(int64_t n) const {
@@ -157,7 +157,7 @@ Tensor map_like(const Tensor& map, int64_t channels, bool channels_last) {
   return empty_large_map(map.size(0), channels, map.size(2), map.size(3), map.scalar_type(), channels_last);
 }
 
-// A map that a kernel writes: laid out as map_like says.
+// A map for a kernel to write, in the layout that map_like gives.
 FeatureMap result_map(const Tensor& t, bool channels_last) {
   return {map_of(t), t.size(1), t.size(2), t.size(3), t.scalar_type() == ScalarType::Float ? Dtype::float32 : Dtype::bfloat16,
           channels_last};
@@ -170,8 +170,8 @@ void check_items(const Tensor& items, int64_t N, int64_t C, const char* op, cons
 }
 
 void check_temperature(double temperature, const char* op) {
-  STD_TORCH_CHECK(temperature >= kMemoryLeastTemperature && std::isfinite(temperature), op,
-                  ": expected a finite temperature of at least ", kMemoryLeastTemperature, ", got ", temperature);
+  STD_TORCH_CHECK(temperature >= kMemoryMinTemperature && std::isfinite(temperature), op,
+                  ": expected a finite temperature of at least ", kMemoryMinTemperature, ", got ", temperature);
 }
 
 std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tensor values,
@@ -232,7 +232,7 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
   parallel(N, sums.chunks() * (C + Cv), [&](int64_t begin, int64_t end) {
     std::vector<double> row(std::max(C, Cv));
     for (int64_t n = begin; n < end; ++n) {
-      if (need_keys) {  // from the packed key, of length 1/τ, to the key: what points along it is lost
+      if (need_keys) {  // undo the scaling to length 1/τ: the component along the key drops out
         sums.keys(n, row.data(), C);
         const float* key = packed_keys.row(n);
         double along = 0;
@@ -249,7 +249,7 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
   return {dcontent, dkeys, dvalues};
 }
 
-// One domain of an update: what its chunks of tiles need.
+// One domain of an update, with what its chunks of tiles need.
 struct Domain {
   MemoryUpdateArgs args;
   std::unique_ptr<PackedClasses> classes;
@@ -257,7 +257,7 @@ struct Domain {
   int64_t first_chunk, Cv;
 };
 
-// old + sum / weight, of unit length; into `to`, which holds the old vector.
+// `to` becomes (to + sum / weight), scaled to unit length.
 void add_and_normalise(float* to, double* sum, int64_t C) {
   double squares = 0;
   for (int64_t c = 0; c < C; ++c) {

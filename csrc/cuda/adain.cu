@@ -1,9 +1,9 @@
 // cgcl_fast::_adain and _adain_backward in CUDA C++.
 //
-// A plane that fits into the registers of one block is read once and written once. Larger planes, and channels_last maps,
-// whose planes interleave, are cut into chunks: one kernel leaves the moments (or gradient sums) of each chunk, a second
-// combines those of each plane in a fixed order, a third writes. No atomics: the same result every time. Padding is a pass
-// of its own here; Triton's kernels, which Python takes where there is Triton, do it as they write.
+// A plane that fits in the registers of one block is read once and written once. Larger planes and channels_last maps, whose
+// planes interleave, are split into chunks: one kernel computes the moments (or gradient sums) of each chunk, a second merges
+// them per plane in a fixed order, a third writes. No atomics, so results are reproducible. Padding takes a separate pass
+// here; the Triton kernels, which Python prefers if Triton is there, pad as they write.
 #include <string>
 #include <tuple>
 
@@ -17,13 +17,13 @@ namespace cgcl {
 namespace {
 
 constexpr int kForwardItems = 16, kBackwardItems = 8;  // elements of a plane that a thread keeps in registers
-constexpr int kMostThreads = 1024;
+constexpr int kMaxThreads = 1024;
 constexpr int kChunkThreads = 256;
-constexpr int kPixelsOfThread = 8;   // of a channels_last chunk, at least
-constexpr int kMostChunks = 512;     // of a channels_last image
+constexpr int kPixelsOfThread = 8;   // of a channels_last chunk, at least this many
+constexpr int kMaxChunks = 512;     // of a channels_last image, at most this many
 
-// Everything that the kernels of one call share. Chunks are of `chunk` positions; their sums stand as
-// [image][chunk][channel], those of planes as [image][channel].
+// What the kernels of one call share. A chunk has `chunk` positions. Sums of chunks are stored as [image][chunk][channel],
+// those of planes as [image][channel].
 struct Call {
   int64_t C;
   int positions, W, chunk, chunks, lanes;  // lanes: threads side by side along the channels, channels_last only
@@ -47,7 +47,7 @@ struct Maps {
   Steps x_at, other_at, to_at;
 };
 
-// A thread's positions first + (k·threads + thread)·N ... below `end`: body(k, position). k counts elements.
+// body(k, position) for a thread's positions first + (k·threads + thread)·N ... below `end`; k counts elements.
 template <int N, int Items, class F>
 __device__ inline void for_items(int first, int end, const F& body) {
 #pragma unroll
@@ -57,7 +57,7 @@ __device__ inline void for_items(int first, int end, const F& body) {
   }
 }
 
-// Mean and sum of squared deviations of positions [first, end) of a plane, whose values stay in v.
+// Mean and sum of squared deviations of positions [first, end) of a plane; their values stay in v.
 template <int N, typename T>
 __device__ inline void moments_of(float (&v)[kForwardItems], const T* x, const Steps& at, int W, int first, int end,
                                   float* shared, float* mean, float* squares) {
@@ -89,7 +89,7 @@ __device__ inline void normalise(float (&v)[N], float mean, float gain, float sh
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kMostThreads) plane_forward(Call a, Maps<T> m) {
+__global__ void __launch_bounds__(kMaxThreads) plane_forward(Call a, Maps<T> m) {
   __shared__ float shared[kWarp];
   const int64_t plane = blockIdx.x, b = plane / a.C, c = plane % a.C;
   float v[kForwardItems], mean, squares;
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_moments(Call a, Maps<T> m
   a.second[(b * a.chunks + chunk) * a.C + c] = squares;
 }
 
-// A warp a plane: each lane takes every 32nd chunk, then the lanes are combined.
+// One warp per plane: each lane merges every 32nd chunk, then the lanes are merged.
 __global__ void combine_moments(Call a, int64_t planes) {
   const int64_t plane = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
   if (plane >= planes) return;
@@ -171,7 +171,7 @@ struct PlaneParameters {
   }
 };
 
-// n and g' of a thread's positions, and their sums over the block.
+// Loads n and g' of a thread's positions and sums them over the block.
 template <int N, typename T>
 __device__ inline void gradients_of(float (&n)[kBackwardItems], float (&g)[kBackwardItems], const PlaneParameters& q,
                                     const T* x, const Steps& x_at, const T* grad, const Steps& grad_at, int W, int first,
@@ -193,7 +193,7 @@ __device__ inline void gradients_of(float (&n)[kBackwardItems], float (&g)[kBack
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kMostThreads) plane_backward(Call a, Maps<T> m) {
+__global__ void __launch_bounds__(kMaxThreads) plane_backward(Call a, Maps<T> m) {
   __shared__ float shared[kWarp];
   const int64_t plane = blockIdx.x, b = plane / a.C, c = plane % a.C;
   const PlaneParameters q(a, plane);
@@ -269,11 +269,11 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_backward(Call a, Maps<T> 
   });
 }
 
-// channels_last: a block takes a chunk of pixels and `lanes`·N channels of an image. A thread has N channels of every
+// channels_last: a block takes a chunk of pixels and `lanes`·N channels of an image; a thread takes N channels of every
 // rows-th pixel.
 template <int N>
 struct PixelThread {
-  int64_t b, c, part;  // image, first channel, where its sums stand
+  int64_t b, c, part;  // image, first channel, index of its sums
   int row, rows, first, end;
   bool inside;
 
@@ -470,8 +470,8 @@ Steps steps_of(const Map& map, int64_t H, int64_t W) {
   return {map.stride_b, map.stride_c, map.stride_h, map.stride_w, H == 1 || map.stride_h == W * map.stride_w};
 }
 
-// Whether accesses of n elements are whole and aligned in a map whose neighbours in memory are `neighbours` many:
-// positions of a plane, or channels of a pixel.
+// Whether all vector accesses of n elements are whole and aligned. `neighbours` is how many elements are contiguous: the
+// positions of a plane, or the channels of a pixel.
 bool is_wide(const Map& map, const Steps& at, int64_t n, int64_t bytes, int64_t neighbours, bool pixel_rows) {
   if (map.data == nullptr) return true;
   const int64_t other = pixel_rows ? at.stride_w : at.stride_c, step = pixel_rows ? at.stride_c : at.stride_w;
@@ -479,7 +479,7 @@ bool is_wide(const Map& map, const Steps& at, int64_t n, int64_t bytes, int64_t 
          reinterpret_cast<uintptr_t>(map.data) % (n * bytes) == 0;
 }
 
-// The maps of one call, how they are cut, and the kernels' arguments.
+// The maps of one call, their split into chunks, and the kernel arguments.
 template <typename T>
 struct Plan {
   Call call{};
@@ -505,11 +505,11 @@ struct Plan {
 
   int n() const { return wide ? kWide<T> : 1; }
 
-  // For planes in one piece: threads that hold `items` elements each.
-  bool fits(int items) const { return !pixel_rows && call.positions <= kMostThreads * items; }
+  // For planes in one piece, with `items` elements per thread.
+  bool fits(int items) const { return !pixel_rows && call.positions <= kMaxThreads * items; }
   int threads(int items) const { return int(ceil_div(ceil_div(call.positions, items), kWarp)) * kWarp; }
 
-  // For planes in chunks; returns the number of blocks.
+  // For planes in chunks. Returns the number of blocks.
   int64_t cut(int items) {
     if (!pixel_rows) {
       call.chunk = kChunkThreads * items;
@@ -520,7 +520,7 @@ struct Plan {
     call.lanes = 1;
     while (call.lanes < kWarp && call.lanes < packs) call.lanes *= 2;
     const int rows = kChunkThreads / call.lanes;
-    const int64_t least = ceil_div(ceil_div(call.positions, kMostChunks), rows);
+    const int64_t least = ceil_div(ceil_div(call.positions, kMaxChunks), rows);
     call.chunk = rows * int(std::max<int64_t>(kPixelsOfThread, least));
     call.chunks = int(ceil_div(call.positions, call.chunk));
     return B * call.chunks * ceil_div(packs, call.lanes);
@@ -622,7 +622,7 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   Tensor dx = empty_map(x, channels_last);
   const int64_t B = parameters ? x.size(0) : 0, C = x.size(1);
   Tensor dscale = new_tensor(x, {B, C}, ScalarType::Float), dshift = new_tensor(x, {B, C}, ScalarType::Float);
-  if (x.numel() == 0) {  // sums over nothing
+  if (x.numel() == 0) {  // sums over no elements
     device.fill_with_zeros(dscale.mutable_data_ptr(), dscale.numel() * sizeof(float));
     device.fill_with_zeros(dshift.mutable_data_ptr(), dshift.numel() * sizeof(float));
   }

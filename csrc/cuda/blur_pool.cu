@@ -1,5 +1,5 @@
-// cgcl_fast::_blur_down, _blur_up and their gradients in CUDA C++, for programs without Python: exported generators hold
-// the first and the third. A thread adds up an element; what neighbours read in common comes from the L1 cache.
+// cgcl_fast::_blur_down, _blur_up and their gradients in CUDA C++, for programs without Python (exported generators contain
+// _blur_down and _blur_up). One thread per result element; inputs shared by neighbours come from the L1 cache.
 #include "../common/blur.h"
 #include "../common/blur_sizes.h"
 #include "launch.h"

@@ -1,5 +1,5 @@
-// cgcl_fast::_gather_patches and its gradient in CUDA C++. An id out of range is never followed: what it would read is
-// NaN, what it would write is dropped.
+// cgcl_fast::_gather_patches and its gradient in CUDA C++. An id out of range never accesses memory: reading it gives NaN,
+// writing to it is dropped.
 #include "block.cuh"
 #include "launch.h"
 
@@ -7,7 +7,7 @@ namespace cgcl {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMostBlocks = 132 * 64;  // threads beyond stride over the rest
+constexpr int kMaxBlocks = 132 * 64;  // with more work than this, each thread loops
 
 struct GatherCall {
   int64_t patches, channels, positions, W;  // patches of all images; channels in units
@@ -15,7 +15,7 @@ struct GatherCall {
   Ids ids;
 };
 
-// A unit is what a thread moves: an element, or 16 bytes of neighbouring channels.
+// A unit is what a thread moves at once: an element, or 16 bytes of contiguous channels.
 template <typename Unit>
 __global__ void __launch_bounds__(kThreads) gather(const Unit* features, Unit* out, Unit nan, GatherCall a) {
   const int64_t count = a.patches * a.channels;
@@ -28,8 +28,8 @@ __global__ void __launch_bounds__(kThreads) gather(const Unit* features, Unit* o
   }
 }
 
-// Ids that repeat: their gradients add up, in the order of the patches. The first patch of an id owns its position; from
-// it `next` leads to the others.
+// For repeated ids, whose gradients are added in the order of the patches. The first patch of an id owns the position;
+// `next` leads from it to the others.
 struct Link {
   int32_t next;   // -1 after the last
   int32_t owner;  // 0 also for ids out of range
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) scatter(ScatterCall<T> a) {
   }
 }
 
-int64_t blocks_for(int64_t count) { return std::min<int64_t>(ceil_div(count, kThreads), kMostBlocks); }
+int64_t blocks_for(int64_t count) { return std::min<int64_t>(ceil_div(count, kThreads), kMaxBlocks); }
 
 struct alignas(16) Unit16 {
   uint32_t v[4];

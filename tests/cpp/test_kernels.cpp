@@ -13,7 +13,7 @@
 #include "common/dtype.h"
 #include "common/moments.h"
 #include "cpu/kernels/adain.h"
-#include "cpu/variant.h"
+#include "cpu/dispatch.h"
 
 namespace {
 

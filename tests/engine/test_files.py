@@ -1,4 +1,4 @@
-"""Folders that one process at a time works in."""
+"""Folders in which only one process works at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SinCUT's losses against a slow computation on plain networks, and what each phase may touch."""
+"""SinCUT's losses against a slow computation on plain networks, and what each phase may change."""
 
 from __future__ import annotations
 
@@ -198,18 +198,18 @@ def test_tiles_are_in_reading_order() -> None:
 def test_what_it_asks_of_its_data() -> None:
     crops = SinCUT.needs(SinCUTConfig()).crops
     assert crops is not None
-    assert (crops.count, crops.size, crops.least_width, crops.most_width) == (16, 128, 384, 1024)
+    assert (crops.count, crops.size, crops.min_width, crops.max_width) == (16, 128, 384, 1024)
     assert not crops.per_crop and not crops.independent and not crops.grid and SinCUT(SinCUTConfig()).tile_size == 64
     published = SinCUTConfig(crops="published")
     crops = SinCUT.needs(published).crops
     assert crops is not None
-    assert (crops.count, crops.size, crops.least_width, crops.most_width) == (16, 64, None, None)
+    assert (crops.count, crops.size, crops.min_width, crops.max_width) == (16, 64, None, None)
     assert crops.per_crop and crops.independent and crops.grid and SinCUT(published).tile_size == 64
     for name, zoom in (("paper", "crop"), ("published", "minibatch")):
         crops = SinCUT.needs(SinCUTConfig(crops=name, zoom=zoom)).crops
         assert crops is not None and crops.per_crop == (zoom == "crop") and crops.grid == (name == "published")
-    crops = SinCUT.needs(SinCUTConfig(crop_size=32, least_width=40, most_width=50, num_crops=2)).crops
-    assert crops is not None and (crops.count, crops.size, crops.least_width, crops.most_width) == (2, 32, 40, 50)
+    crops = SinCUT.needs(SinCUTConfig(crop_size=32, min_width=40, max_width=50, num_crops=2)).crops
+    assert crops is not None and (crops.count, crops.size, crops.min_width, crops.max_width) == (2, 32, 40, 50)
 
 
 @pytest.mark.parametrize("size", [(31, 42), (3, 2), (1, 1)])

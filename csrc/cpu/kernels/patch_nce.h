@@ -1,17 +1,17 @@
-// The row-wise parts of PatchNCE between matrix products: from a tile of dot products to losses and to the loss's gradient to
-// those products.
+// The row-wise parts of PatchNCE between the matrix products: from a tile of dot products to the losses, and to the gradient
+// of the losses with respect to those products.
 #pragma once
 
 #include <cstdint>
 
-#include "../variant.h"
+#include "../dispatch.h"
 
 namespace cgcl {
 
-// Negatives among the keys: none of them, all others, or those at given cyclic offsets.
+// Which other keys are negatives: none, all, or those at given cyclic offsets.
 enum class KeyNegatives { none, all, offsets };
 
-// A tile of `rows` queries, the first of them query `first` of `count`.
+// A tile of `rows` queries, starting with query `first` of `count`.
 struct NceTile {
   int64_t rows, first, count, extra_count, channels;
   KeyNegatives negatives;
@@ -24,18 +24,18 @@ struct NceTile {
   const float *query, *key;    // (rows, channels)
 };
 
-// The denominator of a row is exp(best/τ)/inverse_sum. `best` is the largest product itself: its quotient would be rounded,
-// and what is left of large logits beside their maximum is a difference of two products.
+// Online softmax of a row: its maximum product m and l = Σ exp((product - m)/τ), saved as 1/l. m is not divided by τ before it
+// is saved: the quotient would be rounded, while a difference of two large products keeps the digits that matter.
 struct NceRows {
   NceTile tile;
-  float *loss, *best, *inverse_sum;  // (rows)
+  float *loss, *m, *inverse_l;  // (rows)
   bool weights;                // whether the products become d loss / d product
 };
 
-// The products of the forward pass, formed again by the same call, become d(Σ grad·loss)/d product.
+// The products of the forward pass, recomputed by the same call, become d(Σ grad·loss)/d product.
 struct NceWeights {
   NceTile tile;
-  const float *best, *inverse_sum, *grad;  // (rows)
+  const float *m, *inverse_l, *grad;  // (rows)
 };
 
 struct Normalise {
@@ -44,7 +44,7 @@ struct Normalise {
   float *output, *norm;        // norm (rows) may be null
 };
 
-// In place: the gradient with respect to v/(‖v‖ + 1e-7) becomes that with respect to v.
+// In place: turns the gradient to v/(‖v‖ + 1e-7) into the gradient to v.
 struct NormaliseGrad {
   int64_t rows, channels;
   const float *normalised, *norm;
