@@ -41,6 +41,7 @@ PYBIND11_MODULE(_native, m) {
     info["cuda_architectures"] = CGCL_CUDA_ARCHITECTURES;
     return info;
   });
-  m.def("cpu_variant", [] { return cgcl::variant_name(cgcl::cpu_variant()); },
-        "The instruction set that the CPU kernels use here: baseline, avx2 or avx512.");
+  m.def(
+      "cpu_variant", [] { return cgcl::variant_name(cgcl::cpu_variant()); },
+      "The instruction set that the CPU kernels use here: baseline, avx2 or avx512.");
 }

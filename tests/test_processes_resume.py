@@ -133,9 +133,7 @@ def newest_rows(states: list[dict[str, torch.Tensor]]) -> torch.Tensor:
     return torch.stack(halves, dim=1).reshape(24, 8)
 
 
-def test_two_processes_then_one_then_two_of_which_one_is_killed_then_one(
-    folder: Path, runs: Runs
-) -> None:
+def test_two_processes_then_one_then_two_of_which_one_is_killed_then_one(folder: Path, runs: Runs) -> None:
     """Two epochs of eight images, whoever trains: three steps of two, three of one, one and a half of two, and the rest
     of one."""
     output = folder / "other"

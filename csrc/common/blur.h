@@ -14,7 +14,9 @@ enum class Blur { down, down_backward, up, up_backward };
 namespace {  // internal linkage: kernels built for different processors include it
 
 template <Blur kBlur>
-constexpr int kTaps = kBlur == Blur::down ? 3 : kBlur == Blur::up_backward ? 4 : 2;
+constexpr int kTaps = kBlur == Blur::down          ? 3
+                      : kBlur == Blur::up_backward ? 4
+                                                   : 2;
 
 // Weights are never zero: zero times infinity would be NaN.
 template <int N>

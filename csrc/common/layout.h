@@ -1,8 +1,8 @@
 // Feature maps (B, C, H, W): their strides for the kernels and the memory format in which results are allocated.
 #pragma once
 
-#include "strided_map.h"
 #include "pad.h"
+#include "strided_map.h"
 #include "tensor.h"
 
 namespace cgcl {
@@ -37,8 +37,8 @@ inline Tensor empty_map(const Tensor& like, bool channels_last) {
 inline Pad pad_of(const Tensor& x, const char* op, int64_t size, bool replicate) {
   const int64_t least = std::min(x.size(2), x.size(3));
   STD_TORCH_CHECK(size == 0 || (size > 0 && (replicate ? least > 0 : size < least)), op, ": expected pad from 0 to ",
-                  "below the sides of the map, or any with replicate and positions, got ", size, " for a map of ", x.size(2),
-                  "x", x.size(3));
+                  "below the sides of the map, or any with replicate and positions, got ", size, " for a map of ",
+                  x.size(2), "x", x.size(3));
   return {size, replicate};
 }
 

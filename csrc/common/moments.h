@@ -24,7 +24,8 @@ template <class Real>
 CGCL_HOST_DEVICE BasicMoments<Real> moments_around(Real pivot, Real n, Real sum, Real squares) {
   if (!(n > 0)) return {};
   const Real offset = sum / n, m2 = squares - sum * offset;
-  if (m2 != m2 && offset - offset == 0) return {n, pivot + offset, squares};  // squares overflowed: infinite, not NaN (∞ - ∞)
+  if (m2 != m2 && offset - offset == 0)
+    return {n, pivot + offset, squares};  // squares overflowed: infinite, not NaN (∞ - ∞)
   return {n, pivot + offset, m2 < 0 ? Real(0) : m2};  // NaN stays
 }
 

@@ -39,7 +39,8 @@ CGCL_HOST_DEVICE Images images_of(int64_t p, int64_t n, Pad pad) {
     if (p >= 1 && p <= pad.size) images.mirror = -p, images.mirrors = 1;
     if (p <= n - 2 && p >= n - 1 - pad.size) {
       const int64_t mirror = 2 * (n - 1) - p;
-      if (images.mirrors++ == 0) images.mirror = mirror; else images.second = mirror;
+      if (images.mirrors++ == 0) images.mirror = mirror;
+      else images.second = mirror;
     }
   }
   return images;

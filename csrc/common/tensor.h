@@ -22,9 +22,7 @@ inline void check_dim(const Tensor& tensor, int64_t dim, const char* op, const c
 }
 
 // The tensor itself if it is already dense.
-inline Tensor dense(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
+inline Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
 
 // A dense float32 tensor: the tensor itself if it is one already, a copy otherwise.
 inline Tensor as_float32(const Tensor& tensor) {
@@ -40,8 +38,8 @@ inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   const int32_t dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
   AtenTensorHandle made;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides.begin(), dtype,
-                                                         device_type, device_index, &made));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides.begin(), dtype, device_type,
+                                                  device_index, &made));
   return Tensor(made);
 }
 

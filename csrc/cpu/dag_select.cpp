@@ -70,8 +70,7 @@ Tensor dag_select(Tensor score, Tensor candidates, int64_t height, int64_t width
                   " and ", rows.count);
   check_ids(rows, B, height * width, "dag_select", "candidates");
   Tensor out = new_tensor(score, {B, num_patches}, ScalarType::Long);
-  if (out.numel() > 0)
-    (dtype == Dtype::float32 ? select<float> : select<bf16>)(score, rows, height, width, first, out);
+  if (out.numel() > 0) (dtype == Dtype::float32 ? select<float> : select<bf16>)(score, rows, height, width, first, out);
   return out;
 }
 

@@ -10,8 +10,8 @@
 namespace cgcl {
 namespace {
 
-constexpr int64_t kChannels = 16;   // one cache line of float32 in the output
-constexpr int64_t kPatches = 256;   // a tile of kChannels x kPatches stays in the L1 cache
+constexpr int64_t kChannels = 16;  // one cache line of float32 in the output
+constexpr int64_t kPatches = 256;  // a tile of kChannels x kPatches stays in the L1 cache
 
 template <typename T>
 struct Plane {
@@ -23,9 +23,7 @@ struct Plane {
       : data(static_cast<T*>(t.mutable_data_ptr())), stride_b(t.stride(0)), stride_c(t.stride(1)), stride_h(t.stride(2)),
         stride_w(t.stride(3)), width(t.size(3)), one_row(t.size(2) <= 1 || t.stride(2) == t.size(3) * t.stride(3)) {}
 
-  int64_t offset(int64_t id) const {
-    return one_row ? id * stride_w : id / width * stride_h + id % width * stride_w;
-  }
+  int64_t offset(int64_t id) const { return one_row ? id * stride_w : id / width * stride_h + id % width * stride_w; }
 };
 
 template <typename T>
@@ -152,8 +150,8 @@ Tensor gather_patches_backward(Tensor grad, Tensor ids, int64_t channels, int64_
   const Dtype dtype = dtype_of(grad, "gather_patches", "grad");
   const Ids rows(ids, B, "gather_patches", "ids");
   STD_TORCH_CHECK(grad.size(1) == rows.count && grad.size(2) == channels && channels >= 0 && height >= 0 && width >= 0,
-                  "gather_patches: expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (", B,
-                  ", ", grad.size(1), ", ", grad.size(2), ")");
+                  "gather_patches: expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (",
+                  B, ", ", grad.size(1), ", ", grad.size(2), ")");
   check_ids(rows, B, height * width, "gather_patches", "ids");
   if (dtype == Dtype::float32) return scatter<float>(grad, rows, channels, height, width, channels_last);
   if (!repeats(rows, B, height * width)) return scatter<bf16>(grad, rows, channels, height, width, channels_last);

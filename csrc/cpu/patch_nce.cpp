@@ -55,9 +55,7 @@ std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t cou
   const Tensor listed = dense(*offsets);
   const int64_t* values = static_cast<const int64_t*>(listed.const_data_ptr());
   std::vector<float> mask(2 * count, 0.0f);
-  const auto set = [&](int64_t d) {
-    mask[d] = mask[d + count] = 1.0f;
-  };
+  const auto set = [&](int64_t d) { mask[d] = mask[d + count] = 1.0f; };
   if (!decoupled && count > 0) set(0);
   for (int64_t i = 0; i < listed.numel(); ++i) {
     STD_TORCH_CHECK(values[i] >= 1 && values[i] < count, "patch_nce: expected offsets between 1 and ", count - 1,
@@ -151,8 +149,7 @@ struct Rows {
   }
 
   void undo(float* grad, int64_t first, int64_t rows, int64_t channels) const {
-    if (norm != nullptr)
-      patch_nce_kernels().normalise_grad({rows, channels, data + first * channels, norm + first, grad});
+    if (norm != nullptr) patch_nce_kernels().normalise_grad({rows, channels, data + first * channels, norm + first, grad});
   }
 };
 
@@ -391,9 +388,7 @@ struct Layers {
     }
   }
 
-  std::optional<Tensor> extra(size_t i) const {
-    return extras.empty() ? std::nullopt : std::optional<Tensor>(extras[i]);
-  }
+  std::optional<Tensor> extra(size_t i) const { return extras.empty() ? std::nullopt : std::optional<Tensor>(extras[i]); }
   std::optional<Tensor> offset(size_t i) const {
     return offsets.empty() ? std::nullopt : std::optional<Tensor>(offsets[i]);
   }
@@ -473,10 +468,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce_layers(std::vector<Tensor> 
   return {out.loss, out.denominator, out.grad, out.dkey};
 }
 
-std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(
-    Tensor grad, std::vector<Tensor> queries, std::vector<Tensor> keys, std::vector<Tensor> extras,
-    std::vector<Tensor> offsets, Tensor denominator, Tensor unit_grad, Tensor unit_key_grad, double temperature,
-    std::string negatives, bool decoupled, bool normalize, bool need_query, bool need_key, bool need_extra) {
+std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(Tensor grad, std::vector<Tensor> queries,
+                                                             std::vector<Tensor> keys, std::vector<Tensor> extras,
+                                                             std::vector<Tensor> offsets, Tensor denominator,
+                                                             Tensor unit_grad, Tensor unit_key_grad, double temperature,
+                                                             std::string negatives, bool decoupled, bool normalize,
+                                                             bool need_query, bool need_key, bool need_extra) {
   const Layers layers(queries, keys, extras, offsets);
   const auto result = [&](int64_t size) { return new_tensor(queries[0], {size}, ScalarType::Float); };
   const InputGradients out{result(need_query ? layers.size : 0), result(need_key ? layers.size : 0),
@@ -501,8 +498,8 @@ struct OneLayer {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
                                                      std::optional<Tensor> offsets, double temperature,
-                                                     std::string negatives, bool decoupled, bool normalize,
-                                                     bool query_grad, bool key_grad) {
+                                                     std::string negatives, bool decoupled, bool normalize, bool query_grad,
+                                                     bool key_grad) {
   const OneLayer layer(query, key, extra, offsets);
   const Layers layers = layer.layers();
   const auto [B, P, C, M] = check(query, key, extra);
@@ -513,10 +510,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, s
 }
 
 std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query, Tensor key, std::optional<Tensor> extra,
-                                                      std::optional<Tensor> offsets, Tensor denominator,
-                                                      Tensor unit_grad, Tensor unit_key_grad, double temperature,
-                                                      std::string negatives, bool decoupled, bool normalize,
-                                                      bool need_query, bool need_key, bool need_extra) {
+                                                      std::optional<Tensor> offsets, Tensor denominator, Tensor unit_grad,
+                                                      Tensor unit_key_grad, double temperature, std::string negatives,
+                                                      bool decoupled, bool normalize, bool need_query, bool need_key,
+                                                      bool need_extra) {
   const OneLayer layer(query, key, extra, offsets);
   const Layers layers = layer.layers();
   const auto [B, P, C, M] = check(query, key, extra);

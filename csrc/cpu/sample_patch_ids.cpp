@@ -98,11 +98,12 @@ Tensor sample_patch_ids(Tensor keys, int64_t num_positions, int64_t num_patches)
   STD_TORCH_CHECK(keys.scalar_type() == ScalarType::Long && keys.dim() <= 1,
                   "sample_patch_ids: expected keys int64 of shape () or (B,)");
   STD_TORCH_CHECK(num_patches >= 0 && num_patches <= num_positions,
-                  "sample_patch_ids: expected 0 <= num_patches <= num_positions, got ", num_patches, " and ", num_positions);
+                  "sample_patch_ids: expected 0 <= num_patches <= num_positions, got ", num_patches, " and ",
+                  num_positions);
   const bool one = keys.dim() == 0;
   const int64_t rows = one ? 1 : keys.size(0), stride = one ? 0 : keys.stride(0);
-  Tensor ids = one ? new_tensor(keys, {num_patches}, ScalarType::Long)
-                   : new_tensor(keys, {rows, num_patches}, ScalarType::Long);
+  Tensor ids =
+      one ? new_tensor(keys, {num_patches}, ScalarType::Long) : new_tensor(keys, {rows, num_patches}, ScalarType::Long);
   if (rows == 0 || num_patches == 0) return ids;
   const int64_t* key = static_cast<const int64_t*>(keys.const_data_ptr());
   int64_t* out = static_cast<int64_t*>(ids.mutable_data_ptr());

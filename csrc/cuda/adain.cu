@@ -19,8 +19,8 @@ namespace {
 constexpr int kForwardItems = 16, kBackwardItems = 8;  // elements of a plane that a thread keeps in registers
 constexpr int kMaxThreads = 1024;
 constexpr int kChunkThreads = 256;
-constexpr int kPixelsOfThread = 8;   // of a channels_last chunk, at least this many
-constexpr int kMaxChunks = 512;     // of a channels_last image, at most this many
+constexpr int kPixelsOfThread = 8;  // of a channels_last chunk, at least this many
+constexpr int kMaxChunks = 512;  // of a channels_last image, at most this many
 
 // What the kernels of one call share. A chunk has `chunk` positions. Sums of chunks are stored as [image][chunk][channel],
 // those of planes as [image][channel].
@@ -29,10 +29,10 @@ struct Call {
   int positions, W, chunk, chunks, lanes;  // lanes: threads side by side along the channels, channels_last only
   float eps, slope;
   const float *scale, *shift;  // (B, C), or null for 1 and 0
-  float *mean, *rstd;          // (B, C)
-  float *first, *second;       // of chunks: means and squared deviations, or sums of g' and g'n
-  float *mean_g, *mean_gn;     // of planes
-  float *dscale, *dshift;      // (B, C), or both null
+  float *mean, *rstd;  // (B, C)
+  float *first, *second;  // of chunks: means and squared deviations, or sums of g' and g'n
+  float *mean_g, *mean_gn;  // of planes
+  float *dscale, *dshift;  // (B, C), or both null
 
   __device__ int length(int k) const { return min(chunk, positions - k * chunk); }
   __device__ float scale_of(int64_t plane) const { return scale == nullptr ? 1.0f : scale[plane]; }
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kMaxThreads) plane_forward(Call a, Maps<T> m) 
   const T* const residual = m.other == nullptr ? nullptr : plane_at(m.other, m.other_at, b, c);
   T* const y = plane_at(m.to, m.to_at, b, c);
   for_items<N, kForwardItems>(0, a.positions, [&](int k, int p) {
-    normalise<N>(reinterpret_cast<float(&)[N]>(v[k]), mean, gain, shift, a.slope,
+    normalise<N>(reinterpret_cast<float (&)[N]>(v[k]), mean, gain, shift, a.slope,
                  residual == nullptr ? nullptr : residual + step_to(m.other_at, p, a.W), y + step_to(m.to_at, p, a.W));
   });
 }
@@ -219,9 +219,8 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_sums(Call a, Maps<T> m) {
   const int64_t plane = blockIdx.x / a.chunks, b = plane / a.C, c = plane % a.C;
   const int chunk = blockIdx.x % a.chunks, first = chunk * a.chunk;
   float n[kBackwardItems], g[kBackwardItems], sum_g, sum_gn;
-  gradients_of<N>(n, g, PlaneParameters(a, plane), plane_at(m.x, m.x_at, b, c), m.x_at,
-                  plane_at(m.other, m.other_at, b, c), m.other_at, a.W, first, first + a.length(chunk), shared, &sum_g,
-                  &sum_gn);
+  gradients_of<N>(n, g, PlaneParameters(a, plane), plane_at(m.x, m.x_at, b, c), m.x_at, plane_at(m.other, m.other_at, b, c),
+                  m.other_at, a.W, first, first + a.length(chunk), shared, &sum_g, &sum_gn);
   if (threadIdx.x != 0) return;
   a.first[(b * a.chunks + chunk) * a.C + c] = sum_g;
   a.second[(b * a.chunks + chunk) * a.C + c] = sum_gn;
@@ -450,8 +449,8 @@ std::optional<Tensor> parameter(const std::optional<Tensor>& p, const Tensor& x,
   if (!p.has_value()) return std::nullopt;
   check_dim(*p, 2, "adain", argument);
   check_device(*p, x, "adain", argument);
-  STD_TORCH_CHECK(p->size(0) == x.size(0) && p->size(1) == x.size(1), "adain: expected ", argument,
-                  " of shape (B, C) = (", x.size(0), ", ", x.size(1), "), got (", p->size(0), ", ", p->size(1), ")");
+  STD_TORCH_CHECK(p->size(0) == x.size(0) && p->size(1) == x.size(1), "adain: expected ", argument, " of shape (B, C) = (",
+                  x.size(0), ", ", x.size(1), "), got (", p->size(0), ", ", p->size(1), ")");
   return as_float32(*p);
 }
 
@@ -461,8 +460,9 @@ void check_like(const Tensor& t, const Tensor& x, const char* argument, Pad pad 
   STD_TORCH_CHECK(t.scalar_type() == x.scalar_type(), "adain: expected ", argument, " of x's dtype");
   for (int64_t d = 0; d < 4; ++d) {
     const int64_t size = x.size(d) + (d < 2 ? 0 : 2 * pad.size);
-    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument, pad.size == 0 ? " of x's shape" : " of x's padded shape",
-                    ", size ", size, " in dimension ", d, ", got ", t.size(d));
+    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument,
+                    pad.size == 0 ? " of x's shape" : " of x's padded shape", ", size ", size, " in dimension ", d,
+                    ", got ", t.size(d));
   }
 }
 
@@ -492,8 +492,9 @@ struct Plan {
     STD_TORCH_CHECK(H * W < (int64_t(1) << 30), "adain: expected planes of less than 2^30 positions, got ", H * W);
     const auto map = [&](const Tensor& t) { return pixel_rows ? pixels_of(t) : map_of(t); };
     const Map from = map(x), second = other == nullptr ? Map{} : map(*other), result = map(to);
-    maps = {static_cast<const T*>(from.data), static_cast<const T*>(second.data), static_cast<T*>(result.data),
-            steps_of(from, H, W), steps_of(second, H, W), steps_of(result, H, W)};
+    maps = {static_cast<const T*>(from.data), static_cast<const T*>(second.data),
+            static_cast<T*>(result.data),     steps_of(from, H, W),
+            steps_of(second, H, W),           steps_of(result, H, W)};
     const int64_t neighbours = pixel_rows ? C : H * W;
     wide = is_wide(from, maps.x_at, kWide<T>, sizeof(T), neighbours, pixel_rows) &&
            is_wide(second, maps.other_at, kWide<T>, sizeof(T), neighbours, pixel_rows) &&
@@ -525,9 +526,7 @@ struct Plan {
     call.chunks = int(ceil_div(call.positions, call.chunk));
     return B * call.chunks * ceil_div(packs, call.lanes);
   }
-  Tensor room_for_chunks(const Tensor& x) const {
-    return new_tensor(x, {2, B, call.chunks, call.C}, ScalarType::Float);
-  }
+  Tensor room_for_chunks(const Tensor& x) const { return new_tensor(x, {2, B, call.chunks, call.C}, ScalarType::Float); }
   void use(Tensor& room) {
     call.first = elements<float>(room);
     call.second = call.first + B * call.chunks * call.C;
@@ -589,7 +588,8 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, channels_last);
-  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
+  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float),
+         rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
   with_element(x, "adain", "x", [&](auto element) {
     if (x.numel() == 0) return;
     Plan<decltype(element)> plan(x, residual.has_value() ? &*residual : nullptr, y,
@@ -613,7 +613,8 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   const OnDevice device(x, "adain", "x");
   const Pad pad = pad_of(x, "adain", pad_size, replicate);
   check_like(grad, x, "grad", pad);
-  if (pad.size > 0) with_element(x, "adain", "x", [&](auto element) { grad = folded<decltype(element)>(device, grad, pad); });
+  if (pad.size > 0)
+    with_element(x, "adain", "x", [&](auto element) { grad = folded<decltype(element)>(device, grad, pad); });
   const float slope = negative_slope_of(activation);
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   Tensor saved_mean = *parameter(mean, x, "mean"), saved_rstd = *parameter(rstd, x, "rstd");

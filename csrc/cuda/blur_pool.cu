@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(kThreads) blur(BlurCall a) {
   float sum = 0;
   for (int k = 0; k < N; ++k)
     for (int l = 0; l < N; ++l)
-      sum += to_float(from[down.at[k] * a.from.stride_h + across.at[l] * a.from.stride_w]) * (down.weight[k] * across.weight[l]);
+      sum += to_float(from[down.at[k] * a.from.stride_h + across.at[l] * a.from.stride_w]) *
+             (down.weight[k] * across.weight[l]);
   T* const to = static_cast<T*>(a.to.data) + b * a.to.stride_b + c * a.to.stride_c;
   from_float(to + h * a.to.stride_h + w * a.to.stride_w, sum);
 }

@@ -9,15 +9,15 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kBins = 256;         // of one digit of a rank
+constexpr int kBins = 256;  // of one digit of a rank
 constexpr int kInSharedMemory = 4096;  // ranks, or chosen candidates
 
 struct SelectCall {
   Ids candidates;
   int64_t stride_b, stride_h, stride_w, h, w, H, W;
   int32_t count, lowest, highest;  // candidates per image, how many to choose at each end
-  uint32_t* ranks;                 // (B, count), null if they fit into shared memory
-  uint64_t* chosen;                // (B, lowest + highest), null if they fit into shared memory
+  uint32_t* ranks;  // (B, count), null if they fit into shared memory
+  uint64_t* chosen;  // (B, lowest + highest), null if they fit into shared memory
   int64_t* out;
 };
 
@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(kThreads) select(const T* score, SelectCall a)
   // part those from count - highest on.
   const Threshold low = a.lowest > 0 ? find_threshold(ranks, a.count, a.lowest, bins, &threshold) : Threshold{0, 0};
   const int32_t skipped = a.count - a.highest;
-  const Threshold high = a.highest > 0 && skipped > 0 ? find_threshold(ranks, a.count, skipped, bins, &threshold)
-                                                      : Threshold{0, 0};
+  const Threshold high =
+      a.highest > 0 && skipped > 0 ? find_threshold(ranks, a.count, skipped, bins, &threshold) : Threshold{0, 0};
   int32_t low_ties = 0, high_ties = 0, low_count = 0, high_count = 0;  // the same in all threads
   for (int32_t first = 0; first < a.count; first += kThreads) {
     const int32_t k = first + threadIdx.x;
@@ -157,8 +157,17 @@ Tensor dag_select(Tensor score, Tensor candidates, int64_t height, int64_t width
   Tensor chosen = new_tensor(score, {chosen_fit ? 0 : B, num_patches}, ScalarType::Long);
   with_element(score, op, "score", [&](auto element) {
     using T = decltype(element);
-    const SelectCall call{rows, score.stride(0), score.stride(2), score.stride(3), score.size(2), score.size(3), height,
-                          width, int32_t(rows.count), int32_t(first), int32_t(num_patches - first),
+    const SelectCall call{rows,
+                          score.stride(0),
+                          score.stride(2),
+                          score.stride(3),
+                          score.size(2),
+                          score.size(3),
+                          height,
+                          width,
+                          int32_t(rows.count),
+                          int32_t(first),
+                          int32_t(num_patches - first),
                           ranks_fit ? nullptr : static_cast<uint32_t*>(ranks.mutable_data_ptr()),
                           chosen_fit ? nullptr : static_cast<uint64_t*>(chosen.mutable_data_ptr()),
                           static_cast<int64_t*>(out.mutable_data_ptr())};

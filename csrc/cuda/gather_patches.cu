@@ -100,7 +100,10 @@ Tensor gather_patches(Tensor features, Tensor ids) {
     if (out.numel() == 0) return;
     T nan;
     from_float(&nan, float_of(0x7fc00000u));
-    GatherCall call{B * rows.count, C, H * W, W,
+    GatherCall call{B * rows.count,
+                    C,
+                    H * W,
+                    W,
                     {features.stride(0), features.stride(1), features.stride(2), features.stride(3),
                      H == 1 || features.stride(2) == W * features.stride(3)},
                     rows};
@@ -130,8 +133,8 @@ Tensor gather_patches_backward(Tensor grad, Tensor ids, int64_t channels, int64_
   check_device(ids, grad, op, "ids");
   const int64_t B = grad.size(0);
   const Ids rows(ids, B, op, "ids");
-  STD_TORCH_CHECK(grad.size(1) == rows.count && grad.size(2) == channels && channels >= 0 && height >= 0 && width >= 0,
-                  op, ": expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (", B, ", ",
+  STD_TORCH_CHECK(grad.size(1) == rows.count && grad.size(2) == channels && channels >= 0 && height >= 0 && width >= 0, op,
+                  ": expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (", B, ", ",
                   grad.size(1), ", ", grad.size(2), ")");
   STD_TORCH_CHECK(rows.count < (int64_t(1) << 31), op, ": expected less than 2^31 ids an image, got ", rows.count);
   Tensor map = empty_map(grad, {B, channels, height, width}, channels_last);
@@ -146,8 +149,17 @@ Tensor gather_patches_backward(Tensor grad, Tensor ids, int64_t channels, int64_
     const int64_t positions = height * width;
     const Steps at = channels_last ? Steps{channels * positions, 1, width * channels, channels, true}
                                    : Steps{channels * positions, positions, width, 1, true};
-    const ScatterCall<T> call{elements<T>(grad), elements<T>(map), chain, B * rows.count, channels, width,
-                              grad.stride(0), grad.stride(1), grad.stride(2), at, rows};
+    const ScatterCall<T> call{elements<T>(grad),
+                              elements<T>(map),
+                              chain,
+                              B * rows.count,
+                              channels,
+                              width,
+                              grad.stride(0),
+                              grad.stride(1),
+                              grad.stride(2),
+                              at,
+                              rows};
     device.launch(scatter<T>, blocks_for(grad.numel()), kThreads, call);
   });
   return map;

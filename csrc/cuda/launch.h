@@ -81,9 +81,7 @@ template <typename T>
 T* elements(Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
-inline const float* floats_or_null(const std::optional<Tensor>& t) {
-  return t.has_value() ? elements<float>(*t) : nullptr;
-}
+inline const float* floats_or_null(const std::optional<Tensor>& t) { return t.has_value() ? elements<float>(*t) : nullptr; }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -265,8 +265,8 @@ __global__ void __launch_bounds__(kThreads, 3) read_memory_backward(ReadBackward
 
 // Σ_p weight·x for each item and channel over one part of the pixels: parts (part, N, C), 32 items and 64 channels per block.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) sum_over_pixels(FeatureMap<const T> m, const float* weights, float* sums,
-                                                            int64_t N, int pixels, int part_pixels) {
+__global__ void __launch_bounds__(kThreads)
+    sum_over_pixels(FeatureMap<const T> m, const float* weights, float* sums, int64_t N, int pixels, int part_pixels) {
   __shared__ float x[kChannels][kPitch], w[kItems][kPitch];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t item_tiles = (N + kItems - 1) / kItems, channel_tiles = (m.C + kChannels - 1) / kChannels;
@@ -305,8 +305,8 @@ __global__ void __launch_bounds__(kThreads) sum_over_pixels(FeatureMap<const T> 
 
 // Adds the parts of each item in order. `project`: converts the gradient to the packed key (length 1/τ) into that to the key,
 // by removing the component along the key. Its value is τ², or 0 for no projection.
-__global__ void __launch_bounds__(kThreads) add_parts(const float* sums, float* to, int64_t parts, int64_t N, int64_t C,
-                                                      Items keys, float project) {
+__global__ void __launch_bounds__(kThreads)
+    add_parts(const float* sums, float* to, int64_t parts, int64_t N, int64_t C, Items keys, float project) {
   __shared__ float shared[kWarp];
   const int64_t n = blockIdx.x;
   float along = 0;
@@ -349,7 +349,9 @@ template <typename T>
 FeatureMap<T> feature_map(T* data, const Tensor& t) {
   return {data,
           {t.stride(0), t.stride(1), t.stride(2), t.stride(3), t.size(2) <= 1 || t.stride(2) == t.size(3) * t.stride(3)},
-          t.size(1), int(t.size(3)), is_channels_last(t)};
+          t.size(1),
+          int(t.size(3)),
+          is_channels_last(t)};
 }
 
 void check_items(const Tensor& items, const Tensor& content, int64_t N, int64_t C, const char* argument) {
@@ -364,8 +366,8 @@ std::optional<Tensor> class_tensor(const std::optional<Tensor>& classes, const T
                                    const char* argument) {
   if (!classes.has_value()) return std::nullopt;
   check_device(*classes, content, "memory_read", argument);
-  STD_TORCH_CHECK(classes->scalar_type() == ScalarType::Long && classes->numel() == count, "memory_read: expected ", argument,
-                  " of dtype int64 with ", count, " elements");
+  STD_TORCH_CHECK(classes->scalar_type() == ScalarType::Long && classes->numel() == count, "memory_read: expected ",
+                  argument, " of dtype int64 with ", count, " elements");
   return dense(*classes);
 }
 
@@ -388,7 +390,8 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
   check_items(keys, content, N, content.size(1), "keys");
   check_dim(values, 2, op, "values");
   check_items(values, content, N, values.size(1), "values");
-  STD_TORCH_CHECK(pixel_class.has_value() == item_class.has_value(), op, ": expected pixel_class and item_class, or neither");
+  STD_TORCH_CHECK(pixel_class.has_value() == item_class.has_value(), op,
+                  ": expected pixel_class and item_class, or neither");
   const std::optional<Tensor> of_pixels = class_tensor(pixel_class, content, B * pixels, "pixel_class");
   const std::optional<Tensor> of_items = class_tensor(item_class, content, N, "item_class");
 
@@ -401,10 +404,15 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
     PackedItems packed_keys(device, keys, 1 / temperature), packed_values(device, values);
     FeatureMap<T> result = feature_map(elements<T>(out), out);
     result.pixel_rows = is_channels_last(content);
-    const ReadCall<T> call{feature_map(elements<T>(std::as_const(content)), content), result, packed_keys.items(),
-                           packed_values.items(), of_pixels.has_value() ? elements<int64_t>(*of_pixels) : nullptr,
-                           of_items.has_value() ? elements<int64_t>(*of_items) : nullptr, elements<float>(cosines),
-                           elements<float>(rnorm), int(pixels)};
+    const ReadCall<T> call{feature_map(elements<T>(std::as_const(content)), content),
+                           result,
+                           packed_keys.items(),
+                           packed_values.items(),
+                           of_pixels.has_value() ? elements<int64_t>(*of_pixels) : nullptr,
+                           of_items.has_value() ? elements<int64_t>(*of_items) : nullptr,
+                           elements<float>(cosines),
+                           elements<float>(rnorm),
+                           int(pixels)};
     device.launch(read_memory<T>, pixel_blocks(content), kThreads, call);
   });
   return {out, cosines, rnorm};
@@ -433,7 +441,8 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
                   ": expected cosines (B, N, H*W) and rnorm (B, H*W) of the forward pass");
 
   const bool channels_last = is_channels_last(content);
-  Tensor dcontent = need_content ? empty_map(content, channels_last) : new_tensor(content, {0, C, H, W}, content.scalar_type());
+  Tensor dcontent =
+      need_content ? empty_map(content, channels_last) : new_tensor(content, {0, C, H, W}, content.scalar_type());
   Tensor dkeys = new_tensor(content, {need_keys ? N : 0, C}, ScalarType::Float);
   Tensor dvalues = new_tensor(content, {need_values ? N : 0, Cv}, ScalarType::Float);
   with_element(content, op, "content", [&](auto element) {
@@ -454,10 +463,16 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
     }
     const FeatureMap<const T> content_map = feature_map(elements<T>(std::as_const(content)), content);
     const FeatureMap<const T> grad_map = feature_map(elements<T>(std::as_const(grad)), grad);
-    const ReadBackwardCall<T> call{content_map, grad_map, result, packed_keys.items(), packed_values.items(),
-                                   elements<float>(saved_cosines), elements<float>(saved_rnorm),
+    const ReadBackwardCall<T> call{content_map,
+                                   grad_map,
+                                   result,
+                                   packed_keys.items(),
+                                   packed_values.items(),
+                                   elements<float>(saved_cosines),
+                                   elements<float>(saved_rnorm),
                                    need_values ? elements<float>(weights) : nullptr,
-                                   need_cosines ? elements<float>(dcosines) : nullptr, int(pixels)};
+                                   need_cosines ? elements<float>(dcosines) : nullptr,
+                                   int(pixels)};
     device.launch(read_memory_backward<T>, pixel_blocks(content), kThreads, call);
 
     const int64_t least = ceil_div(B * pixels, kSumParts * kWarp) * kWarp;
@@ -468,8 +483,8 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
       if (to.numel() == 0) return;
       device.launch(sum_over_pixels<T>, parts * ceil_div(N, kItems) * ceil_div(map.C, kChannels), kThreads, map,
                     elements<float>(factors), elements<float>(sums), N, int(pixels), part_pixels);
-      device.launch(add_parts, N, kThreads, elements<float>(sums), elements<float>(to), parts, N, map.C, packed_keys.items(),
-                    project);
+      device.launch(add_parts, N, kThreads, elements<float>(sums), elements<float>(to), parts, N, map.C,
+                    packed_keys.items(), project);
     };
     if (need_keys) sum(content_map, dcosines, dkeys, float(temperature * temperature));
     if (need_values) sum(grad_map, weights, dvalues, 0.0f);

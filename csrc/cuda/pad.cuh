@@ -30,8 +30,8 @@ __device__ inline T* element_at(const Map& map, int64_t b, int64_t c, int64_t h,
 
 // H and W are those of the unpadded map.
 template <typename T>
-__global__ void __launch_bounds__(kPadThreads) pad_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad,
-                                                            bool channels_last, int64_t count) {
+__global__ void __launch_bounds__(kPadThreads)
+    pad_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad, bool channels_last, int64_t count) {
   const int64_t i = int64_t(blockIdx.x) * kPadThreads + threadIdx.x;
   if (i >= count) return;
   const Element e(i, C, H + 2 * pad.size, W + 2 * pad.size, channels_last);
@@ -40,8 +40,8 @@ __global__ void __launch_bounds__(kPadThreads) pad_elements(Map from, Map to, in
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kPadThreads) fold_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad,
-                                                             bool channels_last, int64_t count) {
+__global__ void __launch_bounds__(kPadThreads)
+    fold_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad, bool channels_last, int64_t count) {
   const int64_t i = int64_t(blockIdx.x) * kPadThreads + threadIdx.x;
   if (i >= count) return;
   const Element e(i, C, H, W, channels_last);

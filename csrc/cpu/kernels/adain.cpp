@@ -183,7 +183,8 @@ inline const float* fetch_folded(const T* grad, const Map& map, int64_t H, int64
 
 template <typename T, bool Padded>
 void forward_planes(const AdainArgs& a, int64_t begin, int64_t end) {
-  const bool one_row = is_one_row(a.x, a.H, a.W) && (Padded || is_one_row(a.y, a.H, a.W)) && is_one_row(a.residual, a.H, a.W);
+  const bool one_row =
+      is_one_row(a.x, a.H, a.W) && (Padded || is_one_row(a.y, a.H, a.W)) && is_one_row(a.residual, a.H, a.W);
   const int64_t rows = one_row ? 1 : a.H, columns = one_row ? a.H * a.W : a.W;
   float x_buffer[kChunk], r_buffer[kChunk], y_buffer[kChunk];
   for (int64_t plane = begin; plane < end; ++plane) {
@@ -369,9 +370,8 @@ inline void pad_pixels(T* y, const AdainArgs& a, int64_t h, int64_t w, int64_t n
   for (int64_t i = 0; i < rows.count(); ++i) {
     T* row = y + rows.at(i) * a.y.stride_h;
     if (rows.at(i) != h) std::memcpy(row + w * pixel, y + h * a.y.stride_h + w * pixel, n * pixel * sizeof(T));
-    for_padding(w, w + n, a.W, a.pad, [&](int64_t t, int64_t shown) {
-      std::memcpy(row + t * pixel, row + shown * pixel, pixel * sizeof(T));
-    });
+    for_padding(w, w + n, a.W, a.pad,
+                [&](int64_t t, int64_t shown) { std::memcpy(row + t * pixel, row + shown * pixel, pixel * sizeof(T)); });
   }
 }
 

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "../../common/strided_map.h"
 #include "../../common/pad.h"
+#include "../../common/strided_map.h"
 #include "../dispatch.h"
 
 namespace cgcl {

@@ -98,7 +98,9 @@ void planes(const BlurArgs& a, int64_t begin, int64_t end, float* scratch) {
 constexpr int64_t kTile = 8;
 
 template <Blur kBlur>
-constexpr int64_t kSpan = kBlur == Blur::down ? 2 * kTile + 1 : kBlur == Blur::up_backward ? 2 * kTile + 2 : kTile / 2 + 2;
+constexpr int64_t kSpan = kBlur == Blur::down          ? 2 * kTile + 1
+                          : kBlur == Blur::up_backward ? 2 * kTile + 2
+                                                       : kTile / 2 + 2;
 static_assert(kSpan<Blur::up_backward> == kBlurSpan);
 
 template <Blur kBlur, typename T>

@@ -33,7 +33,7 @@ struct StartArgs {
 };
 
 constexpr int kRows = kLanes == 16 ? 10 : 6;  // accumulator rows, of two vectors each: as many as the register file holds
-constexpr int64_t kDepth = 8;                 // rows of B per step, so that B is read in long runs
+constexpr int64_t kDepth = 8;  // rows of B per step, so that B is read in long runs
 
 // kFirst: this is the first pass over B. It also adds Σ_k B(k, j)² to `squares` and prefetches the next kDepth rows.
 template <int R, int V, Start kStart, bool kFirst>
@@ -247,9 +247,7 @@ inline int64_t pixel_step(const FeatureMap& m) {
   return m.H == 1 || m.map.stride_h == m.W * m.map.stride_w ? m.map.stride_w : 0;
 }
 
-inline int64_t pixel_offset(const FeatureMap& m, int64_t p) {
-  return p / m.W * m.map.stride_h + p % m.W * m.map.stride_w;
-}
+inline int64_t pixel_offset(const FeatureMap& m, int64_t p) { return p / m.W * m.map.stride_h + p % m.W * m.map.stride_w; }
 
 // Whether the kernels can access the span in the map itself, in whole vectors.
 inline bool in_place(const FeatureMap& m, const Span& span) {
@@ -336,7 +334,8 @@ inline void unpack(const FeatureMap& m, const Span& span, const Output& out) {
   T* image = static_cast<T*>(m.map.data) + span.image * m.map.stride_b;
   for_runs(m, span, [&](int64_t done, int64_t offset, int64_t step, int64_t n) {
     if (m.pixel_rows) {
-      for (int64_t p = 0; p < n; ++p) copy_out(image + offset + p * step, m.map.stride_c, out.data + (done + p) * out.ld, m.C);
+      for (int64_t p = 0; p < n; ++p)
+        copy_out(image + offset + p * step, m.map.stride_c, out.data + (done + p) * out.ld, m.C);
     } else {
       for (int64_t c = 0; c < m.C; ++c)
         copy_out(image + c * m.map.stride_c + offset, step, out.data + c * out.ld + done, n);
@@ -391,8 +390,8 @@ inline void combine(const FeatureMap& m, const Output& out, const Span& span, co
 
 // Adds s(n, c), in rows of round_up(C, kMemoryPad). Weights beyond span.count must be finite: they are multiplied by zeros.
 // `room` holds kMemoryTile·round_up(count, kMemoryRows) floats.
-inline void accumulate(const FeatureMap& m, const Tile& x, const Span& span, const float* weights, int64_t count, float* room,
-                       float* sums) {
+inline void accumulate(const FeatureMap& m, const Tile& x, const Span& span, const float* weights, int64_t count,
+                       float* room, float* sums) {
   const int64_t ld = round_up(m.C, kMemoryPad);
   if (!m.pixel_rows) {
     inner_products<true, true>(count, m.C, span.padded, weights, kMemoryRow, x.data, x.ld, sums, ld);

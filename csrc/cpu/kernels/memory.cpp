@@ -66,7 +66,8 @@ inline void softmax_of_cosines(int64_t N, const Span& span, const float* d, floa
     }
     const vf scale = softmax_scale(total);
     for (int64_t n = 0; n < N; ++n)
-      store(weights + n * kMemoryRow + p, softmax_weight(load(weights + n * kMemoryRow + p), load(d + n * kMemoryRow + p), scale));
+      store(weights + n * kMemoryRow + p,
+            softmax_weight(load(weights + n * kMemoryRow + p), load(d + n * kMemoryRow + p), scale));
   }
 }
 

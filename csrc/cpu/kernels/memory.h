@@ -12,8 +12,8 @@ namespace cgcl {
 
 constexpr int64_t kMemoryTile = 256;              // pixels per tile
 constexpr int64_t kMemoryRow = kMemoryTile + 16;  // row stride of a tile in floats: not a power of two
-constexpr int64_t kMemoryPad = 16;                // channels of a row are padded to a multiple of this, the widest vector
-constexpr int64_t kMemoryRows = 4;                // item rows are padded to a multiple of this, for the inner-product blocks
+constexpr int64_t kMemoryPad = 16;  // channels of a row are padded to a multiple of this, the widest vector
+constexpr int64_t kMemoryRows = 4;  // item rows are padded to a multiple of this, for the inner-product blocks
 
 struct FeatureMap {
   Map map;
@@ -83,7 +83,8 @@ struct MemoryKernels {
   void (*read)(const MemoryReadArgs&, float* scratch, int64_t begin, int64_t end);
   void (*read_backward)(const MemoryReadBackwardArgs&, const MemorySums&, float* scratch, int64_t begin, int64_t end);
   void (*update)(const MemoryUpdateArgs&, const MemorySums&, float* scratch, int64_t begin, int64_t end);
-  int64_t (*contrast)(const MemoryContrastArgs&, float* scratch, int64_t begin, int64_t end);  // returns how many pixels count
+  int64_t (*contrast)(const MemoryContrastArgs&, float* scratch, int64_t begin,
+                      int64_t end);  // returns how many pixels count
   void (*contrast_backward)(const MemoryContrastBackwardArgs&, const MemorySums&, float* scratch, int64_t begin,
                             int64_t end);
 };

@@ -80,8 +80,7 @@ struct Row {
   Row(const NceTile& a, int64_t r)
       : keys(a.negatives == KeyNegatives::none ? nullptr : a.products + r * a.count),
         extra(a.extra_products + r * a.extra_count),
-        mask(a.negatives == KeyNegatives::offsets ? a.mask + a.count - (a.first + r) : nullptr),
-        own(a.first + r),
+        mask(a.negatives == KeyNegatives::offsets ? a.mask + a.count - (a.first + r) : nullptr), own(a.first + r),
         positive(keys != nullptr ? keys[own] : dot(a.query + r * a.channels, a.key + r * a.channels, a.channels)) {}
 
   template <class F>

@@ -15,13 +15,13 @@ enum class KeyNegatives { none, all, offsets };
 struct NceTile {
   int64_t rows, first, count, extra_count, channels;
   KeyNegatives negatives;
-  bool decoupled;              // the positive is left out of the denominator
+  bool decoupled;  // the positive is left out of the denominator
   double inverse_temperature;
-  const float* mask;           // offsets: mask[t - s + count] is 1 where key t is in the denominator of query s, else 0
-  float* products;             // (rows, count) q·k, unused for KeyNegatives::none
-  float* extra_products;       // (rows, extra_count) q·e
-  float* own;                  // (rows) for KeyNegatives::none: receives the gradient to the positive's product
-  const float *query, *key;    // (rows, channels)
+  const float* mask;  // offsets: mask[t - s + count] is 1 where key t is in the denominator of query s, else 0
+  float* products;  // (rows, count) q·k, unused for KeyNegatives::none
+  float* extra_products;  // (rows, extra_count) q·e
+  float* own;  // (rows) for KeyNegatives::none: receives the gradient to the positive's product
+  const float *query, *key;  // (rows, channels)
 };
 
 // Online softmax of a row: its maximum product m and l = Σ exp((product - m)/τ), saved as 1/l. m is not divided by τ before it
@@ -29,7 +29,7 @@ struct NceTile {
 struct NceRows {
   NceTile tile;
   float *loss, *m, *inverse_l;  // (rows)
-  bool weights;                // whether the products become d loss / d product
+  bool weights;  // whether the products become d loss / d product
 };
 
 // The products of the forward pass, recomputed by the same call, become d(Σ grad·loss)/d product.
@@ -41,7 +41,7 @@ struct NceWeights {
 struct Normalise {
   int64_t rows, channels;
   const float* input;
-  float *output, *norm;        // norm (rows) may be null
+  float *output, *norm;  // norm (rows) may be null
 };
 
 // In place: turns the gradient to v/(‖v‖ + 1e-7) into the gradient to v.
