@@ -1,5 +1,7 @@
 # make demo    install into .venv and train CGCL on the built-in street scenes, on the CPU
 # make test    install into .venv with the test extras and run everything that CI runs
+# make docs    install into .venv with the test extras and build the site of the documentation in build/docs
+# make lint    what pre-commit runs: ruff, clang-format and mypy
 # make fuzz    search for faults with calls and examples drawn at random, the ops' for MINUTES=10
 # make gpu     build, test, sanitize and time on a GPU, with what a PyTorch image has; DRY_RUN=1 needs no GPU
 # make bench   time the ops and a training step beside eager PyTorch and torch.compile
@@ -21,7 +23,7 @@ WAITING = $(if $(GOMP_SPINCOUNT)$(OMP_WAIT_POLICY),,GOMP_SPINCOUNT=2500)
 
 IN_PROCESSES = -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint pytest oldest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
+.PHONY: demo test lint mypy pytest docs oldest fuzz gpu bench cost bench-smoke sanitize wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m cgcl_fast.info
@@ -30,15 +32,26 @@ demo: $(VENV)/.installed
 	@echo "Sample grid, a street a row, and for each domain a translation by a reference, by a random style, and the truth:"
 	@ls $(CURDIR)/$(DEMO)/samples/*.png | tail -n 1
 
-test: lint pytest oldest bench-smoke sanitize
+test: lint docs pytest oldest bench-smoke sanitize
 
+CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu*')
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+mypy: $(VENV)/.tested
 	$(BIN)/mypy
 
 # A process for each core, each with one thread: OpenMP's threads wait for each other, and long where cores are taken.
 pytest: $(VENV)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(IN_PROCESSES)
+
+# A warning is an error, and so is a name in a docstring that is nowhere.
+docs: $(VENV)/.tested
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going -q -b html docs build/docs
+	@echo "The documentation: $(CURDIR)/build/docs/index.html"
 
 # The oldest torch supported, with the binaries that were built with the newest: the tests of the ops, which torch.compile
 # and torch.library do not treat alike in all versions.

@@ -1,9 +1,9 @@
-"""Builds the native libraries. Everything else about the package stands in pyproject.toml.
+"""Builds the native libraries. Everything else about the package is in pyproject.toml.
 
-`_C` holds the schemas and CPU kernels on LibTorch's stable ABI: one file serves every torch from 2.11 on and every
-Python. `_native` is a small pybind11 module that reports how it was built. `_C_cuda` holds the CUDA C++ kernels on the
-same ABI and is built where nvcc is found, with a GPU or without. None is needed: where they cannot be built the package
-installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 (or CGCL_FAST_REQUIRE_CUDA=1) asks for an error instead.
+`_C` contains the schemas and CPU kernels on LibTorch's stable ABI: one file works with every torch from 2.11 on and
+every Python. `_native` is a small pybind11 module that reports how it was built. `_C_cuda` contains the CUDA C++
+kernels on the same ABI and is built if nvcc is found, with or without a GPU. All are optional: if they cannot be built
+the package installs without them, unless CGCL_FAST_REQUIRE_NATIVE=1 (or CGCL_FAST_REQUIRE_CUDA=1) requires them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"
 ABI_TARGET = "2.11"
 TARGET_VERSION = "0x020b000000000000"
-PROBLEM_FILE = "_C.problem.txt"  # the reason of a build that failed, which `python -m cgcl_fast.info` prints
+PROBLEM_FILE = "_C.problem.txt"  # the reason of a failed build, printed by `python -m cgcl_fast.info`
 CUDA_PROBLEM_FILE = "_C_cuda.problem.txt"
-CUDA_ARCHITECTURES = "8.0;9.0+PTX"  # unless TORCH_CUDA_ARCH_LIST says otherwise; PTX serves what comes after
-# Two roundings, as on the CPU and in eager PyTorch; kernels that want fused multiply-adds ask for them.
+CUDA_ARCHITECTURES = "8.0;9.0+PTX"  # unless TORCH_CUDA_ARCH_LIST is set; PTX covers later GPUs
+# Separate rounding of products and sums, as on the CPU and in eager PyTorch; kernels request fused multiply-adds
+# explicitly.
 NVCC_FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 CPU_VARIANTS = {
     "baseline": ["-DCGCL_VECTOR_BYTES=16"],
@@ -94,7 +95,7 @@ def native_extensions():
 
     class BuildNative(cpp_extension.BuildExtension):
         def get_ext_filename(self, name):
-            # _C is no Python module: any Python loads it, so its name carries no Python version.
+            # _C is not a Python module: any Python loads it, so its name has no Python version.
             parts = name.split(".")
             own = parts[-1] in ("_C", "_C_cuda")
             return os.path.join(*parts) + ".so" if own else super().get_ext_filename(name)
@@ -125,7 +126,7 @@ def native_extensions():
             if ext.name.endswith("._native"):
                 architectures = " ".join(self.cuda_architectures)
                 ext.define_macros.append(("CGCL_CUDA_ARCHITECTURES", f'"{architectures}"'))
-                record = Path(self.build_temp, "cuda-architectures.txt")  # other ones than last time: build again
+                record = Path(self.build_temp, "cuda-architectures.txt")  # rebuild if they have changed
                 if not record.exists() or record.read_text() != architectures:
                     record.parent.mkdir(parents=True, exist_ok=True)
                     record.write_text(architectures)
@@ -154,7 +155,7 @@ def native_extensions():
                 problem.write_text(f"{error}\n", encoding="utf-8")
 
         def build_cuda(self, nvcc, pairs, built, ext):
-            # An nvcc rule of its own: torch's links libraries that a CPU build of torch does not have.
+            # A separate nvcc rule: torch's own links libraries that a CPU build of torch lacks.
             flags = [*NVCC_FLAGS, *(f"-gencode=arch={virtual},code={real}" for virtual, real in pairs)]
             definitions = ["-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
             if " " not in os.environ.get("CXX", " "):
@@ -178,14 +179,14 @@ def native_extensions():
             if not compilations and built.exists():
                 return
             built.parent.mkdir(parents=True, exist_ok=True)
-            # libtorch brings libtorch_cuda where there is one, and is kept although no symbol is its own. The CUDA
-            # runtime is in the file: any torch of a CUDA version that the driver knows can load it.
+            # libtorch pulls in libtorch_cuda if there is one, and is kept although it defines no symbol itself. The
+            # CUDA runtime is linked statically: any torch whose CUDA version the driver supports can load the file.
             libraries = [*(f"-L{path}" for path in cpp_extension.library_paths()), "-ltorch", "-ltorch_cpu"]
             keep = ["-Xlinker=--no-as-needed,--exclude-libs,ALL"]
             self.run_nvcc([[nvcc, *flags, "-shared", "-cudart=static", *keep, "-o", str(built), *objects, *libraries]])
 
         def run_nvcc(self, commands):
-            """Each in a process, as many at once as MAX_JOBS says; nvcc's own words are the error."""
+            """Run the commands in parallel, as many as MAX_JOBS says; an error shows nvcc's output."""
             most = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
             for start in range(0, len(commands), most):
                 running = []
@@ -218,7 +219,7 @@ def native_extensions():
             return objects
 
         def copy_extensions_to_source(self):
-            # An editable install of a build that failed has only the reason to copy.
+            # An editable install whose build failed only has the reason to copy.
             for name in (PROBLEM_FILE, CUDA_PROBLEM_FILE):
                 problem, in_source = Path(self.build_lib, "cgcl_fast", name), ROOT / "cgcl_fast" / name
                 in_source.unlink(missing_ok=True)
@@ -247,7 +248,7 @@ def native_extensions():
     )
     about = Extension(
         "cgcl_fast._native",
-        relative([CSRC / "python.cpp", CSRC / "cpu" / "variant.cpp"]),
+        relative([CSRC / "python.cpp", CSRC / "cpu" / "dispatch.cpp"]),
         include_dirs=pybind11_include_dirs(cpp_extension),
         define_macros=[
             ("CGCL_BUILD_FLAGS", f'"{" ".join(CXX_FLAGS + SANITIZE_FLAGS)}"'),
@@ -257,7 +258,7 @@ def native_extensions():
         extra_compile_args=[*CXX_FLAGS],
         depends=depends,
     )
-    # Its sources are not setuptools' business. It comes first, since `_native` reports what became of it.
+    # setuptools does not compile its sources. It comes first, because `_native` reports the outcome.
     cuda = Extension(
         "cgcl_fast._C_cuda", [], depends=relative([*(CSRC / "common").glob("*.h"), *(CSRC / "cuda").glob("*.*h")])
     )

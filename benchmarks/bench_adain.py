@@ -1,4 +1,4 @@
-"""AdaIN with its activation and residual, and instance norm: the layers between the convolutions of the generators."""
+"""AdaIN with activation and residual, and instance norm: the layers between the generators' convolutions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BLOCK = (1, 256, 64, 64)  # of the residual blocks of CUT's generator
 
 
 def eager_adain(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None = None) -> Tensor:
-    """Instance norm without affine, then the style: as in StarGAN v2 (there with 1 + scale)."""
+    """Instance norm without affine parameters, then the style, as in StarGAN v2 (there with 1 + scale)."""
     y = F.relu(scale[:, :, None, None] * F.instance_norm(x) + shift[:, :, None, None])
     return y if residual is None else y + residual
 
 
 def eager_batch_norm(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None = None) -> Tensor:
-    """Batch norm over (1, B*C, H, W) with the style as its affine parameters: as in MUNIT."""
+    """Batch norm over (1, B*C, H, W) with the style as affine parameters, as in MUNIT."""
     B, C, H, W = x.shape
     y = F.batch_norm(x.reshape(1, B * C, H, W), None, None, scale.flatten(), shift.flatten(), training=True)
     y = F.relu(y.view(B, C, H, W))

@@ -1,7 +1,7 @@
 """The blurs that halve and double the maps of CUT's networks.
 
-eager is what published code computes: it pads and convolves each channel by itself. eager_interpolate doubles by
-PyTorch's bilinear interpolation, which is the same map.
+eager is what published code computes: padding, then a separate convolution per channel. eager_interpolate doubles by
+PyTorch's bilinear interpolation, which gives the same map.
 """
 
 from __future__ import annotations

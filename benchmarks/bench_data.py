@@ -1,4 +1,4 @@
-"""What a network is fed with: training batches by the loader alone, and ``translate`` from files to files.
+"""Data throughput: training batches from the loader alone, and ``translate`` from files to files.
 
     python -m benchmarks.run --select "loader or translate"
 
@@ -48,7 +48,7 @@ TRANSLATED = {"small": 32, "paper's": 4}
 
 @functools.cache
 def folder() -> tempfile.TemporaryDirectory:
-    """For the files of this process; removed when it ends."""
+    """Temporary files of this process, removed when it ends."""
     return tempfile.TemporaryDirectory(prefix="cgcl_fast-bench-")
 
 
@@ -60,7 +60,7 @@ def scenes() -> list[Image.Image]:
 
 @functools.cache
 def photographs() -> Path:
-    """``trainA`` and ``trainB`` with JPEGs of one megapixel: street scenes with the noise of a sensor."""
+    """``trainA`` and ``trainB`` with one-megapixel JPEGs: street scenes with sensor noise."""
     root = Path(folder().name, "photographs")
     noise = np.random.RandomState(0)
     for number, scene in enumerate(scenes()):

@@ -1,12 +1,12 @@
-"""Host time of the ops: what a call costs where there is next to nothing to compute.
+"""Host time of the ops: the cost of a call with almost nothing to compute.
 
     python -m benchmarks.bench_host [--also NAME=CHECKOUT ...] [--output FILE.json] [--rounds 5]
 
-Tensors of 16 elements or so, one thread: each op beside the composition of PyTorch's own that published code writes,
-forward without gradients and forward and backward. The Triton path is measured without a GPU: everything but the launch
-itself runs, on tensors of the CPU. With --also the ops of other checkouts of the project (with their native libraries)
-are measured in the same run, in processes that take turns. On a GPU (`--device cuda`) the host's time of asynchronous
-calls is measured: the device is waited for outside of the clock.
+Tensors of about 16 elements, one thread: each op beside the composition of PyTorch functions in published code, forward
+without gradients and forward plus backward. The Triton path is measured without a GPU, on CPU tensors: everything but
+the launch itself runs. With --also, the ops of other checkouts of the project (with their native libraries) are
+measured in the same run, in processes that take turns. On a GPU (`--device cuda`) the host time of asynchronous calls
+is measured; the clock does not include waiting for the device.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from .bench_patch_nce import eager_published
 from .bench_sampling import eager_gather
 
 ROOT = Path(__file__).resolve().parent.parent
-CALLS = 25  # between two looks at the clock: short, so that some of them are not interrupted
+CALLS = 25  # between two clock readings: short, so that some are not interrupted
 LAYERS = 5
 
 
 @dataclass(frozen=True)
 class HostCase:
-    """An op, its composition, the shapes of their arguments and which of those take a gradient."""
+    """An op, its composition, the shapes of their arguments, and which arguments take a gradient."""
 
     op: str
     fast: Callable[..., Any]
@@ -116,7 +116,7 @@ def tensors_of(case: HostCase, device: str) -> list[Tensor]:
 
 
 def microseconds(call: Callable[[], Any], device: str, budget: float) -> float:
-    """The least time of a call, of as many as fit into the budget (seconds)."""
+    """The minimum time of a call, over as many as fit into the budget (seconds)."""
     for _ in range(CALLS):  # compiles
         call()
     machine.synchronize(device)
@@ -131,21 +131,21 @@ def microseconds(call: Callable[[], Any], device: str, budget: float) -> float:
 
 
 def measure(function: Callable[..., Any], case: HostCase, device: str, budget: float) -> dict[str, float]:
-    """Microseconds of a call: "forward" without gradients, and "both" where the op has one."""
+    """Microseconds per call: "forward" without gradients, and "both" if the op has a gradient."""
     tensors = tensors_of(case, device)
     with torch.no_grad():
-        found = {"forward": microseconds(lambda: function(*tensors), device, budget)}
+        times = {"forward": microseconds(lambda: function(*tensors), device, budget)}
     if case.wrt:
         leaves = [tensors[index].requires_grad_() for index in case.wrt]
         upstream = torch.ones_like(function(*tensors))
-        # What torch.autograd.grad calls, without the 30 microseconds that its checks take of every measurement.
+        # Called directly: the checks of torch.autograd.grad would add 30 microseconds to every measurement.
         engine = torch.autograd.Variable._execution_engine
-        found["both"] = microseconds(
+        times["both"] = microseconds(
             lambda: engine.run_backward((function(*tensors),), (upstream,), False, False, tuple(leaves), True, True),
             device,
             budget,
         )
-    return found
+    return times
 
 
 def work(path: str, device: str, budget: float) -> dict[str, Any]:
@@ -157,11 +157,11 @@ def work(path: str, device: str, budget: float) -> dict[str, Any]:
             from cgcl_fast.ops import _check
 
             entered.enter_context(_launch.launching_nothing())
-            _check.readable = lambda value: False  # as of tensors on a GPU, whose values no check looks at
+            _check.readable = lambda value: False  # as for GPU tensors, whose values are not checked
         return {case.op: measure(case.eager if path == "eager" else case.fast, case, device, budget) for case in OPS}
 
 
-#: The benchmarks of this checkout, with the package of another one.
+#: Runs this checkout's benchmarks with the package of another one.
 START = "import sys; sys.path.insert(0, sys.argv[1]); import cgcl_fast; sys.path[0] = sys.argv[2]; "
 START += "from benchmarks.bench_host import main; main(sys.argv[3:])"
 
@@ -223,12 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name, _, checkout = also.partition("=")
         paths[name] = ("cgcl_fast", Path(checkout).resolve())
     results: dict[str, Any] = {}
-    here = options.device == "cuda" and not options.also  # where starting a process takes longer than measuring
+    here = options.device == "cuda" and not options.also  # starting a process would take longer than measuring
     for _ in range(options.rounds):
         for name, (path, checkout) in paths.items():
             measured = partial(work, path) if here else partial(in_process, path, checkout)
-            found = measured(options.device, options.budget)
-            results[name] = least(results[name], found) if name in results else found
+            latest = measured(options.device, options.budget)
+            results[name] = least(results[name], latest) if name in results else latest
     print(table(results))
     if options.output:
         document = {"machine": machine.describe(options.device), "microseconds": results}

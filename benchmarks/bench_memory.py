@@ -1,4 +1,4 @@
-"""The class-aware memory of MGUIT: reading it, updating it, and its feature contrastive loss."""
+"""The class-aware memory of MGUIT: read, update and feature contrastive loss."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def label(prefix: str, layout: torch.memory_format) -> str:
 
 
 def peak(layout: torch.memory_format, direction: str = BOTH) -> str | None:
-    """Peak memory is measured in one layout, and where there is a backward pass with it."""
+    """Peak memory is only measured in one layout, and only with a backward pass."""
     return "extra" if layout == torch.contiguous_format and direction == BOTH else None
 
 

@@ -1,4 +1,4 @@
-"""PatchNCE: with the gradient of the queries alone (keys detached, as CUT trains) and with both gradients."""
+"""PatchNCE: with the gradient of the queries only (detached keys, as CUT trains), and with both gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPERATURE = 0.07
 
 
 def eager_published(query: Tensor, key: Tensor) -> Tensor:
-    """As published: positives apart, the masked diagonal of the negatives at -10, cross entropy with class 0."""
+    """As published: positives separate, the masked diagonal of the negatives at -10, cross entropy with class 0."""
     B, P, C = query.shape
     positive = torch.bmm(query.reshape(B * P, 1, C), key.reshape(B * P, C, 1)).view(B * P, 1)
     negative = torch.bmm(query, key.transpose(2, 1))
@@ -30,7 +30,7 @@ def eager_published(query: Tensor, key: Tensor) -> Tensor:
 
 
 def eager_cross_entropy(query: Tensor, key: Tensor) -> Tensor:
-    """The same in the fewest calls: cross entropy over all keys, with the class of the row's own key."""
+    """The same with the fewest calls: cross entropy over all keys, with the row's own key as class."""
     B, P, _ = query.shape
     logits = torch.bmm(query, key.transpose(1, 2)).flatten(0, 1) / TEMPERATURE
     return F.cross_entropy(logits, torch.arange(P, device=query.device).repeat(B))

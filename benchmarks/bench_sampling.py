@@ -1,4 +1,4 @@
-"""Choosing positions and gathering their features: what PatchNCE does before its loss, for each layer of each step."""
+"""Choosing positions and gathering their features: the work before PatchNCE's loss, in each layer of each step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .case import BOTH, FORWARD, Case, normal, op_case
 
 PATCHES = 256
 OVERSAMPLE = 4
-SCORE = 30  # what the discriminator gives for a 256x256 image
+SCORE = 30  # side of the discriminator's output for a 256x256 image
 
 
 def eager_ids(positions: int, batch: int | None) -> Tensor:
@@ -51,7 +51,7 @@ def sample(positions: int, batch: int | None = None) -> Case:
 
 
 def eager_gather(features: Tensor, ids: Tensor) -> Tensor:
-    """As published: the map as rows of positions, then an index into them."""
+    """As published: the map as rows of positions, which are then indexed."""
     rows = features.permute(0, 2, 3, 1).flatten(1, 2)
     if ids.dim() == 1:
         return rows[:, ids, :]
@@ -88,7 +88,7 @@ def gather(
 
 
 def eager_dag(score: Tensor, side: int, candidates: Tensor | None) -> Tensor:
-    """As published: the whole score map interpolated, candidates from a permutation, sorted by score."""
+    """As published: interpolate the whole score map, draw candidates from a permutation, sort by score."""
     scores = F.interpolate(score, (side, side), mode="bilinear").flatten(1)
     chosen = []
     for image in scores:

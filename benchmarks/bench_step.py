@@ -1,14 +1,14 @@
-"""A training step of every method: what they cost, measured in one run. CUT and FastCUT also beside the plain step:
-stock modules, published order, four encoder passes.
+"""The cost of a training step for every method, measured in one run; CUT and FastCUT also beside a plain step with
+stock modules, in the published order, with four encoder passes.
 
     python -m benchmarks.run --select "step and 256 and cgcl_fast"      the cost table alone (`make cost`)
 
-Each is the whole step with its paper's networks at 256x256 and batch 1, Adam included, with positions drawn afresh: an
-image of each domain, or of a pair of domains with their instances (CGL, CGCL), or a minibatch of crops (SinCUT).
-FastCUT flips half of its steps: what is timed there is two steps, one flipped. EnCo's identity term is on in the first
-half of a training and off in the second. "compile" is the plain step with its generator, encoder passes and
-discriminator compiled. On a CPU the plain step makes the gradients that come to its instance norms contiguous, without
-which PyTorch's would be wrong at batch 1 (tests/methods/plain_cut.py).
+Each case is the whole step with the paper's networks at 256x256 and batch 1, including Adam, with new random positions:
+an image of each domain, or of a pair of domains with their instances (CGL, CGCL), or a minibatch of crops (SinCUT).
+FastCUT flips half of its steps, so its case times two steps, one of them flipped. EnCo has its identity term in the
+first half of a training only. "compile" is the plain step with compiled generator, encoder passes and discriminator. On
+a CPU the plain step makes the gradients that reach its instance norms contiguous, because PyTorch's would be wrong at
+batch 1 otherwise (tests/methods/plain_cut.py).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def plain_step(method: str, size: int, compile_backend: str | None, device: str)
         positions = [feature[0, 0].numel() for feature in G.encode(a, plain.layers)]
     if compile_backend is not None:
         torch._dynamo.reset()
-        # PyTorch 2.15's inductor expects a contiguous gradient of replication padding where its own layout pass made
-        # the input channels_last, and stops with an assertion; without that pass it runs.
+        # PyTorch 2.15's inductor fails an assertion in the gradient of replication padding if its layout pass made the
+        # input channels_last; without that pass it works.
         options = {"layout_optimization": False} if compile_backend == "inductor" else None
         for network, name in ((G, "forward"), (G, "encode"), (D, "forward")):
             compiled = torch.compile(getattr(network, name), dynamic=False, backend=compile_backend, options=options)
@@ -71,25 +71,25 @@ def plain_step(method: str, size: int, compile_backend: str | None, device: str)
 
 
 def dataset_of(method: str, size: int, config: Any) -> UnpairedDataset:
-    """The built-in streets, with all that the method asks for."""
+    """The built-in streets, with everything that the method needs."""
     kind = METHODS[method]
     domains = (config.domains or DOMAINS) if hasattr(config, "domains") else kind.domains
     return open_dataset(None, size=size, domains=domains, needs=kind.needs(config))
 
 
 def batch_of(method: str, size: int, device: str, config: Any = None, count: int = 1) -> dict[str, Any]:
-    """A batch of `count` items of the built-in streets, with all that the method asks for (with its paper's config
+    """A batch of `count` items of the built-in streets, with everything that the method needs (with its paper's config
     unless another is given)."""
     dataset = dataset_of(method, size, config or METHODS[method].Config())
     items = (dataset[index] for index in range(len(dataset)))
-    # A step without instances would do half of the work.
+    # A step without instances would do only half of the work.
     whole = (item for item in items if all(item.get(f"{side}_has_object", True) for side in "AB"))
     batch = collate(list(itertools.islice(whole, count)))
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def fast_step(method: str, size: int, progress: float, device: str) -> Run:
-    """The phases of the method with their optimisers, as the engine runs them when `progress` of it all is done."""
+    """The method's phases with their optimisers, as the engine runs them after the share `progress` of the training."""
     torch.manual_seed(0)
     model = METHODS[method](METHODS[method].Config()).to(device)
     batch = model.prepare(batch_of(method, size, "cpu"))
@@ -123,7 +123,7 @@ def fast_step(method: str, size: int, progress: float, device: str) -> Run:
             return step()
         losses = []
         for seed in (seed_of_draw(above_half=True), seed_of_draw(above_half=False)):
-            torch.manual_seed(seed)  # the flip is the first draw of a step
+            torch.manual_seed(seed)  # a step's first draw is the flip
             losses += step()
         return losses
 
@@ -165,9 +165,9 @@ def make(
     )
 
 
-#: Methods whose step changes on the way: what the case is called, and how much of the training is done.
+#: Methods whose step changes during training: names of the cases, and their progress.
 HALVES = {"enco": ((" first half", 0.0), (" second half", 0.5))}
-ROUNDS = {"enco": 3, "cyclegan": 2}  # others take a minute a step
+ROUNDS = {"enco": 3, "cyclegan": 2}  # others take a minute per step
 ALL = ("eager", "compile", "cgcl_fast")
 CASES = [
     make("cut", 128, ("eager", "cgcl_fast"), rounds=5),

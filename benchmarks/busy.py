@@ -1,9 +1,9 @@
-"""Images a second of the default training on a quiet machine and beside other programs: loops that only compute.
+"""Images per second of the default training, on an idle machine and beside other programs: pure computing loops.
 
     python -m benchmarks.busy [--output FILE.json] [--seconds 15] [--repeats 2]
 
-A loop is there before the training starts, which may then choose how OpenMP's threads wait, or joins it later, when
-that is decided. Every setting is a row; `before` is what PyTorch does by itself, with the data prepared in the step.
+A loop either runs before the training starts, which can then choose how OpenMP's threads wait, or joins later, after
+that choice. Each setting is a row; `before` is PyTorch's default behaviour, with the data prepared within the step.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SETTINGS: dict[str, tuple[dict[str, str], list[str]]] = {
     "asleep": ({"OMP_WAIT_POLICY": "passive"}, []),
     "one thread": ({"OMP_NUM_THREADS": "1"}, ["--workers", "1"]),
 }
-#: name -> loops, and whether they are there from the start
+#: name -> number of loops, and whether they run from the start
 LOADS = {"quiet": (0, True), "1 joins": (1, False), "2 join": (2, False), "1 there": (1, True), "2 there": (2, True)}
-FIRST = 5  # steps that are not counted
-PATIENCE = 120  # seconds until they are done
+FIRST = 5  # steps that do not count
+PATIENCE = 120  # seconds to wait for them
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def busy(loops: int) -> Iterator[None]:
 
 
 def images_per_second(setting: str, load: str, seconds: float) -> float:
-    """Two images, of two domains, a step."""
+    """Each step has two images, one per domain."""
     environment, options = SETTINGS[setting]
     clean = {name: value for name, value in os.environ.items() if name not in _openmp.VARIABLES}
     loops, from_the_start = LOADS[load]
@@ -81,19 +81,19 @@ def logged(log: Path) -> int:
 
 
 def measure(settings: list[str], loads: list[str], seconds: float, repeats: int) -> list[dict[str, Any]]:
-    """Settings in turn within a repeat, so that what drifts is the same for all."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """Settings take turns within a repeat, so that drifts affect all alike."""
+    rates: dict[tuple[str, str], list[float]] = {}
     for _ in range(repeats):
         for load in loads:
             for setting in settings:
                 value = images_per_second(setting, load, seconds)
-                found.setdefault((setting, load), []).append(value)
+                rates.setdefault((setting, load), []).append(value)
                 print(f"{setting:14} {load:8} {value:6.2f} images/s", flush=True)
-    return [{"setting": s, "load": load, "images_per_second": values} for (s, load), values in found.items()]
+    return [{"setting": s, "load": load, "images_per_second": values} for (s, load), values in rates.items()]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Medians as Markdown: a setting a row, a load a column."""
+    """Medians as Markdown: one row per setting, one column per load."""
     value = {(row["setting"], row["load"]): statistics.median(row["images_per_second"]) for row in rows}
     loads = list(dict.fromkeys(row["load"] for row in rows))
     lines = [f"| images/s | {' | '.join(loads)} |", f"| --- |{' ---: |' * len(loads)}"]

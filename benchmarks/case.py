@@ -1,7 +1,7 @@
 """A case: one op at one shape, forward or forward and backward, in several implementations.
 
-The implementations "eager" (plain PyTorch, as published code writes it), "compile" (`torch.compile` of "eager") and
-"cgcl_fast" are in every case; a second way to write it in eager PyTorch is called "eager_" and something.
+Every case has the implementations "eager" (plain PyTorch, as in published code), "compile" (`torch.compile` of "eager")
+and "cgcl_fast". Further eager implementations have names that start with "eager_".
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Run = Callable[[], list[Tensor]]
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
+    """A case of a benchmark.
 
     Args:
         op: public name of the op, or of the method for a step.
-        shape: what tells this case from the op's others: shape and options.
+        shape: distinguishes this case from the op's others: shape and options.
         direction: "forward" or "forward+backward".
         implementations: names, in the order in which they run.
         build: (implementation, compile backend, device) -> a function without arguments that does the work once and
             returns its results: outputs, then gradients.
-        work: the bytes and FLOPs that it cannot do without, or None.
-        agree: the implementations return the same numbers (false where they draw at random).
-        rounds: fixed number of timed rounds, for what takes seconds; None: as many as the time allows.
-        slow: not run with --benchmark-disable.
+        work: the minimum bytes and FLOPs, or None.
+        agree: whether the implementations return the same numbers (not if they draw at random).
+        rounds: fixed number of timed rounds, if one takes seconds; None: as many as time allows.
+        slow: skip with --benchmark-disable.
         memory: "extra" (peak bytes of an op beyond its inputs and outputs), "step" (peak resident bytes of a training
             step) or None (not measured).
-        images: how many images a call makes, where it is images that a user counts.
+        images: number of images per call, if its results are counted in images.
     """
 
     op: str
@@ -75,13 +75,13 @@ def op_case(
     wrt: Sequence[int] = (),
     **options: Any,
 ) -> Case:
-    """A case of functions of the same arguments.
+    """A case of functions with the same arguments.
 
     Args:
-        functions: at least "eager" and "cgcl_fast"; "compile" is made from "eager".
-        inputs: builds the arguments from a seeded generator, on its device or the CPU.
-        wrt: which arguments take a gradient, if direction is "forward+backward".
-        options: the remaining fields of `Case`.
+        functions: at least "eager" and "cgcl_fast"; "compile" is derived from "eager".
+        inputs: creates the arguments from a seeded generator, on its device or the CPU.
+        wrt: indices of the arguments that take a gradient, if direction is "forward+backward".
+        options: the other fields of `Case`.
     """
     eager = [name for name in functions if name.startswith("eager")]
     names = (*eager, "compile", "cgcl_fast")
@@ -105,8 +105,8 @@ def op_case(
 
 
 def compiled(function: Function, backend: str) -> Function:
-    """`torch.compile` of a function for the shapes of its first call, as a user with fixed shapes would write it."""
-    torch._dynamo.reset()  # cases share functions; without this the shapes seen before would make them dynamic
+    """`torch.compile` of a function for the shapes of its first call, like a user with fixed shapes."""
+    torch._dynamo.reset()  # otherwise shapes of earlier cases of the same function would become dynamic
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
 
 
@@ -119,7 +119,7 @@ def forward(function: Function, arguments: Sequence[Any]) -> Run:
 
 
 def forward_backward(function: Function, arguments: Sequence[Any], wrt: Sequence[int]) -> Run:
-    """Outputs and the gradients of a fixed random combination of them (of the output itself, if it is a scalar)."""
+    """Outputs, and the gradients of a fixed random combination of them (or of the output itself, if it is a scalar)."""
     variables = [arguments[i].requires_grad_() for i in wrt]
     with torch.no_grad():
         shaped = flat(function(*arguments))

@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A benchmark takes `case` and `implementation`: every implementation of every case of its module's CASES."""
+    """Parametrises benchmarks with `case` and `implementation`: all implementations of all of the module's CASES."""
     if {"case", "implementation"} <= set(metafunc.fixturenames):
         disabled = metafunc.config.getoption("benchmark_disable")
         pairs = [
@@ -30,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    machine_info.clear()  # the plugin's own names the host and lists every flag of the processor
+    machine_info.clear()  # the plugin's own names the host and lists all flags of the processor
     machine_info.update(machine.describe(config.getoption("bench_device")))
 
 
@@ -70,12 +70,12 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[[Case, s
 
 
 def check(case: Case, implementation: str, results: list[torch.Tensor], device: str) -> None:
-    """A benchmark of implementations that compute different things would show nothing."""
+    """Benchmarks of implementations that compute different things would be meaningless."""
     assert all(torch.isfinite(value).all() for value in results if value.is_floating_point())
     if implementation == "eager" or not case.agree:
         return
     expected = case.build("eager", "", device)()
     assert [value.shape for value in results] == [value.shape for value in expected]
     for value, truth in zip(results, expected, strict=True):
-        # In the norm: single gradients differ where a value lies at the kink of the ReLU.
+        # By the norm: single gradients differ if a value lies at the kink of the ReLU.
         assert (value.double() - truth.double()).norm() <= 1e-3 * truth.double().norm()

@@ -1,11 +1,11 @@
 """Time the ops on a GPU with CUDA events, and write the results in the format of `benchmarks.run`; needs no pytest.
 
     python -m benchmarks.cuda [--minutes 3] [--select TEXT] [--no-compile] [--output FILE.json]
-    python -m benchmarks.cuda --rehearse          small shapes on the CPU, with the wall clock: shows that it works
+    python -m benchmarks.cuda --rehearse          small shapes on the CPU, by the wall clock: a dry run
 
-Two times are taken of each implementation: of many calls between two events, each finding the arguments in the L2 cache
-as far as they fit, and of single calls after the cache was overwritten. The second counts where the op is bound by
-memory, since in a training step other layers run in between; the first where it is bound by products or launches.
+Each implementation is timed in two ways: many calls between two events, which find the arguments in the L2 cache if
+they fit; and single calls after the cache was overwritten. The second time counts for ops bound by memory, because in a
+training step other layers run in between; the first for ops bound by products or launches.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from .cuda_cases import cases
 from .run import default_output, rounded
 
 LARGE_BYTES = 1 << 30
-#: Largest error of results and gradients against eager PyTorch's, in the norm.
+#: Maximum relative error of results and gradients against eager PyTorch's, by the norm.
 TOLERANCE = {"": 1e-3, " bf16": 0.1}
 
 
 class Clock:
-    """Seconds of calls on a device."""
+    """Times calls on a device, in seconds."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -46,7 +46,7 @@ class Clock:
             self.other = torch.empty(size, dtype=torch.uint8, device=device)
 
     def between(self, function: Callable[[], Any], calls: int) -> float:
-        """Of one of `calls` calls in a row."""
+        """Time of one call, from `calls` calls in a row."""
         if not self.cuda:
             start = time.perf_counter()
             for _ in range(calls):
@@ -61,13 +61,13 @@ class Clock:
         return start.elapsed_time(end) / 1e3 / calls
 
     def in_a_row(self, function: Callable[[], Any], seconds: float = 0.05) -> list[float]:
-        """Seven times of one call, each the mean of as many as take about 5 ms."""
+        """Seven times of one call, each the mean of as many calls as take about 5 ms."""
         once = max(min(self.between(function, 3) for _ in range(2)), 1e-6)
         calls = max(1, min(200, int(0.1 * seconds / once)))
         return [self.between(function, calls) for _ in range(7)]
 
     def after_flush(self, function: Callable[[], Any], calls: int = 21) -> list[float]:
-        """Of single calls that find nothing in the L2 cache. The writes also let the host run ahead of the device."""
+        """Times of single calls with an empty L2 cache. The writes also let the host run ahead of the device."""
         if not self.cuda:
             return [self.between(function, 1) for _ in range(3)]
         events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
@@ -81,10 +81,10 @@ class Clock:
 
 
 def rates(clock: Clock) -> dict[str, float]:
-    """What the machine does at best: bytes (read and written counted both) and FLOPs a second."""
+    """The machine's best rates per second: bytes (reads and writes both counted) and FLOPs."""
     device, size = clock.device, LARGE_BYTES if clock.cuda else 8 << 20
     tensors = torch.zeros(2, size // 4, device=device)
-    found = {
+    rates = {
         "copy_bytes_per_second": 2 * size / min(clock.in_a_row(partial(tensors[0].copy_, tensors[1]))),
         "fill_bytes_per_second": size / min(clock.in_a_row(tensors[0].zero_)),
     }
@@ -98,10 +98,10 @@ def rates(clock: Clock) -> dict[str, float]:
     ):
         torch.set_float32_matmul_precision(wanted)
         a, b = torch.randn(2, n, n, device=device).to(dtype)
-        found[f"{name}_flops_per_second"] = 2 * n**3 / min(clock.in_a_row(partial(torch.mm, a, b)))
+        rates[f"{name}_flops_per_second"] = 2 * n**3 / min(clock.in_a_row(partial(torch.mm, a, b)))
     torch.set_float32_matmul_precision(precision)
-    found["matmul_flops_per_second"] = found["tf32_flops_per_second"]
-    return found
+    rates["matmul_flops_per_second"] = rates["tf32_flops_per_second"]
+    return rates
 
 
 def driver() -> str:
@@ -135,7 +135,7 @@ def bound_by_memory(case: Case, info: dict[str, Any]) -> bool:
 
 
 def disagreement(case: Case, results: list[Tensor], expected: list[Tensor]) -> str:
-    """What is wrong with the results of an implementation; "" if nothing is."""
+    """What is wrong with the results of an implementation; "" if nothing."""
     if [r.shape for r in results] != [e.shape for e in expected]:
         return f"shapes {[tuple(r.shape) for r in results]}, eager's {[tuple(e.shape) for e in expected]}"
     if case.agree:
@@ -175,7 +175,8 @@ def measure(case: Case, implementation: str, clock: Clock, info: dict[str, Any])
 
 
 def plan(select: str, compiled: bool, small: bool) -> list[tuple[Case, str]]:
-    """Everything but torch.compile first, which takes seconds for each case; there the targets come first."""
+    """Everything except torch.compile first, which takes seconds per case; within both, cases with targets come
+    first."""
     chosen = [case for case in cases(small) if select in case.name]
     first = [(case, name) for case in chosen for name in case.implementations if name != "compile"]
     aimed = {(target.op, target.shape, target.direction) for target in targets.CUDA_TARGETS}
@@ -184,7 +185,7 @@ def plan(select: str, compiled: bool, small: bool) -> list[tuple[Case, str]]:
 
 
 def still_usable(device: str) -> bool:
-    """False after a kernel that read or wrote where it may not: every later call on the device fails too."""
+    """False after a kernel with an invalid access: then all later calls on the device fail, too."""
     try:
         machine.synchronize(device)
     except RuntimeError:
@@ -225,14 +226,14 @@ def main() -> int:
             torch.manual_seed(0)
             entries.append(measure(case, implementation, clock, info))
             print(f"{case.name} {implementation}: {entries[-1]['stats']['median'] * 1e6:.1f} us", flush=True)
-        except Exception as error:  # one case must not cost the others
+        except Exception as error:  # a failing case must not stop the others
             failures.append(f"{case.name} {implementation}: {' '.join(str(error).split())[:300]}")
             print(f"FAILED {failures[-1]}\n{traceback.format_exc(limit=-3)}", flush=True)
             usable = still_usable(clock.device)
         if clock.cuda and usable:
             gc.collect()
             torch.cuda.empty_cache()
-        # After each case, since a kernel that hangs costs what came before it otherwise.
+        # After each case, because a kernel that hangs would lose all earlier results.
         left = len(work) - len(entries) - len(failures)
         result = {"machine_info": info, "repeats": 1, "failures": failures, "not_measured": left, "benchmarks": entries}
         output.write_text(json.dumps(result, indent=1) + "\n")

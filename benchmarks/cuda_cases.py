@@ -1,7 +1,7 @@
-"""What `python -m benchmarks.cuda` times: the ops at the shapes of CUT, EnCo, CGCL and MGUIT, batch 1 to 64, 256x256 to
-1024x1024 images, in float32 and bfloat16. The first cases are those that a target speaks of.
+"""The cases of `python -m benchmarks.cuda`: the ops at the shapes of CUT, EnCo, CGCL and MGUIT, batch 1 to 64, 256x256
+to 1024x1024 images, in float32 and bfloat16. Cases with a target come first.
 
-With `small=True` the same cases at shapes that a CPU computes in no time, which shows that each of them works.
+With `small=True` the same cases have tiny shapes, to check on a CPU that each of them works.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def gather(
 
 
 def gather_backward(shape: Map, layout: torch.memory_format = CONTIGUOUS, dtype: torch.dtype = torch.float32) -> Case:
-    """The zero fill with the gradients stored in it, alone: its floor is that of a fill."""
+    """Only the zero fill with the gradients stored in it: its floor is that of a fill."""
     B, C, H, W = shape
     count = min(PATCHES, H * W)
 
@@ -156,7 +156,7 @@ def gather_backward(shape: Map, layout: torch.memory_format = CONTIGUOUS, dtype:
 
 
 def sample(positions: int, batch: int | None = None) -> Case:
-    """The first tensor only says where."""
+    """The tensor argument only gives the device."""
 
     def eager(where: Tensor) -> Tensor:
         rows = [torch.randperm(positions, device=where.device)[:PATCHES] for _ in range(batch or 1)]
@@ -197,7 +197,7 @@ def patch_nce(
 
 
 def five_layers(shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> Case:
-    """The loss of a step of CUT: five layers of as many patches, from rows that are not yet of unit length."""
+    """The loss of a CUT step: five layers with the same number of patches, from rows that are not normalised yet."""
 
     def normalized(rows: Tensor) -> Tensor:
         return rows / (rows.norm(dim=-1, keepdim=True) + 1e-7)
@@ -226,7 +226,7 @@ def five_layers(shape: tuple[int, int, int], dtype: torch.dtype = torch.float32)
 
 
 def offsets(shape: tuple[int, int, int], count: int) -> Case:
-    """CGCL: the negatives of a query are those at `count` random offsets, the same for all queries of the batch."""
+    """CGCL: a query's negatives are at `count` random offsets, the same for all queries of the batch."""
     B, P, C = shape
 
     def eager(query: Tensor, key: Tensor, shifts: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ def offsets(shape: tuple[int, int, int], count: int) -> Case:
 
 
 def dag(score: int, side: int, batch: int = 1) -> Case:
-    """With the candidates drawn, as EnCo does in each step."""
+    """Including the draw of candidates, as in each step of EnCo."""
 
     def eager(scores: Tensor) -> Tensor:
         full = F.interpolate(scores, (side, side), mode="bilinear").flatten(1)
@@ -327,10 +327,10 @@ def memory_contrast(shape: Map, direction: str, items: int = 20) -> Case:
 
 
 def cases(small: bool = False) -> list[Case]:
-    """In the order in which they are timed: the time may end before the list does."""
+    """All cases in order of timing: the time may run out before the list ends."""
 
     def fit(*shape: int) -> Any:
-        """`shape`, or one of as many dimensions that a CPU computes in no time."""
+        """`shape`, or a tiny one with the same number of dimensions."""
         return tuple(min(n, least) for n, least in zip(shape, (2, 24, 20, 20), strict=False)) if small else shape
 
     def rows(*shape: int) -> Any:
@@ -338,8 +338,8 @@ def cases(small: bool = False) -> list[Case]:
 
     side = (lambda n: min(n, 40)) if small else (lambda n: n)
     score = side(30)
-    found = [
-        # The targets first.
+    all_cases = [
+        # Cases with targets.
         adain(fit(64, 256, 64, 64), FORWARD),
         adain(fit(64, 256, 64, 64), BOTH),
         adain(fit(1, 256, 64, 64), BOTH),
@@ -398,4 +398,4 @@ def cases(small: bool = False) -> list[Case]:
         memory_contrast(fit(1, 256, 90, 90), BOTH),
         memory_contrast(fit(8, 256, 90, 90), BOTH),
     ]
-    return found
+    return all_cases

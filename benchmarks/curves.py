@@ -1,9 +1,9 @@
-"""Curves of the distance to the truth of one or more runs: one picture, and the figures as JSON.
+"""Distance of runs to the truth over the steps: one picture, and the numbers as JSON.
 
     python -m benchmarks.curves RUN... --plot OUT.png [--json OUT.json] [--distances psnr,delta_e]
 
-A RUN is a run's folder, with metrics.jsonl in it. Each run has a column and each distance a row: the translations of
-the test scenes by training step, beside the untouched scenes and a classical colour transfer.
+A RUN is a run's folder with metrics.jsonl. Each run is a column and each distance a row: the translations of the test
+scenes by training step, beside the untouched scenes and a classical colour transfer.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LINES = {
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """A run: what it was, its curve, the last figures and the best ones of each distance.
+    """A run: its description, its curve, and the last and best values of each distance.
 
     Raises:
-        ValueError: no run, or one without figures.
+        ValueError: not a run, or one without metrics.
     """
     try:
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -63,7 +63,7 @@ def title(run: dict[str, Any]) -> str:
 
 
 def draw(path: Path, runs: list[dict[str, Any]], distances: list[str]) -> None:
-    """A panel for each run and distance."""
+    """One panel per run and distance."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,9 +1,9 @@
-"""The least bytes and FLOPs of each op. The floor is max(bytes / copy rate, FLOPs / matmul rate).
+"""The minimum bytes and FLOPs of each op. The floor is max(bytes / copy rate, FLOPs / matmul rate).
 
-Bytes: each input read once, each output written once, in each of the two passes; a backward reads the upstream gradient
-and writes the gradients. What an implementation could keep in cache between the passes is not subtracted, and what it
-could recompute is not added. FLOPs: matrix products only, 2 a multiply-add; exp, sums and normalisation are left out:
-they overlap with the products or the traffic. So a floor is what nothing beats by much, not what can be reached.
+Bytes: each input is read once and each output written once, in both passes; a backward reads the upstream gradient and
+writes the gradients. What an implementation could keep in cache between the passes is not subtracted, and what it could
+recompute is not added. FLOPs: only matrix products, 2 per multiply-add; exp, sums and normalisation are left out
+because they overlap with products or traffic. So nothing can be much faster than a floor, but it may not be reachable.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ INT64 = 8
 
 @dataclass(frozen=True)
 class Work:
-    """Bytes that move, FLOPs, and the bytes of the largest tensor: the copy rate is that of a copy of its size.
+    """Bytes that move, FLOPs, and the bytes of the largest tensor, whose size the copy rate is measured with.
 
-    `rate` names the machine's rate at which the bytes move: what only writes is measured against a fill.
+    `rate` names the machine's rate for the bytes: ops that only write are compared with a fill.
     """
 
     bytes: int
@@ -29,10 +29,9 @@ class Work:
 
 
 def adain(shape: tuple[int, int, int, int], direction: str, *, residual: bool = False, pad: int = 0) -> Work:
-    """Forward: read x (and the residual), write y, padded. Backward: read x and y's gradient, write that of x.
+    """Forward: read x (and the residual), write y, padded. Backward: read x and y's gradient, write x's gradient.
 
-    The gradient of the residual is the upstream gradient itself, where there is no padding; scale, shift and statistics
-    are a few KB.
+    Without padding, the residual's gradient is the upstream gradient itself; scale, shift and statistics are a few KB.
     """
     B, C, H, W = shape
     padded = B * C * (H + 2 * pad) * (W + 2 * pad)
@@ -44,7 +43,7 @@ def adain(shape: tuple[int, int, int, int], direction: str, *, residual: bool = 
 def gather_patches(shape: tuple[int, int, int, int], ids: int, direction: str) -> Work:
     """Forward: read and write P rows of C channels, read the ids. Backward: write the gradient of the whole map, once.
 
-    `ids` counts those of the batch together.
+    `ids` counts those of the whole batch.
     """
     rows = ids * shape[1] * FLOAT
     both = (2 * rows + ids * INT64) + (prod(shape) * FLOAT + rows + ids * INT64 if "backward" in direction else 0)
@@ -59,14 +58,14 @@ def blur(source: tuple[int, int, int, int], result: tuple[int, int, int, int], d
 
 
 def sample_patch_ids(num_patches: int, batch: int = 1) -> Work:
-    """Write the ids. It says little: the time is that of the call and the generator."""
+    """Write the ids. The floor says little: the time is that of the call and the generator."""
     return Work(num_patches * batch * INT64, largest=num_patches * batch * INT64)
 
 
 def patch_nce(shape: tuple[int, int, int], direction: str, *, key_gradient: bool = False) -> Work:
-    """Products of P x P x C for each image: logits; dQ in the backward; dK too, if the keys take a gradient.
+    """Products of P x P x C per image: logits; dQ in the backward; also dK if the keys take a gradient.
 
-    The logits are taken to be at hand for the backward: who does not store them does one product more.
+    Assumes that the backward has the logits; not storing them takes one more product.
     """
     B, P, C = shape
     backward = "backward" in direction
@@ -82,10 +81,10 @@ def dag_select(score: tuple[int, int], num_patches: int, oversample: int, batch:
 
 
 def memory_read(content: tuple[int, int, int, int], items: int, width: int, direction: str) -> Work:
-    """Cosine of each pixel with each item, and the weighted sum of the values; both products again, twice, backward.
+    """Cosine of each pixel with each item, and the weighted sum of the values; the backward needs both products, twice.
 
-    Forward: read the content (C channels), write Cv channels. Backward: read content and gradient, write that of the
-    content. Keys and values are a few KB.
+    Forward: read the content (C channels), write Cv channels. Backward: read content and gradient, write the content's
+    gradient. Keys and values are a few KB.
     """
     B, C, H, W = content
     pixels = B * H * W
@@ -96,7 +95,8 @@ def memory_read(content: tuple[int, int, int, int], items: int, width: int, dire
 
 
 def memory_update(content: tuple[int, int, int, int], items: int, width: int, domains: int) -> Work:
-    """Read contents and styles of each domain once; cosine with the keys, weighted sums over the pixels of both."""
+    """Read contents and styles of each domain once; cosine with the keys, then weighted sums over the pixels of
+    both."""
     B, C, H, W = content
     pixels = domains * B * H * W
     return Work(pixels * (C + width) * FLOAT, 2 * pixels * items * (2 * C + width), B * H * W * max(C, width) * FLOAT)

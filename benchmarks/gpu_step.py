@@ -1,18 +1,18 @@
-"""What a training step costs on a GPU, for every method: what a user waits for, what the GPU does, and the memory.
+"""The cost of a training step on a GPU for every method: the user's waiting time, the GPU's work, and the memory.
 
     python -m benchmarks.gpu_step [--minutes 4] [--methods cut,enco] [--published DIR] [--output FILE.json]
-    python -m benchmarks.gpu_step --rehearse        tiny networks and images on the CPU: shows that it works
+    python -m benchmarks.gpu_step --rehearse        tiny networks and images on the CPU: a dry run
 
-A step is that of the engine's Trainer, with the method's paper networks on 256x256 pixels of the built-in streets, its
-batch coming from pinned memory. Each is timed
+A step is that of the engine's Trainer, with the paper's networks on 256x256 pixels of the built-in streets, and its
+batch in pinned memory. Each step is measured
 
-- alone, with the device waited for before and after: the wall clock, and the host's part of it until the call returns;
-- twenty in a row without a wait in between, as in a training;
-- and, when all rows have their times, since tracing may slow down what comes after it, traced: for how long the device
-  is busy, and with how many kernels.
+- alone, waiting for the device before and after: the wall clock, and the host's share until the call returns;
+- in a row: twenty steps without waiting in between, as in training;
+- traced, after all rows have their times (tracing may slow down later work): how long the device is busy, and with how
+  many kernels.
 
-"plain eager" is the same step with PyTorch's own operations in the place of cgcl_fast's; "published" the published code
-in a checkout of it. The most important rows come first; what does not fit the minutes is left unmeasured.
+"plain eager" is the same step with PyTorch's own operations instead of cgcl_fast's; "published" is the published code
+in a checkout. The most important rows come first; rows that exceed the minutes remain unmeasured.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .published_cut import MODES, is_checkout, published_step
 from .run import default_output, rounded
 
 Step = Callable[[], object]
-STEPS = 1000  # of the training that a step is taken from
+STEPS = 1000  # length of the training that the step is from
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,15 @@ LARGE_BATCH = 8
 
 @dataclass(frozen=True)
 class Row:
-    """A step that is measured.
+    """A step to measure.
 
     Args:
         method: its name.
         variant: a name of VARIANTS.
         note: which of the method's different steps.
-        progress: how much of the training is done.
-        flipped: FastCUT's flip, drawn by every other step.
-        batch: images of each domain.
+        progress: the share of the training that is done.
+        flipped: FastCUT's flip, which is random with probability 1/2.
+        batch: images per domain.
     """
 
     method: str
@@ -103,25 +103,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is, and how often it is done."""
+    """Sizes and repetitions of the benchmark."""
 
     size: int = 256
     small: bool = False
     warm_up: int = 6
-    """Enough for the engine to record its graph."""
+    """Enough steps for the engine to capture its graph."""
     alone: int = 15
     in_a_row: int = 20
     runs: int = 2
     traced: int = 3
 
 
-#: In smaller scenes no instance is large enough for CGL.
+#: Smaller scenes have no instance that is large enough for CGL.
 SMALL = Scale(size=128, small=True, warm_up=2, alone=2, in_a_row=2, runs=1)
 
 
 @dataclass
 class Fixed:
-    """A loader of one batch, again and again."""
+    """A loader that repeats one batch."""
 
     batch: dict[str, Any]
     epoch: int = field(default=0, init=False)
@@ -150,7 +150,7 @@ def rows_of(method: str, variant: str, batch: int = 1) -> list[Row]:
 
 
 def plan(methods: Sequence[str], device: str, *, published: bool, compiled: bool) -> list[Row]:
-    """The most important first. Graphs are a GPU's alone."""
+    """All rows, the most important first. Graphs only on a GPU."""
     chosen = [("cut", variant) for variant in ("graph", "eager", "bf16 graph", "bf16 eager")]
     chosen += [(method, "published") for method in MODES if published]
     for variant in ("graph", "bf16 graph", "eager", "bf16 eager", "plain eager"):
@@ -172,7 +172,7 @@ def config_of(method: str, small: bool) -> Any:
 
 
 def choose_precision(row: Row, tf32: bool) -> None:
-    """Of float32: as a training sets it; the published code leaves it as PyTorch has it."""
+    """Set float32's precision as a training does; the published code keeps PyTorch's default."""
     if VARIANTS[row.variant].published:
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = True
@@ -181,7 +181,7 @@ def choose_precision(row: Row, tf32: bool) -> None:
 
 
 def build(row: Row, scale: Scale, device: str, folder: Path, published: Path | None) -> Step:
-    """A function that makes one step, the host not waiting for the device."""
+    """A function that makes one step without waiting for the device."""
     variant = VARIANTS[row.variant]
     config = config_of(row.method, scale.small)
     batch = batch_of(row.method, scale.size, "cpu", config, row.batch)
@@ -208,7 +208,7 @@ def build(row: Row, scale: Scale, device: str, folder: Path, published: Path | N
 
     def step() -> None:
         if seed is not None:
-            torch.default_generator.manual_seed(seed)  # the flip is the first draw of a step
+            torch.default_generator.manual_seed(seed)  # a step's first draw is the flip
         with cgcl_fast.backend(variant.backend):
             trainer.train_step([batch])
 
@@ -216,7 +216,8 @@ def build(row: Row, scale: Scale, device: str, folder: Path, published: Path | N
 
 
 def warm_up(step: Step, scale: Scale, device: str) -> float:
-    """Seconds of the first step. The peaks of memory start anew when cuDNN has tried its algorithms."""
+    """Run the first steps; returns the seconds of the first. Resets peak memory after cuDNN has tried its
+    algorithms."""
     start = time.perf_counter()
     step()
     machine.synchronize(device)
@@ -233,21 +234,21 @@ def warm_up(step: Step, scale: Scale, device: str) -> float:
 
 
 def times(step: Step, scale: Scale, device: str) -> dict[str, list[float]]:
-    """Seconds of a step: "wall" and "host" of steps alone, "in_a_row" of each of many."""
-    found: dict[str, list[float]] = {"wall": [], "host": [], "in_a_row": []}
+    """Seconds per step: "wall" and "host" of single steps, "in_a_row" of steps in a row."""
+    samples: dict[str, list[float]] = {"wall": [], "host": [], "in_a_row": []}
     for _ in range(scale.alone):
         start = time.perf_counter()
         step()
-        found["host"].append(time.perf_counter() - start)
+        samples["host"].append(time.perf_counter() - start)
         machine.synchronize(device)
-        found["wall"].append(time.perf_counter() - start)
+        samples["wall"].append(time.perf_counter() - start)
     for _ in range(scale.runs):
         start = time.perf_counter()
         for _ in range(scale.in_a_row):
             step()
         machine.synchronize(device)
-        found["in_a_row"].append((time.perf_counter() - start) / scale.in_a_row)
-    return {name: [rounded(value) for value in values] for name, values in found.items()}
+        samples["in_a_row"].append((time.perf_counter() - start) / scale.in_a_row)
+    return {name: [rounded(value) for value in values] for name, values in samples.items()}
 
 
 def measure(row: Row, step: Step, scale: Scale, device: str) -> dict[str, Any]:
@@ -283,11 +284,11 @@ def measure(row: Row, step: Step, scale: Scale, device: str) -> dict[str, Any]:
 
 
 def trace(step: Step, scale: Scale, device: str, file: Path) -> dict[str, Any]:
-    """ "busy" seconds of the device in a step and its number of "kernels"."""
+    """ "busy" seconds of the device per step, and the number of "kernels"."""
     warm_up(step, scale, device)
     steps = scale.traced
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    # A first trace starts CUPTI, which takes a while, in which kernels are missed.
+    # The first trace starts CUPTI; it takes a while, in which kernels are missed.
     for count in (1, steps):
         with torch.profiler.profile(activities=activities) as profiler:
             for _ in range(count):
@@ -299,8 +300,8 @@ def trace(step: Step, scale: Scale, device: str, file: Path) -> dict[str, Any]:
 
 
 def device_work(events: list[dict[str, Any]]) -> tuple[float, int]:
-    """Seconds in which kernels, copies or fills run (overlapping ones count once), and the number of kernels, of a
-    trace in Chrome's format."""
+    """The seconds in which kernels, copies or fills run (overlaps counted once), and the number of kernels, in a trace
+    in Chrome's format."""
     work = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
     busy, until = 0.0, float("-inf")
     for start, end in sorted((event["ts"], event["ts"] + event["dur"]) for event in work):
@@ -322,7 +323,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 class Results:
-    """What was measured, written after each row: a kernel that hangs costs what came before it otherwise."""
+    """The measurements, written after each row, because a kernel that hangs would lose all earlier ones."""
 
     def __init__(self, info: dict[str, Any], rows: Sequence[Row], output: Path, device: str) -> None:
         self.info = info
@@ -335,7 +336,7 @@ class Results:
         self.write()
 
     def attempt(self, row: Row, work: Callable[[Row], str]) -> None:
-        """One row must not cost the others."""
+        """Measure a row; its failure does not affect the others."""
         try:
             print(f"{row.name}: {work(row)}", flush=True)
         except Exception as error:
@@ -384,7 +385,7 @@ def main() -> int:
         parser.error("none of these variants can be run with these methods here")
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; --rehearse runs tiny networks on the CPU")
-    # A profiler that leaves CUPTI as it found it breaks the CUDA graphs that are there.
+    # A profiler that tears down CUPTI breaks existing CUDA graphs.
     os.environ.update(TEARDOWN_CUPTI="0", DISABLE_CUPTI_LAZY_REINIT="1")
     begin = time.monotonic()
     end = begin + 60 * arguments.minutes
@@ -414,9 +415,9 @@ def main() -> int:
 
         def traced(row: Row) -> str:
             step = made(row)
-            found = trace(step, scale, device, Path(folder, "trace.json"))
-            results.entries[row]["extra_info"].update(found)
-            return f"{found['busy'] * 1e3:.2f} ms busy with {found['kernels']} kernels"
+            totals = trace(step, scale, device, Path(folder, "trace.json"))
+            results.entries[row]["extra_info"].update(totals)
+            return f"{totals['busy'] * 1e3:.2f} ms busy with {totals['kernels']} kernels"
 
         for row in rows:
             if time.monotonic() < end_of_times and results.usable:

@@ -1,4 +1,5 @@
-"""What this machine does at best: copy bandwidth and matmul rate, measured in the run whose floors they give."""
+"""The machine's best rates: copy bandwidth and matmul rate, measured in the same run as the results they are floors
+for."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ MATMUL_SIZE = 2048
 
 
 def best_seconds(function: Callable[[], Any], budget: float) -> float:
-    """The least time of one call, of as many calls as fit the budget (three at least)."""
+    """The minimum time of one call, over as many as fit the budget (at least three)."""
     function()
     best, calls, start = float("inf"), 0, time.perf_counter()
     while calls < 3 or time.perf_counter() - start < budget:
@@ -32,7 +33,7 @@ def best_seconds(function: Callable[[], Any], budget: float) -> float:
 
 
 def copy_rate(size: int, device: str = "cpu", budget: float = 0.3) -> float:
-    """Bytes a second, read and written bytes counted both, of copying a float32 tensor of `size` bytes to another."""
+    """Bytes per second, reads and writes both counted, of copying a float32 tensor of `size` bytes."""
     source = torch.zeros(max(1, size // 4), device=device)
     target = torch.zeros_like(source)
 
@@ -45,12 +46,12 @@ def copy_rate(size: int, device: str = "cpu", budget: float = 0.3) -> float:
 
 @functools.cache
 def copy_rate_of(size: int, device: str) -> float:
-    """`copy_rate`, once a process and size: a map that fits the cache is copied faster than a large one."""
+    """`copy_rate`, cached by size: a tensor that fits the cache is copied faster than a large one."""
     return copy_rate(size, device)
 
 
 def matmul_rate(device: str = "cpu", budget: float = 1.0) -> float:
-    """FLOPs a second of a float32 product of 2048 x 2048 matrices, with the matmul precision that is set."""
+    """FLOPs per second of a float32 product of 2048 x 2048 matrices, with the current matmul precision."""
     a = torch.rand(MATMUL_SIZE, MATMUL_SIZE, device=device)
     b = torch.rand(MATMUL_SIZE, MATMUL_SIZE, device=device)
 
@@ -75,10 +76,10 @@ def git(*arguments: str) -> str:
 
 
 def commit() -> tuple[str, bool | None]:
-    """The project's commit, and whether files that it tracks were changed since.
+    """The project's commit, and whether tracked files have changed since.
 
-    A copy without its history may lie in another repository, whose commit says nothing. Then the commit is what
-    CGCL_FAST_COMMIT says, or "", and nobody knows of changes.
+    A copy without its history may lie inside another repository, whose commit would be meaningless. Then the commit is
+    the value of CGCL_FAST_COMMIT, or "", and changes are unknown.
     """
     top = git("rev-parse", "--show-toplevel")
     if top and Path(top).resolve() == ROOT:
@@ -97,7 +98,7 @@ def cpu_name() -> str:
 
 
 def cpu_variant() -> str:
-    """The instruction set that the package's kernels use here."""
+    """The instruction set of the package's CPU kernels on this machine."""
     try:
         from cgcl_fast import _native
     except ImportError:
@@ -106,7 +107,7 @@ def cpu_variant() -> str:
 
 
 def describe(device: str = "cpu", rates: dict[str, float] | None = None) -> dict[str, Any]:
-    """Where and with what a run was made, and the rates of the machine in it (measured here unless given)."""
+    """The conditions of a run, and the machine's rates during it (measured here unless given)."""
     if rates is None:
         rates = {
             "copy_bytes_per_second": copy_rate(LARGE_BYTES, device, 1.0),

@@ -1,14 +1,14 @@
-"""Tables in Markdown, and numbers as they stand in their cells."""
+"""Markdown tables, and the formats of numbers in them."""
 
 from __future__ import annotations
 
 NOT_MEASURED = "not measured"
-#: A cell of a table, or nothing.
+#: A number in a cell, or None for an empty cell.
 Number = float | None
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the columns after the first are right-aligned."""
+    """A Markdown table; columns after the first are right-aligned."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 

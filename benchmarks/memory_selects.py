@@ -1,13 +1,14 @@
-"""How far MGUIT's memory selects, by the temperature of its softmax: small trainings on the built-in streets.
+"""How selective MGUIT's memory is, depending on the temperature of its softmax: small trainings on the built-in
+streets.
 
     OMP_NUM_THREADS=1 python -m benchmarks.memory_selects [--json OUT.json] [--temperatures 1,0.3,0.1,0.07]
 
-Each temperature is trained anew with the small preset. Then the contents of the test scenes of both domains read the
-memory as at test time, all items and no boxes. Before the training and after it, as means over the pixels:
+For each temperature the small preset is trained. Then the contents of the test scenes of both domains read the memory
+as at test time, with all items and no boxes. Reported before and after the training, as means over the pixels:
 
-- items in effect: exp of the entropy of a pixel's weights, from 1 to the number of items;
-- weight on the own class: the sum of the weights of the items of the class that the boxes give a pixel, beside the
-  share that equal weights have. Nearly all pixels are background, so the mean over the classes is the one to look at.
+- effective number of items: exp of the entropy of a pixel's weights, from 1 to the number of items;
+- weight on the own class: the sum of the weights of the items whose class the boxes give a pixel, beside its value for
+  equal weights. Nearly all pixels are background, so look at the mean over the classes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SCENES = 16
 
 @torch.no_grad()
 def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) -> dict[str, Any]:
-    """What the pixels of the test scenes read with all items."""
+    """What the pixels of the test scenes read from all items."""
     generator.eval()
     memory, names = generator.memory, (*classes, "background")
     data = open_dataset(train=False, size=size, flip=False, limit=SCENES, classes=classes)
@@ -52,7 +53,7 @@ def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) ->
             labels.append(label.flatten())
     effects, owns, of_pixels = torch.cat(effect), torch.cat(own), torch.cat(labels)
     by_class = {name: owns[of_pixels == k] for k, name in enumerate(names)}
-    means = {name: float(found.mean()) for name, found in by_class.items() if len(found)}
+    means = {name: float(of_class.mean()) for name, of_class in by_class.items() if len(of_class)}
     total = sum(memory.items)
     return {
         "items_in_effect": float(effects.mean()),
@@ -60,12 +61,12 @@ def selection(generator: MGUITGenerator, classes: tuple[str, ...], size: int) ->
         "own_class_mean_of_classes": sum(means.values()) / len(means),
         "own_class_by_class": means,
         "equal_weights_by_class": {name: memory.items[k] / total for k, name in enumerate(names) if name in means},
-        "pixels_by_class": {name: len(found) for name, found in by_class.items()},
+        "pixels_by_class": {name: len(of_class) for name, of_class in by_class.items()},
     }
 
 
 def run(temperature: float, steps: int, seed: int) -> dict[str, Any]:
-    """A training at a temperature, and what its memory selects before and after it."""
+    """A training at one temperature, and the memory's selectivity before and after it."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["mguit", "--preset", "small", "--steps", str(steps), "--memory-temperature", str(temperature)]
         arguments += ["--seed", str(seed), "--output", f"{folder}/run", "--device", "cpu"]
@@ -80,8 +81,8 @@ def run(temperature: float, steps: int, seed: int) -> dict[str, Any]:
         after = selection(generator, config.classes, options.size)
         lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
         distances = {name: value for name, value in json.loads(lines[-1]).items() if name != "step"}
-    found = {"temperature": temperature, "steps": steps, "size": options.size, "update": config.update}
-    return {**found, "before": before, "after": after, "distances": distances}
+    record = {"temperature": temperature, "steps": steps, "size": options.size, "update": config.update}
+    return {**record, "before": before, "after": after, "distances": distances}
 
 
 def main() -> None:
@@ -98,10 +99,10 @@ def main() -> None:
             result = {"machine": machine, "scenes": SCENES, "seed": arguments.seed, "runs": runs}
             arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{'temperature':>11} {'items in effect':>22} {'own class, mean of classes':>28}")
-    for found in runs:
+    for record in runs:
         print(
-            f"{found['temperature']:>11g}",
-            *(f"{found['before'][key]:>{width}.3f} -> {found['after'][key]:<8.3f}"
+            f"{record['temperature']:>11g}",
+            *(f"{record['before'][key]:>{width}.3f} -> {record['after'][key]:<8.3f}"
               for key, width in (("items_in_effect", 10), ("own_class_mean_of_classes", 16))),
         )  # fmt: skip
 

@@ -1,14 +1,14 @@
-"""Peak memory of an op or of a training step on Linux, each measured in a process of its own.
+"""Peak memory of an op or of a training step on Linux, each measured in a separate process.
 
-PyTorch's memory profiler sees the tensors of PyTorch only, not what a C++ kernel or a library allocates for itself. So
-what is read is the kernel's count of resident bytes: its high-water mark (VmHWM) is set back through
-/proc/self/clear_refs after a first, untimed call and after freed memory was returned, and read after the second call.
+PyTorch's memory profiler only sees PyTorch's tensors, not the allocations of C++ kernels and libraries. So this reads
+the kernel's count of resident bytes. Its high-water mark (VmHWM) is reset through /proc/self/clear_refs after a first,
+untimed call and after returning freed memory, and read after the second call.
 
-  extra   high-water mark - resident bytes before the call - bytes of the results: what an op needs for a moment
+  extra   high-water mark - resident bytes before the call - bytes of the results: an op's temporary memory
   step    high-water mark of the process after two steps: interpreter, PyTorch, weights, optimisers and the step
 
-glibc is told to map allocations of 64 KiB and more directly, so that freed memory leaves the count at once and a reused
-heap hides nothing. The kernel counts pages in batches: `extra` is good to about 0.25 MiB a thread.
+glibc is told to map allocations from 64 KiB on directly, so that freed memory leaves the count immediately and no
+reused heap hides allocations. The kernel counts pages in batches: `extra` is accurate to about 0.25 MiB per thread.
 
     python -m benchmarks.peak_memory MODULE CASE IMPLEMENTATION      prints JSON (what `measure` reads)
 """
@@ -49,7 +49,7 @@ def status(field: str) -> int:
 
 
 def extra_bytes(run: Callable[[], list[Tensor]], repeats: int = 5) -> int:
-    """Median of the peak of resident bytes during run(), beyond what was resident before and what it returns."""
+    """Median of the peak resident bytes during run(), beyond those before it and those of its results."""
     run()
     peaks = []
     for _ in range(repeats):
@@ -69,13 +69,13 @@ def distinct_bytes(tensors: list[Tensor]) -> int:
 
 
 def measure(module: str, case: str, implementation: str) -> dict[str, Any]:
-    """Run `python -m benchmarks.peak_memory` with these arguments and return what it measured."""
+    """Run `python -m benchmarks.peak_memory` with these arguments and return its measurement."""
     output = in_own_process(["-m", "benchmarks.peak_memory", module, case, implementation])
     return json.loads(output.splitlines()[-1])
 
 
 def in_own_process(arguments: list[str], timeout: float = 1200) -> str:
-    """What a Python process prints in which freed memory leaves the count of resident bytes."""
+    """The output of a Python process in which freed memory leaves the count of resident bytes."""
     command = [sys.executable, *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **MALLOC}, capture_output=True, text=True, timeout=timeout

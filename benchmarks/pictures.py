@@ -1,9 +1,9 @@
-"""The same test scenes of the built-in streets as several trained methods translate them, side by side in one picture.
+"""Test scenes of the built-in streets, translated by several trained methods, side by side in one picture.
 
     python -m benchmarks.pictures RUN... --output OUT.png [--size 64] [--scenes 3] [--zoom 2]
 
-A RUN is a run's folder (its newest checkpoint is taken) of a method from sunny to night, or of several domains, of
-which night is taken in the style of a night scene. The first column is the source, the last one the truth.
+A RUN is a run's folder (its newest checkpoint is used) of a method from sunny to night, or of several domains,
+translated to night in the style of a night scene. The first column is the source, the last one the truth.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from cgcl_fast.networks import StyledGenerator
 
 @torch.no_grad()
 def to_night(generator: nn.Module, source: Tensor, reference: Tensor) -> Tensor:
-    """(B, 3, H, W) translated; ``reference`` gives the style where the generator takes one."""
+    """(B, 3, H, W) translated; ``reference`` gives the style if the generator takes one."""
     if not isinstance(generator, StyledGenerator):
         return translate_any_size(generator, source)
     domain = generator.domain_index(None if len(generator.domains) == 2 else "night")
     try:
         style = generator.style_of(reference, domain)
-    except ValueError:  # it has no styles of images, but one of its own
+    except ValueError:  # it has its own style, none of images
         style = None
     return translate_any_size(lambda image: generator(image, domain, style), source)
 

@@ -1,6 +1,6 @@
-"""A training step of the published CUT and FastCUT, by the code in a user's checkout of
-github.com/taesungp/contrastive-unpaired-translation, imported from there; it needs torchvision and packaging.
-For its time only: its gradients of batch 1 on a CPU are wrong (see tests/ops/test_instance_norm_gradient.py).
+"""A training step of the published CUT and FastCUT, imported from a user's checkout of
+github.com/taesungp/contrastive-unpaired-translation; it needs torchvision and packaging. For timing only: on a CPU its
+gradients at batch 1 are wrong (see tests/ops/test_instance_norm_gradient.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 MODES = {"cut": "CUT", "fastcut": "FastCUT"}
-#: Networks that take no time, to see that all of it works.
+#: Tiny networks, for a dry run.
 SMALL = ["--ngf", "4", "--ndf", "4", "--netG", "resnet_6blocks", "--netF_nc", "8"]
 
 
@@ -27,8 +27,8 @@ def is_checkout(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _inside(folder: Path, arguments: list[str]) -> Iterator[None]:
-    """Its modules have names such as `data` and `util`, and some of its options are read from the command line only.
-    What it prints is of no use here."""
+    """Its modules have names such as `data` and `util`, and it reads some options only from the command line. Its
+    output is discarded."""
     path, command = sys.path[:], sys.argv
     sys.path.insert(0, str(folder.resolve()))
     sys.argv = ["train.py", *arguments]
@@ -49,16 +49,16 @@ def published_step(
     flipped: bool | None = None,
     small: bool = False,
 ) -> Callable[[], None]:
-    """What its train.py does with a batch: images to the device, then an update of D, G and F.
+    """The work of its train.py on a batch: images to the device, then an update of D, G and F.
 
     Args:
         folder: the checkout.
         method: "cut" or "fastcut".
         batch: "A" and "B", (B, 3, H, W) in [-1, 1], on the host.
         device: "cpu" or "cuda".
-        scratch: a folder for the options that it writes down.
-        flipped: FastCUT's flip in every step; None: as it comes.
-        small: with networks of few channels.
+        scratch: a folder for the options that it writes.
+        flipped: FastCUT's flip in every step; None: random.
+        small: with tiny networks.
     """
     count, size = len(batch["A"]), batch["A"].shape[-1]
     arguments = ["--dataroot", "none", "--checkpoints_dir", str(scratch), "--CUT_mode", MODES[method]]
@@ -75,7 +75,7 @@ def published_step(
 
     def step() -> None:
         if seed is not None:
-            np.random.seed(seed)  # the flip is the first draw of a step
+            np.random.seed(seed)  # a step's first draw is the flip
         model.set_input(data)
         model.optimize_parameters()
 

@@ -1,10 +1,10 @@
-"""Tables and a plot of the results of `python -m benchmarks.run` (or of pytest-benchmark's own JSON).
+"""Tables and a plot from the results of `python -m benchmarks.run` (or from pytest-benchmark's own JSON).
 
     python -m benchmarks.report FILE.json [--cuda FILE.json] [--markdown OUT.md] [--plot OUT.png] [--readme README.md]
 
-Prints the tables of all cases. `--readme` rewrites what stands between the two comments that name this program in a
-Markdown file: the cases that have a target, with those of a GPU from `--cuda` ("not measured" without it). The results
-of `benchmarks.gpu_step` have two comments of their own, which name that.
+Prints the tables of all cases. `--readme` replaces the text between the two comments that name this program in a
+Markdown file by the cases that have a target, with a GPU's from `--cuda` ("not measured" without it). Results of
+`benchmarks.gpu_step` have two comments of their own.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .targets import TARGETS, Target
 BEGIN, END = "<!-- python -m benchmarks.report: begin -->", "<!-- python -m benchmarks.report: end -->"
 STEPS_BEGIN, STEPS_END = "<!-- python -m benchmarks.gpu_step: begin -->", "<!-- python -m benchmarks.gpu_step: end -->"
 Key = tuple[str, str, str]
-#: Numbers of a measurement of memory; what the second says is subtracted.
+#: Names of memory measurements; further names are subtracted from the first.
 EXTRA_MEMORY = ("peak_extra_bytes",)
 RESIDENT_MEMORY = ("peak_rss_bytes",)
 OWN_MEMORY = ("peak_rss_bytes", "start_rss_bytes")
 CUT_STEP: Key = ("cut step", "(1, 3, 256, 256)", BOTH)
-#: sec/iter on one GPU of CUT's and EnCo's Tables 1; EnCo's is of a whole training.
+#: sec/iter on one GPU from Tables 1 of CUT and EnCo; EnCo's covers a whole training.
 PAPER_SECONDS = {
     ("cyclegan", ""): "0.40",
     ("cut", ""): "0.24",
@@ -53,7 +53,7 @@ MEMORY_ROWS = {
 
 @dataclass
 class Result:
-    """One case: what was measured of each implementation."""
+    """The measurements of one case, by implementation."""
 
     op: str
     shape: str
@@ -71,7 +71,7 @@ class Result:
         return statistics.median(medians) if medians else None
 
     def speedup(self, base: str) -> Number:
-        """Median over the repeats of the ratio of the two medians of a repeat."""
+        """Median over the repeats of the ratio of the two medians within a repeat."""
         if base not in self.medians or "cgcl_fast" not in self.medians:
             return None
         pairs = zip(self.medians[base], self.medians["cgcl_fast"], strict=False)
@@ -94,19 +94,19 @@ class Result:
         return max(info["bytes"] / rate, info["flops"] / machine[matmul])
 
     def share(self, machine: dict[str, Any], own_size: bool = False) -> Number:
-        """Share of the floor that is reached: 1 is as fast as the machine moves the bytes or multiplies."""
+        """The floor over the time: 1 is as fast as the machine moves the bytes or multiplies."""
         floor, seconds = self.floor(machine, own_size), self.seconds("cgcl_fast")
         return floor / seconds if floor is not None and seconds else None
 
     def memory(self, names: tuple[str, ...], implementation: str) -> Number:
-        """Bytes: the first of the measured numbers less the others."""
+        """Bytes: the first of the measured numbers minus the others."""
         info = self.info.get(implementation, {})
         if any(name not in info for name in names):
             return None
         return info[names[0]] - sum(info[name] for name in names[1:])
 
     def value(self, quantity: str, machine: dict[str, Any]) -> Number:
-        """The number that a target speaks of."""
+        """The number that a target refers to."""
         if quantity == targets.SPEEDUP:
             return self.speedup("eager")
         if quantity == targets.COMPILE:
@@ -218,7 +218,7 @@ def steps_in(result: Result) -> int:
 
 
 def relative(result: Result, base: Result | None) -> Number:
-    """Time of a step over that of the base's step: median over the repeats of the ratio within a repeat."""
+    """Time of a step relative to the base's: median over the repeats of the ratio within a repeat."""
     ours = result.medians.get("cgcl_fast")
     theirs = base.medians.get("cgcl_fast") if base is not None else None
     if not ours or not theirs:
@@ -227,7 +227,7 @@ def relative(result: Result, base: Result | None) -> Number:
 
 
 def cost_table(results: list[Result]) -> str:
-    """A row for the training step of each method at 256x256; empty if fewer than two were measured."""
+    """One row for each method's training step at 256x256; empty if fewer than two were measured."""
     steps = [r for r in results if r.op.endswith(" step") and r.shape.startswith("(1, 3, 256, 256)")]
     steps = [result for result in steps if result.seconds("cgcl_fast") is not None]
     if len(steps) < 2:
@@ -256,7 +256,7 @@ def cost_table(results: list[Result]) -> str:
 
 
 def images_table(results: list[Result]) -> str:
-    """A row for each case that makes images; empty if there is none."""
+    """One row for each case that makes images; empty if there is none."""
     rows = []
     for result in results:
         images = result.info.get("cgcl_fast", {}).get("images")
@@ -268,7 +268,7 @@ def images_table(results: list[Result]) -> str:
 
 
 def suite(machine: dict[str, Any]) -> str:
-    """ "cuda" for the results of `benchmarks.cuda`, whose cases and targets are others, "gpu_step" for those of
+    """ "cuda" for results of `benchmarks.cuda`, which has other cases and targets, "gpu_step" for those of
     `benchmarks.gpu_step`, "cpu" for `benchmarks.run`."""
     return str(machine.get("suite", "cpu"))
 
@@ -348,7 +348,7 @@ def report(machine: dict[str, Any], results: list[Result]) -> str:
 
 
 def headline(results: list[Result]) -> list[Result]:
-    """The cases that a target speaks of, in the order of the targets, those of an op together."""
+    """The cases with a target, in the order of the targets, with those of an op together."""
     known = {result.key: result for result in results}
     of_ops = [target for target in TARGETS if target.quantity != targets.CUT_TIME]  # those are in the cost table
     keys = list(dict.fromkeys((target.op, target.shape, target.direction) for target in of_ops))
@@ -364,7 +364,7 @@ def readme_section(
     plot: str | None,
     cuda_text: str = "",
 ) -> str:
-    """`cuda_text` says where the results on CUDA come from."""
+    """`cuda_text` gives the source of the CUDA results."""
     on_gpu = {result.key: result for result in cuda}
     header = ["case", "eager ms", "compile ms", "cgcl_fast ms", "over eager", "over compile", "of floor"]
     header += ["CUDA, over eager"]
@@ -395,7 +395,7 @@ def readme_section(
 
 
 def steps_section(machine: dict[str, Any], results: list[Result], source: str) -> str:
-    """What a README shows of the results of `benchmarks.gpu_step`."""
+    """The README's section on the results of `benchmarks.gpu_step`."""
     return "\n\n".join([machine_text(machine), step_table(results), STEP_NOTES, f"From `{source}`."])
 
 
@@ -408,7 +408,7 @@ def rewrite(path: Path, section: str, begin: str = BEGIN, end: str = END) -> Non
 
 
 def draw(path: Path, machine: dict[str, Any], results: list[Result]) -> None:
-    """Bars of the speed-up over eager and over compile, on a logarithmic axis, with the least speed-up aimed at."""
+    """Bars of the speed-up over eager and over compile, on a logarithmic axis, with the target speed-up."""
     import matplotlib
 
     matplotlib.use("Agg")

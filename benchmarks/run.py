@@ -2,9 +2,8 @@
 
     python -m benchmarks.run [--repeats 3] [--seconds 0.6] [--select EXPRESSION] [--no-memory] [--output FILE.json]
 
-A machine is never quite alone, and pytest-benchmark times one implementation after the other. So the suite runs several
-times, and a ratio is taken within a repeat, where the implementations of a case follow each other within seconds; the
-report gives the median of these ratios.
+Other processes perturb timings, so the suite repeats and takes ratios within a repeat, where the implementations of a
+case run within seconds of each other. The report gives the median of these ratios.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NO_TESTS_COLLECTED = 5  # pytest.ExitCode; benchmarks.cuda takes functions from here and does without pytest
+NO_TESTS_COLLECTED = 5  # pytest.ExitCode; benchmarks.cuda imports this module without pytest
 
 
 def run_once(arguments: argparse.Namespace, folder: Path, memory: bool) -> dict[str, Any]:
-    """The suite, each file in a process of its own: memory that one op's benchmarks have freed would spare the next the
-    page faults that it has in a program.
+    """The suite, each file in a separate process: memory freed by one op's benchmarks would save the next op page
+    faults that it has in real programs.
     """
     runs = [run_file(arguments, path, folder / f"{path.stem}.json", memory) for path in sorted(HERE.glob("bench_*.py"))]
-    found = [run for run in runs if run is not None]
-    if not found:
+    results = [run for run in runs if run is not None]
+    if not results:
         raise SystemExit(f"benchmarks.run: no benchmark matches {arguments.select!r}")
-    machine = found[0]["machine_info"]
+    machine = results[0]["machine_info"]
     for rate in ("copy_bytes_per_second", "matmul_flops_per_second"):
-        machine[rate] = max(run["machine_info"][rate] for run in found)
-    return {"machine_info": machine, "benchmarks": [entry for run in found for entry in run["benchmarks"]]}
+        machine[rate] = max(run["machine_info"][rate] for run in results)
+    return {"machine_info": machine, "benchmarks": [entry for run in results for entry in run["benchmarks"]]}
 
 
 def run_file(arguments: argparse.Namespace, path: Path, target: Path, memory: bool) -> dict[str, Any] | None:
-    """One file's results; None if --select leaves none of it."""
+    """One file's results; None if --select excludes all of it."""
     command = [sys.executable, "-m", "pytest", str(path), "-q", "-p", "no:cacheprovider", "--benchmark-only"]
     command += [f"--benchmark-json={target}", f"--benchmark-max-time={arguments.seconds}", "--benchmark-min-rounds=9"]
     command += ["--benchmark-min-time=0.0005", "--benchmark-columns=min,median,iqr,rounds", "--benchmark-disable-gc"]
@@ -58,14 +57,14 @@ def run_file(arguments: argparse.Namespace, path: Path, target: Path, memory: bo
 
 
 def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """One result of several runs of pytest-benchmark: medians and minima of each run, and what they have in common."""
+    """Merge several runs of pytest-benchmark: medians and minima of each run, and what they have in common."""
     merged: dict[str, dict[str, Any]] = {}
     for run in runs:
         for entry in run["benchmarks"]:
             stats, info = entry["stats"], entry["extra_info"]
             kept = merged.setdefault(entry["fullname"], {"extra_info": {}, "medians": [], "minima": [], "rounds": 0})
             rate = "copy_bytes_per_second"
-            if rate in info:  # noise only ever makes a copy slower
+            if rate in info:  # noise only makes a copy slower
                 info[rate] = max(info[rate], kept["extra_info"].get(rate, 0))
             kept["extra_info"].update(info)
             kept["medians"].append(rounded(stats["median"]))
@@ -83,7 +82,7 @@ def merge(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def take_memory(result: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Enter the peak memory that an earlier run measured: unlike times, it does not depend on what else runs."""
+    """Copy the peak memory from an earlier run: unlike times, it does not depend on what else runs."""
     known = {entry["fullname"]: entry["extra_info"] for entry in earlier["benchmarks"]}
     for entry in result["benchmarks"]:
         for name, value in known.get(entry["fullname"], {}).items():

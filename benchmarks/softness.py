@@ -1,10 +1,10 @@
-"""What the offline distances make of soft pictures: of the truth itself, blurred.
+"""How the offline distances rate soft pictures: the truth itself, blurred.
 
     python -m benchmarks.softness OUT.json
 
-Test scenes of the built-in streets are rendered in a domain that they are not of, blurred by Gaussians, and compared
-with the real images of that domain in EfficientNet-Lite0's features (extra ``metrics``). Without a blur they are what a
-perfect translation gives.
+Test scenes of the built-in streets are rendered in another domain, blurred by Gaussians, and compared with real images
+of that domain in EfficientNet-Lite0's features (extra ``metrics``). Without blur they are what a perfect translation
+would give.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from cgcl_fast.metrics.protocol import versions
 from cgcl_fast.metrics.weights import WeightFiles
 
 SIGMAS = (0, 0.4, 0.6, 0.8, 1.0, 1.5)
-"""Of the blurs, in pixels."""
+"""Standard deviations of the blurs, in pixels."""
 
 
 def measure(size: int = 64, domains: tuple[str, ...] = ("sunny", "night")) -> list[dict[str, Any]]:
-    """For each domain the Fréchet distances of the scenes of the others: as they are, and of their truth by blur."""
+    """Per domain, the Fréchet distances of the other domains' scenes: untouched, and of their truth by blur."""
     network = load_network("lite0", WeightFiles())
     dataset = open_test_images(None, domains=DOMAINS, size=size, needs=DataNeeds(random_pairs=True, multiple=1))
     batch = dataset.sample_batch(100)
@@ -49,12 +49,12 @@ def measure(size: int = 64, domains: tuple[str, ...] = ("sunny", "night")) -> li
         real = moments(features(torch.stack([to_tensor(dataset.picture(name, n).image) for n in range(count)])))
         others = batch["A_domain"] != DOMAINS.index(name)
         truth = batch[f"truth_{name}"][others]
-        found = {
+        by_sigma = {
             str(sigma): frechet_distance(moments(features(gaussian_blur(truth, 9, sigma) if sigma else truth)), real)
             for sigma in SIGMAS
         }
         untouched = frechet_distance(moments(features(batch["A"][others])), real)
-        rows.append({"to": name, "scenes": len(truth), "untouched": untouched, "truth_by_sigma": found})
+        rows.append({"to": name, "scenes": len(truth), "untouched": untouched, "truth_by_sigma": by_sigma})
     return rows
 
 
@@ -62,9 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
-    found = {"what": "Fréchet distances, EfficientNet-Lite0 features", "size": 64, "rows": measure()}
-    options.output.write_text(json.dumps({**found, "versions": versions()}, indent=1, ensure_ascii=False) + "\n")
-    print(json.dumps(found["rows"], indent=1))
+    document = {"what": "Fréchet distances, EfficientNet-Lite0 features", "size": 64, "rows": measure()}
+    options.output.write_text(json.dumps({**document, "versions": versions()}, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps(document["rows"], indent=1))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Where the time of a training step on a CPU goes: by kind of work, beside what the machine could do it in.
+"""Profile of a training step on a CPU: time by kind of work, beside the machine's floor.
 
     python -m benchmarks.step METHOD [--size 256] [--precision fp32|bf16] [--threads N] [--output FILE.json]
-    python -m benchmarks.step METHOD --rehearse          tiny networks: shows that it works
+    python -m benchmarks.step METHOD --rehearse          tiny networks: a dry run
 
-A step is that of the engine's Trainer with the method's paper networks on the built-in streets, at batch 1. Its time is
-taken without looking inside; then every operator that PyTorch dispatches in it is timed, and its tensors counted: bytes
+A step is that of the engine's Trainer with the paper's networks on the built-in streets, at batch 1. First its time is
+measured without profiling. Then every operator that PyTorch dispatches in it is timed and its tensors counted: bytes
 are those of its arguments and results, FLOPs those of convolutions and matrix products. The floor is the larger of the
-bytes over the rate of a large copy, and of the FLOPs over the rate of a large product in the step's precision, both of
-the same run. "data" is the making of a batch, which in a training happens beside the step.
+bytes over the rate of a large copy and the FLOPs over the rate of a large product in the step's precision, both
+measured in the same run. "data" is making a batch, which in a training runs beside the step.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from .markdown import mebibytes, milliseconds, percent, table
 from .run import default_output, rounded
 
 BETWEEN = "between operators"
-"""What is left of a step's time: Python, autograd and the dispatcher."""
+"""The rest of a step's time: Python, autograd and the dispatcher."""
 
-#: Beginnings of operators' names, without "_" before them, that tell the kind; the first that fits.
+#: Prefixes of operators' names, without leading "_", by kind; the first match counts.
 KINDS = {
     "convolutions": ("convolution", "conv2d", "mkldnn_convolution", "slow_conv"),
     "norms": ("adain", "instance_norm", "batch_norm", "native_batch_norm", "cudnn_batch_norm", "var_mean", "rsqrt"),
@@ -61,7 +61,7 @@ ORDER = (*KINDS, "other", BETWEEN, "data")
 
 @dataclass
 class Cost:
-    """Of a kind, or of an operator, in one step."""
+    """The cost of a kind, or of an operator, in one step."""
 
     calls: int = 0
     seconds: float = 0.0
@@ -80,7 +80,7 @@ class Cost:
 
 
 class Operators(TorchDispatchMode):
-    """While entered, the cost of each operator that is dispatched, by (kind, name)."""
+    """Records the cost of each dispatched operator, by (kind, name)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Operators(TorchDispatchMode):
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Enter, and know when an optimiser is at work."""
+        """Record, and recognise when an optimiser is running."""
 
         def begin(*_: object) -> None:
             self.optimising = True
@@ -127,24 +127,24 @@ class Operators(TorchDispatchMode):
 
 
 def is_view(func: Any) -> bool:
-    """Whether it moves nothing: its result is an alias of an argument that it does not write."""
+    """Whether it moves no data: its result aliases an argument that it does not write."""
     returns = func._schema.returns
     return bool(returns) and all(each.alias_info is not None and not each.alias_info.is_write for each in returns)
 
 
 def bytes_of(values: Sequence[Any]) -> int:
-    """Of the tensors among them, one that is there twice counted once; expanded ones as what is stored."""
-    found = {}
+    """Bytes of all tensors in the values; repeated ones count once, expanded ones by what is stored."""
+    sizes = {}
     for value in values:
         if isinstance(value, Tensor):
             sides = zip(value.shape, value.stride(), strict=True)
             numbers = torch.Size(side for side, stride in sides if stride or side == 0).numel()
-            found[value.data_ptr(), numbers] = numbers * value.element_size()
-    return sum(found.values())
+            sizes[value.data_ptr(), numbers] = numbers * value.element_size()
+    return sum(sizes.values())
 
 
 def kind_of(name: str, args: Sequence[Any] = ()) -> str:
-    """The kind of an operator. A convolution of each channel by itself is a blur."""
+    """The kind of an operator. A convolution of each channel separately is a blur."""
     plain = name.lstrip("_")
     kind = next((kind for kind, names in KINDS.items() if plain.startswith(names)), "other")
     if kind == "convolutions":
@@ -154,14 +154,14 @@ def kind_of(name: str, args: Sequence[Any] = ()) -> str:
 
 
 def kinds_of(costs: dict[tuple[str, str], Cost]) -> dict[str, Cost]:
-    found: dict[str, Cost] = {}
+    by_kind: dict[str, Cost] = {}
     for (kind, _), cost in costs.items():
-        found.setdefault(kind, Cost()).add(cost)
-    return found
+        by_kind.setdefault(kind, Cost()).add(cost)
+    return by_kind
 
 
 def product_rate(dtype: torch.dtype, size: int, budget: float) -> float:
-    """FLOPs a second of a product of matrices of size x size."""
+    """FLOPs per second of a product of size x size matrices."""
     a, b = torch.rand(2, size, size).to(dtype)
     return 2 * size**3 / machine.best_seconds(lambda: torch.mm(a, b), budget)
 
@@ -176,7 +176,7 @@ def rates_here(precision: str, small: bool) -> dict[str, float]:
 
 
 def data_cost(method: str, size: int, config: Any) -> Cost:
-    """A batch by the loader in this process: the least time of a few."""
+    """Making a batch with the loader in this process: the minimum time of a few."""
     batches = iter(build_loader(dataset_of(method, size, config), num_workers=0))
     next(batches)
     costs = []
@@ -188,7 +188,8 @@ def data_cost(method: str, size: int, config: Any) -> Cost:
 
 
 def profile(method: str, scale: gpu_step.Scale, precision: str, progress: float) -> dict[str, Any]:
-    """ "seconds" of single steps, "kinds" and "operators" with their costs in the step whose operators took least."""
+    """ "seconds" of single steps, and "kinds" and "operators" with their costs in the step with the fastest
+    operators."""
     variant = "bf16 eager" if precision == "bf16" else "eager"
     row = gpu_step.Row(method, variant, progress=progress)
     config = gpu_step.config_of(method, scale.small)
@@ -217,9 +218,9 @@ def profile(method: str, scale: gpu_step.Scale, precision: str, progress: float)
 
 
 def text(document: dict[str, Any], most: int = 20) -> str:
-    """Two tables: kinds, and the operators that take most."""
-    info, found = document["machine_info"], document["profile"]
-    step = min(found["seconds"])
+    """Two tables: kinds, and the most expensive operators."""
+    info, profiled = document["machine_info"], document["profile"]
+    step = min(profiled["seconds"])
 
     def cells(cost: Cost) -> list[str]:
         floor = cost.floor(info)
@@ -235,16 +236,16 @@ def text(document: dict[str, Any], most: int = 20) -> str:
         ]
 
     head = ["calls", "ms", "of the step", "MiB", "GFLOP", "floor ms", "of floor"]
-    kinds = [[kind, *cells(Cost(**cost))] for kind, cost in found["kinds"].items()]
+    kinds = [[kind, *cells(Cost(**cost))] for kind, cost in profiled["kinds"].items()]
     whole = Cost()
-    for kind, cost in found["kinds"].items():
+    for kind, cost in profiled["kinds"].items():
         if kind != "data":
             whole.add(Cost(**cost))
     whole.seconds = step
-    floors = sum(Cost(**cost).floor(info) for kind, cost in found["kinds"].items() if kind != "data")
+    floors = sum(Cost(**cost).floor(info) for kind, cost in profiled["kinds"].items() if kind != "data")
     total = ["**step**", *cells(whole)[:5], milliseconds(floors), percent(floors / step)]
     operators = []
-    for entry in found["operators"][:most]:
+    for entry in profiled["operators"][:most]:
         cost = Cost(**{name: value for name, value in entry.items() if name not in ("kind", "name")})
         operators.append([f"`{entry['name']}`", entry["kind"], *cells(cost)])
     copy, product = info["copy_bytes_per_second"] / 1e9, info["matmul_flops_per_second"] / 1e9
@@ -288,10 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     rates = rates_here(options.precision, options.rehearse)
     info = machine.describe("cpu", rates) | {"suite": "step", "precision": options.precision, "size": scale.size}
-    found = profile(options.method, scale, options.precision, options.progress)
-    again = rates_here(options.precision, options.rehearse)  # noise only ever makes the machine slower
+    profiled = profile(options.method, scale, options.precision, options.progress)
+    again = rates_here(options.precision, options.rehearse)  # noise only makes the machine slower
     info |= {name: rounded(max(rate, again[name])) for name, rate in rates.items()}
-    document = {"machine_info": info, "method": options.method, "profile": found}
+    document = {"machine_info": info, "method": options.method, "profile": profiled}
     output = options.output
     if output is None:
         output = default_output(info)
@@ -299,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(document, indent=1) + "\n")
     print(text(document))
-    print(f"step: {statistics.median(found['seconds']):.3g} s (median); results: {output}")
+    print(f"step: {statistics.median(profiled['seconds']):.3g} s (median); results: {output}")
     return 0
 
 

@@ -19,7 +19,7 @@ Peaks are those of PyTorch's allocator: of the tensors, and of all that it holds
 
 
 def step_table(results: list[Result]) -> str:
-    """A row for each step and each way to run it, those of a step together."""
+    """One row per step and variant, those of a step together."""
     header = ["step", "in", "alone ms", "in a row ms", "host ms", "busy ms", "in a row / busy", "kernels"]
     header += ["peak MiB", "reserved MiB"]
     rows = []

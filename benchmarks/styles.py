@@ -1,9 +1,9 @@
-"""What a reference changes in the translations of trained methods, on the built-in streets.
+"""The effect of references on translations of trained methods, on the built-in streets.
 
     python -m benchmarks.styles RUN... [--scenes 8] [--references 8] [--output FILE.json]
 
-A RUN is a run's folder (its newest checkpoint is taken) of a method with styles of references, such as CGL and CGCL.
-The figures are those of ``cgcl_fast.metrics.StyleEvaluation``, of more scenes and references than at a run's saves.
+A RUN is a run's folder (its newest checkpoint is used) of a method with styles of references, such as CGL and CGCL. The
+metrics are those of ``cgcl_fast.metrics.StyleEvaluation``, with more scenes and references than at a run's saves.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from cgcl_fast.networks import StyledGenerator
 def measure(
     folder: Path, scenes: int = 8, references: int = 8, device: str = "cpu"
 ) -> tuple[dict[str, Any], StyleEvaluation]:
-    """A run: what it was and its figures, with the spread of each dimension of the codes by domain.
+    """A run: its description and metrics, with the spread of each dimension of the codes by domain.
 
     Raises:
-        ValueError: no run, or one of which this cannot be measured.
+        ValueError: not a run, or one for which this cannot be measured.
     """
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -55,7 +55,7 @@ def measure(
         "scenes": evaluation.scenes,
         "references": evaluation.references,
         "figures": evaluation.of_generator(generator),
-        "code_spread": {domain: found.std(0, correction=0).tolist() for domain, found in codes.items()},
+        "code_spread": {domain: domain_codes.std(0, correction=0).tolist() for domain, domain_codes in codes.items()},
     }, evaluation
 
 

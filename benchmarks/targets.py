@@ -1,8 +1,7 @@
-"""What the project aims at, on 2 cores and on an H100 or H200, in float32. The report says which targets a
-result meets; no test asserts them.
+"""The project's targets, on 2 cores and on an H100 or H200, in float32. The report says which of them a result meets;
+no test asserts them.
 
-A speed-up is the eager time over that of cgcl_fast. Next to its own number, each op with one must not be behind
-`torch.compile`.
+A speed-up is eager time over cgcl_fast's. Each op with a target must also not be slower than `torch.compile`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ STEP_TIME = "time, of eager's"
 STEP_MEMORY = "peak resident memory, of eager's"
 STEP_OWN_MEMORY = "peak memory beyond libraries, networks and images, of eager's"
 CUT_TIME = "time, of CUT's step"
-#: Quantities that are to be at most the number; the others at least.
+#: Quantities that must be at most the target; the others at least.
 AT_MOST = (MEMORY, STEP_TIME, STEP_MEMORY, STEP_OWN_MEMORY, CUT_TIME)
 
 
@@ -35,7 +34,7 @@ class Target:
         return value <= self.bound if self.quantity in AT_MOST else value >= self.bound
 
 
-#: (op, shape, direction) -> least speed-up over eager.
+#: (op, shape, direction) -> minimum speed-up over eager.
 SPEEDUPS = {
     ("adain", "(4, 256, 64, 64) relu", BOTH): 3.0,
     ("adain", "(1, 64, 256, 256) relu", BOTH): 4.0,
@@ -67,7 +66,7 @@ TARGETS = [
 ]
 
 FIVE_LAYERS = ("patch_nce_layers", "5 x (1, 256, 256) dQ", BOTH)
-#: On a GPU, from `python -m benchmarks.cuda`. The floor of a gather's backward is that of a fill.
+#: On a GPU, for `python -m benchmarks.cuda`. The floor of a gather's backward is that of a fill.
 CUDA_TARGETS = [
     Target("adain", "(64, 256, 64, 64) relu", FORWARD, FLOOR, 0.85),
     Target("adain", "(64, 256, 64, 64) relu", BOTH, FLOOR, 0.85),
@@ -84,5 +83,5 @@ CUDA_TARGETS = [
 
 
 def of_suite(name: str) -> list[Target]:
-    """Of the results of `benchmarks.run` ("cpu") or `benchmarks.cuda` ("cuda")."""
+    """The targets for results of `benchmarks.run` ("cpu") or `benchmarks.cuda` ("cuda")."""
     return CUDA_TARGETS if name == "cuda" else TARGETS

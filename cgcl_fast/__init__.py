@@ -1,6 +1,6 @@
 """Fast contrastive unpaired image-to-image translation: losses, ops and trainers for PyTorch."""
 
-from . import _start as _start  # first: it sets what PyTorch reads when it is loaded
+from . import _start as _start  # first: sets what PyTorch reads on import
 from ._backend import backend, current_backend
 
 __version__ = "0.1.0"

@@ -14,21 +14,21 @@ from torch.autograd import forward_ad
 from .kernels import INTERPRET
 
 BACKENDS = ("auto", "native", "triton", "reference")
-#: What the kernels take; other dtypes are the reference's, which float64 also is the truth of.
+#: Dtypes with kernels. All others, including float64 (the tests' ground truth), run the reference.
 DTYPES = {
     ("native", "cpu"): (torch.float32, torch.bfloat16),
     ("native", "cuda"): (torch.float32, torch.float16, torch.bfloat16),
-    ("triton", "cpu"): (torch.float32, torch.float16),  # the interpreter computes wrongly with bfloat16
+    ("triton", "cpu"): (torch.float32, torch.float16),  # the interpreter computes bfloat16 wrongly
     ("triton", "cuda"): (torch.float32, torch.float16, torch.bfloat16),
 }
-#: What "auto" tries, in this order.
+#: Backends that "auto" tries, in this order.
 PREFERENCE = {"cpu": ("triton", "native") if INTERPRET else ("native",), "cuda": ("triton", "native")}
 
-#: (backend, device type) -> names of the ops that have a kernel there.
+#: (backend, device type) -> names of the ops with a kernel there.
 kernels: dict[tuple[str, str], set[str]] = {}
-#: (backend, device type) -> why it has none.
+#: (backend, device type) -> why there are no kernels.
 problems: dict[tuple[str, str], str] = {}
-#: What was decided before: (op, device or its type, choice, dtypes) -> backend.
+#: Cached decisions: (op, device or its type, choice, dtypes) -> backend.
 _decided: dict[tuple[Any, ...], str] = {}
 
 
@@ -48,9 +48,9 @@ _DEFAULT = _checked(os.environ.get("CGCL_FAST_BACKEND", "auto").lower(), "CGCL_F
 
 
 class _Choice(threading.local):
-    """What a thread asked for, and what the `with` blocks that it is in will restore.
+    """A thread's choice, and what its enclosing `with` blocks will restore.
 
-    Not a context variable, which torch.compile cannot set, and no attribute of the class, which it would read instead.
+    Not a context variable, which torch.compile cannot set, and not a class attribute, which it would read instead.
     """
 
     def __init__(self) -> None:
@@ -64,22 +64,25 @@ _choice = _Choice()
 class backend:  # noqa: N801  a context manager with the name of what it sets
     """Choose the implementation of every op inside a `with` block, for the thread that runs the block.
 
-    The backward pass of an op takes the choice of its forward pass, in whatever thread it runs (compiled by
-    `torch.compile` that of its thread: either can run after the other).
+    The backward pass of an op runs on the backend of its forward pass, in whatever thread. (Compiled by `torch.compile`
+    it follows its own thread's choice; either backend can run after the other.)
 
     Args:
-        name: "auto" (the fastest that is there), "native", "triton" or "reference". The environment variable
-            `CGCL_FAST_BACKEND` sets the choice of every thread that makes none. A dtype without a kernel takes the
-            reference under every choice, and so do forward-mode differentiation and the transformations of
-            `torch.func`, of which the kernels know nothing.
+        name: "auto" (the fastest available), "native", "triton" or "reference". The environment variable
+            `CGCL_FAST_BACKEND` is the choice of threads that make none. Dtypes without a kernel always run the
+            reference, and so do forward-mode differentiation and the transformations of `torch.func`, which the kernels
+            do not support.
 
     Raises:
         ValueError: for another name.
-        RuntimeError: by an op, when the backend asked for has no kernel on the tensor's device.
+        RuntimeError: raised by an op if the chosen backend has no kernel on the tensor's device.
 
     Example:
+        >>> import cgcl_fast, torch
         >>> with cgcl_fast.backend("reference"):
-        ...     y = cgcl_fast.ops.instance_norm(x)
+        ...     y = cgcl_fast.ops.instance_norm(torch.randn(1, 3, 8, 8))
+        ...     print(cgcl_fast.current_backend())
+        reference
     """
 
     def __init__(self, name: str) -> None:
@@ -97,7 +100,7 @@ class backend:  # noqa: N801  a context manager with the name of what it sets
 
 
 def current_backend() -> str:
-    """The backend that this thread asks for now: "auto", "native", "triton" or "reference"."""
+    """This thread's current choice: "auto", "native", "triton" or "reference"."""
     return _choice.name
 
 
@@ -106,33 +109,33 @@ def has_kernel(op: str, backend_name: str, device: str) -> bool:
 
 
 def choose(op: str, tensor: Tensor) -> str:
-    """The implementation that `op` takes for a map like `tensor`: "native", "triton" or "reference"."""
+    """The backend that `op` runs on for a map like `tensor`: "native", "triton" or "reference"."""
     return choose_on(op, tensor.device, tensor.dtype)
 
 
 def choose_on(op: str, device: torch.device | str, *dtypes: torch.dtype) -> str:
-    """The implementation that `op` takes on `device` (or devices of that type) for arguments of `dtypes`.
+    """The backend that `op` runs on, on `device` (or devices of that type), for arguments of `dtypes`.
 
     Raises:
-        RuntimeError: the backend asked for has no kernel there.
+        RuntimeError: the chosen backend has no kernel there.
     """
     if _choice.name == "reference":
         return "reference"
-    # What the kernels do not see: a tangent, or a level of torch.func.
+    # The kernels would not see a tangent, or a level of torch.func.
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return "reference"
     return kernel_backend(op, device, *dtypes)
 
 
 def kernel_backend(op: str, device: torch.device | str, *dtypes: torch.dtype) -> str:
-    """As :func:`choose_on`, where nothing but device and dtypes is in the way of a kernel."""
-    if torch.compiler.is_compiling():  # which would have to compile again whenever something new was decided
+    """As :func:`choose_on`, if only device and dtypes matter."""
+    if torch.compiler.is_compiling():  # it would recompile after every new entry of the cache
         return _decide(op, device, dtypes)
     key = op, device, _choice.name, dtypes
-    found = _decided.get(key)
-    if found is None:
-        found = _decided[key] = _decide(op, device, dtypes)
-    return found
+    backend = _decided.get(key)
+    if backend is None:
+        backend = _decided[key] = _decide(op, device, dtypes)
+    return backend
 
 
 def _decide(op: str, device: torch.device | str, dtypes: tuple[torch.dtype, ...]) -> str:

@@ -1,6 +1,6 @@
-"""What the commands share: options from dataclasses, one clear line for what is wrong, and the exit status.
+"""Shared by the commands: options from dataclasses, one-line errors, and the exit status.
 
-0: the work was done; 1: it was not, for a reason met on the way; 2: wrong options or data; 128 + signal: interrupted.
+0: the work was done; 1: it failed for a reason met on the way; 2: wrong options or data; 128 + signal: interrupted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class UsageError(Exception):
 
 
 class Parser(ArgumentParser):
-    """Raises :class:`UsageError` instead of printing the usage and leaving."""
+    """Raises :class:`UsageError` instead of printing the usage and exiting."""
 
     def parse_args(self, *arguments: Any, **more: Any) -> Any:
         try:
@@ -59,7 +59,7 @@ def one_line(error: object) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Each message of a log on one line, whatever it quotes."""
+    """Formats each log message on a single line, whatever it quotes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))
@@ -67,7 +67,7 @@ class LineFormatter(logging.Formatter):
 
 @contextmanager
 def as_usage_error() -> Iterator[None]:
-    """What the layers below say of wrong arguments and data is what the user has given wrong."""
+    """Turn lower layers' argument and data errors into UsageError."""
     try:
         yield
     except (ValueError, TypeError, OSError, CheckpointError) as error:
@@ -75,7 +75,7 @@ def as_usage_error() -> Iterator[None]:
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
-    """``--batch-size`` and ``--batch_size`` are the same option; ``--range LOW HIGH`` is one value."""
+    """Spell ``--batch-size`` as ``--batch_size``, and join ``--range LOW HIGH`` to one value."""
     arguments = list(arguments)
     for at, argument in enumerate(arguments):
         if argument == "--range" and len(arguments) > at + 2 and not arguments[at + 1].startswith("["):
@@ -88,18 +88,18 @@ def underscored(arguments: Sequence[str]) -> list[str]:
 
 
 def bracketed(arguments: Sequence[str], lists: Collection[str]) -> list[str]:
-    """``--nce_layers 0,4,8`` will do for ``--nce_layers [0,4,8]``, as in the published code: values of options named
-    in ``lists`` get the brackets that they lack."""
-    found = list(arguments)
-    for index, argument in enumerate(found):
+    """Accept ``--nce_layers 0,4,8`` for ``--nce_layers [0,4,8]``, as in the published code: adds missing brackets to
+    the values of the options named in ``lists``."""
+    result = list(arguments)
+    for index, argument in enumerate(result):
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or name not in lists:
             continue
-        if not equals and index + 1 < len(found) and not found[index + 1].startswith("--"):
-            found[index + 1] = _in_brackets(found[index + 1])
+        if not equals and index + 1 < len(result) and not result[index + 1].startswith("--"):
+            result[index + 1] = _in_brackets(result[index + 1])
         elif equals:
-            found[index] = f"--{name}={_in_brackets(value)}"
-    return found
+            result[index] = f"--{name}={_in_brackets(value)}"
+    return result
 
 
 def _in_brackets(value: str) -> str:
@@ -107,10 +107,10 @@ def _in_brackets(value: str) -> str:
 
 
 def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what it raises for its user becomes one line on stderr and the exit status."""
+    """Run a command; errors meant for its user become one line on stderr and the exit status."""
     format_warning, except_hook = warnings.formatwarning, threading.excepthook
     warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"  # type: ignore[assignment]
-    # TensorBoard writes in a thread; that the disk is full is said once, by whoever writes next in the main thread.
+    # TensorBoard writes in a thread: a full disk is reported once, by the next write of the main thread.
     threading.excepthook = lambda thread: None if thread.exc_type is OSError else except_hook(thread)
     if _start.waiting.busy:
         setting, reason, _ = _start.waiting
@@ -126,17 +126,18 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
         return command(sys.argv[1:] if arguments is None else arguments)
     except (UsageError, MissingExtraError) as error:
         return _fail(error, 2)
-    except (CaptureError, CheckpointError, LoaderError, NonFiniteError, torch.OutOfMemoryError) as error:
+    except (CaptureError, CheckpointError, NonFiniteError) as error:
         return _fail(error, 1)
-    except OSError as error:
-        return _fail(error, 1)
+    except (LoaderError, OSError, torch.OutOfMemoryError) as error:
+        return _fail(error, 1, of_process=True)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except RuntimeError as error:
         lost = lost_peer(error)
         if lost is None:
             raise
-        return _fail(lost, 1, every_process=True)
+        print(f"error: {one_line(lost)}", file=sys.stderr)
+        return 1
     finally:
         leave_group()
         if handled:
@@ -145,12 +146,20 @@ def run(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Ctrl-C. A second one, which may come while the first is dealt with, ends the process at once."""
+    """Ctrl-C. A second one, which may come while the first is handled, ends the process at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
 
 
-def _fail(message: Any, status: int, every_process: bool = False) -> int:
-    if every_process or os.environ.get("RANK", "0") == "0":  # processes of one run say the same, mostly
+def _fail(message: Any, status: int, of_process: bool = False) -> int:
+    """Say it; of several processes (``torchrun``) only the first one of each machine, since all say the same.
+
+    Args:
+        of_process: one may have met it alone, such as a disk that is full or gone: it says so, and which it is.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if of_process and processes != "1":
+        print(f"error: process {os.environ.get('RANK')} of {processes}: {one_line(message)}", file=sys.stderr)
+    elif os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"error: {one_line(message)}", file=sys.stderr)
     return status

@@ -1,4 +1,4 @@
-"""Packages that only some commands need: they come with an extra, ``pip install "cgcl_fast[NAME]"``."""
+"""Packages that only some commands need, installed with an extra: ``pip install "cgcl_fast[NAME]"``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class MissingExtraError(ImportError):
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import a module of a package that comes with an extra.
+    """Import a module of an extra.
 
     Raises:
-        MissingExtraError: the package, or one that it needs, is not installed.
+        MissingExtraError: its package, or a dependency of it, is not installed.
     """
     try:
         return import_module(module)

@@ -1,4 +1,4 @@
-"""Files that a user or a folder names, before they are opened."""
+"""Checks of files named by users or found in folders, before they are opened."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ _KINDS = (
 
 
 def check_regular(path: str | os.PathLike[str], *, missing_ok: bool = False) -> None:
-    """Every file that is not the program's own goes through here first: opening a pipe would wait for ever, and reading
-    a device may never end.
+    """Check a foreign file before opening it: opening a pipe would block for ever, and reading a device may never end.
 
     Args:
         path: a file, or a link to one.
-        missing_ok: whether it need not exist, as a file that is about to be written.
+        missing_ok: accept a missing file, for example one about to be written.
 
     Raises:
-        OSError: it is no regular file (``strerror`` says what it is), or cannot be looked at.
+        OSError: it is not a regular file (``strerror`` says what it is), or cannot be accessed.
     """
     try:
         mode = os.stat(path).st_mode

@@ -47,9 +47,9 @@ def take_weights(method: Method, path: Path) -> str:
         CheckpointError: there is no such file, or it cannot be read.
         ValueError: a network there has another shape than here.
     """
-    file, found = _find(path, _role(method, method.generator_name))
+    file, state = _find(path, _role(method, method.generator_name))
     names = trained(method)
-    taken = {name: found[_role(method, name)] for name in names if _role(method, name) in found}
+    taken = {name: state[_role(method, name)] for name in names if _role(method, name) in state}
     absent = [name for name in names if name not in taken]
     if not taken:
         raise ValueError(f"init: {file} has none of {', '.join(names)}")

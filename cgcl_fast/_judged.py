@@ -15,6 +15,7 @@ from cgcl_fast._command import UsageError
 from cgcl_fast._generator import find_generator
 from cgcl_fast._networks import OTHER_WAY
 from cgcl_fast._pretrained import read_about
+from cgcl_fast._translator import Translator
 from cgcl_fast._yaml import read_yaml
 from cgcl_fast.data import Reading, UnpairedDataset, open_test_images
 from cgcl_fast.data.needs import DataNeeds
@@ -29,7 +30,6 @@ from cgcl_fast.metrics.features import Alone, FeatureSet, Transform, features_of
 from cgcl_fast.metrics.image_sets import DomainImages
 from cgcl_fast.metrics.weights import WeightFiles
 from cgcl_fast.networks import StyledGenerator
-from cgcl_fast.translate import Translator
 
 
 @dataclass(frozen=True)

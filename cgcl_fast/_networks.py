@@ -1,4 +1,4 @@
-"""The trained networks in files: of a run's checkpoint, or in the published layout."""
+"""Trained networks from files: from a run's checkpoint, or in the published layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOADERS = {"G": compat.load_generator, "D": compat.load_discriminator, "F": com
 
 
 def trained(method: Method) -> list[str]:
-    """Names of the networks that a method trains, in the order in which it has them."""
+    """Names of the networks that a method trains, in the method's order."""
     names = {name for phase in method.phases() for name in phase.networks}
     return [name for name, _ in method.named_children() if name in names]
 
@@ -32,7 +32,7 @@ def empty_method(state: Mapping[str, Any]) -> Method:
     """The method of a checkpoint, on the meta device.
 
     Raises:
-        Exception: nearly any, where the checkpoint describes none.
+        Exception: of nearly any type, if the checkpoint does not describe a method.
     """
     described = state["config"]
     kind = METHODS[described["method"]]
@@ -46,7 +46,7 @@ def network_of(method: Method, state: Mapping[str, Any], name: str, *, averaged:
         averaged: of a generator the average of its weights, if the run keeps one (``train --ema-decay``).
 
     Raises:
-        ValueError: the checkpoint has others.
+        ValueError: the checkpoint's weights do not fit.
     """
     tensors = {**state["method"], **(state.get("ema", {}) if averaged else {})}
     prefix = f"{name}."
@@ -55,22 +55,22 @@ def network_of(method: Method, state: Mapping[str, Any], name: str, *, averaged:
 
 
 def direction_of(state: Mapping[str, Any]) -> str:
-    """The direction in which a checkpoint's run is trained."""
+    """The direction in which a checkpoint's run was trained."""
     return check_direction(state["config"].get("direction", "AtoB"))
 
 
-def check_direction(found: Any) -> str:
-    """``found``, if a file may hold it as a direction."""
-    if not isinstance(found, str) or found not in OTHER_WAY:
-        raise ValueError(f"direction: expected AtoB or BtoA, got {str(found)[:20]!r}")
-    return found
+def check_direction(direction: Any) -> str:
+    """``direction`` itself, if it is valid."""
+    if not isinstance(direction, str) or direction not in OTHER_WAY:
+        raise ValueError(f"direction: expected AtoB or BtoA, got {str(direction)[:20]!r}")
+    return direction
 
 
 def published_networks(file: Path) -> dict[str, nn.Module]:
-    """The networks in a published file and those of the same epoch beside it, by their published names.
+    """The networks of a published file and of files beside it from the same epoch, by their published names.
 
     Args:
-        file: of a generator. One that is not called ``EPOCH_net_G.pth`` (or ``G_A``, ``G_B``) stands alone.
+        file: of a generator. Unless it is called ``EPOCH_net_G.pth`` (or ``G_A``, ``G_B``) no other files are read.
 
     Raises:
         ValueError, OSError: one of the files cannot be read.
@@ -84,7 +84,7 @@ def published_networks(file: Path) -> dict[str, nn.Module]:
 
 
 def one_line_error(path: Path, what: str, error: Exception) -> CheckpointError:
-    """What a foreign file raises when it is taken for something else, as one line that names it."""
+    """A one-line error that names a file which could not be read as what it was taken for."""
     if isinstance(error, CheckpointError):
         return error
     if isinstance(error, OSError):

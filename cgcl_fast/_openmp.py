@@ -1,12 +1,12 @@
-"""How OpenMP's threads wait for each other, which must be said before PyTorch loads them.
+"""How OpenMP's threads wait for each other, which must be set before PyTorch loads them.
 
-GNU OpenMP's threads spin for milliseconds while they wait, at every one of the thousand and more parallel regions of a
-small training step. On a quiet machine that costs nothing. Where another program has one of the cores, each wait is for
-a thread that has none, and the spinning takes the very core that it would need: training nearly stops. A short spin is
-as fast on a quiet machine, and hands its core over on a busy one; where others are busy already at the start, the
-threads sleep at once.
+GNU OpenMP's threads spin for milliseconds while they wait, in each of the thousand or more parallel regions of a small
+training step. On an idle machine this costs nothing. But if another program occupies one of the cores, every wait is
+for a thread without a core, and spinning occupies the very core it needs: training nearly stops. With a short spin,
+training is as fast on an idle machine and yields its core on a busy one. If other programs are busy at the start,
+threads sleep immediately.
 
-`_start` chooses, for the commands of this package only.
+`_start` makes the choice, only for this package's commands.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from collections.abc import MutableMapping
 from typing import NamedTuple
 
 SPIN = "2500"
-"""Rounds of GNU OpenMP's waiting loop, some 50 to 150 µs: a little longer than a small region takes."""
+"""Iterations of GNU OpenMP's waiting loop, about 50 to 150 µs: slightly longer than a small region takes."""
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-"""The user's own choice, which is never overridden."""
+"""Environment variables with the user's own choice, which is never overridden."""
 
 
 class Waiting(NamedTuple):
-    """How the threads wait: the setting of the environment, and why it is so."""
+    """How threads wait: the environment's setting, and the reason."""
 
     setting: str
     reason: str
-    busy: bool = False  # other programs have the cores
+    busy: bool = False  # other programs occupy cores
 
 
 def choose(environment: MutableMapping[str, str], busy: float | None, cores: int) -> Waiting:
-    """Set in `environment` how the threads wait, unless it says so itself.
+    """Set in `environment` how threads wait, unless it already says so.
 
     Args:
-        environment: that of this process, before PyTorch is loaded.
-        busy: how many cores other programs use, None where nothing tells.
-        cores: how many there are.
+        environment: of this process, before PyTorch is loaded.
+        busy: number of cores used by other programs; None if unknown.
+        cores: number of cores.
     """
     given = [f"{name}={environment[name]}" for name in VARIABLES if name in environment]
     if given:
@@ -55,7 +55,7 @@ def _threads(environment: MutableMapping[str, str], cores: int) -> int:
 
 
 def busy_cores(seconds: float = 0.1) -> float | None:
-    """How many cores others use over the next `seconds`, in which this process sleeps; None where it cannot be told."""
+    """Number of cores used by others over the next `seconds`, while this process sleeps; None if unknown."""
     before = _idle_seconds()
     started = time.monotonic()
     if before is None:
@@ -66,10 +66,10 @@ def busy_cores(seconds: float = 0.1) -> float | None:
 
 
 def _idle_seconds() -> float | None:
-    """Seconds that all cores together have been idle."""
+    """Total idle time of all cores in seconds."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             fields = file.readline().split()
-        return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")  # idle, and idle while a disk works
-    except (OSError, ValueError, IndexError):  # no Linux
+        return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")  # idle, and idle while waiting for a disk
+    except (OSError, ValueError, IndexError):  # not Linux
         return None

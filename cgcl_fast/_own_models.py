@@ -1,4 +1,4 @@
-"""The scores of ``evaluate`` that models of a user's own decide: segmentation, detection, classifiers of domains."""
+"""Scores of ``evaluate`` that depend on users' own models: segmentation, detection, domain classifiers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cgcl_fast.metrics.inception_score import InceptionScores
 from cgcl_fast.metrics.segmentation import Labels, segmentation_scores
 
 Translate = Callable[[Tensor, Sequence[str]], Tensor]
-"""(B, C, H, W) and a name of each image's style, which decides it, to (B, C', H, W)."""
+"""Maps (B, C, H, W) and a seed name of each image's style to (B, C', H, W)."""
 
 
 def of_predictions(
     predictions: Path | None, labels: Path | None, labels_are: Labels, detections: Path | None, annotations: Path | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Results and protocol of label maps and detections that there are.
+    """Results and protocol of given label maps and detections.
 
     Raises:
         ValueError: files are missing or wrong; one line.
@@ -53,14 +53,14 @@ def inception_scores(
     styles: int,
     batch_size: int,
 ) -> dict[str, float]:
-    """IS and CIS of translations, each input in several random styles; the inputs are shared out to the processes.
+    """IS and CIS of translations, each input in several random styles; processes share the inputs.
 
     Args:
         classifier: on the device.
         images: the inputs.
         translate: see ``Translate``.
-        inputs: how many of them.
-        styles: of each; with one CIS says nothing and is left out.
+        inputs: how many to use.
+        styles: per input; with a single one, CIS is meaningless and left out.
         batch_size: translations at a time.
     """
     scores = InceptionScores(len(classifier.domains))

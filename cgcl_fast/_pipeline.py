@@ -40,6 +40,7 @@ class Pipeline(Generic[Item]):
         size: bytes that an item takes.
         room: bytes that may be held ahead, and as many behind. A single item may need more; then it is alone.
         most: items that may be held ahead, and as many behind.
+        begin: called first in each thread.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Pipeline(Generic[Item]):
         size: Callable[[Item], int],
         room: int,
         most: int,
+        begin: Callable[[], None] | None = None,
     ) -> None:
-        self._pool = ThreadPoolExecutor(workers, "pipeline") if workers else None
+        self._pool = ThreadPoolExecutor(workers, "pipeline", begin) if workers else None
         self._settled = settled
         self._size = size
         self._room = room

@@ -1,5 +1,5 @@
-"""What ``train --resume`` may change: what leaves the training as it is, what begins a new phase of it, and not what
-the networks are.
+"""Which options ``train --resume`` may change: those that leave the training as it is, those that start a new phase of
+it, and not those that define the networks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXACT = frozenset(
         "eval_metrics", "graphs", "keep", "log_every", "output", "resume", "save_every", "steps", "timeout", "workers",
     )
 )  # fmt: skip
-"""Options whose change leaves the steps bit for bit what they would have been (the length apart)."""
+"""Options whose change leaves every step bit for bit the same (only the number of steps may differ)."""
 
 FIXED = frozenset(
     (
@@ -29,56 +29,57 @@ FIXED = frozenset(
         "scales", "weight_decay",
     )
 )  # fmt: skip
-"""Options that say what the weights, or the averages that Adam keeps of them, mean, or that only a beginning reads.
+"""Options that define the meaning of the weights, or of Adam's averages of them, or that are only read at the
+beginning.
 
-``range`` and ``ranges`` say what numbers the networks have learnt; those of the run are taken along to other data. Only
-a run that has none, on the streets or from before there were any, takes new ones.
+``range`` and ``ranges`` define the numbers that the networks have learned; the run's are kept when it continues with
+other data. Only a run without them (on the streets, or an old one) accepts new ones.
 """
 
 _OF_NUMBERS = ("range", "ranges")
 
 
 def changes(before: Mapping[str, Any], options: Mapping[str, Any], given: Iterable[str]) -> dict[str, tuple[Any, Any]]:
-    """The options that begin a new phase of a training: name -> what it was and what it is to be.
+    """The options that start a new phase of a training: name -> (old value, new value).
 
     Args:
         before: the options of the run.
-        options: those it is to go on with.
-        given: names of those that were given.
+        options: those to continue with.
+        given: names of those given explicitly.
 
     Raises:
-        UsageError: one of them cannot change in a run.
+        UsageError: one of them cannot change within a run.
     """
-    found = {name: (before[name], options[name]) for name in sorted(given) if before[name] != options[name]}
+    changed = {name: (before[name], options[name]) for name in sorted(given) if before[name] != options[name]}
     kind = METHODS[options["method"]]
     of_method = {field.name for field in fields(kind.Config)}
     fixed = FIXED if before.get("ranges") else FIXED.difference(_OF_NUMBERS)
-    for name, (old, new) in found.items():
+    for name, (old, new) in changed.items():
         if name in fixed or (name in of_method and not _same_networks(kind, before, name, new)):
             raise UsageError(
                 f"--resume: {name} is {old} in this run and cannot become {new}; --init {printable(before['output'])} "
                 "--output NEW starts a new training with its weights, where they fit"
             )
-    return {name: pair for name, pair in found.items() if name not in EXACT}
+    return {name: pair for name, pair in changed.items() if name not in EXACT}
 
 
 def _same_networks(kind: type[Method], before: Mapping[str, Any], name: str, value: Any) -> bool:
-    """Whether weights and state of a method keep their names and shapes when one option changes."""
+    """Whether a method's weights and state keep their names and shapes if one option changes."""
     old = {field.name: before[field.name] for field in fields(kind.Config) if field.name != "epochs"}
     try:
         with torch.device("meta"):
             states = [kind(kind.Config(**options)).state_dict() for options in (old, {**old, name: value})]
     except ValueError:
-        return True  # out of its range: what is said of that is clearer
+        return True  # out of range: the error about that is clearer
     shapes = [{key: getattr(value, "shape", None) for key, value in state.items()} for state in states]
     return shapes[0] == shapes[1]
 
 
 def said(changed: Mapping[str, tuple[Any, Any]], step: int, left_out: bool) -> str:
-    """One line about a new phase, empty where there is none.
+    """One line about a new phase; empty if there is none.
 
     Args:
-        left_out: whether the order of the data begins anew, with the next epoch.
+        left_out: whether the order of the data starts anew with the next epoch.
     """
     if not changed and not left_out:
         return ""

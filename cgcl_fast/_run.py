@@ -1,4 +1,4 @@
-"""A run's folder, for commands that look at more of a method than its generator: all networks, and the data."""
+"""A run's folder, for commands that need more than its generator: all networks, and the data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Run:
     Attributes:
         folder: of the run.
         kind: name of the method.
-        method: with the weights of the checkpoint, on the CPU and for evaluation.
+        method: with the checkpoint's weights, on the CPU, in evaluation mode.
         step: of the checkpoint.
         direction: AtoB or BtoA.
-        options: those in the run's ``config.yaml``.
+        options: from the run's ``config.yaml``.
     """
 
     folder: Path
@@ -36,14 +36,14 @@ class Run:
     options: dict[str, Any]
 
     def test_images(self, data: Path | None = None) -> UnpairedDataset:
-        """The test images of the run's data, prepared as in training but for flips and random crops; see
+        """The test images of the run's data, prepared as in training but without flips and random crops; see
         :func:`open_test_images`.
 
         Args:
-            data: another folder in the place of the run's.
+            data: a folder to use instead of the run's.
 
         Raises:
-            ValueError: the data is not there any more, or is of other domains.
+            ValueError: the data no longer exists, or has other domains.
         """
         options, config = self.options, self.method.config
         domains, most = self.method.domains, int(options.get("max_megapixels", 179))
@@ -64,7 +64,7 @@ def open_run(folder: Path) -> Run:
     """The run in a folder.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read; one line that names it.
+        CheckpointError: there is no run, or it cannot be read; one line that names it.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: expected the folder of a run, which is not there")
@@ -82,9 +82,9 @@ def open_run(folder: Path) -> Run:
     try:
         method = empty_method(state)
         for name, child in method.named_children():
-            if any(True for _ in (*child.parameters(), *child.buffers())):  # not the pools of past translations
+            if any(True for _ in (*child.parameters(), *child.buffers())):  # excludes pools of past translations
                 network_of(method, state, name)
         method.eval().requires_grad_(False)
         return Run(folder, state["config"]["method"], method, state["step"], direction_of(state), options)
-    except Exception as error:  # someone's files fail in many ways
+    except Exception as error:  # foreign files fail in many ways
         raise one_line_error(path, "not a checkpoint of a method", error) from error

@@ -1,6 +1,6 @@
-"""What has to be so before PyTorch is loaded, where Python was started as ``python -m cgcl_fast.NAME``.
+"""Settings that must precede the import of PyTorch, if Python was started as ``python -m cgcl_fast.NAME``.
 
-A program that imports the package has an environment and signals of its own, which are left alone.
+The environment and signals of programs that import the package are left alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ waiting = Waiting("as OpenMP does", "left to the program that imports cgcl_fast"
 
 
 def is_command(arguments: Sequence[str], original: Sequence[str]) -> bool:
-    """Whether a command of the package is being started: while Python looks for the module, `sys.argv` begins with
+    """Whether a command of the package is being started: while Python looks for the module, `sys.argv` starts with
     -m."""
     return arguments[:1] == ["-m"] and any(word.startswith("cgcl_fast.") for word in original)
 
 
 if is_command(sys.argv, sys.orig_argv):
-    # While a command loads, which takes seconds, Ctrl-C ends it without a traceback; what runs it sees to it then.
+    # While a command loads, which takes seconds, Ctrl-C ends it without a traceback; later `run` handles it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if "torch" not in sys.modules:

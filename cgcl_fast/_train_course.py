@@ -1,4 +1,4 @@
-"""How long a training is, and where in it a resumed one goes on."""
+"""The length of a training, and where a resumed one continues."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from cgcl_fast._command import UsageError
 from cgcl_fast._train_options import RunOptions
 from cgcl_fast.engine import Checkpoints, Course, Stage, next_stage
 from cgcl_fast.engine.checkpoint import does_not_fit
-from cgcl_fast.engine.stages import stage_in
+from cgcl_fast.engine.stages import keeps_place, stage_in
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that ``--resume`` goes on from, and its file.
+    """The checkpoint from which ``--resume`` continues, and its file.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no checkpoint.
         CheckpointError: none can be read.
     """
     try:
@@ -33,13 +33,13 @@ def stage_to_go_on(
     accumulate: int,
     changed: Mapping[str, tuple[Any, Any]],
 ) -> tuple[Stage, str]:
-    """The stage that a resumed run goes on with, and what is to be said if it is a new phase of the training.
+    """The stage in which a resumed run continues, and a message if this starts a new phase of the training.
 
     Args:
         found: from :func:`newest_checkpoint`.
         loader: the loader's ``state_dict()``.
-        accumulate: batches a step.
-        changed: the options that begin a new phase: what they were and what they are.
+        accumulate: batches per step.
+        changed: options that start a new phase, with old and new values.
 
     Raises:
         CheckpointError: the checkpoint is of something else.
@@ -47,17 +47,17 @@ def stage_to_go_on(
     path, state = found
     try:
         stage = next_stage(state, loader, accumulate)
-        left_out = stage != stage_in(state, accumulate)
+        left_out = stage != stage_in(state, accumulate) and not keeps_place(state, loader, accumulate)
     except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
         raise does_not_fit(path, error) from error
     return stage, _resume.said(changed, state["step"], left_out)
 
 
 def course_of(run: RunOptions, config: Any, batches: int, stage: Stage) -> Course:
-    """How the steps of a training are divided, of which an epoch has so many batches.
+    """How the steps of a training are divided, for epochs of ``batches`` batches.
 
     Raises:
-        ValueError: more epochs of warm-up than there are at the full rate.
+        ValueError: more warm-up epochs than epochs at the full rate.
     """
     decay_epochs = getattr(config, "decay_epochs", 0)
     steps = run.steps or max(1, (config.epochs + decay_epochs) * batches // run.accumulate)

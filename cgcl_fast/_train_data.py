@@ -1,4 +1,4 @@
-"""The data of a training: images that are read as the options say, and the batches of this process."""
+"""The data of a training: images read according to the options, and the batches of this process."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cgcl_fast.methods.base import channels_of, check_image
 
 @dataclass(frozen=True)
 class Data:
-    """What a training reads.
+    """The data of a training.
 
     Attributes:
         dataset: the images.
         loader: the batches of this process.
-        sizes: how many sizes of images there are among the batches.
+        sizes: number of different image sizes in the batches.
         sample_batch: the images of the sample grids.
-        ranges: the numbers that become -1 and 1, by the folders of the domains, as ``config.yaml`` has them; None:
-            where there is nothing to be said of them.
+        ranges: the numbers that map to -1 and 1, by the domains' folders, as in ``config.yaml``; None if there are no
+            stored numbers.
     """
 
     dataset: UnpairedDataset
@@ -37,13 +37,13 @@ class Data:
 
 
 def build_data(run: RunOptions, kind: type[Method], config: Any, accelerator: Accelerator) -> Data:
-    """The images that a method with its config asks for, of which each process has its share.
+    """The images that a method with its config needs; each process has its share.
 
     Raises:
         ValueError: folders or images are missing, or do not fit the networks.
     """
     needs = kind.needs(config)
-    if run.size < needs.multiple:  # not to be rounded to 256 pixels where 64 were asked for
+    if run.size < needs.multiple:  # so that 64 is not rounded to 256 pixels
         raise ValueError(f"size: expected at least {needs.multiple} for these networks, got {run.size}")
     if run.range is not None and run.data is None:
         raise ValueError(f"range: the built-in streets are photographs of 8 bits, got {run.range}")
@@ -79,6 +79,6 @@ def build_data(run: RunOptions, kind: type[Method], config: Any, accelerator: Ac
 
 
 def default_workers(on_gpu: bool) -> int:
-    """Beside a GPU, enough to keep it fed; on a CPU one, since what prepares a batch is Python on one thread, for which
-    the others would wait; none where there is but one thread to share."""
+    """The default number of loader processes: with a GPU, enough to keep it busy; on a CPU one, because preparing a
+    batch is single-threaded Python, for which the other threads would wait; none if there is only one thread."""
     return 4 if on_gpu else int(torch.get_num_threads() > 1)

@@ -1,4 +1,4 @@
-"""The options of ``train``: what the command line, files and presets give them, and what is wrong with them."""
+"""The options of ``train``: from the command line, files and presets, with their checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, Level, Side, Within, check, lists_of
-from cgcl_fast.methods.registry import with_new_names
+from cgcl_fast.methods.registry import new_name, with_new_names
 
 DEFAULT_METHOD = "cgcl"
 
@@ -40,21 +40,20 @@ class RunOptions:
             latest_net_G.pth, D and F beside it, or of a generator's folder of cgcl_fast.hub or its name on the Hugging
             Face Hub. Step, optimisers and options are new; the networks must be alike.
         direction: AtoB or BtoA: BtoA exchanges the domains of the data, for methods of two domains without names.
-        steps: Length of the training in optimiser steps, instead of in epochs; the learning rate decays in the same
-            part of them as it would of epochs and decay_epochs.
-        epochs: Epochs at the full learning rate (cgl, cgcl: all epochs). The training is so long, and decay_epochs
-            longer. The paper's number if not given.
+        steps: Length of the training in optimiser steps instead of epochs. The decay of the learning rate keeps the
+            proportion given by epochs and decay_epochs.
+        epochs: Epochs at the full learning rate (cgl, cgcl: all epochs), before decay_epochs more. By default as in the
+            paper.
         size: Side of the images in training (sincut: crop_size instead).
-        load_size: Side to which images are resized before a random crop of size; if not given, 286/256 of size for
+        load_size: Side to which images are resized before a random crop of size; by default 286/256 of size for
             resize_and_crop, else size.
         preprocess: resize_and_crop, scale_shortside_and_crop, scale_width_and_crop, crop, resize, scale_width or none,
             as in the published CUT and CycleGAN.
         flip: Flip half of the images horizontally.
-        range: LOW HIGH, the numbers in the images that become -1 and 1. If not given, 0 to 255 for images of 8 bits;
-            for others the least and the greatest number in (256 of) the training images of each domain.
-        ranges: The same for each domain by the name of its folder, {A: {low: 0, high: 4095, type: uint16}, ...}; where
-            it is not given it is what range or the images say. A run's config keeps it, and translate writes images
-            accordingly.
+        range: LOW HIGH, the numbers in the images that map to -1 and 1. By default 0 to 255 for 8-bit images; for
+            others the smallest and the largest number in (256 of) the training images of each domain.
+        ranges: The same per domain, by the name of its folder, {A: {low: 0, high: 4095, type: uint16}, ...}; missing
+            ones are as for range. A run's config keeps it, and translate writes images accordingly.
         max_megapixels: Larger images are left out.
         limit: Use no more than this many images of each domain.
         batch_size: Images of each domain a step, in each process (sincut: minibatches of num_crops crops).
@@ -65,25 +64,25 @@ class RunOptions:
         seed: Of weights, data order and everything else that is random.
         save_every: Steps between checkpoints and sample grids; a tenth of the run, at most 1000, if not given.
         log_every: Steps between lines of log.jsonl and points in TensorBoard.
-        eval_images: Test scenes whose translations are compared with the truth at every save, where it is known; 0 for
-            none. Of methods with styles of references a quarter of them are translated in the styles of four
-            references each, too.
-        eval_every: Steps between comparisons of translations of all test images, as a set, with those of the target
-            domain, as evaluate makes them; a multiple of save_every, which is as much if not given. None if not given.
-        eval_metrics: Figures of those comparisons: lite0, fid, kid, is, precision; see evaluate.
-        best_by: Figure of the checkpoint that is kept as the best: psnr/after, ssim/after, ... where the truth is
+        eval_images: Test scenes whose translations are compared with the truth at every save, if it is known; 0 for
+            none. For methods with styles of references, a quarter of them are also translated in the styles of four
+            references each.
+        eval_every: Steps between evaluations of all translated test images as a set, against those of the target
+            domain, as by evaluate. A multiple of save_every, which by default is equal to it. By default none.
+        eval_metrics: Metrics of those evaluations: lite0, fid, kid, is, precision; see evaluate.
+        best_by: Metric that decides which checkpoint is kept as the best: psnr/after, ssim/after, ... if the truth is
             known; frechet_lite0, fid, ... with eval_every.
-        keep: Number of newest checkpoints that are kept (and the best, where the truth is known).
-        workers: Processes that load data; if not given 4 beside a GPU, on a CPU 1 where PyTorch has several threads.
+        keep: Number of newest checkpoints to keep (and the best, if the truth is known).
+        workers: Processes that load data; by default 4 beside a GPU, and on a CPU 1 if PyTorch has several threads.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
-        graphs: auto replays each step on a GPU as one CUDA graph, which spares the host from issuing its kernels one by
-            one, if there is one process and the precision is fp32 or bf16 (with --accumulate and --compile too); the
-            result is the same. on demands that; off never does it.
-        tf32: On GPUs that have it, multiply float32 as TF32, with 10 bits of mantissa, in convolutions and matrix
-            products; false: with all 23 bits in both. It leaves bf16, fp16 and CPUs as they are.
-        timeout: Seconds that the processes of a run wait for one that does not answer; the first one's saving and
-            measuring must not take longer.
+        graphs: auto replays each step on a GPU as one CUDA graph, which saves the host from launching kernels one by
+            one, for one process in fp32 or bf16 (also with --accumulate and --compile); the result is the same. on
+            requires it; off never does it.
+        tf32: On GPUs that support it, multiply float32 as TF32, with 10 bits of mantissa, in convolutions and matrix
+            products; false: with all 23 bits in both. No effect on bf16, fp16 and CPUs.
+        timeout: Seconds that the processes of a run wait for each other; saving and measuring by the first process must
+            not take longer.
     """
 
     data: Path | None = None
@@ -128,8 +127,8 @@ class RunOptions:
 
 
 def make_parser(method: str) -> Parser:
-    """The options of a method: those of the run, and every field of its config under the field's name. Their defaults
-    are the paper's."""
+    """The parser of a method's options: those of the run, and every field of its config under the field's name.
+    Defaults are the paper's."""
     parser = Parser(
         prog="python -m cgcl_fast.train",
         usage=f"python -m cgcl_fast.train [{{{','.join(METHODS)}}}] [--data DIR] [--output DIR] [options]",
@@ -159,9 +158,10 @@ def make_parser(method: str) -> Parser:
 
 
 def split_method(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """METHOD is the one argument that is no option and no option's value: the first, or one after a flag or a value.
+    """Split off METHOD: the only argument that is neither an option nor an option's value, at the beginning or after a
+    flag or a value.
 
-    Not a subcommand of jsonargparse, which can be neither left out nor come after options or from a config file.
+    Not a jsonargparse subcommand, which cannot be omitted, come after options, or come from a config file.
     """
     rest = list(arguments)
     for index, argument in enumerate(rest):
@@ -172,6 +172,15 @@ def split_method(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
                 raise UsageError(f"METHOD must be one of {', '.join(METHODS)}, got {argument!r}")
             return rest.pop(index), rest
     return None, rest
+
+
+def _with_new_names(arguments: Sequence[str]) -> list[str]:
+    """Options of the command line under their present names."""
+    return [
+        f"--{new_name(name)}{equals}{value}" if argument.startswith("--") else argument
+        for argument in arguments
+        for name, equals, value in [argument.removeprefix("--").partition("=")]
+    ]
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -193,8 +202,8 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def with_epochs_of_now(saved: dict[str, Any], default: int) -> dict[str, Any]:
-    """Options of a run, in which ``epochs`` may be those of the whole training: so it was before there was lr_policy,
-    and the rate decayed in the part of them that decay_epochs were of ``default`` and those."""
+    """Options of a run in today's form. In runs from before lr_policy, ``epochs`` is the whole training, of which the
+    learning rate decays in the share that decay_epochs has of ``default`` plus decay_epochs."""
     epochs, decay = saved.get("epochs"), saved.get("decay_epochs")
     if "lr_policy" in saved or not (isinstance(epochs, int) and isinstance(decay, int) and epochs > 0 <= decay):
         return saved
@@ -204,13 +213,13 @@ def with_epochs_of_now(saved: dict[str, Any], default: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Look:
-    """What decides which options there are, and what they are where they are not given.
+    """What decides which options exist, and their values if not given.
 
     Attributes:
         method: its name.
         output: the run's folder.
         from_file: options of the config file.
-        saved: options of the run that is to go on; empty for a new one.
+        saved: options of the run to continue; empty for a new one.
     """
 
     method: str
@@ -249,13 +258,13 @@ def _look_at(method: str | None, arguments: Sequence[str]) -> _Look:
 
 
 def resolve(arguments: Sequence[str]) -> Namespace:
-    """All options: given ones over the config file over those of the resumed run or the preset over the paper's; and
-    as "changed" what of a resumed run's begins a new phase of it.
+    """All options. Precedence: command line, config file, resumed run or preset, paper defaults. "changed" holds the
+    options that start a new phase of a resumed run.
 
     Raises:
         UsageError: a wrong option, or with ``--resume`` one that cannot change.
     """
-    method, rest = split_method(underscored(arguments))
+    method, rest = split_method(_with_new_names(underscored(arguments)))
     look = _look_at(method, rest)
     parser, saved, output = make_parser(look.method), look.saved, look.output
     in_file = parser.parse_object(look.from_file, defaults=False).as_dict()
@@ -271,7 +280,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
     base = saved or configs.read(look.method, given["preset"])
     if isinstance(saved.get("ranges"), dict) and isinstance(given.get("ranges"), dict):
         given["ranges"] = with_ranges_of(saved["ranges"], given["ranges"])
-    if given.get("epochs") is not None:  # of a preset's or a run's steps nothing is left
+    if given.get("epochs") is not None:  # discards the steps of a preset or run
         given.setdefault("steps", None)
     options = parser.parse_object({**base, **given, "output": str(output)})
     if saved:
@@ -281,7 +290,7 @@ def resolve(arguments: Sequence[str]) -> Namespace:
 
 
 def _check_together(look: _Look, given: Mapping[str, Any], in_line: Mapping[str, Any]) -> None:
-    """What was given fits the method and the run that goes on."""
+    """Check that the given options fit the method and the run to continue."""
     if given.get("method", look.method) != look.method:
         raise UsageError(f"the config file is for {given['method']}, not for {look.method}")
     if in_line.get("epochs") is not None and in_line.get("steps") is not None:
@@ -293,10 +302,10 @@ def _check_together(look: _Look, given: Mapping[str, Any], in_line: Mapping[str,
 
 
 def with_ranges_of(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The ranges of a run, and those of them that are given in its place: the same ones in other words are the run's.
+    """The ranges of a run, with given ones in their place; a given range equal to the run's counts as unchanged.
 
     Raises:
-        UsageError: what is given is no range.
+        UsageError: an invalid range.
     """
     try:
         before, now = values_from_dict(saved), values_from_dict(given)
@@ -307,18 +316,18 @@ def with_ranges_of(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, An
 
 @dataclass(frozen=True)
 class Start:
-    """One start of a run: its options, each of which is right by itself.
+    """One start of a run: its options, each valid by itself.
 
     Attributes:
         method: its name.
         output: the run's folder.
         run: the options of the run.
         config: those of the method.
-        resume: go on with the run.
+        resume: continue the run.
         compile: compile the networks.
-        preset: the preset that other options were laid over; none of a run that goes on.
-        changed: what begins a new phase of the run, by name: what it was and what it is.
-        plain: all options as they were given, which ``config.yaml`` keeps.
+        preset: the preset that the options modify; none when resuming.
+        changed: options that start a new phase of the run, with old and new values.
+        plain: all options as given, as saved in ``config.yaml``.
     """
 
     method: str
@@ -337,7 +346,7 @@ class Start:
 
 
 def read_start(arguments: Sequence[str]) -> Start:
-    """A start of a run by its command line.
+    """Read a start of a run from its command line.
 
     Raises:
         UsageError: a wrong option, or one that does not fit the others.
@@ -368,7 +377,7 @@ def read_start(arguments: Sequence[str]) -> Start:
 
 
 def config_of(options: Namespace) -> Any:
-    """The config of a method with its options; epochs that were not given are its own.
+    """A method's config from the options; epochs default to the config's own.
 
     Raises:
         ValueError: an option out of range, or one that does not fit the others.
@@ -379,11 +388,11 @@ def config_of(options: Namespace) -> Any:
 
 
 TRANSIENT = ("changed", "config", "preset", "resume")
-"""Of one start of a run, not of the run."""
+"""Options of one start of a run, not of the run itself."""
 
 
 def save_config(plain: Mapping[str, Any], folder: Path) -> None:
-    """``config.yaml``: every option with its value, in the form that ``--config`` reads."""
+    """Write ``config.yaml``: every option with its value, in the form that ``--config`` reads."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
     text = yaml_text(json.loads(json.dumps(values)))
     write_atomically(folder / "config.yaml", lambda file: file.write(text.encode()))

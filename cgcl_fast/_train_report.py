@@ -1,4 +1,4 @@
-"""What ``train`` says: on stderr and in ``train.log``, and on stdout what is about to happen and what came of it."""
+"""Messages of ``train``: on stderr and in ``train.log``; on stdout what is about to happen, and the outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("cgcl_fast")
 
 @contextmanager
 def messages() -> Iterator[logging.handlers.MemoryHandler]:
-    """What the package says of its work goes to stderr, and is kept until there is a run folder for a log."""
+    """Send the package's log messages to stderr, and keep them until there is a run folder for a log file."""
     early = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
     logger.addHandler(early)
     on_stderr = logging.StreamHandler()
@@ -45,7 +45,7 @@ def messages() -> Iterator[logging.handlers.MemoryHandler]:
 
 
 def log_into(path: Path, early: logging.handlers.MemoryHandler) -> None:
-    """From now on what the package says goes into a file, too, first what it has said already."""
+    """From now on, write log messages to a file, too; the earlier ones first."""
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(LineFormatter())
     logger.addHandler(file)
@@ -55,21 +55,21 @@ def log_into(path: Path, early: logging.handlers.MemoryHandler) -> None:
 
 
 def save_environment(folder: Path, accelerator: Accelerator, precision: str) -> None:
-    """``environment.json``: what the run was started on last."""
-    found = {
+    """``environment.json``: versions and hardware of the run's last start."""
+    environment = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **machine(accelerator),
         "precision": precision,
         "versions": versions(),
     }
-    text = json.dumps(found, indent=1) + "\n"
+    text = json.dumps(environment, indent=1) + "\n"
     write_atomically(folder / "environment.json", lambda file: file.write(text.encode()))
 
 
 def describe(
     start: Start, data: Data, method: Method, course: Course, device: torch.device, without_graphs: str | None
 ) -> None:
-    """What is about to happen, on stdout."""
+    """Print what is about to happen."""
     _describe_data(start, data)
     run, config = start.run, start.config
     parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
@@ -111,7 +111,7 @@ def _describe_data(start: Start, data: Data) -> None:
 
 
 def report(outcome: Outcome, steps: int, output: Path) -> None:
-    """Where the results are, on stdout."""
+    """Print where the results are."""
     folder = printable(output)
     if outcome.signal is not None:
         print(f"stopped at step {outcome.step} of {steps} and saved; --resume --output {folder} goes on")

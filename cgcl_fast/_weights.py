@@ -1,8 +1,8 @@
-"""Files of ``torch.save``, read so that they neither run code nor cost more than they hold.
+"""Reading files of ``torch.save`` without executing code and without using more memory than their size justifies.
 
-``torch.load(weights_only=True)`` runs no code of a file, but believes its sizes: a kilobyte may stand for lists that no
-one can walk through, for a tensor that no memory holds, or for hours of decompression. So a file is looked through
-before it is loaded, and what was loaded before anyone uses it.
+``torch.load(weights_only=True)`` executes no code of a file, but trusts its sizes: a kilobyte can encode lists too long
+to walk through, a tensor too large for memory, or hours of decompression. So a file is inspected before it is loaded,
+and the loaded content before it is used.
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ from torch import Tensor, nn
 from cgcl_fast._files import check_regular
 
 MOST_PICKLE = 4 * 2**20
-"""Bytes of the part of a file that is not tensors: names, numbers and lists. Checkpoints of all methods have less than
-a tenth of it."""
+"""Maximum bytes of a file outside tensors: names, numbers and lists. Checkpoints of all methods have less than a tenth
+of it."""
 
 MOST_DEPTH = 50
-"""Containers in containers."""
+"""Maximum nesting of containers."""
 
 MOST_SHARED = 4
-"""How many times its own size the tensors of a file may come to, where several names stand for one."""
+"""Maximum total size of the tensors relative to the file, as several names may share one tensor."""
 
 _BUILDERS = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch(\.cuda)? \w+Storage"
 )
-"""What a pickle of named tensors calls. ``torch.load`` allows more, some of which turn a number into gigabytes."""
+"""Functions that a pickle of named tensors calls. ``torch.load`` allows more, some of which turn a number into
+gigabytes."""
 
 _LEGACY_PICKLES = 5
-"""Of a file from before PyTorch 1.6: magic number, version, machine, content, and the order of the tensors."""
+"""Pickles in a file from before PyTorch 1.6: magic number, version, machine, content, and the order of the tensors."""
 
 
 class _RefusedError(ValueError):
-    """Something wrong that is known well enough to be said."""
+    """A problem whose message is clear enough for the user."""
 
 
 def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` wrote, of this program or another one: tensors, on the CPU, and plain containers.
+    """The content of a ``torch.save`` file of any program: tensors, on the CPU, and plain containers.
 
-    The checksums of the file are verified, which ``torch.load`` does not do.
+    Verifies the file's checksums, which ``torch.load`` does not.
 
     Raises:
-        OSError: there is no such file, or it is no regular one.
+        OSError: there is no such file, or it is not a regular file.
         ValueError: it is truncated, damaged, hostile or something else; one line that names it.
     """
     check_regular(path)
@@ -57,30 +58,30 @@ def read_torch_file(path: Path) -> Any:
         size = path.stat().st_size
         pickled = _look_through(path, size)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles; they are refused or harmless
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        _check_claims(found, pickled, size)
-        return found
+            warnings.simplefilter("ignore")  # about odd pickles, which are rejected or harmless
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_claims(content, pickled, size)
+        return content
     except OSError as error:
         if error.filename is not None:
             raise
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _RefusedError as error:
         raise ValueError(f"{path}: {error}") from error
-    except Exception as error:  # whatever zipfile and the unpickler make of a hostile or foreign file
+    except Exception as error:  # whatever zipfile and the unpickler raise for a hostile or foreign file
         raise ValueError(f"{path}: truncated, damaged, or no file of weights ({type(error).__name__})") from error
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether none of the numbers is NaN or infinite."""
-    # A sum reads the tensor once and writes nothing. Where it is not finite, large numbers may be to blame.
+    """Whether no number is NaN or infinite."""
+    # A sum reads the tensor once and writes nothing. If it is not finite, it may have overflowed: check the elements.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _look_through(path: Path, size: int) -> int:
-    """Look at what a file is made of, without building any of it; gives the bytes that are not tensors."""
+    """Inspect the parts of a file without loading any; returns the number of bytes outside tensors."""
     with open(path, "rb") as file:
-        if file.read(4) == b"PK\x03\x04":  # where torch.load takes a file for a zip
+        if file.read(4) == b"PK\x03\x04":  # this is how torch.load recognises a zip
             with zipfile.ZipFile(path) as archive:
                 pickle = _look_through_zip(archive, size)
                 with archive.open(pickle) as content:
@@ -114,19 +115,19 @@ def _look_through_zip(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
 
 
 def _check_calls(file: IO[bytes]) -> None:
-    """Go to the end of one pickle; what it would call must be what builds tensors."""
+    """Read one pickle to its end; it may only call functions that build tensors."""
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == "GLOBAL" and not _BUILDERS.fullmatch(str(argument)):
             name = ".".join(str(argument).split())
             raise _RefusedError(f"it would call {name[:100]}, which is not safe or builds no weights")
 
 
-def _check_claims(found: Any, pickled: int, size: int) -> None:
-    """What was loaded is no larger than the file. A reference takes a byte at least, so more values than bytes are
-    lists that hold one another; a tensor takes its own bytes, unless its strides go over the same ones again."""
+def _check_claims(content: Any, pickled: int, size: int) -> None:
+    """Check that the loaded content is no larger than the file. Each reference takes at least a byte, so more values
+    than bytes mean lists that contain one another. A tensor takes its own bytes, unless its strides repeat them."""
     values, claimed, held = 0, 0, 0
     storages: set[int] = set()
-    waiting = [(found, 0)]
+    waiting = [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
         values += 1
@@ -137,7 +138,7 @@ def _check_claims(found: Any, pickled: int, size: int) -> None:
             if not all(isinstance(key, (str, int)) for key in value):
                 raise _RefusedError("its names are not all text or numbers")
             inner = list(dict.values(value))
-            if type(value) is OrderedDict:  # state dicts have the versions of their modules in an attribute
+            if type(value) is OrderedDict:  # state dicts have their modules' versions in an attribute
                 if vars(value).keys() - {"_metadata"}:
                     raise _RefusedError("it holds attributes of a dictionary")
                 inner += vars(value).values()

@@ -1,7 +1,8 @@
-"""YAML files as plain data, whoever wrote them: a few hundred bytes of YAML can stand for more than any memory holds.
+"""Reading YAML files of any origin as plain data: a few hundred bytes of YAML can expand beyond any memory.
 
-Mappings, lists, text, numbers, true, false and null are read. Tags, which name other types, are not, nor aliases, by
-which lists of lists grow without bound. Numbers are those of JSON, so that 1e-3 is one (PyYAML takes it for text).
+Accepted are mappings, lists, text, numbers, true, false and null. Rejected are tags, which name other types, and
+aliases, which let nested lists grow without bound. Numbers are read as in JSON, so that 1e-3 is one (for PyYAML it is
+text).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from cgcl_fast._files import check_regular
 
 MOST_BYTES = 2**20
 DEEPEST = 32
-"""Mappings and lists within each other."""
+"""Maximum nesting of mappings and lists."""
 
 _FLOAT = (
     r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
-_PLAIN = (  # the tag, what is of it, and its first characters
+_PLAIN = (  # the tag, the pattern of its values, and their first characters
     ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", list("yYnNtTfFoO")),
     ("int", r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
@@ -46,7 +47,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that ``_Loader`` would take for something else."""
+    """Quotes text that ``_Loader`` would read as something else."""
 
 
 for _kind in (_Loader, _Dumper):
@@ -55,10 +56,10 @@ for _kind in (_Loader, _Dumper):
 
 
 def yaml_of(text: str) -> Any:
-    """What a text says.
+    """The content of a YAML text.
 
     Raises:
-        ValueError: it is no YAML, has aliases or tags, a key twice, or is nested too deeply; one line.
+        ValueError: it is not YAML, has aliases, tags or duplicate keys, or is nested too deeply; one line.
     """
     try:
         depth = 0
@@ -78,15 +79,15 @@ def _refused(reason: object, mark: Any) -> ValueError:
 
 
 def read_yaml(path: Path, decode: Callable[[bytes], str] = bytes.decode) -> Any:
-    """What a file says.
+    """The content of a YAML file.
 
     Args:
         path: a file of at most ``MOST_BYTES``.
-        decode: its text from its bytes.
+        decode: converts its bytes to text.
 
     Raises:
-        OSError: it cannot be read, or is no file.
-        ValueError: it is too large, or as :func:`yaml_of`; one line that names it.
+        OSError: it cannot be read, or is not a file.
+        ValueError: it is too large, or as in :func:`yaml_of`; one line that names it.
     """
     check_regular(path)
     try:
@@ -100,5 +101,5 @@ def read_yaml(path: Path, decode: Callable[[bytes], str] = bytes.decode) -> Any:
 
 
 def yaml_text(content: Mapping[str, Any]) -> str:
-    """The text that :func:`yaml_of` reads as ``content``, a mapping of plain data in which no object occurs twice."""
+    """The text that :func:`yaml_of` reads as ``content``, a mapping of plain data without repeated objects."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)

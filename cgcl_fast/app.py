@@ -1,7 +1,7 @@
-"""``python -m cgcl_fast.app RUN``: drop a picture in a browser, choose a domain and a style, and compare.
+"""``python -m cgcl_fast.app RUN``: drop a picture into a browser, choose a domain and a style, and compare.
 
-Needs the extra ``app`` (gradio). It serves this machine alone unless ``--host`` says otherwise. Exit status: 0 when it
-was ended, 2 for wrong options or where the extra is missing.
+Needs the extra ``app`` (gradio). Serves this machine only, unless ``--host`` says otherwise. Exit status: 0 when it was
+ended, 2 for wrong options or a missing extra.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
 from cgcl_fast._extras import require
 from cgcl_fast._generator import find_generator
+from cgcl_fast._translator import Translator, domain_by
 from cgcl_fast.data import UnreadableImageError
 from cgcl_fast.data.decoding import read_stored, to_tensor
 from cgcl_fast.data.values import as_picture
 from cgcl_fast.engine import make_accelerator
 from cgcl_fast.methods.options import Count, Within, check
 from cgcl_fast.networks import StyledGenerator
-from cgcl_fast.translate import Translator, domain_by
 
 OWN, REFERENCE, RANDOM = "the generator's own", "of a reference image", "random, by its number"
 MOST_SEED = 2**31 - 1
@@ -44,9 +44,9 @@ class AppOptions:
         direction: AtoB or BtoA, for a method with a generator of each way; if not given, that of the training.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
-        longest: Pictures whose longer side has more pixels are shrunk to it.
+        longest: Larger pictures are shrunk to this longer side in pixels.
         host: Address to serve; 0.0.0.0 for the whole network.
-        port: 0 takes a free one.
+        port: 0 picks a free one.
     """
 
     checkpoint: Path
@@ -62,12 +62,12 @@ class AppOptions:
 
 
 class Studio:
-    """Translates pictures in files, for whoever shows them.
+    """Translates pictures from files, independent of how they are shown.
 
     Args:
         generator: in any state.
-        device, precision: of the translation.
-        longest: pictures whose longer side has more pixels are shrunk to it.
+        device, precision: for the translation.
+        longest: larger pictures are shrunk to this longer side in pixels.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class Studio:
         reference: str | os.PathLike[str] | None = None,
         number: int = 0,
     ) -> tuple[Image.Image, Image.Image]:
-        """A picture and its translation, both as they are shown and of one size.
+        """A picture and its translation, ready to show and of the same size.
 
         Args:
             picture: an image file.
-            domain: one of ``domains``; None for a generator that has none, or for the second of two.
-            style: one of ``styles``; None is the generator's own.
-            reference: the image file that ``REFERENCE`` takes its style from.
-            number: stands for a random style.
+            domain: one of ``domains``; None for a generator without any, or for the second of two.
+            style: one of ``styles``; None is the generator's default.
+            reference: the image file whose style ``REFERENCE`` uses.
+            number: seed of a random style.
 
         Raises:
             ValueError: an argument is missing or not as above; one line.
-            UnreadableImageError: a file is no image that can be read.
+            UnreadableImageError: a file is not a readable image.
         """
         chosen = {REFERENCE: reference, RANDOM: str(int(number))}.get(style or OWN)
         if style == REFERENCE and reference is None:
@@ -117,8 +117,8 @@ class Studio:
 
 
 def build(studio: Studio, title: str) -> Any:
-    """The page, a ``gradio.Blocks``. Its API has one function, ``/translate``: picture, domain, style, reference and
-    number to (before, after); what a generator does not have is left out of the page and None in the API.
+    """The page, a ``gradio.Blocks``. Its API has one function, ``/translate``: from picture, domain, style, reference
+    and number to (before, after). What a generator lacks is left out of the page and None in the API.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -185,14 +185,14 @@ def app(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(underscored(arguments)).as_dict()
     with as_usage_error():
         options = AppOptions(**parsed)
-        _gradio()  # before anything takes long
+        _gradio()  # before anything slow
         device = make_accelerator(device=options.device, precision=options.precision).device
         generator, file = find_generator(options.checkpoint, options.direction)
         domain_by(options.direction, generator)
     page = build(Studio(generator, device, options.precision, options.longest), f"cgcl_fast: {file.parent.parent.name}")
     try:
         page.queue(default_concurrency_limit=1).launch(server_name=options.host, server_port=options.port or None)
-    except OSError as error:  # gradio says which port is taken
+    except OSError as error:  # for example gradio's error about a port in use
         raise UsageError(f"--port: {error}") from error
     return 0
 

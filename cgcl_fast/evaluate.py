@@ -28,6 +28,7 @@ from cgcl_fast._command import Parser, UsageError, as_usage_error, bracketed, ru
 from cgcl_fast._judged import Way
 from cgcl_fast._own_models import inception_scores, of_predictions
 from cgcl_fast._pretrained import hub_name, local_path
+from cgcl_fast._translator import room_for
 from cgcl_fast.data import Preprocess, Reading
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import make_accelerator, set_tf32
@@ -48,7 +49,6 @@ from cgcl_fast.metrics.protocol import machine, of_preprocess, versions
 from cgcl_fast.metrics.segmentation import Labels
 from cgcl_fast.metrics.style import REFERENCES, SCENES_A_REFERENCE
 from cgcl_fast.metrics.weights import MeasureError, WeightFiles
-from cgcl_fast.translate import room_for
 
 Metric = Literal["lite0", "fid", "kid", "is", "precision", "lpips", "diversity", "truth", "cost"]
 Metrics = tuple[Metric, ...]

@@ -1,4 +1,4 @@
-"""What is installed and what runs where: `python -m cgcl_fast.info`, the first thing to put into a bug report."""
+"""What is installed and which backend runs where: `python -m cgcl_fast.info`, to include in every bug report."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ COMPILERS = ("c++", "g++", "clang++")
 
 
 def build_info() -> dict[str, Any]:
-    """What `_native` knows of the build: "loaded", "problem" (a reason, or None) and, if loaded, the build's facts."""
+    """Facts from `_native` about the build: "loaded", "problem" (a reason, or None) and, if loaded, how it was
+    built."""
     try:
         from . import _native  # type: ignore[attr-defined]
 
         facts = dict(_native.build_info(), cpu_variant=_native.cpu_variant())
-    except Exception as error:  # a module of another Python or C++ library can fail in any way; a report must not
+    except Exception as error:  # modules of another Python or C++ library fail in any way; a report must not
         others = sorted(path.name for path in Path(__file__).parent.glob("_native*.so"))
         tag = sys.implementation.cache_tag
         problem = f"built for another Python than {tag}: {', '.join(others)}" if others else "not built"
@@ -35,13 +36,13 @@ def build_info() -> dict[str, Any]:
 
 
 def nvcc() -> str | None:
-    """The nvcc that a build here would take, as in setup.py."""
+    """The nvcc that a build here would use, as in setup.py."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     return (shutil.which("nvcc", path=os.path.join(home, "bin")) if home else None) or shutil.which("nvcc")
 
 
 def missing_tools() -> list[str]:
-    """What a build of the native library would lack on this machine, each with what to install."""
+    """What is missing on this machine for building the native library, each with what to install."""
     missing = []
     if not any(shutil.which(compiler) for compiler in COMPILERS):
         missing.append(
@@ -52,22 +53,22 @@ def missing_tools() -> list[str]:
 
 
 def devices() -> dict[str, list[str]]:
-    """Device types here, each with the names of its devices: {"cpu": [...], "cuda": [...]}."""
-    found = {"cpu": [f"{platform.machine()}, {torch.get_num_threads()} threads"]}
+    """Device types of this machine, each with the names of its devices: {"cpu": [...], "cuda": [...]}."""
+    lines = {"cpu": [f"{platform.machine()}, {torch.get_num_threads()} threads"]}
     if torch.cuda.is_available():
-        found["cuda"] = [
+        lines["cuda"] = [
             f"{torch.cuda.get_device_name(i)}, sm_{''.join(map(str, torch.cuda.get_device_capability(i)))}"
             for i in range(torch.cuda.device_count())
         ]
     elif torch.accelerator.is_available():
         kind = torch.accelerator.current_accelerator()
         if kind is not None:
-            found[kind.type] = [f"device {i}" for i in range(torch.accelerator.device_count())]
-    return found
+            lines[kind.type] = [f"device {i}" for i in range(torch.accelerator.device_count())]
+    return lines
 
 
 def chosen(op: str, device: str) -> tuple[str, str]:
-    """The backend that `op` takes for float32 on `device`, which need not be here, and why."""
+    """The backend that `op` uses for float32 on `device`, which need not exist here, and why."""
     try:
         name = _backend.choose_on(op, device, torch.float32)
     except RuntimeError as error:
@@ -159,7 +160,7 @@ def _native_lines(info: dict[str, Any]) -> list[tuple[str, str]]:
             ("  to build it", "pip install --force-reinstall --no-deps PATH_OF_CGCL_FAST, with -v to see the build")
         )
     lines.append(("native library _C_cuda", cuda["path"] if cuda["loaded"] else f"not in use: {cuda['problem']}"))
-    if not cuda["loaded"] and info["torch_cuda"] is not None:  # CUDA does without it where Triton is
+    if not cuda["loaded"] and info["torch_cuda"] is not None:  # not a problem if there is Triton
         lines.append(
             ("  nvcc", cuda["nvcc"] or "not found in CUDA_HOME or on PATH; needed to build it, not to use CUDA")
         )
@@ -203,8 +204,8 @@ def describe(info: dict[str, Any]) -> str:
 
 
 def megabytes(counts: dict[str, int]) -> float:
-    """Size of a method's float32 parameters in 10⁶ bytes without its discriminators, the networks whose names begin
-    with D, as CGL and CGCL print it."""
+    """Size in 10⁶ bytes of a method's float32 parameters without its discriminators (networks whose names begin with
+    D), as printed for CGL and CGCL."""
     return sum(4 * count for part, count in counts.items() if part != "total" and not part.startswith("D")) / 1e6
 
 

@@ -1,8 +1,8 @@
 """``python -m cgcl_fast.train [METHOD] [options]``: train a method on photographs or on the built-in streets.
 
-``METHOD --help`` explains every option. Exit status: 0 when the training is done; 1 when it could not go on (a loss
-that is not finite, a full disk, images that are gone, another process that ended); 2 for wrong options or data; 129,
-130 or 143 when a closed terminal (SIGHUP), Ctrl-C or SIGTERM ended it, after saving: ``--resume`` goes on.
+``METHOD --help`` explains every option. Exit status: 0 if the training is done; 1 if it could not continue (a loss that
+is not finite, a full disk, missing images, another process that ended); 2 for wrong options or data; 129, 130 or 143 if
+a closed terminal (SIGHUP), Ctrl-C or SIGTERM ended it, after saving: ``--resume`` continues.
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ def train(arguments: Sequence[str]) -> int:
         trainer = build_trainer(
             start, data, method, course, schedule, measures, stage=stage, found=found, accelerator=accelerator
         )
-        del found  # the trainer lets go of it once it has taken it up
+        del found  # the trainer drops it after loading
         return fit(trainer, start, measures)
 
 
 def build_accelerator(options: RunOptions) -> tuple[Accelerator, str | None]:
-    """The devices and processes of the run, and why a step there is no CUDA graph; None: it is one.
+    """The devices and processes of the run, and why its steps are not CUDA graphs; None if they are.
 
     Raises:
-        ValueError: there is no such device, precision or graph here.
+        ValueError: the device, precision or graph mode is not available here.
     """
     accelerator = make_accelerator(
         device=options.device, precision=options.precision, accumulate=options.accumulate, timeout=options.timeout
@@ -93,18 +93,18 @@ def build_accelerator(options: RunOptions) -> tuple[Accelerator, str | None]:
 
 
 def set_up_gpu(device: torch.device, sizes: int, tf32: bool) -> None:
-    """How float32 is multiplied and convolutions are chosen, for images of so many sizes."""
+    """Set how float32 is multiplied and how convolutions are chosen, for ``sizes`` different image sizes."""
     on_gpu = device.type == "cuda"
-    torch.backends.cudnn.benchmark = on_gpu and sizes <= MOST_KINDS  # each new size is tried out anew
-    if on_gpu:  # the same switch is for CPUs too
+    torch.backends.cudnn.benchmark = on_gpu and sizes <= MOST_KINDS  # each new size is benchmarked
+    if on_gpu:  # the same switch also affects CPUs
         set_tf32(tf32)
 
 
 def hold_folder(output: Path, resume: bool, accelerator: Accelerator, held: ExitStack) -> None:
-    """Keep other trainings out of the run's folder, before anything in it is read.
+    """Lock the run's folder against other trainings, before anything in it is read.
 
     Raises:
-        UsageError: it is no folder, another training is in it, or it holds a run that is not to go on.
+        UsageError: it is not a folder, another training uses it, or it holds a run that is not to be resumed.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output: {output} is no folder")
@@ -122,8 +122,8 @@ def hold_folder(output: Path, resume: bool, accelerator: Accelerator, held: Exit
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured of the method at every save: its translations, where the truth is known, and its styles; and
-    its translations as a set at every ``eval_every`` steps."""
+    """Measurements at every save: the method's translations, if the truth is known, and its styles; and at every
+    ``eval_every`` steps its translations as a set."""
 
     translations: Evaluation | None = None
     styles: StyleEvaluation | None = None
@@ -146,10 +146,10 @@ class Measures:
 
 
 def build_method(start: Start, data: Data, accelerator: Accelerator) -> tuple[Method, str, Measures]:
-    """The method with the weights that it begins with, a line about where these are from, and what is measured of it.
+    """The method with its initial weights, a line about their origin, and its measurements.
 
     Raises:
-        ValueError, CheckpointError: the weights of another training do not fit, or the images cannot be measured.
+        ValueError, CheckpointError: the initial weights do not fit, or the images cannot be measured.
     """
     options = start.run
     measured = options.eval_images if accelerator.is_main_process else 0
@@ -166,11 +166,11 @@ def build_method(start: Start, data: Data, accelerator: Accelerator) -> tuple[Me
 
 
 def take_up(start: Start, data: Data) -> tuple[Stage, str, tuple[Path, dict[str, Any]] | None]:
-    """Where the run goes on: its stage, a line about it if it is a new one, and the checkpoint; of a new run None.
+    """Where the run continues: its stage, a line about it if it is new, and the checkpoint; None for a new run.
 
     Raises:
         UsageError: there is no checkpoint.
-        CheckpointError: none can be read, or it is of something else.
+        CheckpointError: none can be read, or it does not fit.
     """
     if not start.resume:
         return Stage(start.run.accumulate), "", None
@@ -179,8 +179,8 @@ def take_up(start: Start, data: Data) -> tuple[Stage, str, tuple[Path, dict[str,
 
 
 def build_course(start: Start, data: Data, method: Method, stage: Stage) -> tuple[Course, Schedule]:
-    """How long the run is, and the factor of the learning rates at each of its steps; the loader is told where full
-    views begin.
+    """The length of the run, and the factor of the learning rates at each step. Also tells the loader where full views
+    start.
 
     Raises:
         ValueError: the lengths do not fit each other.
@@ -192,15 +192,15 @@ def build_course(start: Start, data: Data, method: Method, stage: Stage) -> tupl
     )
     if start.kind.needs(config).full_view_in_decay:
         in_stage = (course.full_steps - stage.step) * start.run.accumulate
-        loader.sampler.full_view_from = stage.epoch * len(loader) + in_stage
+        loader.sampler.full_view_from = stage.epoch * len(loader) + stage.position + in_stage
     return course, schedule
 
 
 def build_trainer(
     start: Start, data: Data, method: Method, course: Course, schedule: Schedule, measures: Measures, **more: Any
 ) -> Trainer:
-    """The trainer of the run, which saves with each checkpoint how to build the method again; ``more`` are its
-    arguments that the engine has made itself."""
+    """The run's trainer, which saves with each checkpoint how to rebuild the method; ``more`` are its arguments from
+    the engine."""
     options, kind, steps = start.run, start.kind, course.own_steps
     forth = None if kind.named_domains else options.direction
     trainer = Trainer(
@@ -240,17 +240,17 @@ def build_trainer(
 
 
 def fit(trainer: Trainer, start: Start, measures: Measures) -> int:
-    """Train, and say what came of it. Returns the exit status.
+    """Train, and print the outcome. Returns the exit status.
 
     Raises:
-        LoaderError: the data have come to an end; other errors are those of the trainer.
+        LoaderError: the data has ended; other errors are the trainer's.
     """
     try:
         outcome = trainer.fit(resume=start.resume)
     except LoaderError as error:
         raise LoaderError(f"{error}; --resume goes on from it") from error
     if trainer.accelerator.is_main_process:
-        hung_up = outcome.signal == getattr(signal, "SIGHUP", 0)  # there may be nobody left to tell
+        hung_up = outcome.signal == getattr(signal, "SIGHUP", 0)  # nobody may be left to read a message
         with suppress(*([OSError] if hung_up else [])):
             report(outcome, trainer.options.steps, start.output)
             measures.show(outcome.figures)

@@ -1,11 +1,11 @@
-// cgcl_fast._native: what this build knows of itself, for `python -m cgcl_fast.info` and bug reports.
+// cgcl_fast._native: how this library was built, for `python -m cgcl_fast.info` and bug reports.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <string>
 #include <vector>
 
-#include "cpu/variant.h"
+#include "cpu/dispatch.h"
 
 namespace {
 
@@ -41,6 +41,7 @@ PYBIND11_MODULE(_native, m) {
     info["cuda_architectures"] = CGCL_CUDA_ARCHITECTURES;
     return info;
   });
-  m.def("cpu_variant", [] { return cgcl::variant_name(cgcl::cpu_variant()); },
-        "The instruction set that the CPU kernels use here: baseline, avx2 or avx512.");
+  m.def(
+      "cpu_variant", [] { return cgcl::variant_name(cgcl::cpu_variant()); },
+      "The instruction set that the CPU kernels use here: baseline, avx2 or avx512.");
 }

@@ -1,13 +1,13 @@
 """Everything that needs a GPU, in one command and at most 8 minutes: `make gpu`, or `python scripts/gpu.py`.
 
-Builds with nvcc in place, runs the tests on the device and compute-sanitizer over small shapes, at once, times training
-steps and then the ops; writes what was measured and how each step ended into benchmarks/results/, the ops' table beside
-it. Nothing is downloaded or installed: Python, PyTorch with CUDA, Triton, nvcc and pytest must be there.
+Builds with nvcc in place, runs the tests on the device and, at the same time, compute-sanitizer over small shapes, then
+times training steps and the ops. Writes the measurements, the outcome of each step and a table of the ops into
+benchmarks/results/. Downloads and installs nothing: Python, PyTorch with CUDA, Triton, nvcc and pytest must be there.
 
-The most important checks alone: `python scripts/gpu.py --steps info,build,tests --tests tests/gpu/test_cuda.py`.
+Only the most important checks: `python scripts/gpu.py --steps info,build,tests --tests tests/gpu/test_cuda.py`.
 
-A step that fails or runs out of time does not stop the others; the exit status is 1 then. `--dry-run` does everything
-up to the first CUDA call, on a machine with or without a GPU. This file uses the standard library alone.
+A step that fails or times out does not stop the others; the exit status is then 1. `--dry-run` does everything up to
+the first CUDA call, on a machine with or without a GPU. This file only uses the standard library.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 PYTHON = sys.executable
-TOTAL = 480.0  # seconds, for all of it
-#: Seconds for each step; the tests' is for all of them.
+TOTAL = 480.0  # seconds in total
+#: Seconds per step; for the tests, of all files together.
 LIMITS = {
     "info": 20.0,
     "build": 100.0,
@@ -44,20 +44,20 @@ LIMITS = {
     "report": 20.0,
 }
 STEPS = tuple(LIMITS)
-#: Steps that run at once. Where times are measured nothing else runs.
+#: Steps that run at the same time. Nothing else runs during measurements.
 TOGETHER = (("info",), ("build",), ("tests", "sanitizer"), ("steps",), ("benchmarks",), ("report",))
-#: Folders with tests that have a meaning on a GPU, the most important first, and of theirs the files that have none:
-#: they hide the GPU, or are about Python and the references alone.
+#: Folders with tests that are useful on a GPU, the most important first, and their files that are not: these hide the
+#: GPU, or only test Python and the references.
 FOLDERS = ("gpu", "ops", "nn", "methods")
-#: Files of tests whose shapes are all different, each of which Triton compiles for: what time is left for them.
+#: Test files whose shapes all differ, so that Triton compiles for each: they run last, in the remaining time.
 LAST = ("test_numerics.py", "test_fuzz.py")
 NOT_OF_A_GPU = (
     "test_runs.py", "test_two_processes.py", "test_function_transforms.py", "test_wrong_arguments.py",
     "test_graph_safety.py", "test_compiled_steps.py",
 )  # fmt: skip
-#: Tests of the ops that a CPU answers as well, some of which take long: compilers, schemas, finite differences, errors.
+#: Tests of the ops that a CPU can run as well, some of them slow: compilers, schemas, finite differences, errors.
 ELSEWHERE = ("opcheck", "gradcheck", "torchscript", "meta", "errors", "many_threads", "number_of_threads")
-#: Files of long tests, in several processes: each compiles kernels one after the other.
+#: Slow test files that are split over several processes, because each compiles kernels one after the other.
 PARTS = {"test_cuda.py": 2, "test_cuda_compile.py": 2, "test_cuda_graphs.py": 4}
 PARTS |= {"test_autocast.py": 2, "test_fuzz.py": 4, "test_numerics.py": 2, "test_patch_nce.py": 3}
 PARTS |= {f"test_memory_{op}.py": 3 for op in ("contrast", "read", "update")}
@@ -73,7 +73,7 @@ print("{}.{}".format(*torch.cuda.get_device_capability()), torch.cuda.get_device
 
 @dataclass
 class Ended:
-    """How a step, or a part of one, ended: "ok", "failed", "timed out" or "skipped"."""
+    """The outcome of a step, or of part of one: "ok", "failed", "timed out" or "skipped"."""
 
     name: str
     status: str
@@ -89,7 +89,7 @@ def environment(**extra: str) -> dict[str, str]:
 def run(
     name: str, command: Sequence[str], limit: float, env: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> Ended:
-    """Run a command with its output in LOGS; when its time is up it and its children are killed."""
+    """Run a command with its output in LOGS; at the time limit it is killed with its children."""
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{name.replace('/', '-').replace(' ', '-')}.log"
     start = time.monotonic()
@@ -147,13 +147,13 @@ def version(name: str) -> str:
 
 
 class Suite:
-    """The steps, in their order.
+    """The steps, in order.
 
     Args:
-        dry: up to the first CUDA call.
+        dry: stop before the first CUDA call.
         capability: of the GPU, for example "9.0"; "" in a dry run.
         device: its name, for example "NVIDIA H100 80GB HBM3".
-        files: test files, instead of all that have a meaning on a GPU.
+        files: test files, instead of all that are useful on a GPU.
     """
 
     def __init__(self, dry: bool, capability: str, files: Sequence[str] = (), device: str = "") -> None:
@@ -161,7 +161,7 @@ class Suite:
         self.capability = capability
         self.device = device
         self.files = list(files) or test_files()
-        self.patience = 4 if dry else 1  # a machine without a GPU may be a small one
+        self.patience = 4 if dry else 1  # a machine without a GPU may be slow
         self.end = time.monotonic() + self.patience * TOTAL
         self.ended: list[Ended] = []
         self.output: Path | None = None
@@ -185,7 +185,7 @@ class Suite:
     def guarded(self, step: str) -> None:
         try:
             getattr(self, step)()
-        except Exception as error:  # a fault of this file must not cost the other steps either
+        except Exception as error:  # a bug in this file must not stop the other steps
             self.add(Ended(step, "failed", 0.0, f"{type(error).__name__}: {error}"))
 
     def info(self) -> None:
@@ -206,7 +206,7 @@ class Suite:
     def build(self) -> None:
         settings = {"MAX_JOBS": os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))}
         if self.capability and "TORCH_CUDA_ARCH_LIST" not in os.environ:
-            settings["TORCH_CUDA_ARCH_LIST"] = self.capability  # this GPU's code alone
+            settings["TORCH_CUDA_ARCH_LIST"] = self.capability  # only code for this GPU
         if tool := find_nvcc():
             settings["CGCL_FAST_REQUIRE_CUDA"] = "1"
             if shutil.which("nvcc") is None:
@@ -218,7 +218,7 @@ class Suite:
         say((LOGS / "cgcl_fast.info.log").read_text(errors="replace"))
 
     def tests(self) -> None:
-        """Each file in a process of its own, or in several, at once: a fault on the device ends only one of them."""
+        """Each file in one or more separate processes, in parallel: a fault on the device ends only one of them."""
         options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20", "-W", "ignore"]
         if self.dry:
             command = [PYTHON, "-m", "pytest", *options, "--collect-only"]
@@ -248,13 +248,13 @@ class Suite:
                 self.add(ended)
 
     def by_device(self) -> dict[str, list[str]]:
-        """Test files by the default device that they run with: those that ask for cuda themselves have none."""
+        """Test files by the default device they run with: files that request cuda themselves have none."""
         own = [file for file in self.files if file.startswith(("tests/gpu", "tests/kernels"))]
-        found = {"": own, "cuda": [file for file in self.files if file not in own]}
-        return {device: files for device, files in found.items() if files}
+        groups = {"": own, "cuda": [file for file in self.files if file not in own]}
+        return {device: files for device, files in groups.items() if files}
 
     def sanitizer(self) -> None:
-        """Without PyTorch's caching of memory, so that what lies behind a tensor belongs to nobody."""
+        """Without PyTorch's caching allocator, so that the memory behind a tensor is unallocated."""
         cases = [PYTHON, "tests/gpu/run_cases.py"]
         tool = shutil.which("compute-sanitizer") or next(iter(glob.glob("/usr/local/cuda*/bin/compute-sanitizer")), "")
         commands = {
@@ -271,8 +271,8 @@ class Suite:
             return
         limit, env = self.left("sanitizer"), environment(PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         with ThreadPoolExecutor(2) as pool:
-            found = [pool.submit(run, name, command, limit, env) for name, command in commands.items()]
-            for future in found:
+            futures = [pool.submit(run, name, command, limit, env) for name, command in commands.items()]
+            for future in futures:
                 self.add(future.result())
 
     def steps(self) -> None:
@@ -338,7 +338,7 @@ class Suite:
 
 
 def build_folder() -> Path:
-    """Where setup.py runs: a setuptools before 77 does not know pyproject.toml, and gets the rest without it."""
+    """The folder in which setup.py runs: setuptools before 77 cannot read pyproject.toml, so it builds without that."""
     if int(version("setuptools").split(".")[0] or 0) >= 77:
         return ROOT
     folder = LOGS / "without-pyproject"
@@ -357,20 +357,20 @@ def find_nvcc() -> str:
 
 
 def test_files() -> list[str]:
-    """What has a meaning on a GPU, in the order in which it is run."""
-    found = [path for part in FOLDERS for path in sorted((ROOT / "tests" / part).glob("test_*.py"))]
-    found.sort(key=lambda path: path.name in LAST)
-    return [str(path.relative_to(ROOT)) for path in found if path.name not in NOT_OF_A_GPU]
+    """The test files that are useful on a GPU, in the order in which they run."""
+    files = [path for part in FOLDERS for path in sorted((ROOT / "tests" / part).glob("test_*.py"))]
+    files.sort(key=lambda path: path.name in LAST)
+    return [str(path.relative_to(ROOT)) for path in files if path.name not in NOT_OF_A_GPU]
 
 
 def selection(file: str) -> list[str]:
-    """pytest's options for the tests of a file that have a meaning on a GPU."""
+    """pytest's options that select a file's tests which are useful on a GPU."""
     names = ELSEWHERE if file.startswith("tests/ops/") else ()
     return ["-m", "not compile", *(["-k", " and ".join(f"not {name}" for name in names)] if names else [])]
 
 
 def slug(device: str) -> str:
-    """Of a GPU's name what is in a file's: "h100" of "NVIDIA H100 80GB HBM3"."""
+    """The part of a GPU's name for file names: "h100" of "NVIDIA H100 80GB HBM3"."""
     words = re.findall(r"[\w-]+", device.lower().replace("nvidia", ""))
     return "-".join(words[:1]) or "gpu"
 

@@ -1,11 +1,11 @@
 """The device of the tests: `CGCL_FAST_TEST_DEVICE=cuda pytest tests/ops tests/nn tests/methods` runs them on a GPU.
 
-It is `op_checks.DEVICE`, where the tests of nn and methods put their modules and tensors; those of the ops run with it
-as the default device (tests/ops/conftest.py). Generators stay on the CPU: what is drawn from one goes through the
-helpers of tests/ops/op_checks.py.
+It is `op_checks.DEVICE`; tests of nn and methods move their modules and tensors there, and tests of the ops run with it
+as the default device (tests/ops/conftest.py). Generators stay on the CPU: tensors drawn from one go through the helpers
+of tests/ops/op_checks.py.
 
-Every run draws the same numbers: each test begins with the same seeds, and hypothesis takes its examples from the test
-alone. `--hypothesis-profile=fuzz`, of `make fuzz`, draws others each time, and ten times as many.
+Every run draws the same numbers: each test starts with the same seeds, and hypothesis derives its examples from the
+test alone. `--hypothesis-profile=fuzz`, used by `make fuzz`, draws others each time, and ten times as many.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that claim more than they hold, or that are not files at all, for the tests of whoever reads files."""
+"""Files that claim more than they hold, or that are not files at all, for the tests of everything that reads files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs every op natively and as the reference; prints the CPU variant and the relative errors as JSON.
 
-A program of its own, since the variant and the library are chosen once in a process: see test_native.py.
+A separate program, because the variant and the library are chosen once per process: see test_native.py.
 """
 
 from __future__ import annotations

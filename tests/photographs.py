@@ -1,4 +1,4 @@
-"""Folders of images for trainings in the tests."""
+"""Folders of images for the tests' trainings."""
 
 from __future__ import annotations
 

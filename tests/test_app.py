@@ -1,4 +1,4 @@
-"""The app, by its client API."""
+"""The app, through its client API."""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from cgcl_fast import networks
-from cgcl_fast import translate as translating
+from cgcl_fast import _translate_output, _translator, networks
 from cgcl_fast.data import Reading, formats, read_file, writing
 from cgcl_fast.data.formats import FileFormat
 from cgcl_fast.data.writing import write_numbers
@@ -312,7 +311,7 @@ def test_what_is_larger_than_memory_stays_in_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str, channels: int
 ) -> None:
     """Read, translated in tiles and written without an array in memory: here all arrays count as large."""
-    for module in (formats, writing, translating):
+    for module in (formats, writing, _translator):
         monkeypatch.setattr(module, "LARGE", 1)
     high = 255 if kind == "uint8" else 4095
     (tmp_path / "g.safetensors").write_bytes(
@@ -321,7 +320,7 @@ def test_what_is_larger_than_memory_stays_in_files(
     numbers = write(tmp_path / "in" / f"a.{suffix}", kind, channels, 0, high, side=50)
     written = []
     monkeypatch.setattr(
-        translating,
+        _translate_output,
         "write_numbers",
         lambda file, found, *rest: written.append(found) or write_numbers(file, found, *rest),
     )
@@ -332,13 +331,13 @@ def test_what_is_larger_than_memory_stays_in_files(
     assert translate(command) == 0
     assert isinstance(written[0], np.memmap)
     np.testing.assert_array_equal(read(tmp_path / "out" / f"a.{suffix}"), numbers)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"a.{suffix}"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"a.{suffix}", "translated.jsonl"}
 
 
 def test_a_disk_without_room_for_a_large_image_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(translating, "LARGE", 1)
+    monkeypatch.setattr(_translator, "LARGE", 1)
     monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, os.strerror(28))))
     networks.save_generator(tmp_path / "g.safetensors", networks.ResnetGenerator(ngf=2, n_blocks=1))
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")

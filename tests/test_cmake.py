@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from cgcl_fast import compat, networks
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "cmake-tests"
@@ -62,3 +67,14 @@ def test_example_refuses_a_bad_image(build, tmp_path, content, complaint):
     )
     assert result.returncode == 1 and complaint in result.stderr
     assert not (tmp_path / "out.ppm").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_inference_translates_as_python_does(build, tmp_path):
+    weights = tmp_path / "latest_net_G.pth"
+    torch.save(compat.published_state_dict(networks.ResnetGenerator(ngf=4, n_blocks=1)), weights)
+    shown = run(sys.executable, str(ROOT / "examples" / "cpp_inference.py"), str(tmp_path), str(weights), str(build))
+    difference = float(re.search(r"at most (\d\.\d+)", shown)[1])
+    assert difference <= 1.5 / 127.5  # half a step is the rounding to 8 bits
+    translated = np.asarray(Image.open(tmp_path / "translated.ppm"))
+    assert translated.shape == (128, 128, 3) and translated.std() > 1

@@ -1,4 +1,4 @@
-"""What the commands share: one line for what is wrong, whatever it quotes."""
+"""Shared parts of the commands: errors on one line, whatever they quote."""
 
 from __future__ import annotations
 
@@ -32,6 +32,32 @@ def test_what_an_error_quotes_stays_on_its_line(kind: type[Exception], capsys: p
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.isprintable() for line in lines)
     assert lines[0].startswith("warning: a error: b") and lines[1].startswith("error: a error: b")
+
+
+@pytest.mark.parametrize(
+    ("error", "local_rank", "said"),
+    [
+        (UsageError("no such folder"), 0, "error: no such folder\n"),
+        (UsageError("no such folder"), 1, ""),
+        (CheckpointError("does not fit"), 0, "error: does not fit\n"),
+        (CheckpointError("does not fit"), 1, ""),
+        (LoaderError("the data are gone"), 0, "error: process 4 of 8: the data are gone\n"),
+        (LoaderError("the data are gone"), 1, "error: process 5 of 8: the data are gone\n"),
+        (OSError("the disk is full"), 1, "error: process 5 of 8: the disk is full\n"),
+    ],
+)
+def test_of_several_processes_one_of_each_machine_speaks_for_all_and_each_for_itself(
+    error: Exception, local_rank: int, said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the second of two machines with four processes each."""
+    for name, value in (("WORLD_SIZE", 8), ("RANK", 4 + local_rank), ("LOCAL_RANK", local_rank)):
+        monkeypatch.setenv(name, str(value))
+
+    def fails(arguments: Sequence[str]) -> int:
+        raise error
+
+    assert run(fails, []) == (2 if isinstance(error, UsageError) else 1)
+    assert capsys.readouterr().err == said
 
 
 def test_a_message_of_a_log_stays_on_its_line(tmp_path: Path) -> None:

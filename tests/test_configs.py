@@ -1,4 +1,4 @@
-"""The presets: every file loads, the full ones are the papers', and ``--help`` explains every option."""
+"""The presets: every file loads, the full ones match the papers, and ``--help`` explains every option."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CUT = {
     "lambda_gan": 1.0,
     "full_view_in_decay": True,
 }
-CGL = {**IMAGES_256, "preprocess": "resize", "flip": False, "batch_size": 2, "object_size": 128, "least_object": 16,
+CGL = {**IMAGES_256, "preprocess": "resize", "flip": False, "batch_size": 2, "object_size": 128, "min_object": 16,
        "ngf": 64, "n_down": 2, "n_blocks": 4, "style_dim": 8, "mlp_dim": 256,
        "ndf": 64, "d_layers": 6, "lambda_gan": 1.0, "lambda_cls": 1.0, "lambda_rec": 10.0,
        "lambda_cgc": 10.0, "lambda_gp": 10.0, "gp_every": 50, "gp_upper": 1.05, "gp_lower": 1.001, "lr": 1e-4,

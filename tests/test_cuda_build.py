@@ -1,4 +1,5 @@
-"""The CUDA C++ library as nvcc built it, without a GPU: what it needs and holds, that it loads, and life without it."""
+"""The CUDA C++ library built by nvcc, without a GPU: its dependencies and content, loading it, and working without
+it."""
 
 from __future__ import annotations
 

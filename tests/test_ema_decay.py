@@ -67,9 +67,7 @@ def test_a_new_training_begins_with_the_weights_that_belong_together(run: Path) 
         assert_weights(getattr(method, name), weights(state, "method", name))
 
 
-def test_it_is_said_and_kept_with_the_options(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_said_and_kept_with_the_options(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another decay, or none, leaves the steps what they are: no new phase begins."""
     assert "ema_decay: 0.5" in (run / "config.yaml").read_text()
     shutil.copytree(run, tmp_path / "run")

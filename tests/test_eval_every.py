@@ -1,4 +1,4 @@
-"""``train --eval-every``: the figures of ``evaluate`` during a training, and the best checkpoint by one of them."""
+"""``train --eval-every``: the metrics of ``evaluate`` during a training, and the best checkpoint by one of them."""
 
 from __future__ import annotations
 

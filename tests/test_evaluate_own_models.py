@@ -1,4 +1,4 @@
-"""Scores of the evaluate command that models of a user's own decide."""
+"""Scores of the evaluate command that depend on users' own models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page for users of the published code names each of its options, and only options that there are."""
+"""The page for users of the published code names each of that code's options, and only options that exist here."""
 
 from __future__ import annotations
 

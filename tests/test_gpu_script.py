@@ -1,4 +1,4 @@
-"""`make gpu` without a GPU: what it refuses, what a dry run does, and that a failing step stops no other."""
+"""`make gpu` without a GPU: what it rejects, what a dry run does, and that a failing step does not stop others."""
 
 from __future__ import annotations
 

@@ -293,9 +293,7 @@ def test_a_model_that_cannot_be_had_is_one_line(
     assert said in error and error.count("\n") == 1
 
 
-def test_another_model_of_the_hub_is_said_to_be_none_of_this_library(
-    asked: list[Any], shared: Path
-) -> None:
+def test_another_model_of_the_hub_is_said_to_be_none_of_this_library(asked: list[Any], shared: Path) -> None:
     (shared / "model.safetensors").rename(shared / "pytorch_model.safetensors")
     with pytest.raises(CheckpointError, match=r"someone/llm: on the Hub, but no generator of cgcl_fast \(no model"):
         hub.from_pretrained("someone/llm")

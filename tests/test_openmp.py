@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait: what the commands set before PyTorch is loaded, and what they leave alone."""
+"""How OpenMP's threads wait: what the commands set before PyTorch is loaded, and what they do not touch."""
 
 from __future__ import annotations
 

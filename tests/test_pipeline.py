@@ -1,4 +1,4 @@
-"""Tasks ahead of a thread and behind it: their order, how many are held, and how they end."""
+"""Tasks ahead of and behind a thread: their order, the limit on their number, and how they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs with networks of the published code, beyond the methods' own: they resume, and their files translate."""
+"""Runs with networks of the published code that are not the methods' own: they resume, and their files translate."""
 
 from __future__ import annotations
 

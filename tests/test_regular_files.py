@@ -1,4 +1,4 @@
-"""What is no regular file is said to be none, before anyone waits for it."""
+"""Anything that is not a regular file is rejected before anyone waits for it."""
 
 from __future__ import annotations
 

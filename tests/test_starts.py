@@ -1,4 +1,4 @@
-"""Where runs begin and go: --init, --resume in a new phase, --direction, and files in the published layout."""
+"""How runs start and continue: --init, --resume in a new phase, --direction, and files in the published layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The train command on tiny networks: what it leaves, how it goes on, and what it says of wrong options."""
+"""The train command on tiny networks: its output, how it resumes, and its errors about wrong options."""
 
 from __future__ import annotations
 
@@ -397,11 +397,11 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         ("cgl --domains [sunny,sunny]", "domains: expected different names, got"),
         ("cgl --domains [sunny]", "domains: expected two or more different names, got sunny"),
         ("cgl --gp-lower 2", "gp_lower: expected at most gp_upper 1.05, got 2.0"),
-        ("cgl --gp-least 2000", "gp_least: expected at most gp_most 1000.0, got 2000.0"),
+        ("cgl --gp-min 2000", "gp_min: expected at most gp_max 1000.0, got 2000.0"),
         ("sincut --num-crops 0", "num_crops: expected"),
         ("sincut --crop-size 0", "crop_size: expected an integer from 8 to 4096 or none, got 0"),
         ("sincut --crop-size 8", "tile_size: expected a power of two and at least 8, got 4"),
-        ("sincut --least-width 2000", "least_width 2000"),
+        ("sincut --min-width 2000", "min_width 2000"),
         ("--data {}/file", "file is missing or no folder"),
         ("--steps 3 --epochs 2", "exclude each other"),
         ("--resume", "holds no run to resume"),

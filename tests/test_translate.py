@@ -1,4 +1,4 @@
-"""The translate command: names, sizes, transparency, tiles, and what it refuses."""
+"""The translate command: names, sizes, transparency, tiles, and what it rejects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,14 +20,17 @@ import torch
 from hostile import NO_FILES, no_waiting
 from PIL import Image, ImageCms
 
-from cgcl_fast import compat, networks
-from cgcl_fast import translate as translate_module
+from cgcl_fast import _translate_images, _translate_output, compat, networks
+from cgcl_fast._manifest import NAME as MANIFEST
+from cgcl_fast._translate_input import Job, Loaded
+from cgcl_fast._translate_output import Stopped
+from cgcl_fast._translator import Translation
 from cgcl_fast.data.decoding import FileImage
 from cgcl_fast.data.formats import FileFormat
 from cgcl_fast.data.values import PHOTOGRAPH
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.train import main as train
-from cgcl_fast.translate import main
+from cgcl_fast.translate import TranslateOptions, main
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def photographs(tmp_path: Path) -> Path:
 
 def names(folder: Path) -> set[str]:
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return found - {".translated.jsonl"}
+    return found - {MANIFEST}
 
 
 def run(checkpoint: Path, photographs: Path, output: Path, *more: str) -> int:
@@ -187,7 +192,7 @@ def test_a_full_disk_ends_the_work_with_one_line(
             raise OSError(number, os.strerror(number), str(path))
         write_atomically(path, fill)
 
-    monkeypatch.setattr(translate_module, "write_atomically", write)
+    monkeypatch.setattr(_translate_output, "write_atomically", write)
     assert run(checkpoint, photographs, tmp_path / "out", "--workers", workers) == 1
     out, err = capsys.readouterr()
     assert len(tried) == 3 and len(names(tmp_path / "out")) == 2
@@ -348,17 +353,18 @@ def test_an_interrupted_work_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         write_atomically(path, fill)
 
-    monkeypatch.setattr(translate_module, "write_atomically", write)
+    monkeypatch.setattr(_translate_output, "write_atomically", write)
     assert run(checkpoint, photographs, output, "--workers", workers) == 130
     assert names(output) == set(tried[:3])
     capsys.readouterr()
     assert run(checkpoint, photographs, output) == 0
     assert f"{output}: 3 of {len(whole)} images are there from before" in capsys.readouterr().err
     assert set(tried[4:]) == whole - set(tried[:3]) and names(output) == whole
-    assert not (output / ".translated.jsonl").exists()  # all is done
     for name in whole:
         assert (output / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
-    assert run(checkpoint, photographs, output) == 2
+    assert run(checkpoint, photographs, output) == 0  # all is done
+    assert f"{output}: {len(whole)} of {len(whole)} images are there from before" in capsys.readouterr().err
+    assert len(tried) == len(whole) + 1
 
 
 def test_what_another_work_wrote_or_another_image_gave_is_not_taken(
@@ -384,21 +390,41 @@ def test_what_another_work_wrote_or_another_image_gave_is_not_taken(
     assert Image.open(output / "gray.png").size == (12, 12)
 
 
-def test_a_list_of_what_is_done_that_is_cut_short_or_foreign(
-    checkpoint: Path, photographs: Path, tmp_path: Path
+def test_one_work_at_a_time_is_in_a_folder(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The lock is a kernel's, which ends with whatever process has it."""
+    output = tmp_path / "out"
+    output.mkdir()
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.lockf(file, fcntl.LOCK_EX); print(); input()"
+    command = [sys.executable, "-c", hold, str(output / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        assert run(checkpoint, photographs, output) == 2
+        assert f"{output} is in use by another process" in capsys.readouterr().err and not names(output) - {".lock"}
+        other.kill()
+    assert run(checkpoint, photographs, output) == 0
+
+
+def test_a_manifest_that_is_cut_short_or_foreign(
+    checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     output = tmp_path / "out"
-    for content in (b"", b"{", b"[1]\n", b"\xff\xfe", b'{"work": 3}\n{"target": "gray.png", "source": [1, 2]}\n'):
+    for content in (b"{", b"[1]\n", b"\xff\xfe", b'{"work": 3}\n{"input": "gray.png", "output": "gray.png"}\n'):
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
-        (output / ".translated.jsonl").write_bytes(content)
-        assert run(checkpoint, photographs / "gray.png", output) == 0
+        (output / MANIFEST).write_bytes(content)
+        assert run(checkpoint, photographs / "gray.png", output) == 2  # it may be the user's own
+        assert f"{output / MANIFEST}: not the manifest of a translation" in capsys.readouterr().err
+        assert (output / MANIFEST).read_bytes() == content and names(output) == set()
+        assert run(checkpoint, photographs / "gray.png", output, "--overwrite") == 0
     (photographs / "broken.png").write_bytes(b"no image")
     (output / "gray.png").unlink()
     assert run(checkpoint, photographs, output) == 1
-    listed = output / ".translated.jsonl"
-    listed.write_bytes(listed.read_bytes() + b'{"target": "bro')
+    listed = output / MANIFEST
+    listed.write_bytes(listed.read_bytes() + b'{"input": "bro')
     assert run(checkpoint, photographs, output) == 1
+    assert names(output) == names(photographs) - {"broken.png"}
 
 
 def test_what_is_left_out_is_said(
@@ -729,28 +755,26 @@ def test_a_gpu_gets_its_next_batch_before_the_last_is_waited_for(
     numbers = np.zeros((4, 6, 3), np.uint8)
     form = FileFormat("PNG")
     images = [
-        translate_module.Loaded(
-            translate_module.Job(Path(str(number)), Path("out"), form), FileImage(numbers, None, PHOTOGRAPH, form)
-        )
+        Loaded(Job(Path(str(number)), Path("out"), form), FileImage(numbers, None, PHOTOGRAPH, form))
         for number in range(3)
     ]
 
-    def attempt(batch: list, *_: object) -> list[translate_module.Translation]:
+    def attempt(batch: list, *_: object) -> list[Translation]:
         (image,) = batch
-        name = image.job.source.name
+        name = str(image.job.source)
         log.append(f"begin {name}")
         if (name, fails) == ("2", "begin"):
-            raise translate_module.Stopped("gone")
+            raise Stopped("gone")
         error = RuntimeError("a kernel") if (name, fails) == ("1", "wait") else None
-        return [translate_module.Translation(lambda: numbers, Event(log, name, error))]  # type: ignore[arg-type]
+        return [Translation(lambda: numbers, Event(log, name, error))]  # type: ignore[arg-type]
 
-    monkeypatch.setattr(translate_module, "attempt", attempt)
+    monkeypatch.setattr(_translate_images, "attempt", attempt)
     translator = SimpleNamespace(on_gpu=on_gpu)
-    options = translate_module.TranslateOptions(Path("g"), Path("in"), Path("out"))
+    options = TranslateOptions(Path("g"), Path("in"), Path("out"))
     given = []
-    with pytest.raises(translate_module.Stopped) if fails == "begin" else nullcontext():
-        for image, result in translate_module.translated([[each] for each in images], translator, options):
-            given.append((image.job.source.name, result if isinstance(result, str) else "done"))
+    with pytest.raises(Stopped) if fails == "begin" else nullcontext():
+        for image, result in _translate_images.translated([[each] for each in images], translator, options):
+            given.append((str(image.job.source), result if isinstance(result, str) else "done"))
     second = "cannot be translated: a kernel" if fails == "wait" else "done"
     assert given == [("0", "done"), ("1", second), ("2", "done")][: 2 if fails == "begin" else 3]
     assert log == [each for each in expected if (each, fails) != ("wait 2", "begin")]

@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: no code, no more than they hold, and no damage that goes unnoticed."""
+"""Files of ``torch.save``: no code is executed, no more is loaded than they hold, and no damage goes unnoticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in for hypothesis draws what a test asks for and fails when the test does."""
+"""The stand-in for hypothesis draws what a test requests, and fails when the test fails."""
 
 from __future__ import annotations
 

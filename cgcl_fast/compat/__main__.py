@@ -1,8 +1,8 @@
-"""``python -m cgcl_fast.compat RUN --output DIR``: the networks of a run as files that the published code reads.
+"""``python -m cgcl_fast.compat RUN --output DIR``: write a run's networks as files that the published code reads.
 
 ``latest_net_G.pth``, ``_D`` and ``_F`` of CUT, FastCUT, EnCo and SinCUT; ``latest_net_G_A.pth``, ``_G_B``, ``_D_A`` and
-``_D_B`` of CycleGAN, where A and B are the domains as the run has them (``train --direction``). Exit status: 0 when
-they are written, 1 when they could not be, 2 for wrong options, or a run of a method without published layouts.
+``_D_B`` of CycleGAN, where A and B are the run's domains (``train --direction``). Exit status: 0 if they were written,
+1 if they could not be, 2 for wrong options, or a run of a method without published layouts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cgcl_fast.methods import METHODS, Method
 
 
 def networks_to_write(file: Path, state: dict[str, Any]) -> tuple[Method, dict[str, nn.Module]]:
-    """The method of a checkpoint and its networks, by their names there.
+    """The method of a checkpoint, and its networks by their names in it.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -34,13 +34,13 @@ def networks_to_write(file: Path, state: dict[str, Any]) -> tuple[Method, dict[s
     """
     try:
         method = empty_method(state)
-        found = {name: network_of(method, state, name) for name in trained(method)}
-    except Exception as error:  # it is someone's
+        networks = {name: network_of(method, state, name) for name in trained(method)}
+    except Exception as error:  # the checkpoint may be anyone's
         raise one_line_error(file, "not a checkpoint of a method", error) from error
     if not method.published:
         known = ", ".join(name for name, kind in METHODS.items() if kind.published)
         raise ValueError(f"{file}: {state['config']['method']} has no published layout; these have: {known}")
-    return method, found
+    return method, networks
 
 
 def write(arguments: Sequence[str]) -> int:

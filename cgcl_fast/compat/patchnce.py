@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cgcl_fast.networks import init_weights
 from cgcl_fast.ops import gather_patches, patch_nce, sample_patch_ids
 
-_MASKED = -10.0  # what the published code puts on the diagonal of the negatives, before dividing by the temperature
+_MASKED = -10.0  # the published value on the diagonal of the negatives, before division by the temperature
 
 
 class PatchNCELoss(nn.Module):
@@ -28,10 +28,10 @@ class PatchNCELoss(nn.Module):
         self.opt = opt
 
     def forward(self, feat_q: Tensor, feat_k: Tensor) -> Tensor:
-        """Cross entropy of each query among its key and the negatives.
+        """Cross entropy of each query: its key against the negatives.
 
         Args:
-            feat_q: (B·P, C) queries, image after image, not normalised here.
+            feat_q: (B·P, C) queries, image by image, not normalised here.
             feat_k: (B·P, C) keys; detached.
 
         Returns:
@@ -52,8 +52,8 @@ class PatchNCELoss(nn.Module):
         loss = patch_nce(
             feat_q.reshape(shape), feat_k.reshape(shape), temperature=self.opt.nce_T, reduction="none"
         ).flatten()
-        # The published sum of exponentials has one term more, that of the masked diagonal. It is lost in rounding for
-        # normalised features, but not for any that a caller may bring.
+        # The published sum of exponentials has an additional term, for the masked diagonal. For normalised features it
+        # is lost in rounding, but not for arbitrary ones.
         positive = (feat_q * feat_k).sum(1)
         return torch.logaddexp(loss, (_MASKED - positive.to(loss.dtype)) / self.opt.nce_T)
 
@@ -61,8 +61,8 @@ class PatchNCELoss(nn.Module):
 class PatchSampleF(nn.Module):
     """H with the published interface: samples positions, projects, normalises.
 
-    The perceptrons ``mlp_0``, ``mlp_1``, ... are created at the first call, or by ``create_mlp``, so an optimiser must
-    be made after that. Positions are drawn from torch's generator in time proportional to their number.
+    The perceptrons ``mlp_0``, ``mlp_1``, ... are created in the first call or by ``create_mlp``, so create the
+    optimiser after that. Positions are drawn from torch's generator in time proportional to their number.
 
     Args:
         use_mlp: project; otherwise the features themselves are normalised.
@@ -89,7 +89,7 @@ class PatchSampleF(nn.Module):
         self.mlp_init = False
 
     def create_mlp(self, feats: Sequence[Tensor]) -> None:
-        """Create a perceptron for each of the (B, C, H, W) features, and initialise all."""
+        """Create a perceptron for each of the (B, C, H, W) features, and initialise them."""
         for i, feat in enumerate(feats):
             mlp = nn.Sequential(nn.Linear(feat.shape[1], self.nc), nn.ReLU(), nn.Linear(self.nc, self.nc))
             self.add_module(f"mlp_{i}", mlp.to(feat.device))
@@ -102,14 +102,14 @@ class PatchSampleF(nn.Module):
         """Sample, project and normalise each layer.
 
         Args:
-            feats: one (B, C, H, W) a layer.
+            feats: one (B, C, H, W) per layer.
             num_patches: positions to draw in each layer, the same for all images; 0 takes all.
-            patch_ids: the positions to take instead, one (P,) a layer, as a former call returned them.
+            patch_ids: use these positions instead, one (P,) per layer, as returned by an earlier call.
 
         Returns:
-            The features, one (B·P, nc) a layer, each row of length 1, and the positions, one (P,) a layer. With
-            ``num_patches`` 0 the features are maps (B, nc, H, W), each channel of length 1 over its positions, as the
-            published code has it, and the positions are empty lists.
+            The features, one (B·P, nc) per layer with rows of unit length, and the positions, one (P,) per layer. If
+            ``num_patches`` is 0, the features are maps (B, nc, H, W) in which each channel has unit length over its
+            positions, as in the published code, and the positions are empty lists.
         """
         if self.use_mlp and not self.mlp_init:
             self.create_mlp(feats)

@@ -1,5 +1,5 @@
-"""The published checkpoint layouts of G, D and H (``{epoch}_net_{G,D,F}.pth`` of CUT; G and D also of CycleGAN). Those
-of SinCUT's G and D are in ``published_sincut``."""
+"""Published checkpoint layouts of G, D and H (``{epoch}_net_{G,D,F}.pth`` of CUT; G and D also of CycleGAN).
+``published_sincut`` has those of SinCUT's G and D."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ Source = str | Path | Mapping[str, Any]
 
 
 def load_generator(source: Source) -> ResnetGenerator | UnetGenerator | StyleGAN2Generator:
-    """The generator in a published file; its kind, width, depth, norm, anti-aliasing, dropout (but a U-Net's, which
-    leaves no trace) and channels are read from its tensors.
+    """The generator in a published file. Its kind, width, depth, norm, anti-aliasing, dropout (except a U-Net's, which
+    leaves no trace) and channels are inferred from its tensors.
 
     Args:
-        source: a ``.pth`` file, a ``.safetensors`` file (also one written by ``networks.save_generator``) or a state
-            dict.
+        source: a ``.pth`` file, a ``.safetensors`` file (also one from ``networks.save_generator``) or a state dict.
 
     Returns:
-        The generator, in float32 and in training mode as constructed (which matters only with dropout).
+        The generator, in float32 and in training mode as constructed (which only matters with dropout).
 
     Raises:
-        ValueError: the file is damaged, would run code, or is none of the published generators; one line.
+        ValueError: the file is damaged, would execute code, or is not a published generator; one line.
         OSError: the file cannot be opened.
     """
     state, metadata, name = read_weights(source)
@@ -60,7 +59,7 @@ def load_generator(source: Source) -> ResnetGenerator | UnetGenerator | StyleGAN
 
 
 def load_discriminator(source: Source) -> PatchDiscriminator | PixelDiscriminator | StyleGAN2Discriminator:
-    """The PatchGAN or PixelGAN discriminator, or SinCUT's, in a published file. Arguments and errors as
+    """The discriminator in a published file: PatchGAN, PixelGAN or SinCUT's. Arguments and errors as in
     ``load_generator``."""
     state, _, name = read_weights(source)
     try:
@@ -75,8 +74,8 @@ def load_discriminator(source: Source) -> PatchDiscriminator | PixelDiscriminato
 
 
 def load_projector(source: Source) -> Projector:
-    """The projection MLP H in a published file, of EnCo's later code with norms and predictors. Arguments and errors as
-    ``load_generator``."""
+    """The projection MLP H in a published file; for EnCo's later code with norms and predictors. Arguments and errors
+    as in ``load_generator``."""
     state, _, name = read_weights(source)
     try:
         return _build(Projector, _projector_config(state), state)
@@ -85,7 +84,7 @@ def load_projector(source: Source) -> Projector:
 
 
 def published_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict that the published code would have saved of this module; for ``torch.save``.
+    """The state dict that the published code would have saved for this module; for ``torch.save``.
 
     Args:
         module: a ``ResnetGenerator``, ``UnetGenerator``, ``PatchDiscriminator``, ``PixelDiscriminator``,
@@ -93,7 +92,7 @@ def published_state_dict(module: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         TypeError: another kind of module.
-        ValueError: SinCUT's networks with options that the published ones do not have.
+        ValueError: SinCUT's networks with options that the published ones lack.
     """
     if isinstance(module, (StyleGAN2Generator, StyleGAN2Discriminator)):
         return published_sincut.state_dict_of(module)
@@ -101,11 +100,11 @@ def published_state_dict(module: nn.Module) -> dict[str, Tensor]:
     own = module.state_dict()
     if not own:
         raise TypeError(f"module: expected one with weights, got {type(module).__name__}")
-    found = {theirs: own[ours].detach().contiguous() for ours, theirs in names.items()}
+    renamed = {theirs: own[ours].detach().contiguous() for ours, theirs in names.items()}
     like = next(iter(own.values()))
     for name, (channels, up) in blurs.items():
-        found[name] = _blur_kernel(channels, up).to(like)
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+        renamed[name] = _blur_kernel(channels, up).to(like)
+    return dict(sorted(renamed.items(), key=lambda item: _order(item[0])))
 
 
 def _build(kind: type[Any], config: dict[str, Any], state: StateDict) -> Any:
@@ -184,8 +183,8 @@ def _generator_layout(
 
 
 def _unet_layout(n_down: int, **_: Any) -> dict[str, str]:
-    """Each halving holds the next one in it: activation, convolution, norm, the next halving, activation, transposed
-    convolution, norm; the outermost has but its convolutions, and the innermost no norm before its activation."""
+    """Each halving contains the next: activation, convolution, norm, the next halving, activation, transposed
+    convolution, norm. The outermost has only its convolutions; the innermost has no norm before its activation."""
     modules = {}
     level = "model"
     for i in range(n_down):
@@ -212,7 +211,7 @@ def _discriminator_layout(
         modules[f"convs.{i}"] = f"model.{index}"
         if i > 0:
             modules[f"norms.{i - 1}.batch"] = f"model.{index + 1}"
-        index += 2 if i == 0 else 3  # convolution, norm but for the first, LeakyReLU
+        index += 2 if i == 0 else 3  # convolution, norm except for the first, LeakyReLU
         if antialias and i < n_layers:
             blurs[f"model.{index}.filt"] = (ndf * min(2**i, 8), False)
             index += 1
@@ -221,7 +220,7 @@ def _discriminator_layout(
 
 
 def _blur_kernel(channels: int, up: bool) -> Tensor:
-    """What the published modules keep as a buffer: normalised to 1, to 4 for the transposed convolution."""
+    """The buffer of the published modules: sums to 1, or to 4 for the transposed convolution."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0] if up else [1.0, 2.0, 1.0])
     kernel = torch.outer(taps, taps)
     return (kernel / kernel.sum() * (4 if up else 1)).repeat(channels, 1, 1, 1)
@@ -231,7 +230,7 @@ _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracke
 
 
 def _order(name: str) -> list[tuple[int, str]]:
-    """Sorts by layer number, and the tensors of a layer as PyTorch does."""
+    """Sort key: by layer number, tensors of a layer in PyTorch's order."""
     return [
         (int(part), "") if part.isdigit() else (-1, str(_TENSORS.index(part)) if part in _TENSORS else part)
         for part in name.split(".")
@@ -251,7 +250,7 @@ def _weight(state: StateDict, name: str, dims: int) -> Tensor:
 
 
 def _numbers(state: StateDict, pattern: str) -> list[int]:
-    """The numbers that ``pattern`` captures in the names of the tensors, ascending, each once."""
+    """The distinct numbers that ``pattern`` captures in the tensors' names, ascending."""
     return sorted({int(match[1]) for name in state if (match := re.fullmatch(pattern, name))})
 
 

@@ -80,10 +80,10 @@ def state_dict_of(module: StyleGAN2Generator | StyleGAN2Discriminator) -> dict[s
             )
         names = _discriminator_layout(module)
     own = module.state_dict()
-    found = {}
+    state = {}
     for ours, theirs in names.items():
         if ours.startswith("blur:"):
-            found[theirs] = _kernel(4 if theirs.endswith("conv.blur.kernel") else 1).to(next(iter(own.values())))
+            state[theirs] = _kernel(4 if theirs.endswith("conv.blur.kernel") else 1).to(next(iter(own.values())))
             continue
         tensor = own[ours].detach()
         if ours == "up.weight":
@@ -92,14 +92,14 @@ def state_dict_of(module: StyleGAN2Generator | StyleGAN2Discriminator) -> dict[s
             tensor = tensor[None]
         elif tensor.dim() == 1 and not theirs.startswith("final_linear."):
             tensor = tensor[None, :, None, None]
-        found[theirs] = tensor.contiguous()
-    return found
+        state[theirs] = tensor.contiguous()
+    return state
 
 
 def _ours(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors under our names and in our shapes; what is not known keeps its name, so that it is refused."""
     theirs = {published: ours for ours, published in names.items()}
-    found = {}
+    own_state = {}
     for name, tensor in state.items():
         ours = theirs.get(name, name)
         if ours.startswith("blur:"):
@@ -113,8 +113,8 @@ def _ours(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Te
             tensor = tensor[0]
         elif ours.endswith(".bias") and tensor.dim() == 4 and tensor.shape == (1, tensor.shape[1], 1, 1):
             tensor = tensor.flatten()
-        found[ours] = tensor
-    return found
+        own_state[ours] = tensor
+    return own_state
 
 
 def _kernel(gain: float) -> Tensor:

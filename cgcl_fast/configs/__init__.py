@@ -27,5 +27,5 @@ def path_of(method: str, preset: str) -> Path:
 
 def read(method: str, preset: str) -> dict[str, Any]:
     """Its options by their names, without the method's own."""
-    found: dict[str, Any] = read_yaml(path_of(method, preset))
-    return {name: value for name, value in found.items() if name != "method"}
+    options: dict[str, Any] = read_yaml(path_of(method, preset))
+    return {name: value for name, value in options.items() if name != "method"}

@@ -69,7 +69,7 @@ def open_dataset(
     multiple: int = 4,
     classes: Sequence[str] | None = None,
     object_size: int | None = None,
-    least_object: int = 16,
+    min_object: int = 16,
     random_pairs: bool = False,
     crops: Crops | None = None,
     readings: Mapping[str, Reading] | None = None,
@@ -77,6 +77,7 @@ def open_dataset(
     needs: DataNeeds | None = None,
     direction: str = "AtoB",
     split: str | None = None,
+    least_object: int | None = None,
 ) -> UnpairedDataset:
     """An unpaired data set: the folders in ``path``, or the built-in street scenes if it is None.
 
@@ -95,7 +96,7 @@ def open_dataset(
         seed: seed of everything random, the street scenes included.
         classes: names of the classes whose boxes come with the images.
         object_size: side of the crops of single objects that come with the images; None: none.
-        least_object: boxes with a side of fewer pixels, in the image's file, are not cropped. In small images few
+        min_object: boxes with a side of fewer pixels, in the image's file, are not cropped. In small images few
             objects have 16 pixels: of the streets nearly all of 256 pixels a side have such a one, of 64 hardly any.
         random_pairs: two domains, drawn for each item, in place of all.
         crops: minibatches of crops of one image a domain instead (:class:`SingleImageDataset`); ``size``,
@@ -108,10 +109,14 @@ def open_dataset(
         direction: BtoA exchanges the domains A and B: the items of A are what those of B would be, and the truth is
             that of this way.
         split: "train" or "test", whose images; those that ``train`` says if not given.
+        least_object: old name of ``min_object``, accepted for one more version, with a warning.
 
     Raises:
         ValueError: an argument out of range, folders missing, or no readable image in one of them.
     """
+    if least_object is not None:
+        warnings.warn("least_object is now called min_object", FutureWarning, stacklevel=2)
+        min_object = least_object
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     if direction not in ("AtoB", "BtoA"):
@@ -123,7 +128,7 @@ def open_dataset(
             random_pairs=random_pairs,
             classes=classes,
             object_size=object_size,
-            least_object=least_object,
+            min_object=min_object,
             crops=crops,
             multiple=multiple,
         )

@@ -1,4 +1,4 @@
-"""Names of object classes: which of the classes asked for a name in an annotation means."""
+"""Names of object classes: which requested class a name in an annotation means."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from cgcl_fast.data.formats import printable
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 1000  # classes that are left out, and letters of a name: no annotation fills the log
+_NAMED = 1000  # limits the log: this many left-out classes, and letters of a name
 _LETTERS = 100
 
-# What data sets call the same thing. The left name is read as the right one if only the right one is asked for, so that
+# Synonyms of different data sets. The left name is read as the right one if only the right one is requested, so that
 # KITTI and Cityscapes share the four classes of MGUIT's Sec. 4.1, and BDD100K and INIT the three of INIT.
 _SYNONYMS = {
     "pedestrian": "person",
@@ -27,11 +27,11 @@ _SYNONYMS = {
 
 
 class ClassTable:
-    """Indices of classes by name. Case, and whether words are joined by spaces, ``_`` or ``-``, do not matter.
+    """Indices of classes by name. Case, and joining words by spaces, ``_`` or ``-``, make no difference.
 
     Args:
-        classes: the names, in the order of their indices. Integers will do for names that are numbers: INIT's label
-            files, and YOLO's without a list of names, have no others.
+        classes: the names, in index order. Integers are accepted for names that are numbers, as in INIT's label files
+            and in YOLO's without a list of names.
 
     Raises:
         ValueError: no classes, an empty name, or a name twice.
@@ -50,19 +50,19 @@ class ClassTable:
         self._unknown: set[str] = set()
 
     def find(self, name: str) -> int | None:
-        """The index of the class, or None if it is not among them: such names are in the log, each once."""
+        """The index of the class, or None if it was not requested; such names are logged, each once."""
         if name in self._exact:
             return self._exact[name]
         plain = _plain(name)
-        found = self._plain.get(plain, self._plain.get(_plain(_SYNONYMS.get(plain, ""))))
-        if found is None and name not in self._unknown and len(self._unknown) <= _NAMED:
+        number = self._plain.get(plain, self._plain.get(_plain(_SYNONYMS.get(plain, ""))))
+        if number is None and name not in self._unknown and len(self._unknown) <= _NAMED:
             self._unknown.add(name)
             if len(self._unknown) <= _NAMED:
                 known = ", ".join(map(printable, self.names))
                 logger.warning("boxes of class %r are left out: classes are %s", name[:_LETTERS], known)
             elif len(self._unknown) == _NAMED + 1:
                 logger.warning("boxes of more than %d other classes are left out", _NAMED)
-        return found
+        return number
 
 
 def _is_name(name: object) -> bool:

@@ -1,8 +1,8 @@
-"""Image files to pixels: what a file's content says it is decides how it is read, not its name.
+"""Decoding image files. The content of a file, not its name, decides how it is read.
 
-All that the installed Pillow reads, HEIC too where ``pillow_heif`` is installed; PNG with 16 bits a colour; NumPy's
-``.npy``; and with ``tifffile`` TIFF of any number of bands and any type. Photographs of 8 bits come as PIL images, all
-else as float tensors in [-1, 1], see :mod:`cgcl_fast.data.values`.
+Supported are all formats of the installed Pillow, with HEIC if ``pillow_heif`` is installed; PNG with 16 bits per
+channel; NumPy's ``.npy``; and, with ``tifffile``, TIFF with any number of bands of any type. Photographs of 8 bits
+become PIL images, everything else float tensors in [-1, 1], see :mod:`cgcl_fast.data.values`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ RGB = Reading()
 
 
 class StoredImage(NamedTuple):
-    """An image, and how it is stored in its file, which is what boxes of its objects refer to.
+    """An image, and how it is stored in its file, which is what the boxes of its objects refer to.
 
     Attributes:
         image: upright; see ``Pixels``.
-        size: (width, height) in the file, before it is turned upright and before ``at_least`` makes it smaller.
-        orientation: how it has been turned, the number of EXIF's tag Orientation, 1 to 8.
+        size: (width, height) in the file, before rotation to upright and before ``at_least`` makes it smaller.
+        orientation: how it was rotated: the EXIF Orientation tag, 1 to 8.
     """
 
     image: Any  # Pixels; a PIL image of mode RGB unless a Reading asks for something else
@@ -48,13 +48,13 @@ class StoredImage(NamedTuple):
 
 
 class FileImage(NamedTuple):
-    """An image with the numbers of its file.
+    """An image with its original numbers.
 
     Attributes:
-        numbers: (H,W,C), upright, with the channels that were asked for.
+        numbers: (H,W,C), upright, with the requested channels.
         alpha: (H,W), None if the file has no transparency.
-        values: how its numbers are read.
-        form: what the file is.
+        values: how the numbers are interpreted.
+        form: format of the file.
     """
 
     numbers: np.ndarray
@@ -66,18 +66,18 @@ class FileImage(NamedTuple):
 def read_image(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Decode an image file to a PIL image of mode RGB, turned upright as its EXIF orientation says.
 
-    Grayscale, palette and CMYK images are converted, and other types of numbers, of their whole range (floating point:
-    0 to 1), to 8 bits; colours of an embedded profile become sRGB. Transparency is dropped and the colours stored
-    beneath it are returned, as published code does; :func:`read_image_and_alpha` keeps it.
+    Grayscale, palette and CMYK images are converted, other number types are scaled from their full range (floating
+    point: 0 to 1) to 8 bits, and colours with an embedded profile become sRGB. Transparency is dropped and the colours
+    stored beneath it are returned, as in published code; :func:`read_image_and_alpha` keeps it.
 
     Args:
         path: any image file (the first frame, if there are several).
-        at_least: (height, width) that the caller will scale the image down to. A JPEG that is more than twice as large
-            may then be decoded at a half, a quarter or an eighth of its size, which is several times faster.
+        at_least: (height, width) to which the caller will scale the image down. A JPEG of more than twice that size may
+            then be decoded at a half, a quarter or an eighth of its size, which is several times faster.
 
     Raises:
-        UnreadableImageError: the file is missing, no image, damaged, truncated or too large to decode, or has neither
-            one nor three channels.
+        UnreadableImageError: the file is missing, not an image, damaged, truncated or too large to decode, or has
+            neither one nor three channels.
     """
     return _as_pil(_decode(path, at_least, RGB).pixels, RGB)
 
@@ -85,7 +85,7 @@ def read_image(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None
 def read_image_and_alpha(
     path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None
 ) -> tuple[Image.Image, Image.Image | None]:
-    """:func:`read_image`, and the transparency: (RGB image, image of mode L or None if the file has no transparency).
+    """:func:`read_image` with transparency: (RGB image, image of mode L or None if the file has no transparency).
 
     Raises:
         UnreadableImageError: as :func:`read_image`.
@@ -100,18 +100,18 @@ def read_image_and_alpha(
 def read_stored(
     path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None, reading: Reading = RGB
 ) -> StoredImage:
-    """An image as ``reading`` says, and how it is stored: a PIL image where it has 8 bits that go from 0 to 255 and one
-    or three channels, else a tensor.
+    """An image read according to ``reading``, and how it is stored. It is a PIL image if it has 8 bits from 0 to 255
+    and one or three channels, else a tensor.
 
     Raises:
-        UnreadableImageError: as :func:`read_image`, or it has another number of channels.
+        UnreadableImageError: as :func:`read_image`, or the number of channels differs.
     """
     decoded = _decode(path, at_least, reading)
     return StoredImage(_as_read(decoded.pixels, reading), decoded.size, decoded.orientation)
 
 
 def read_file(path: str | os.PathLike[str], reading: Reading = RGB) -> FileImage:
-    """An image with the numbers of its file, and what the file is.
+    """An image with its original numbers, and the format of the file.
 
     Raises:
         UnreadableImageError: as :func:`read_stored`.
@@ -126,10 +126,10 @@ def read_file(path: str | os.PathLike[str], reading: Reading = RGB) -> FileImage
 def look_at(
     path: str | os.PathLike[str], reading: Reading = RGB, *, decode: bool = False
 ) -> tuple[FileFormat, tuple[int, int]]:
-    """What a file is, by its header, and its (width, height) as stored.
+    """The format of a file, from its header, and its (width, height) as stored.
 
     Args:
-        decode: also decode it, a JPEG at an eighth of its size, so that what is damaged is found.
+        decode: also decode it, a JPEG at an eighth of its size, to detect damage.
 
     Raises:
         UnreadableImageError: as :func:`read_stored`.
@@ -143,7 +143,7 @@ def look_at(
 
 
 def read_size(path: str | os.PathLike[str], reading: Reading = RGB) -> tuple[int, int]:
-    """(width, height) of what :func:`read_stored` gives, from the file's header where that tells.
+    """(width, height) of what :func:`read_stored` returns, from the file's header if possible.
 
     Raises:
         UnreadableImageError: as :func:`read_stored`.
@@ -155,7 +155,7 @@ def read_size(path: str | os.PathLike[str], reading: Reading = RGB) -> tuple[int
 
 
 def type_of(path: str | os.PathLike[str], reading: Reading) -> str | None:
-    """Type of the numbers in a file, by its header; None if it cannot be read."""
+    """The number type of a file, from its header; None if it cannot be read."""
     try:
         with errors(path), opened(path, reading) as source:
             return source.form.type
@@ -164,11 +164,11 @@ def type_of(path: str | os.PathLike[str], reading: Reading) -> str | None:
 
 
 def to_tensor(image: Pixels | np.ndarray) -> Tensor:
-    """An image of 8 bits (PIL of mode RGB or L, or uint8 array (H,W,3)) as float32 (C,H,W) in [-1,1]; a tensor as it
-    is, clipped to that."""
+    """An image of 8 bits (PIL of mode RGB or L, or uint8 array (H,W,3)) as float32 (C,H,W) in [-1,1]; a tensor stays as
+    it is, clipped to that range."""
     if isinstance(image, Tensor):
         return image.clamp(-1, 1)
-    # In NumPy: torch would start all its threads for work of a fraction of a millisecond, in every loader worker.
+    # With NumPy: torch would start all its threads, in every loader worker, for work of a fraction of a millisecond.
     pixels = np.asarray(image, dtype=np.uint8)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
@@ -178,7 +178,7 @@ def to_tensor(image: Pixels | np.ndarray) -> Tensor:
 
 
 def to_image(tensor: Tensor) -> Image.Image:
-    """Float (3,H,W) in [-1,1] (values beyond are clipped) as a PIL image: the inverse of :func:`to_tensor`.
+    """Float (3,H,W) in [-1,1] (clipped) as a PIL image: the inverse of :func:`to_tensor`.
 
     Raises:
         ValueError: the tensor is not (3,H,W).
@@ -206,7 +206,7 @@ def _as_read(pixels: Image.Image | np.ndarray, reading: Reading) -> Pixels:
 
 
 def _as_pil(pixels: Image.Image | np.ndarray, reading: Reading) -> Image.Image:
-    """8 bits, whatever the file has."""
+    """Converted to 8 bits from any type."""
     read = _as_read(pixels, reading)
     if isinstance(read, Image.Image):
         return read

@@ -1,6 +1,6 @@
-"""Formats of image files: what is opened, what it is, and how its pixels are read as they are stored.
+"""Image file formats: opening a file, recognising its format, and reading its pixels as they are stored.
 
-:mod:`cgcl_fast.data.decoding` makes of them what a caller asks for. One more format is one more ``_Source``.
+:mod:`cgcl_fast.data.decoding` converts them to what a caller needs. To add a format, add a ``_Source``.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from cgcl_fast.data.values import Values
 
 logger = logging.getLogger(__name__)
 
-# What it says of files that it cannot read, beside the exception that is raised, would go to stderr unasked.
+# Pillow would write its remarks on unreadable files to stderr, in addition to the exception it raises.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 MOST_PIXELS = 179_000_000
-"""Larger images are refused, as Pillow does: a small file may claim any size."""
+"""Maximum number of pixels, as in Pillow: a small file may claim any size."""
 
 LARGE = 2**28
-"""Bytes of numbers from which on they are in a file instead of in memory: in their own where its format lets them
-(.npy, TIFF without compression), else, where libvips is installed, in one that :mod:`cgcl_fast.data.strips` makes."""
+"""From this many bytes on, numbers are kept in a file instead of in memory: in their own file if its format allows
+(.npy, TIFF without compression), else, if libvips is installed, in one made by :mod:`cgcl_fast.data.strips`."""
 
 _UNSAFE = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC")
-"""Formats that Pillow knows but does not decode itself; EPS would start Ghostscript for a file called photo.jpg."""
+"""Formats that Pillow knows but does not decode itself; EPS would start Ghostscript even for a file called
+photo.jpg."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
-"""ITU-R BT.601, as Pillow's own conversion to grey."""
+"""Luma weights of ITU-R BT.601, as in Pillow's conversion to grey."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Reading:
     """How the images of a domain are read.
 
     Args:
-        channels: how many they have. Grey becomes colour and colour grey where that is asked for, and transparency is
-            dropped; any other number of channels is refused.
-        values: their numbers; None: the range of each file's type.
-        most_pixels: larger images are refused.
+        channels: their number. Grey is converted to colour and colour to grey as needed, and transparency is dropped;
+            any other number of channels is rejected.
+        values: the range of their numbers; None: the range of each file's type.
+        most_pixels: larger images are rejected.
     """
 
     channels: int = 3
@@ -65,15 +66,15 @@ class Reading:
 
 
 class FileFormat(NamedTuple):
-    """What a file is, for those who write another one like it.
+    """The format of a file, for writing another file like it.
 
     Attributes:
         name: Pillow's name of the format, or NPY.
-        type: of its numbers, as ``Values.type``.
-        channels: without transparency.
+        type: of its numbers, as in ``Values.type``.
+        channels: number of channels without transparency.
         axes: of an array, "HW", "HWC" or "CHW".
-        srgb: whether its colours were converted from those of an embedded profile to sRGB.
-        frames: images in it, of which the first is read.
+        srgb: whether its colours were converted to sRGB from an embedded profile.
+        frames: number of images in it; the first is read.
     """
 
     name: str
@@ -85,7 +86,7 @@ class FileFormat(NamedTuple):
 
 
 class _Source(ABC):
-    """A file that is opened: what it is, and how its pixels are read."""
+    """An opened file: its format, and how to read its pixels."""
 
     form: FileFormat
     size: tuple[int, int]
@@ -93,20 +94,20 @@ class _Source(ABC):
     orientation: int = 1
 
     def channels_for(self, wanted: int) -> int:
-        """How many channels of colour it has; with its transparency where all together are as many as wanted."""
+        """The number of colour channels; including transparency if the total is then ``wanted``."""
         return self.form.channels + (1 if self.alpha and wanted == self.form.channels + 1 else 0)
 
     def upright_size(self) -> tuple[int, int] | None:
-        """(width, height) once it is turned upright; None where only its pixels tell."""
+        """(width, height) after rotation to upright; None if that takes its pixels."""
         return self.size[::-1] if self.orientation >= 5 else self.size
 
     @abstractmethod
     def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
-        """Its pixels, of the channels asked for; a JPEG may be smaller, but not than ``at_least`` (height, width)."""
+        """Its pixels with the requested channels. A JPEG may be reduced, but not below ``at_least`` (height, width)."""
 
 
 class Decoded(NamedTuple):
-    """Upright pixels with the channels asked for: a PIL image of mode RGB or L, or numbers (H,W,C)."""
+    """Upright pixels with the requested channels: a PIL image of mode RGB or L, or numbers (H,W,C)."""
 
     pixels: Image.Image | np.ndarray
     alpha: Image.Image | np.ndarray | None
@@ -129,7 +130,7 @@ def errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise UnreadableImageError(path, "not enough memory to decode it") from error
-    except Exception as error:  # damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error...
+    except Exception as error:  # for damaged files Pillow raises nearly anything: OSError, SyntaxError, struct.error...
         raise UnreadableImageError(path, reason_of(error)) from error
 
 
@@ -157,14 +158,14 @@ def _sources(
         yield source
         return
     deep = start[24:25] == b"\x10" and start[25:26] in (b"\x02", b"\x04", b"\x06")  # 16 bits; several channels
-    # torchvision will drop it one day; then 8 of the bits are read, as Pillow does.
+    # torchvision may drop this function; PNGs are then read with 8 bits, as by Pillow.
     if start[:8] == b"\x89PNG\r\n\x1a\n" and deep and hasattr(torchvision.io, "decode_png"):
         with _pillow(path, content, reading) as png:
             source = _DeepPNG(path, png, 1 if start[25] == 4 else 3, start[25] != 2)
         yield source
         return
     tiff = start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    image: Any = None  # Pillow's, or none
+    image: Any = None  # Pillow's image, if there is one
     try:
         image = _pillow(path, content, reading)
     except Image.UnidentifiedImageError:
@@ -210,13 +211,13 @@ def _pillow(
     path: str | os.PathLike[str], content: str | os.PathLike[str] | MemberFile, reading: Reading
 ) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and reading.most_pixels > max(limit, MOST_PIXELS):  # asked for, and Pillow has one limit
+    if limit is not None and reading.most_pixels > max(limit, MOST_PIXELS):  # requested, and Pillow has a global limit
         Image.MAX_IMAGE_PIXELS = reading.most_pixels
     try:
         image = Image.open(content, formats=_formats_for(Path(path).suffix.lower()))  # type: ignore[arg-type]
     except Image.DecompressionBombError as error:
-        found = re.search(r"\d+", str(error))
-        raise ValueError(_too_large(int(found.group()) if found else 2 * reading.most_pixels, reading)) from error
+        match = re.search(r"\d+", str(error))
+        raise ValueError(_too_large(int(match.group()) if match else 2 * reading.most_pixels, reading)) from error
     try:
         _check_size(image.size, reading)
     except ValueError:
@@ -228,7 +229,7 @@ def _pillow(
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[tuple[str, ...], frozenset[str]]:
-    """Names of the formats that Pillow reads, and of those that it recognises by no sign at the beginning."""
+    """Names of the formats that Pillow reads, and of those among them without a signature at the beginning."""
     try:
         from pillow_heif import register_heif_opener  # type: ignore[import-not-found,unused-ignore]
 
@@ -242,8 +243,8 @@ def _formats() -> tuple[tuple[str, ...], frozenset[str]]:
 
 @lru_cache(maxsize=64)
 def _formats_for(suffix: str) -> tuple[str, ...]:
-    """Formats that a file with this suffix may have. Content decides, so it is nearly all of them; those that take any
-    content for theirs need the suffix, too."""
+    """Formats to try for a file with this suffix. Content decides, so this is nearly all of them, except that formats
+    which accept any content also need the suffix."""
     names, unsigned = _formats()
     return tuple(name for name in names if name not in unsigned or Image.EXTENSION.get(suffix) == name)
 
@@ -256,7 +257,7 @@ def image_suffixes() -> tuple[str, ...]:
 
 
 class _Photograph(_Source):
-    """What Pillow reads as it is stored: up to 8 bits a channel, and grey of any type."""
+    """An image that Pillow reads without loss: up to 8 bits per channel, or grey of any type."""
 
     def __init__(self, path: str | os.PathLike[str], image: Image.Image) -> None:
         self.path, self.image, self.size = path, image, image.size
@@ -266,7 +267,7 @@ class _Photograph(_Source):
         grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
         several = getattr(image, "is_animated", False) and image.format != "MPO"
         self.form = FileFormat(
-            "JPEG" if image.format == "MPO" else str(image.format),  # whose other pictures are previews and depths
+            "JPEG" if image.format == "MPO" else str(image.format),  # its other pictures are previews and depths
             kind,
             1 if grey else 3,
             srgb="icc_profile" in image.info,
@@ -281,14 +282,14 @@ class _Photograph(_Source):
     def load(self, at_least: tuple[int, int] | None, channels: int) -> Decoded:
         image, size = self.image, self.size
         if at_least is not None:
-            # Twice the size wanted, so that the resampling that follows still sees more detail than it keeps. The
-            # longer side goes both ways, since the image may yet be turned by its orientation.
+            # Twice the requested size, so that the later resampling still sees more detail than it keeps. The longer
+            # side is used for both, because the orientation may still swap them.
             longest = 2 * max(at_least)
             image.draft(None, (longest, longest))
         stated = _orientation(image) if image.format == "TIFF" else 1
         image.load()
         upright, orientation = _upright(image)
-        if image.format == "TIFF" and orientation == 1:  # Pillow has turned it as it loaded it
+        if image.format == "TIFF" and orientation == 1:  # Pillow already rotated it while loading
             orientation = stated
             size = size[::-1] if stated >= 5 and size == upright.size else size
         if self.form.type != "uint8":
@@ -309,7 +310,7 @@ class _Photograph(_Source):
 
 
 class _Strips(_Source):
-    """A large photograph, which libvips decodes into a file from top to bottom, where it is not to be made smaller."""
+    """A large photograph at full size, which libvips decodes into a file from top to bottom."""
 
     def __init__(self, photograph: _Photograph) -> None:
         self.photograph, self.size = photograph, photograph.size
@@ -334,7 +335,7 @@ def _fits_strips(photograph: _Photograph) -> bool:
 
 
 def _strips_to_srgb(numbers: np.ndarray, profile: bytes, path: str | os.PathLike[str], rows: int = 256) -> bool:
-    """Change numbers (H,W,3) to those of sRGB, as ``_to_srgb`` does; whether the profile was of any use."""
+    """Convert numbers (H,W,3) to sRGB in place, as ``_to_srgb`` does; returns whether the profile was usable."""
     for top in range(0, len(numbers), rows):
         converted = _to_srgb(Image.fromarray(numbers[top : top + rows]), profile, path)
         if converted is None:
@@ -361,7 +362,7 @@ def _type_of(image: Image.Image) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's tag Orientation, 1 (upright) where there is none that means anything."""
+    """The EXIF Orientation tag; 1 (upright) if it is missing or invalid."""
     try:
         if image.format == "PNG" and not _png_may_have_exif(image):
             return 1
@@ -372,8 +373,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _png_may_have_exif(image: Any) -> bool:
-    """Whether a PNG says anything that is EXIF data, which may stand behind the pixels: Pillow would decode all of
-    them to find that there is none. ISO/IEC 15948: signature, then length, name, data and checksum of each chunk."""
+    """Whether a PNG may contain EXIF data, which can come after the pixels: Pillow would decode all pixels just to find
+    none. ISO/IEC 15948: a signature, then length, name, data and checksum of each chunk."""
     if "exif" in image.info or "Raw profile type exif" in image.info:
         return True
     if not image.filename:
@@ -392,11 +393,11 @@ def _png_may_have_exif(image: Any) -> bool:
 
 def _upright(image: Image.Image) -> tuple[Image.Image, int]:
     orientation = _orientation(image)
-    if orientation == 1:  # of which Pillow would return a copy
+    if orientation == 1:  # otherwise Pillow would return a copy
         return image, 1
     try:
         return ImageOps.exif_transpose(image), orientation
-    except Exception as error:  # damaged EXIF data does not make the picture unreadable
+    except Exception as error:  # damaged EXIF data does not make the image unreadable
         name = getattr(image, "filename", "an image")
         logger.debug("ignoring the EXIF data of %s: %s", printable(name), reason_of(error))
         return image, 1
@@ -410,18 +411,18 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _to_srgb(image: Image.Image, profile: bytes, path: str | os.PathLike[str]) -> Image.Image | None:
-    """The image in sRGB; None where the profile is of no use for it."""
+    """The image in sRGB; None if the profile is not usable for it."""
     try:
         transform = _colour_transform(profile, image.mode)
         return image.convert("RGB") if transform is None else transform.apply(image)
-    except Exception as error:  # damaged, or of another number of channels
+    except Exception as error:  # damaged, or for another number of channels
         logger.debug("ignoring the colour profile of %s: %s", printable(path), reason_of(error))
         return None
 
 
 @lru_cache(maxsize=16)
 def _colour_transform(profile: bytes, mode: str) -> Any:
-    """To sRGB; None for images that are in it already."""
+    """The transform to sRGB; None for images that are already sRGB."""
     described = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(described).lower():
         return None
@@ -429,7 +430,7 @@ def _colour_transform(profile: bytes, mode: str) -> Any:
 
 
 class _DeepPNG(_Source):
-    """PNG with 16 bits a channel and several channels, of which Pillow would keep 8 bits."""
+    """PNG with 16 bits per channel and several channels; Pillow would keep only 8 bits."""
 
     def __init__(self, path: str | os.PathLike[str], image: Image.Image, colours: int, alpha: bool) -> None:
         self.path, self.size, self.orientation, self.alpha = path, image.size, _orientation(image), alpha
@@ -443,7 +444,7 @@ class _DeepPNG(_Source):
 
 
 class _Array(_Source):
-    """NumPy's file of one array: (H,W), (H,W,C), or (C,H,W) where the last axis is longer than 16 and the first is
+    """A NumPy file with one array: (H,W), (H,W,C), or (C,H,W) if the last axis is longer than 16 and the first is
     not."""
 
     def __init__(self, content: str | os.PathLike[str] | MemberFile, reading: Reading) -> None:
@@ -479,7 +480,7 @@ def _mapped(member: MemberFile) -> np.ndarray:
 
 
 def _known_type(dtype: np.dtype) -> str:
-    """The type that numbers are read as: that of the file, in the order of bytes of this machine."""
+    """The type of the file's numbers, in this machine's byte order."""
     if dtype.kind == "b":
         return "uint8"
     name = dtype.name
@@ -487,7 +488,7 @@ def _known_type(dtype: np.dtype) -> str:
 
 
 def _bands_beyond_pillow(image: Image.Image, reading: Reading) -> int:
-    """How many bands a TIFF has if Pillow would leave out some of them, or some of their bits; else 0."""
+    """The number of bands of a TIFF if Pillow would drop some of them, or some of their bits; else 0."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     samples, bits = int(tags.get(277, 1)), max(tags.get(258, (1,)))
     if samples != (1 if image.mode in ("P", "1") else len(image.getbands())):
@@ -495,7 +496,7 @@ def _bands_beyond_pillow(image: Image.Image, reading: Reading) -> int:
     plain = tags.get(259, 1) == 1 and image.mode in ("L", "RGB") and tags.get(262) in (1, 2)
     if plain and image.width * image.height * samples >= LARGE and has_tifffile():
         return samples
-    if samples > 1:  # of 16 bits a colour Pillow keeps 8: without tifffile that is still the picture
+    if samples > 1:  # Pillow keeps 8 of 16 bits per channel: still the picture, if there is no tifffile
         return samples if bits > 8 and has_tifffile() else 0
     pages = reading.channels > 1 and has_tifffile() and getattr(image, "n_frames", 1) == reading.channels
     return reading.channels if pages else 0
@@ -506,8 +507,8 @@ def has_tifffile() -> bool:
 
 
 class _Tiff(_Source):
-    """TIFF as tifffile reads it: bands beside each other, in planes, or a page each where there are as many pages as
-    channels are asked for. Of other pages, the first."""
+    """TIFF as read by tifffile: bands interleaved, in planes, or one per page if the number of pages is the requested
+    number of channels. Otherwise only the first page is read."""
 
     def __init__(self, opened: Any, reading: Reading) -> None:
         if not opened.series:
@@ -538,7 +539,7 @@ class _Tiff(_Source):
 
 
 def _order(axes: str, shape: tuple[int, ...], channels: int) -> str:
-    """Where the bands are among tifffile's axes, "" where there is more than one image."""
+    """The position of the bands among tifffile's axes; "" if there is more than one image."""
     if axes in ("YX", "YXS", "YXC") or (axes[:2] == "YX" and shape[2:] == (1,)):
         return "HW" if axes == "YX" else "HWC"
     if axes[1:] == "YX" and (axes[0] in "SC" or shape[0] == channels > 1):
@@ -547,7 +548,7 @@ def _order(axes: str, shape: tuple[int, ...], channels: int) -> str:
 
 
 def _ordered(array: np.ndarray, axes: str) -> np.ndarray:
-    """An array of these axes as (H,W,C)."""
+    """An array with these axes as (H,W,C)."""
     return array[..., None] if axes == "HW" else array.transpose(1, 2, 0) if axes == "CHW" else array
 
 
@@ -564,7 +565,7 @@ def _from_numbers(source: _Source, numbers: np.ndarray, channels: int) -> Decode
 
 
 def _turned(numbers: np.ndarray, orientation: int) -> np.ndarray:
-    """Numbers (H,W,C) as EXIF's orientation says."""
+    """Numbers (H,W,C) rotated by the EXIF orientation."""
     if orientation >= 5:
         numbers = numbers.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -575,7 +576,7 @@ def _turned(numbers: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _with_channels(numbers: np.ndarray, channels: int) -> np.ndarray:
-    """Grey as colour, or colour as grey."""
+    """Convert grey to colour, or colour to grey."""
     if numbers.shape[2] == channels:
         return numbers
     if numbers.shape[2] == 1:

@@ -1,8 +1,8 @@
 """Finding image files in a folder.
 
-A file that cannot be decoded, or a folder in it that cannot be listed, never stops a training run: :func:`find_images`
-leaves it out and names it in the log of this module, and whoever reads a file later gets an
-:class:`UnreadableImageError` that names the file and the reason.
+A file that cannot be decoded, or a subfolder that cannot be listed, never stops a training run: :func:`find_images`
+leaves it out and logs its name. Reading such a file later raises an :class:`UnreadableImageError` with the file and the
+reason.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = image_suffixes()
 
-# Up to this many bytes of image files every file is decoded once when a folder is opened (a few seconds on one core);
-# beyond it only headers are read, and a file that fails later is replaced by its neighbour (see folders.py).
+# Up to this many bytes of image files, every file is decoded once when a folder is opened (a few seconds on one core).
+# Beyond it only headers are read; a file that fails later is replaced by its neighbour (see folders.py).
 FULL_CHECK_BYTES = 256 * 2**20
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\x93NUMPY")
@@ -35,7 +35,7 @@ _COMPANIONS = frozenset(
         ".tmp", ".tsv", ".txt", ".xml", ".yaml", ".yml",
     )
 )  # fmt: skip
-"""Suffixes of what lies beside images, and is not missed where images are looked for."""
+"""Suffixes of files that usually accompany images; they are not reported as left out."""
 
 _ANNOTATION_FOLDERS = frozenset(
     (
@@ -48,7 +48,7 @@ _ANNOTATION_FOLDERS = frozenset(
 _ANNOTATION_ENDING = re.compile(r"[-_. ](mask|masks|seg|segmentation|label|labels|gt|labelids|instanceids|bbox)$")
 
 Unreadable = Callable[[Path, OSError], None]
-"""What is told of a folder that cannot be listed, and why."""
+"""Called with a folder that cannot be listed, and the error."""
 
 
 def list_images(
@@ -58,12 +58,12 @@ def list_images(
     unreadable: Unreadable | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """The image files in a folder and its subfolders, sorted by their path inside the folder: those with a suffix of an
-    image, in any case, and those with an unknown one, or none, whose content begins like an image.
+    """The image files in a folder and its subfolders, sorted by their path in the folder: those with the suffix of an
+    image, in any case, and those with an unknown suffix or none whose content starts like an image.
 
-    Hidden files and folders (``.ipynb_checkpoints``, ``._photo.jpg``) are left out, and beside photographs the pictures
-    that annotate them: folders called masks, bbox, labels, ... and ``NAME_mask.png`` beside ``NAME.jpg``. Links to
-    folders are followed.
+    Hidden files and folders (``.ipynb_checkpoints``, ``._photo.jpg``) are left out. So are pictures that annotate
+    photographs: folders called masks, bbox, labels, ... and ``NAME_mask.png`` beside ``NAME.jpg``. Links to folders are
+    followed.
 
     Args:
         folder: searched with its subfolders.
@@ -82,19 +82,19 @@ def list_images(
         skipped += 1
         logger.warning("skipped folder %s: %s", printable(place), reason_of(error))
 
-    found: list[Path] = []
+    files: list[Path] = []
     others: Counter[str] = Counter()
     for tar in tars:
         others.update(tar_files.left_out(tar))
     for place, names in walk_tars(tars) if tars else walk(root, unreadable or named):
         for name in names:
             if _is_image(place, name):
-                found.append(place / name)
+                files.append(place / name)
             else:
                 others[Path(name).suffix or "without a suffix"] += 1
     if skipped:
         logger.warning("skipped %d of the folders in %s: unreadable", skipped, printable(root))
-    photographs = _without_annotations(root, found, others)
+    photographs = _without_annotations(root, files, others)
     for suffix in _COMPANIONS & others.keys():
         del others[suffix]
     if others and left_out is not None:
@@ -115,7 +115,7 @@ def _counted(others: Counter[str]) -> str:
 
 
 def _is_image(place: Path, name: str) -> bool:
-    """By its suffix, or where that is unknown by how its content begins."""
+    """Whether it is an image, by its suffix or, if that is unknown, by the beginning of its content."""
     suffix = os.path.splitext(name)[1].lower()
     return suffix in IMAGE_SUFFIXES or (suffix not in _COMPANIONS and _begins_like_an_image(place / name))
 
@@ -129,13 +129,13 @@ def _begins_like_an_image(path: Path) -> bool:
     return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
-def _without_annotations(root: Path, found: list[Path], others: Counter[str]) -> list[Path]:
-    """Those that are no pictures of what is in others; all of them where all look so, as label maps that are a domain
-    do. Counts the ones left out by their folder or ending."""
+def _without_annotations(root: Path, files: list[Path], others: Counter[str]) -> list[Path]:
+    """The files that are not annotations of others; all of them if every file looks like one, as for a domain of label
+    maps. Adds those left out to ``others``, by folder or ending."""
     kept: list[Path] = []
     annotations: Counter[str] = Counter()
-    stems = {(path.parent, path.stem.lower()) for path in found}
-    for path in found:
+    stems = {(path.parent, path.stem.lower()) for path in files}
+    for path in files:
         folder = next((part for part in path.relative_to(root).parts[:-1] if part.lower() in _ANNOTATION_FOLDERS), None)
         ending = _ANNOTATION_ENDING.search(path.stem.lower())
         if folder is not None:
@@ -145,13 +145,13 @@ def _without_annotations(root: Path, found: list[Path], others: Counter[str]) ->
         else:
             kept.append(path)
     if not kept:
-        return found
+        return files
     others.update(annotations)
     return kept
 
 
 def walk_images(root: Path, unreadable: Unreadable) -> Iterator[Path]:
-    """Image files, by their suffix, as they are met."""
+    """Image files by suffix, in the order found."""
     for place, names in walk(root, unreadable):
         yield from (place / name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
@@ -159,14 +159,14 @@ def walk_images(root: Path, unreadable: Unreadable) -> Iterator[Path]:
 def walk(
     root: Path, unreadable: Unreadable, *, enter: Callable[[str], bool] | None = None
 ) -> Iterator[tuple[Path, list[str]]]:
-    """A folder and those below it, each with the names of its files, in an order that does not depend on the disk.
+    """A folder and all folders below, each with the names of its files, in an order independent of the disk.
 
-    Hidden files and folders are left out. Links to folders are followed, but no folder is met twice.
+    Hidden files and folders are left out. Links to folders are followed, but no folder is visited twice.
 
     Args:
         root: where to begin.
-        unreadable: told of each folder below that cannot be listed.
-        enter: whether to look into folders of that name; all if not given.
+        unreadable: called for each folder below that cannot be listed.
+        enter: whether to enter a folder of that name; by default always.
 
     Raises:
         ValueError: ``root`` itself cannot be listed.
@@ -176,7 +176,7 @@ def walk(
     while waiting:
         place = waiting.pop()
         real = os.path.realpath(place)
-        if real in seen:  # a link back to a folder above, or to one met before
+        if real in seen:  # a link back to a folder above, or to one already visited
             continue
         seen.add(real)
         try:
@@ -224,17 +224,17 @@ def tars_in(folder: Path) -> tuple[Path, ...]:
 
 
 def entries_of(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name.
+    """The entries of a folder, sorted by name.
 
     Raises:
         OSError: it cannot be listed.
     """
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def folders_of(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted.
+    """Names of a folder's subfolders, sorted.
 
     Raises:
         ValueError: it cannot be listed.
@@ -248,7 +248,7 @@ def folders_of(folder: Path) -> list[str]:
 def is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or where one may not look
+    except OSError:  # a circular link, or no permission
         return False
 
 
@@ -267,10 +267,10 @@ def find_images(
     reading: Reading = RGB,
     files: Iterable[Path] | None = None,
 ) -> list[Path]:
-    """The readable image files of a folder (:func:`list_images` order), checked on several threads.
+    """The readable image files of a folder (in :func:`list_images` order), checked on several threads.
 
-    Files and subfolders that cannot be read are counted and named in the log. Up to ``FULL_CHECK_BYTES`` of files each
-    one is decoded (JPEGs at an eighth of their size), beyond that only the headers are read.
+    Files and subfolders that cannot be read are counted and logged. Up to ``FULL_CHECK_BYTES`` of files, each one is
+    decoded (JPEGs at an eighth of their size); beyond that only headers are read.
 
     Args:
         folder: searched with its subfolders.
@@ -299,12 +299,12 @@ def find_images(
     decode = sum(map(tar_files.size_of_file, paths)) <= FULL_CHECK_BYTES
     checked = _check_all(paths, reading, decode=decode)
     readable, several = [], []
-    for path, found in zip(paths, checked, strict=True):
-        if isinstance(found, str):
-            logger.warning("skipped %s: %s", printable(path), found)
+    for path, outcome in zip(paths, checked, strict=True):
+        if isinstance(outcome, str):
+            logger.warning("skipped %s: %s", printable(path), outcome)
             continue
         readable.append(path)
-        if found.frames > 1:
+        if outcome.frames > 1:
             several.append(path)
     if not readable:
         raise ValueError(
@@ -330,7 +330,7 @@ def _check_all(paths: Iterable[Path], reading: Reading, *, decode: bool) -> list
 
 
 def _checked(path: Path, reading: Reading, *, decode: bool) -> FileFormat | str:
-    """What a file is, or why it cannot be read."""
+    """The format of a file, or why it cannot be read."""
     try:
         return look_at(path, reading, decode=decode)[0]
     except UnreadableImageError as error:
@@ -338,7 +338,7 @@ def _checked(path: Path, reading: Reading, *, decode: bool) -> FileFormat | str:
 
 
 def _content(folder: str | os.PathLike[str]) -> str:
-    """What a folder holds, in a few words, for error messages."""
+    """A short description of a folder's content, for error messages."""
     try:
         names = [entry.name + ("/" if is_folder(entry) else "") for entry in entries_of(folder)]
     except OSError as error:

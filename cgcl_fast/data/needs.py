@@ -1,4 +1,4 @@
-"""What a method asks of its data."""
+"""What a method needs of its data."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Crops:
-    """Minibatches of crops of one image a domain (SinCUT).
+    """Minibatches of crops of a single image per domain (SinCUT).
 
     Args:
-        count: crops of each domain a step.
+        count: crops per domain and step.
         size: side of a crop in pixels.
-        least_width: least width in pixels to which the image is zoomed; None: a third of the greatest.
-        most_width: greatest width; None: the image's own.
-        per_crop: a zoom for each crop; else one for a minibatch.
-        independent: draw the factors of width and height independently of each other.
-        grid: crops are cells, side by side, of a grid with a random offset, without repetition; else they lie anywhere.
+        min_width: smallest width in pixels to which the image is zoomed; None: a third of the largest.
+        max_width: largest width; None: the image's own.
+        per_crop: zoom each crop separately instead of once per minibatch.
+        independent: draw the zoom factors of width and height independently.
+        grid: crops are distinct cells of a grid with a random offset; otherwise they can be anywhere.
     """
 
     count: int
     size: int
-    least_width: int | None = None
-    most_width: int | None = None
+    min_width: int | None = None
+    max_width: int | None = None
     per_crop: bool = False
     independent: bool = False
     grid: bool = False
@@ -31,26 +31,26 @@ class Crops:
 
 @dataclass(frozen=True)
 class DataNeeds:
-    """What a method asks of its data beyond unpaired images.
+    """What a method needs of its data beyond unpaired images.
 
     Args:
-        random_pairs: "A" and "B" of an item are two different domains drawn at random; the method has any number.
+        random_pairs: "A" and "B" of an item are two different domains drawn at random; the method handles any number.
         classes: names of the classes whose boxes come with the images.
         object_size: side in pixels of the instance crops that come with the images.
-        least_object: boxes with a side of fewer pixels, in the image's file, are not cropped.
-        crops: images come as crops of a single one a domain.
-        full_view_in_decay: images are resized without a crop in the epochs of decay.
-        multiple: what the sides of images are multiples of.
+        min_object: boxes with a side of fewer pixels, in the image's file, are not cropped.
+        crops: use crops of a single image per domain.
+        full_view_in_decay: in the epochs of decay, images are resized without a crop.
+        multiple: sides of images are multiples of this.
     """
 
     random_pairs: bool = False
     classes: Sequence[str] | None = None
     object_size: int | None = None
-    least_object: int = 16
+    min_object: int = 16
     crops: Crops | None = None
     full_view_in_decay: bool = False
     multiple: int = 4
 
 
 NOTHING_MORE = DataNeeds()
-"""Unpaired images are all."""
+"""Just unpaired images."""

@@ -1,4 +1,4 @@
-"""Random numbers that depend on nothing but what they are for."""
+"""Random numbers that depend only on their purpose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 def item_random(seed: int, *where: int | str) -> random.Random:
     """A source of random numbers that is a pure function of its arguments, the same on every machine.
 
-    ``random.Random.random`` seeded with a string is guaranteed to give the same sequence in every Python version; other
-    methods of it are not, so draw integers as ``int(r.random() * n)``.
+    Python guarantees the sequence of ``random.Random.random`` for a string seed across versions, but not that of its
+    other methods; so draw integers as ``int(r.random() * n)``.
     """
     return random.Random(":".join(str(part) for part in (seed, *where)))

@@ -1,4 +1,4 @@
-"""How the images of each domain of a data set are read, where what is known of them goes by the folders' names."""
+"""How the images of each domain are read, from settings that are stored under the folders' names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from cgcl_fast.data.values import Values, values_from_dict
 
 
 def by_folder(values: Mapping[str, Values], direction: str) -> dict[str, Values]:
-    """What is of the domains of a data set that was opened with ``direction`` as of the folders' names, or the other
-    way round."""
+    """Convert values by domain of a data set opened with ``direction`` to values by folder name, or back."""
     if direction == "AtoB":
         return dict(values)
     return {domain: values[other] for domain, other in (("A", "B"), ("B", "A")) if other in values}
@@ -27,14 +26,14 @@ def readings_of(
     """A reading of each domain.
 
     Args:
-        ranges: as a run's config has them, by the folders' names; what is missing is what the images tell.
-        domains: A and B as they are after ``direction`` has exchanged them, or names.
+        ranges: as in a run's config, by folder name; missing ones are taken from the images.
+        domains: A and B after ``direction`` has exchanged them, or domain names.
         channels: of the first domain, and of the others.
         direction: AtoB or BtoA.
-        max_megapixels: of larger images none is read.
+        max_megapixels: larger images are rejected.
 
     Raises:
-        ValueError: there is no such domain, or what is given is no range.
+        ValueError: an unknown domain, or an invalid range.
     """
     stated = values_from_dict(ranges or {})
     if unknown := stated.keys() - set(domains):

@@ -1,7 +1,7 @@
-"""Order of the data, and loaders whose position can be saved and taken up again exactly.
+"""The order of the data, and loaders whose position can be saved and restored exactly.
 
-Accelerate's ``skip_first_batches`` goes on in a given epoch; which batches were used of those that workers have loaded
-ahead, and the same order on any number of processes, it leaves to its caller.
+Accelerate's ``skip_first_batches`` continues within a given epoch. It leaves two things to its caller: which of the
+batches that workers loaded ahead were used, and the same order on any number of processes.
 """
 
 from __future__ import annotations
@@ -29,31 +29,32 @@ except ImportError:  # not a POSIX system
 
 
 def epoch_order(length: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: int64 (length,), a permutation that depends on nothing but the arguments."""
+    """The order of an epoch: int64 (length,), a permutation that depends only on the arguments."""
     words = np.frombuffer(hashlib.sha256(f"order:{seed}:{epoch}".encode()).digest(), dtype="<u4")
-    # RandomState, since NumPy promises that its sequences never change; Generator's may between versions.
+    # RandomState: NumPy guarantees its sequences forever, those of Generator only within a version.
     return np.random.RandomState(words.astype(np.uint32)).permutation(length)
 
 
 class ResumableSampler(Sampler):
     """A batch sampler that can start anywhere: yields lists of :class:`ItemKey`.
 
-    The order is a pure function of (seed, epoch), so the state is two numbers. One pass over the sampler gives what is
-    left of the epoch and changes nothing: loaders ask for batches ahead of their use, so the position is counted by who
-    uses the batches (:class:`ResumableLoader`).
+    The order is a pure function of (seed, epoch), so the state is two numbers. One pass yields the rest of the epoch
+    and changes no state: loaders request batches ahead of their use, so whoever uses the batches counts the position
+    (:class:`ResumableLoader`).
 
     Args:
         length: number of items.
-        batch_size: items a batch, for each replica.
+        batch_size: items per batch and replica.
         seed: seed of the order.
         shuffle: False: in order, the same in every epoch.
         drop_last: leave out a last batch that is not full.
-        rank, replicas: this process and how many share the data; each takes its part of every ``batch_size·replicas``.
+        rank, replicas: this process and the number of processes; each takes its part of every
+            ``batch_size·replicas``.
 
     Attributes:
-        epoch, position: the next pass gives epoch ``epoch`` from batch ``position`` on.
-        full_view_from: from this batch on, counted from the beginning of the training, keys are those of the full view;
-            None: never. It is not part of the state: set it before the loader starts, when going on, too.
+        epoch, position: the next pass starts in epoch ``epoch`` at batch ``position``.
+        full_view_from: from this batch on, counted from the start of training, keys ask for the full view; None:
+            never. It is not part of the state: set it before the loader starts, also when resuming.
 
     Raises:
         ValueError: an argument out of range, or more items in a batch than there are (with ``drop_last``).
@@ -93,11 +94,11 @@ class ResumableSampler(Sampler):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of a whole epoch, for each replica."""
+        """Batches of a whole epoch per replica."""
         return self.batches_for(self.replicas)
 
     def batches_for(self, replicas: int) -> int:
-        """Batches of a whole epoch for each of so many replicas.
+        """Batches of a whole epoch for each of ``replicas``.
 
         Raises:
             ValueError: there are none.
@@ -115,7 +116,7 @@ class ResumableSampler(Sampler):
         order = epoch_order(self.length, seed=self.seed, epoch=epoch) if self.shuffle else np.arange(self.length)
         for batch in range(self.position, self.batches_per_epoch):
             together = order[batch * step : (batch + 1) * step]
-            if len(together) < step:  # only without drop_last: every replica still gets a batch of the same size
+            if len(together) < step:  # only without drop_last: all replicas still get batches of equal size
                 together = np.resize(together, -(-len(together) // self.replicas) * self.replicas)
             size = len(together) // self.replicas
             mine = together[self.rank * size : (self.rank + 1) * size]
@@ -125,13 +126,14 @@ class ResumableSampler(Sampler):
 
 
 class ResumableLoader:
-    """A ``DataLoader`` that knows where it is. Iterating gives the rest of the epoch and then moves on to the next one.
+    """A ``DataLoader`` that knows its position. Iterating yields the rest of the epoch and then moves on to the next.
 
-    ``state_dict()`` taken while a batch is being used says that this batch is done; a loader that loads it goes on with
-    the next batch and gives the same batches, with any number of workers. Creating an iterator draws nothing from the
-    global random number generators (a plain ``DataLoader`` does, so that resuming would shift them).
+    ``state_dict()``, called while a batch is in use, counts that batch as done. A loader that loads this state yields
+    the same batches from the next one on, with any number of workers. Creating an iterator does not advance the global
+    random number generators (a plain ``DataLoader`` does, which would make resuming inexact).
 
-    A pass raises :class:`DataError` in place of a batch that cannot be made. It does not count as given out.
+    A pass raises :class:`DataError` in place of a batch that cannot be made. Such a batch does not advance the
+    position.
     """
 
     def __init__(self, loader: DataLoader, sampler: ResumableSampler, dataset: Any) -> None:
@@ -146,20 +148,20 @@ class ResumableLoader:
 
     @property
     def position(self) -> int:
-        """Batches of the current epoch that have been given out."""
+        """Number of batches of the current epoch yielded so far."""
         return self.sampler.position
 
     @property
     def batch_size(self) -> int:
-        """Images of a domain in a batch of this process."""
+        """Images per domain in a batch of this process."""
         return self.sampler.batch_size
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, wherever the loader is."""
+        """Batches of a whole epoch, independent of the position."""
         return self.sampler.batches_per_epoch
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        if self.sampler.position >= len(self):  # saved with the last batch of an epoch in use
+        if self.sampler.position >= len(self):  # the state was saved with an epoch's last batch in use
             self._next_epoch()
         for batch in self._batches():
             if isinstance(batch, DataError):
@@ -169,8 +171,8 @@ class ResumableLoader:
         self._next_epoch()
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        """What the ``DataLoader`` gives. A worker that is gone is an ``OSError`` where its batch is missing, and not,
-        by torch's handler of SIGCHLD, an error in the middle of a training step."""
+        """The batches of the ``DataLoader``. A dead worker raises ``OSError`` in place of its batch; torch's SIGCHLD
+        handler would raise in the middle of a training step."""
         changes = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGCHLD) if changes else None
         iterator: Any = None
@@ -184,7 +186,7 @@ class ResumableLoader:
                 what = "too many open files for the processes that load data (fewer --workers, or more by ulimit -n)"
                 raise OSError(what) from error
             workers = {worker.sentinel: worker.pid for worker in getattr(iterator, "_workers", ())}
-            gone = wait(list(workers), timeout=1)  # its last batch may end before it does
+            gone = wait(list(workers), timeout=1)  # its last batch may arrive after it has ended
             if not gone:
                 raise
             what = f"process {workers[gone[0]]} that loads data was killed"  # type: ignore[index]
@@ -195,7 +197,7 @@ class ResumableLoader:
         self.sampler.position = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The position, and what it depends on."""
+        """The position, and the settings it depends on."""
         sampler = self.sampler
         return {
             "epoch": sampler.epoch,
@@ -207,13 +209,13 @@ class ResumableLoader:
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state`` was taken. Takes effect with the next iteration.
+        """Continue where ``state`` was taken. Takes effect with the next iteration.
 
-        With another number of processes, go on at the same place of the epoch, or up to so many batches before it.
+        With another number of processes it continues at the same place of the epoch, or less than a batch of each
+        process before it.
 
         Raises:
-            ValueError: the state was taken with other data, batch size or seed, where the same position would mean
-                other images.
+            ValueError: the state is from other data, batch size or seed, for which the position means other images.
         """
         mine = self.state_dict()
         for name in ("seed", "length", "batch_size"):
@@ -235,8 +237,8 @@ class ResumableLoader:
 
 
 class _Returned(Dataset):
-    """A data set that returns a :class:`DataError` as if it were an item: raised in a worker, an error comes out of a
-    ``DataLoader`` with a traceback for its message."""
+    """A data set that returns a :class:`DataError` like an item. Raised in a worker, the error would leave the
+    ``DataLoader`` with a whole traceback as its message."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -267,16 +269,16 @@ def build_loader(
     rank: int = 0,
     replicas: int = 1,
 ) -> ResumableLoader:
-    """A loader over a data set of this package; the batches do not depend on ``num_workers``.
+    """A loader over a data set of this package; its batches do not depend on ``num_workers``.
 
     Args:
         dataset: takes :class:`ItemKey` and has a length, such as what ``open_dataset`` returns.
         batch_size, seed, shuffle, drop_last, rank, replicas: see :class:`ResumableSampler`.
-        num_workers: processes that prepare batches, kept from epoch to epoch; 0: this process does.
-        pin_memory: batches in page-locked memory, for copies to a GPU that overlap with computing.
+        num_workers: processes that prepare batches, kept across epochs; 0: this process does.
+        pin_memory: put batches in page-locked memory, so that copies to a GPU overlap with computation.
 
     Raises:
-        ValueError: an argument out of range, or fewer open files allowed than the workers may need.
+        ValueError: an argument out of range, or the limit of open files is too low for the workers.
     """
     if num_workers < 0:
         raise ValueError(f"num_workers must be at least 0, got {num_workers}")
@@ -299,15 +301,15 @@ def build_loader(
         pin_memory=pin_memory,
         collate_fn=_collate_returned,
         worker_init_fn=_outlive_signals,
-        # Its own generator: a DataLoader draws a seed for its workers from the global one at every epoch otherwise.
+        # A separate generator: otherwise a DataLoader draws its workers' seed from the global one at every epoch.
         generator=torch.Generator().manual_seed(0),
     )
     return ResumableLoader(loader, sampler, dataset)
 
 
 def _allow_files(needed: int) -> None:
-    """Workers have pipes, and each tensor of the batches that they prepare is an open file here. Without one, they hang
-    or end with what nobody understands."""
+    """Raise the limit of open files. Each tensor in the workers' batches, and their pipes, are open files here; at the
+    limit, workers hang or end with an obscure error."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -318,8 +320,8 @@ def _allow_files(needed: int) -> None:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Ctrl-C, SIGTERM and the SIGHUP of a closed terminal reach the whole group of processes; workers must last until
-    training has finished its step.
+    """Keep workers alive until the training has finished its step: Ctrl-C, SIGTERM and the SIGHUP of a closed terminal
+    reach the whole process group.
 
     They end when the loader is closed or the training process is gone. A second SIGTERM ends a worker at once.
     """

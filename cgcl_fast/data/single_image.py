@@ -1,4 +1,4 @@
-"""One image of each domain, as minibatches of crops (CUT, Sec. 4.3 and Appendix B: SinCUT)."""
+"""Minibatches of crops of one image per domain (CUT, Sec. 4.3 and Appendix B: SinCUT)."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class SingleImageDataset(UnpairedDataset):
     """Minibatches of crops of one image of each domain.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` is a whole minibatch: for each domain float32 (count,C,size,size) in
-    [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once for the minibatch or for each
-    crop (``per_crop``), to a width between ``least_width`` and ``most_width``, its shape kept or not (``independent``),
-    and the crops are cut from it and flipped. A picture too small for a crop is enlarged. An epoch has 100,000 crops.
+    [-1,1], and ``domain + "_paths"``. For each domain the image is scaled at random, once per minibatch or per crop
+    (``per_crop``), to a width between ``min_width`` and ``max_width``, with its aspect kept or not (``independent``);
+    crops are cut from it and flipped. An image too small for a crop is enlarged. An epoch has 100,000 crops.
 
     Args:
         pictures: image and name of each domain.
         crops: see :class:`Crops`.
         seed: seed of everything random.
         flip: flip half of the crops horizontally.
-        truth: what the first domain's image looks like in the second one, if that is known.
+        truth: the first domain's image as it looks in the second domain, if known.
 
     Raises:
         ValueError: a number of ``crops`` is out of range.
@@ -65,21 +65,21 @@ class SingleImageDataset(UnpairedDataset):
         for name in ("count", "size"):
             if getattr(crops, name) < 1:
                 raise ValueError(f"{name} of crops must be at least 1, got {getattr(crops, name)}")
-        widths = [width for width in (crops.least_width, crops.most_width) if width is not None]
+        widths = [width for width in (crops.min_width, crops.max_width) if width is not None]
         if widths != sorted(widths) or (widths and widths[0] < crops.size):
             raise ValueError(
                 "widths of crops must be at least their size and the least not above the most, got size "
-                f"{crops.size}, least_width {crops.least_width}, most_width {crops.most_width}"
+                f"{crops.size}, min_width {crops.min_width}, max_width {crops.max_width}"
             )
         super().__init__(tuple(pictures), Preprocess("none", train=False, multiple=1), seed)
         self.crops = crops
         self.flip = flip
         self.truth = truth
         self.names = {domain: picture.name for domain, picture in pictures.items()}
-        # Scaled down once to the greatest width asked for: reading a photograph's every pixel in each step would cost
-        # more than the crops.
+        # Scaled down once to the largest width needed: reading every pixel of a photograph in each step would cost more
+        # than the crops.
         self.images = {
-            domain: _at_most(picture.image, crops.most_width or size_of(picture.image)[0])
+            domain: _at_most(picture.image, crops.max_width or size_of(picture.image)[0])
             for domain, picture in pictures.items()
         }
 
@@ -123,19 +123,19 @@ class SingleImageDataset(UnpairedDataset):
         return torch.stack([crop.flip(2) if self.flip and rng.random() < 0.5 else crop for crop in cut])
 
     def _zoom(self, image: Pixels, rng: random.Random) -> tuple[int, int]:
-        """Height and width of a zoomed image, neither less than a crop's."""
+        """Height and width of a zoomed image, neither smaller than a crop."""
         crops = self.crops
         columns, rows = size_of(image)
-        most = crops.most_width or max(columns, crops.least_width or 0)
-        least = crops.least_width or most / 3
+        most = crops.max_width or max(columns, crops.min_width or 0)
+        least = crops.min_width or most / 3
         across = _between(least, most, rng)
         down = _between(least, most, rng) if crops.independent else across
         return max(crops.size, round(rows * down / columns)), max(crops.size, round(across))
 
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
-        """The images themselves, whole, up to 512 pixels wide, and the truth if it is known.
+        """The whole images, up to 512 pixels wide, and the truth if known.
 
-        ``count`` has no use: there is one image of each domain, and it is what the method is for.
+        ``count`` is ignored: there is only one image per domain.
         """
         item: dict[str, Any] = {}
         for domain in self.domains:
@@ -157,11 +157,11 @@ def open_single_images(
     span: tuple[float, float] | None = None,
     direction: str = "AtoB",
 ) -> SingleImageDataset:
-    """The first readable image of each domain's training folder, or without ``path`` a street scene of each; with the
-    direction BtoA that of the other domain.
+    """The first readable image in each domain's training folder or, without ``path``, a street scene per domain. With
+    direction BtoA the domains are exchanged.
 
-    Streets are square and as large as the greatest width asked for, or as they can be. That of the first domain is
-    known in the second.
+    Streets are square, with the largest width requested or possible. The first domain's scene is also known in the
+    second domain.
 
     Raises:
         ValueError: folders are missing, one has no readable image, or ``crops`` are out of range.
@@ -169,7 +169,7 @@ def open_single_images(
     values: dict[str, Values] = {}
     truth = None
     if path is None:
-        size = min(max(crops.most_width or MAX_SIZE, MIN_SIZE), MAX_SIZE)
+        size = min(max(crops.max_width or MAX_SIZE, MIN_SIZE), MAX_SIZE)
         streets = StreetsDataset(domains=domains, split="train", size=size, seed=seed, limit=1, direction=direction)
         pictures = {domain: streets.picture(domain, 0) for domain in domains}
         if len(domains) > 1:
@@ -191,7 +191,7 @@ def open_single_images(
 
 
 def _first(place: Place, reading: Reading) -> tuple[Path, Reading]:
-    """The first image of a folder that can be read, and how it is."""
+    """The first readable image of a folder, and its reading."""
     paths = place.images()
     reason = ""
     for path in paths:
@@ -215,8 +215,8 @@ def _resize(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def _window(image: Pixels, height: int, width: int, top: int, left: int, size: int) -> Pixels:
-    """The crop of ``_resize(image, height, width)`` at a place, without resizing the rest."""
-    if not isinstance(image, Image.Image):  # plane by plane, since PyTorch resizes no windows between pixels
+    """One crop of ``_resize(image, height, width)``, without resizing the rest."""
+    if not isinstance(image, Image.Image):  # plane by plane: PyTorch cannot resize windows with fractional bounds
         planes = [_window(Image.fromarray(plane.numpy()), height, width, top, left, size) for plane in image]
         return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
     across, down = image.width / width, image.height / height
@@ -238,7 +238,7 @@ def _anywhere(count: int, size: int, height: int, width: int, rng: random.Random
 
 
 def _cells(count: int, size: int, height: int, width: int, rng: random.Random) -> list[tuple[int, int]]:
-    """Cells of a grid with a random offset, in random order; those that are left over begin again from the first."""
+    """Cells of a grid with a random offset, in random order; if they run out, they repeat from the first."""
     top, left = _offset((height - size) % size, rng), _offset((width - size) % size, rng)
     cells = [(y, x) for y in range(top, height - size + 1, size) for x in range(left, width - size + 1, size)]
     cells.sort(key=lambda _: rng.random())

@@ -1,5 +1,5 @@
-"""Photographs that are too large for memory, from top to bottom: libvips decodes them into a file without a name, and
-encodes what is in one. It comes with ``pip install "cgcl_fast[large]"`` (pyvips)."""
+"""Photographs too large for memory, processed from top to bottom: libvips decodes them into an unnamed file, and
+encodes from one. It comes with ``pip install "cgcl_fast[large]"`` (pyvips)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import IO, Any
 import numpy as np
 
 READS = ("JPEG", "PNG", "TIFF", "WEBP")
-"""Formats of which it reads photographs of 8 bits, by Pillow's names."""
+"""Formats from which libvips reads 8-bit photographs, by Pillow's names."""
 
 WRITES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "JPEG": (".jpg", {"Q": 95, "subsample_mode": "off"}),
     "PNG": (".png", {"compression": 6, "filter": "all"}),
     "WEBP": (".webp", {"Q": 95}),
 }
-"""Formats that it writes, each with its suffix and options, which are those of ``SAVE_OPTIONS``."""
+"""Formats that libvips writes, each with its suffix and options, which are those of ``SAVE_OPTIONS``."""
 
 
 def has_libvips() -> bool:
@@ -28,11 +28,11 @@ def has_libvips() -> bool:
 
 
 def decode(path: str | os.PathLike[str]) -> np.ndarray:
-    """The numbers (H,W,C) of an image of 8 bits, as they are stored, in a file in the folder of temporary files.
+    """The numbers (H,W,C) of an 8-bit image, as stored, in a file in the folder of temporary files.
 
     Raises:
-        OSError: there is no room for them.
-        ValueError: the file is damaged, or has other numbers.
+        OSError: there is not enough space for them.
+        ValueError: the file is damaged, or not of 8 bits.
     """
     vips = _pyvips()
     with tempfile.TemporaryFile() as file:
@@ -48,14 +48,14 @@ def decode(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def encode(file: IO[bytes], numbers: np.ndarray, name: str, *, srgb: bool = False) -> None:
-    """Write numbers (H,W,C) of 8 bits, with C of 1 to 4, in a format of ``WRITES``.
+    """Write 8-bit numbers (H,W,C), with C from 1 to 4, in a format of ``WRITES``.
 
     Args:
-        srgb: say in the file that the colours are those of sRGB.
+        srgb: state in the file that its colours are sRGB.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: the format does not hold it.
+        ValueError: the format does not support them.
     """
     vips = _pyvips()
     height, width, channels = numbers.shape
@@ -71,7 +71,7 @@ def encode(file: IO[bytes], numbers: np.ndarray, name: str, *, srgb: bool = Fals
 
 
 def _through(file: IO[bytes], work: Any) -> None:
-    """Give ``work`` a target that writes into a file; what the file raises is raised once it has ended."""
+    """Call ``work`` with a target that writes to a file; an error of the file is raised after ``work`` has ended."""
     failed: list[OSError] = []
 
     def write(data: Any) -> int:
@@ -94,7 +94,7 @@ def _through(file: IO[bytes], work: Any) -> None:
 def _pyvips() -> Any:
     import pyvips
 
-    pyvips.cache_set_max(0)  # it would keep files open
+    pyvips.cache_set_max(0)  # the cache would keep files open
     return pyvips
 
 

@@ -1,7 +1,7 @@
-"""From a decoded image to the tensor a network sees: resizing, cropping, flipping, scaling to [-1,1].
+"""From a decoded image to the network's input tensor: resizing, cropping, flipping, scaling to [-1,1].
 
-Boxes go the same way as the image that they are of, as ``torchvision.tv_tensors.BoundingBoxes``. Random choices come
-from a ``random.Random`` that the caller seeds, so an item is the same whichever process makes it.
+Boxes are transformed together with their image, as ``torchvision.tv_tensors.BoundingBoxes``. Random choices come from a
+``random.Random`` that the caller seeds, so an item is the same in every process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _RESIZE_AND_CROP = ("resize_and_crop", "scale_shortside_and_crop", "scale_width_
 PREPROCESS = (*_RESIZE_AND_CROP, "crop", "resize", "scale_width", "none")
 
 LEAST_BOX = 1.0
-"""A box of which less than this many pixels a side is left in the image is dropped."""
+"""Boxes with less than this many pixels a side left in the image are dropped."""
 
 _BICUBIC = InterpolationMode.BICUBIC
 
 
 class Preprocessed(NamedTuple):
-    """What :meth:`Preprocess.apply` gives.
+    """The result of :meth:`Preprocess.apply`.
 
     Attributes:
         image: float32 (C,H,W) in [-1,1].
@@ -43,7 +43,8 @@ class Preprocessed(NamedTuple):
 
 
 class _View(NamedTuple):
-    """An image on its way, and its boxes, which may reach beyond it; None for none, to save most of a millisecond."""
+    """An image in process, and its boxes, which may extend beyond it; None for no boxes, which saves most of a
+    millisecond."""
 
     image: Pixels
     boxes: tv_tensors.BoundingBoxes | None
@@ -63,12 +64,12 @@ class _View(NamedTuple):
 
 
 def round_to_multiple(length: float, multiple: int) -> int:
-    """The multiple nearest to a length (halves up), at least one of it."""
+    """The multiple nearest to a length (halves round up), at least one."""
     return max(1, int((2 * length + multiple) // (2 * multiple))) * multiple
 
 
 class Preprocess:
-    """One of the ``preprocess`` modes of CUT and CycleGAN, for training (random) or for testing (the same every time).
+    """One of the ``preprocess`` modes of CUT and CycleGAN, for training (random) or for testing (deterministic).
 
     ========================  ===============================================  ==========================
     mode                      training                                         testing
@@ -86,8 +87,8 @@ class Preprocess:
     none                      native size                                      the same
     ========================  ===============================================  ==========================
 
-    In training a horizontal flip with probability 1/2 follows if ``flip``. Sides are rounded to the nearest multiple of
-    ``multiple``, which the networks need. An image smaller than the crop is enlarged first, keeping its aspect.
+    In training, if ``flip``, a horizontal flip follows with probability 1/2. Sides are rounded to the nearest multiple
+    of ``multiple``, which the networks need. An image smaller than the crop is first enlarged, keeping its aspect.
 
     Args:
         mode: see the table.
@@ -126,7 +127,7 @@ class Preprocess:
             load_size = round(self.size * 286 / 256) if mode == "resize_and_crop" else self.size
         elif mode in _RESIZE_AND_CROP and train and load_size < size:
             raise ValueError(f"load_size must be at least size {size}, got {load_size}")
-        # Never below the rounded size: a crop must fit.
+        # Not below the rounded size: a crop must fit.
         self.load_size = load_size if mode in ("resize", "scale_width") else max(load_size, self.size)
 
     @property
@@ -136,7 +137,8 @@ class Preprocess:
 
     @property
     def reads_at_least(self) -> tuple[int, int] | None:
-        """(height, width) that is enough to decode (``at_least`` of :func:`cgcl_fast.data.read_image`); None: all."""
+        """(height, width) sufficient for decoding (``at_least`` of :func:`cgcl_fast.data.read_image`); None: full
+        size."""
         return (self.load_size, self.load_size) if self.mode in (*_RESIZE_AND_CROP, "resize") else None
 
     def __call__(self, image: Pixels, rng: random.Random | None = None, *, load_size: int | None = None) -> Tensor:
@@ -145,8 +147,8 @@ class Preprocess:
         Args:
             image: see ``Pixels``: PIL of mode RGB or L, or a tensor.
             rng: source of the random choices; needed in training.
-            load_size: in place of the configured one for this image, which ``crop``, ``scale_width`` and ``none`` do
-                not look at: with ``size`` it gives the full view.
+            load_size: replaces the configured one for this image (ignored by ``crop``, ``scale_width`` and ``none``):
+                equal to ``size`` it gives the full view.
 
         Raises:
             ValueError: training without ``rng``.
@@ -156,7 +158,7 @@ class Preprocess:
     def apply(
         self, image: Pixels, boxes: Tensor, rng: random.Random | None = None, *, load_size: int | None = None
     ) -> Preprocessed:
-        """The same, with the boxes of the image's objects, which are cut at the image's border; see ``LEAST_BOX``.
+        """The same with the boxes of the image's objects, which are clipped to the image; see ``LEAST_BOX``.
 
         Args:
             image, rng, load_size: as for calling it.
@@ -201,17 +203,17 @@ class Preprocess:
         return view.crop(top, left, self.size, self.size)
 
     def _scale_width_and_crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
-        # The window is cut before it is resized, as below.
+        # Cut the window before resizing it, as below.
         columns, rows = size_of(view.image)
         side = max(load_size, self.size) if self.train else self.size
         width = max(1, round(columns * self.size / side))
-        height = min(rows, width)  # all of it where it would come out lower than the crop
+        height = min(rows, width)  # all rows if the crop would come out too low
         rng = rng if self.train else None
         left, top = _offset(columns - width, rng), _offset(rows - height, rng)
         return view.crop(top, left, height, width).resize(self.size, self.size)
 
     def _crop(self, view: _View, rng: random.Random | None, load_size: int) -> _View:
-        # The window is cut before it is resized: enlarging all of a long thin image could take gigabytes.
+        # Cut the window before resizing it: enlarging a long thin image as a whole could take gigabytes.
         width, height = size_of(view.image)
         short = min(width, height)
         if self.mode == "crop":
@@ -227,14 +229,14 @@ class Preprocess:
         return view.resize(height, width)
 
     def whole_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of what an image of this size becomes, in the modes that keep an image whole."""
+        """(width, height) to which an image of this size is resized, in the modes that keep the whole image."""
         columns, rows = float(width), float(height)
         if self.mode == "scale_width":
-            # Not times the quotient of the widths: 11 * (30 / 11) is less than 30, and its multiple of 4 is another.
+            # Not by the quotient of the widths: 11 * (30 / 11) is less than 30, whose multiple of 4 is another.
             columns, rows = self.load_size, height * self.load_size / width
         return round_to_multiple(columns, self.multiple), round_to_multiple(rows, self.multiple)
 
 
 def _offset(room: int, rng: random.Random | None) -> int:
-    """A crop offset from 0 to ``room``: random, or the centre without a source of randomness."""
+    """A crop offset from 0 to ``room``: random, or the centre if there is no source of randomness."""
     return room // 2 if rng is None else int(rng.random() * (room + 1))

@@ -72,7 +72,7 @@ class UnpairedDataset(Dataset, ABC):
     With ``random_pairs`` the keys are A and B whatever the domains are called: two different domains, drawn anew for
     each item, with an image of each, also drawn; A_domain and B_domain (int64 ()) are their indices in ``domains``.
 
-    An object is drawn among the boxes of at least ``least_object`` pixels a side, wherever in the image they are, and
+    An object is drawn among the boxes of at least ``min_object`` pixels a side, wherever in the image they are, and
     cut from the image before it is resized and cropped, so that it keeps its detail; it is flipped with the image.
 
     Args:
@@ -100,7 +100,7 @@ class UnpairedDataset(Dataset, ABC):
         seed: int,
         needs: DataNeeds = NOTHING_MORE,
     ) -> None:
-        for name, value in (("object_size", needs.object_size), ("least_object", needs.least_object)):
+        for name, value in (("object_size", needs.object_size), ("min_object", needs.min_object)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if needs.random_pairs and (len(domains) < 2 or len(set(domains)) < len(domains)):
@@ -219,7 +219,7 @@ class UnpairedDataset(Dataset, ABC):
         if self.needs.object_size is not None:
             # Drawn apart from the rest: images are the same with objects and without.
             chance = item_random(self.seed, *where, "object", name).random()
-            crop = cut_object(picture.image, boxes, self.needs.object_size, chance, least=self.needs.least_object)
+            crop = cut_object(picture.image, boxes, self.needs.object_size, chance, least=self.needs.min_object)
             if crop is not None and done.flipped:
                 crop = F.horizontal_flip(crop)
             shape = (len(done.image), self.needs.object_size, self.needs.object_size)

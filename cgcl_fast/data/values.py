@@ -1,9 +1,9 @@
-"""What the numbers in images are: their type, and which of them become -1 and 1.
+"""The numbers in images: their type, and which of them map to -1 and 1.
 
-The rule: numbers of 8 bits go from 0 to 255, whatever an image holds. Of other types a training takes ``--range``, or
-the least and the greatest number in its training images, for each domain; its config and its generator keep them, so
-that going on and translating use the same. Where nothing is known (a published generator) it is the range of the type:
-all of an integer type, 0 to 1 of floating point.
+The rule: 8-bit numbers range from 0 to 255, whatever an image contains. For other types a training uses ``--range`` or,
+per domain, the smallest and the largest number in its training images; config and generator keep them, so that resuming
+and translating use the same. If nothing is known (a published generator) it is the full range of an integer type, and
+0 to 1 for floating point.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from PIL import Image
 from torch import Tensor
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
-"""Types of numbers that images are read and written with."""
+"""Number types in which images are read and written."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """The numbers of the images of a domain.
+    """The range of the numbers in a domain's images.
 
     Args:
         type: one of ``TYPES``.
-        low: what becomes -1; lower numbers do too.
-        high: what becomes 1; higher numbers do too.
+        low: maps to -1, as do lower numbers.
+        high: maps to 1, as do higher numbers.
 
     Raises:
         ValueError: an unknown type, or a range that is not finite or empty.
@@ -58,7 +58,7 @@ PHOTOGRAPH = Values()
 
 
 def values_of_type(type: str) -> Values:
-    """The range of a type, for images of which nothing else is known."""
+    """The range of a type, for images about which nothing else is known."""
     if type.startswith("float"):
         return Values(type, 0.0, 1.0)
     return Values(type, float(np.iinfo(type).min), float(np.iinfo(type).max))
@@ -67,8 +67,8 @@ def values_of_type(type: str) -> Values:
 def values_read(type: str, domain: Values | None) -> Values:
     """How a file with numbers of ``type`` is read in a domain.
 
-    Numbers of 8 bits have the domain's range only where the domain's images have 8 bits, and others only where they
-    have not: a photograph among 12-bit images still goes from 0 to 255.
+    The domain's range applies if both the file and the domain have 8 bits, or neither has: a photograph among 12-bit
+    images still ranges from 0 to 255.
     """
     if domain is not None and (domain.type == "uint8") == (type == "uint8"):
         return Values(type, domain.low, domain.high)
@@ -78,12 +78,12 @@ def values_read(type: str, domain: Values | None) -> Values:
 def values_written(read: Values, source: Values | None, target: Values | None) -> Values:
     """How the translation of an image is written.
 
-    It is an image of the target domain, so its numbers have that domain's range; their type is that of the image that
-    was read, unless the two domains differ in it.
+    It is an image of the target domain, so its numbers have that domain's range. Their type is that of the image read,
+    unless the types of the two domains differ.
 
     Args:
         read: how the image was read.
-        source, target: of the domains; None where that is not known.
+        source, target: of the domains; None if unknown.
     """
     if source is None or target is None:
         return read
@@ -93,9 +93,9 @@ def values_written(read: Values, source: Values | None, target: Values | None) -
 
 
 def to_unit(array: np.ndarray, values: Values) -> Tensor:
-    """Numbers (H, W, C) as float32 (C, H, W) in [-1, 1]; beyond the range they are clipped, and what is not finite is
-    taken for the lowest."""
-    # In NumPy, here and below: every thread that asks torch for this would start threads of its own for it.
+    """Numbers (H, W, C) as float32 (C, H, W) in [-1, 1], clipped to the range; numbers that are not finite map to the
+    lowest."""
+    # With NumPy, here and below: torch would start separate threads for each calling thread.
     planes = np.ascontiguousarray(array.transpose(2, 0, 1))
     if planes.dtype.kind == "f" or planes.dtype.itemsize > 2:
         planes = np.nan_to_num(planes.astype(np.float64), nan=values.low, posinf=values.low, neginf=values.low)
@@ -111,9 +111,9 @@ def to_unit(array: np.ndarray, values: Values) -> Tensor:
 
 
 def from_unit(images: Tensor, values: Values) -> np.ndarray:
-    """The inverse of :func:`to_unit`: float (C, H, W) to numbers (H, W, C) of the type, rounded where it has no
-    fractions; values beyond [-1, 1] are clipped."""
-    exact = torch.float32 if np.dtype(values.type).itemsize <= 2 else torch.float64  # that have all of the numbers
+    """The inverse of :func:`to_unit`: float (C, H, W) to numbers (H, W, C) of the type, rounded for integer types;
+    values beyond [-1, 1] are clipped."""
+    exact = torch.float32 if np.dtype(values.type).itemsize <= 2 else torch.float64  # holds all their numbers
     numbers = images.detach().to("cpu", exact).permute(1, 2, 0).numpy().clip(-1, 1)
     numbers += 1.0
     numbers *= (values.high - values.low) / 2
@@ -126,10 +126,10 @@ def from_unit(images: Tensor, values: Values) -> np.ndarray:
 
 
 def measured(images: Iterable[np.ndarray], type: str) -> Values:
-    """The least and the greatest number in images; what is not finite does not count.
+    """The range from the smallest to the largest number in images, ignoring those that are not finite.
 
     Raises:
-        ValueError: all numbers are the same, or none is finite.
+        ValueError: all numbers are equal, or none is finite.
     """
     low, high = math.inf, -math.inf
     for image in images:
@@ -143,20 +143,20 @@ def measured(images: Iterable[np.ndarray], type: str) -> Values:
 
 
 def values_to_dict(values: Mapping[str, Values]) -> dict[str, dict[str, Any]]:
-    """Plain containers, as configs and generators keep them."""
+    """As plain containers, for configs and generators."""
     return {domain: asdict(each) for domain, each in values.items()}
 
 
-def values_from_dict(found: Any) -> dict[str, Values]:
+def values_from_dict(entries: Any) -> dict[str, Values]:
     """The inverse of :func:`values_to_dict`; ``type`` may be left out.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the content is not of that form.
     """
-    if not isinstance(found, Mapping):
-        raise ValueError(f"ranges: expected a range for each domain, got {found!r}")
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"ranges: expected a range for each domain, got {entries!r}")
     values = {}
-    for domain, each in found.items():
+    for domain, each in entries.items():
         if not isinstance(domain, str) or not isinstance(each, Mapping) or not {"low", "high"} <= each.keys():
             raise ValueError(f"ranges: expected low, high and type of {domain}, got {each!r}")
         if each.keys() - {"low", "high", "type"}:
@@ -166,11 +166,11 @@ def values_from_dict(found: Any) -> dict[str, Values]:
 
 
 def as_shown(images: Tensor) -> Tensor:
-    """(B, C, H, W) of any channels as the (B, 3, H, W) that is shown in sample grids and compared in colour: of one or
-    two channels the first in grey, of three and more the first three."""
+    """(B, C, H, W) with any number of channels as (B, 3, H, W), as in sample grids and colour comparisons: the first of
+    one or two channels as grey, the first three of three and more."""
     return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 
 def as_picture(images: Tensor) -> Image.Image:
-    """The first of (B, C, H, W) in [-1, 1] as a picture of 8 bits, of other than three channels ``as_shown``."""
+    """The first of (B, C, H, W) in [-1, 1] as an 8-bit picture, with channels as in ``as_shown``."""
     return Image.fromarray(from_unit(as_shown(images.float())[0], PHOTOGRAPH))

@@ -1,4 +1,4 @@
-"""Numbers to image files, in the format, the type and the channels of the file that they come from."""
+"""Writing numbers to image files, in the format, type and channels of the file they came from."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 _GREY = ("uint16", "int16", "int32", "float32")
-"""Types of which Pillow writes grey TIFFs."""
+"""Number types for which Pillow writes grey TIFFs."""
 
 _WITH_PROFILES = ("AVIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
 def holds(name: str, type: str, channels: int) -> bool:
-    """Whether files of a format may have such numbers."""
+    """Whether a format supports such numbers."""
     if name == "NPY":
         return True
     if name == "TIFF":
@@ -44,13 +44,13 @@ def holds(name: str, type: str, channels: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _keeps(name: str, mode: str) -> bool:
-    """Whether Pillow writes pictures of a mode in a format, and in their size. It is tried, since each format has rules
-    of its own, and icons have a few sizes."""
+    """Whether Pillow writes pictures of a mode in a format, at their own size. Found out by trying: each format has its
+    own rules, and icons exist in a few sizes only."""
     with io.BytesIO() as content:
         try:
             Image.new(mode, (40, 40)).save(content, format=name)
-            with Image.open(content) as found:
-                return found.size == (40, 40)
+            with Image.open(content) as image:
+                return image.size == (40, 40)
         except Exception:  # encoders raise nearly anything
             return False
 
@@ -65,8 +65,8 @@ TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", 
 
 
 def format_for(form: FileFormat, type: str, channels: int) -> tuple[FileFormat, str]:
-    """The format that such an image is written in: that of its file, or where that does not hold it the first of PNG,
-    TIFF and NPY that does. And what has to be added to the file's name then."""
+    """The format for writing such an image: that of its file or, if that does not support it, the first of PNG, TIFF
+    and NPY that does. Also the suffix to append to the file's name in that case."""
     name = next(name for name in (form.name, "PNG", "TIFF", "NPY") if holds(name, type, channels))
     suffix = "" if name == form.name else {"PNG": ".png", "TIFF": ".tif", "NPY": ".npy"}[name]
     return form._replace(name=name, type=type, channels=channels), suffix
@@ -76,13 +76,13 @@ def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha:
     """Write an image.
 
     Args:
-        file: where to.
-        numbers: (H,W,C), of the type and with the channels of ``form``.
-        form: what the file shall be.
-        alpha: (H,W) of the same type; dropped where the format has no transparency.
+        file: to write to.
+        numbers: (H,W,C), with the type and channels of ``form``.
+        form: the format.
+        alpha: (H,W) of the same type; dropped if the format has no transparency.
 
     Raises:
-        ValueError, OSError: the format does not hold it, or the file cannot be written.
+        ValueError, OSError: the format does not support it, or the file cannot be written.
     """
     if alpha is not None and alpha.dtype == numbers.dtype and _holds_alpha(form):
         numbers = np.dstack([numbers, alpha])
@@ -101,14 +101,14 @@ def write_numbers(file: IO[bytes], numbers: np.ndarray, form: FileFormat, alpha:
 
 
 def _is_photograph(numbers: np.ndarray, form: FileFormat) -> bool:
-    """Whether Pillow writes it; what is large tifffile writes without a second copy of it in memory."""
+    """Whether Pillow writes it; large images are left to tifffile, which needs no second copy in memory."""
     large = numbers.nbytes >= LARGE and has_tifffile()
     return numbers.dtype == np.uint8 and form.channels in (1, 3) and not large
 
 
 def _save(file: IO[bytes], numbers: np.ndarray, name: str, **options: Any) -> None:
     picture = Image.fromarray(np.ascontiguousarray(numbers[..., 0] if numbers.shape[2] == 1 else numbers))
-    with io.BytesIO() as content:  # some encoders go back in what they have written
+    with io.BytesIO() as content:  # some encoders seek back in their output
         picture.save(content, format=name, **options)
         file.write(content.getbuffer())
 
@@ -126,18 +126,18 @@ def _write_tiff(file: IO[bytes], numbers: np.ndarray, form: FileFormat, transpar
     kind = numbers.dtype.name
     if numbers.shape[2] == 1 and kind in _GREY:
         options: dict[str, Any] = dict(SAVE_OPTIONS["TIFF"])
-        if kind == "int16":  # which Pillow does not know by itself
+        if kind == "int16":  # Pillow needs to be told about it
             numbers, options["tiffinfo"] = numbers.view(np.uint16), {339: 2}
         _save(file, numbers, "TIFF", **options)
         return
     import tifffile
 
-    single = numbers.shape[2] == 1  # else tifffile would take each row for a page
+    single = numbers.shape[2] == 1  # else tifffile would read each row as a page
     planes = form.axes == "CHW" and not single
     photograph = form.channels == 3 and kind in ("uint8", "uint16")
     bands = numbers.shape[2] - (3 if photograph else 1)
     tifffile.imwrite(
-        getattr(file, "file", file),  # a real one, since it goes back in it
+        getattr(file, "file", file),  # a real file, because tifffile seeks in it
         np.ascontiguousarray(numbers.transpose(2, 0, 1)) if planes else numbers[..., 0] if single else numbers,
         photometric="rgb" if photograph else "minisblack",
         planarconfig=("separate" if planes else "contig") if not single else None,
@@ -148,7 +148,7 @@ def _write_tiff(file: IO[bytes], numbers: np.ndarray, form: FileFormat, transpar
 
 
 def _write_deep_png(file: IO[bytes], numbers: np.ndarray) -> None:
-    """PNG with 16 bits and several channels, which Pillow does not write (ISO/IEC 15948: signature, header, data)."""
+    """PNG with 16 bits and several channels, which Pillow cannot write (ISO/IEC 15948: signature, header, data)."""
     height, width, channels = numbers.shape
 
     def chunk(name: bytes, data: bytes) -> None:

@@ -1,9 +1,9 @@
-"""``torch.compile`` for what a step runs.
+"""``torch.compile`` for everything that a step runs.
 
-``nn.Module.compile`` compiles a network's forward alone. A step may call something else: a generator's encoder by
-itself, or the parts of which a network is made. A network says so in ``entry_points``, the names of its methods and
-parts that a step calls; without them that is ``forward``. What a step calls by ``forward(...)`` stays as it is, since
-compiled code cannot be differentiated twice (gradient penalties).
+``nn.Module.compile`` only compiles a network's forward. A step may call more: a generator's encoder alone, or parts of
+a network. A network lists these methods and parts by name in ``entry_points``; without them it is ``forward``. What a
+step calls as ``forward(...)`` stays uncompiled, because compiled code cannot be differentiated twice (gradient
+penalties).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where and in which precision is computed: the device of a process, and Accelerate's view of it and of its peers."""
+"""Device and precision of a process, and Accelerate's view of the process and its peers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def device_for(device: str = "auto", precision: str = "fp32") -> torch.device:
     """The device to compute on.
 
     Args:
-        device: "auto" takes an accelerator if there is one; "cpu"; "cuda".
+        device: "auto" uses an accelerator if there is one; "cpu"; "cuda".
         precision: "fp32", "bf16" or "fp16".
 
     Raises:
-        ValueError: there is no such device here, or it cannot work in that precision.
+        ValueError: there is no such device here, or it does not support that precision.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
@@ -39,26 +39,26 @@ def make_accelerator(
 ) -> Accelerator:
     """Accelerate's view of this process: its device, precision and peers (``torchrun``, ``accelerate launch``).
 
-    Accelerate keeps device, precision and accumulation once for the whole process. So a second training in a process
-    may have others than the first, after it; the accelerator made last is the one to work with.
+    Accelerate keeps device, precision and accumulation once per process. So a second training in a process may use
+    other ones than the first, but only after it; work with the most recent accelerator.
 
     Args:
-        device, precision: see :func:`device_for`, which decides for a process that is alone.
-        accumulate: batches that make a step.
+        device, precision: see :func:`device_for`, which decides for a single process.
+        accumulate: batches per step.
         timeout: seconds that processes wait for each other.
 
     Raises:
-        ValueError: there is no such device here, or it cannot work in that precision.
+        ValueError: there is no such device here, or it does not support that precision.
     """
-    # Told of the CPU only where that is meant, Accelerate would take processes on a machine without accelerators for
-    # strangers, each with the whole data and the same files.
+    # Without an accelerator pass cpu=True; otherwise each process trains alone on all data and overwrites the same
+    # files.
     on_cpu = device_for(device, precision).type == "cpu"
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training; Accelerate has no public way
     return Accelerator(
         cpu=on_cpu,
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulate,
-        # A phase may leave parameters out in some steps (a loss that is off, a layer that is not sampled).
+        # A phase may have parameters without gradient in some steps (a loss that is off, a layer that is not sampled).
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
             # Accelerate drops a value that equals its own default, 600 s, which is not Gloo's.
@@ -68,8 +68,9 @@ def make_accelerator(
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """The most memory that was in use so far, in 10⁶ bytes: on a GPU what PyTorch has given out there, else what is
-    resident of this process. None: nothing here tells."""
+    """Peak memory so far, in 10⁶ bytes: on a GPU that of PyTorch's allocator, otherwise the resident memory of this
+    process.
+    None: unknown on this system."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:

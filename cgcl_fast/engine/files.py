@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and folders that one process at a time works in."""
+"""Files that are either complete or absent, and folders in which only one process works at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEMPORARY = ".tmp"
 LOCK = ".lock"
 
 _entered: set[tuple[Path, int]] = set()
-"""Folders and the process that is alone in them: one that it forks is not."""
+"""Locked folders, with the process that holds each lock: a forked process does not."""
 
 
 class InUseError(OSError):
@@ -30,8 +30,8 @@ class InUseError(OSError):
 
 
 class _Sink:
-    """A file that remembers its first failing write instead of raising: ``torch.save`` writes from C++, where the
-    exception of a full disk would come out as an unrelated error."""
+    """A file that remembers its first failed write instead of raising: ``torch.save`` writes from C++, where the
+    exception of a full disk would turn into an unrelated error."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -54,10 +54,10 @@ class _Sink:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write(file)`` fill a file beside ``path``, bring it to the disk and rename it to ``path``.
+    """Let ``write(file)`` fill a temporary file beside ``path``, flush it to disk and rename it to ``path``.
 
     Raises:
-        OSError: it could not be written (a full disk); the file beside is gone and what was at ``path`` untouched.
+        OSError: it could not be written (a full disk); the temporary file is removed and ``path`` unchanged.
     """
     temporary = path.with_name(_beside(path.name))
     try:
@@ -71,7 +71,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # What an encoder refuses is an OSError without a number, and would lose its message with a file's name.
+        # An encoder's error is an OSError without a number; adding a file name would lose its message.
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
@@ -79,17 +79,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def _beside(name: str) -> str:
-    """The name of the file beside the one that is written; 255 bytes are what most file systems allow."""
-    ending = f".{threading.get_native_id()}{TEMPORARY}"  # of the main thread, the process' own
+    """The name of the temporary file beside ``name``; most file systems allow 255 bytes."""
+    ending = f".{threading.get_native_id()}{TEMPORARY}"  # the main thread's id is the process id
     room = 254 - len(ending)
     encoded = os.fsencode(name)
-    if len(encoded) > room:  # names that begin alike are told apart by their checksum
+    if len(encoded) > room:  # long names with the same beginning differ in their checksum
         name = os.fsdecode(encoded[: room - 9]) + f"-{zlib.crc32(encoded):08x}"
     return f".{name}{ending}"
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk only when its folder is; systems that cannot open a folder do without."""
+    """Flush a rename, which is in the folder, to disk; does nothing on systems that cannot open a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -101,22 +101,23 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in ``folder`` and below; for who is :func:`alone_in` it."""
+    """Remove temporary files of killed processes in ``folder`` and below; requires :func:`alone_in`."""
     for path in folder.rglob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if path.stem.rpartition(".")[2].isdecimal():  # else it is somebody else's
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for the same out of ``folder``, which is made if it is missing and removed again
-    if it stays empty. May be entered again within.
+    """Lock ``folder`` against other processes that call this. The folder is created if missing, and removed if it
+    remains empty. May be nested.
 
-    The kernel's lock ends with the process, whatever ends it. A process that it forked, such as a loader's worker that
-    outlives it, does not hold a POSIX lock, as it would one of ``flock``, which filelock takes.
+    The kernel releases the lock when the process ends, however it ends. A forked process that outlives it, such as a
+    loader's worker, does not hold a POSIX lock; it would hold one of ``flock``, which filelock uses.
 
     Raises:
-        InUseError: another process, on any machine where the file system knows locks, is in there.
-        OSError: the folder cannot be made or written.
+        InUseError: another process holds the lock, on any machine whose file system shares locks.
+        OSError: the folder cannot be created or written.
     """
     key = folder.resolve(), os.getpid()
     if key in _entered:
@@ -131,8 +132,8 @@ def alone_in(folder: Path) -> Iterator[None]:
             yield
         finally:
             _entered.discard(key)
-            if os.getpid() == key[1]:  # a forked process has nothing to give back
-                (folder / LOCK).unlink(missing_ok=True)  # before others can have it; see _lock
+            if os.getpid() == key[1]:  # a forked process holds no lock
+                (folder / LOCK).unlink(missing_ok=True)  # before others can lock it; see _lock
             file.close()
     finally:
         with suppress(OSError):  # not empty
@@ -142,7 +143,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> IO[str]:
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  closing it is giving the lock back
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  closing it releases the lock
         try:
             if fcntl is None:
                 raise OSError("this system has no fcntl")
@@ -157,7 +158,7 @@ def _lock(path: Path) -> IO[str]:
                 f"{path}: cannot be locked ({error.strerror or error}); nothing else may train in this folder",
                 stacklevel=3,
             )
-        with suppress(FileNotFoundError):  # removed by who had it, between opening and locking
+        with suppress(FileNotFoundError):  # its owner removed it between opening and locking
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
         file.close()

@@ -1,7 +1,7 @@
-"""Whether what a checkpoint holds fits what it is to be loaded into: asked of all of it before any of it is loaded.
+"""Checks that the content of a checkpoint fits what it is loaded into, made for all of it before anything is loaded.
 
-Each function raises a ValueError (or what hostile content makes of a comparison: TypeError, KeyError, ...) and changes
-nothing.
+Each function raises a ValueError (or whatever a comparison with hostile content raises: TypeError, KeyError, ...) and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from cgcl_fast._weights import is_finite
 
 _NEEDED = ("lr", "betas", "eps", "weight_decay")
-"""What every version of Adam reads of a group of parameters; others it fills in."""
+"""Entries of a parameter group that all versions of Adam read; they fill in others."""
 _OWN = ("lr", "capturable", "foreach", "fused")
-"""Of these each run has its own: the learning rate is set in each step, and the others say how the device computes, not
-what."""
+"""Entries that each run sets itself: the learning rate changes in each step, and the others select how the device
+computes, not what."""
 
 
 def check_tensor(name: str, found: Any, like: Tensor) -> None:
-    """``found`` has the shape and type of ``like``, and is finite."""
+    """Check that ``found`` has the shape and dtype of ``like``, and is finite."""
     if not isinstance(found, Tensor):
         raise ValueError(f"{name}: expected a tensor, got {type(found).__name__}")
     if found.shape != like.shape or found.dtype != like.dtype:
@@ -36,14 +36,14 @@ def check_tensor(name: str, found: Any, like: Tensor) -> None:
 
 
 def check_module(found: Any, module: nn.Module) -> None:
-    """``found`` is a state dict of ``module``."""
+    """Check that ``found`` is a state dict of ``module``."""
     own = module.state_dict()
     _check_names("weights", found, own)
     for name, like in own.items():
         if isinstance(like, Tensor):
             check_tensor(f"weights {name}", found[name], like)
     for name, part in module.named_modules():  # what a module keeps beside its tensors, it checks itself
-        extra = f"{name}._extra_state"
+        extra = f"{name}._extra_state" if name else "_extra_state"
         if extra in own:
             try:
                 copy.deepcopy(part).set_extra_state(found[extra])
@@ -52,11 +52,11 @@ def check_module(found: Any, module: nn.Module) -> None:
 
 
 def check_adam(name: str, found: Any, optimizer: Any, *, complete: bool) -> None:
-    """``found`` is a state dict of ``optimizer``, an Adam.
+    """Check that ``found`` is a state dict of ``optimizer``, an Adam.
 
     Args:
         name: for messages.
-        complete: every parameter must have an entry, if only an empty one, as ``full_state`` writes them.
+        complete: every parameter must have an entry, possibly an empty one, as written by ``full_state``.
     """
     own = optimizer.state_dict()
     _check_names(name, found, own)
@@ -98,8 +98,8 @@ def _check_adam_parameter(name: str, found: Any, parameter: Tensor) -> None:
 
 
 def full_state(optimizer: Any) -> dict[str, Any]:
-    """State dict of an optimiser with the learning rates as numbers, and with an entry for each parameter, empty for
-    those that had no gradient yet, so that a state that got lost is not taken for one of them."""
+    """An optimiser's state dict with the learning rates as numbers and an entry for each parameter, empty for
+    parameters without a gradient so far. This distinguishes them from parameters whose state was lost."""
     state = optimizer.state_dict()
     groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
     count = sum(len(group["params"]) for group in groups)
@@ -107,8 +107,8 @@ def full_state(optimizer: Any) -> dict[str, Any]:
 
 
 def regrouped(found: Any, optimizer: Any) -> Any:
-    """A state dict with its parameters in the groups of ``optimizer``, which has one for each learning rate; as it is,
-    where it is none of so many parameters in the same order."""
+    """A state dict with its parameters in the groups of ``optimizer``, one for each learning rate; unchanged if it does
+    not hold the same number of parameters in the same order."""
     own = optimizer.state_dict()["param_groups"]
     try:
         groups = [(group, index) for group in found["param_groups"] for index in group["params"]]
@@ -118,13 +118,13 @@ def regrouped(found: Any, optimizer: Any) -> Any:
             return found
         firsts = [groups[group["params"][0]][0] for group in own]
         return {**found, "param_groups": [{**f, "params": o["params"]} for f, o in zip(firsts, own, strict=True)]}
-    except Exception:  # it is something else, and the check that follows says what
+    except Exception:  # invalid content: the check that follows reports it
         return found
 
 
 def load_state(optimizer: Any, found: Mapping[str, Any]) -> None:
-    """Load what :func:`check_adam` has found to fit, of a run on any device: ``optimizer`` keeps its learning rates,
-    which stay the same tensors, and its way to compute."""
+    """Load a state dict that passed :func:`check_adam`, from a run on any device. ``optimizer`` keeps its learning
+    rates, which remain the same tensors, and its way of computing."""
     rates = [group["lr"] for group in optimizer.param_groups]
     groups = [
         {**own, "params": group["params"]}
@@ -136,7 +136,7 @@ def load_state(optimizer: Any, found: Mapping[str, Any]) -> None:
 
 
 def check_numbers(name: str, found: Any, like: Mapping[str, float]) -> None:
-    """``found`` has the names of ``like``, each for a finite number of its type."""
+    """Check that ``found`` has the names of ``like``, each with a finite number of its type."""
     _check_names(name, found, like)
     for key, number in like.items():
         if type(found[key]) is not type(number) or not math.isfinite(found[key]):

@@ -1,9 +1,9 @@
-"""One CUDA graph a step: what the host takes long to issue it issues once, and the GPU repeats at its own pace.
+"""One CUDA graph per step: the host issues all kernels once, and the GPU replays them at full speed.
 
-A kind of step is what the method has chosen for it (:meth:`Method.choose`) and the shapes of its batches. The first
-steps of a kind run as always. The next one is recorded as a whole (every phase: forward, backward, optimiser, what
-comes after it), and from there on each is one launch. A graph works on fixed memory: batches are copied into it before
-a replay, and losses copied out behind it.
+The kind of a step is what the method chose for it (:meth:`Method.choose`) and the shapes of its batches. The first
+steps of a kind run as usual. The next is captured as a whole (every phase: forward, backward, optimiser, what follows),
+and from then on each step is a single launch. A graph works on fixed memory: batches are copied in before a replay, and
+losses copied out after it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ R = TypeVar("R")
 
 GRAPHS = ("auto", "on", "off")
 WARM_UP = 3
-"""Steps of a kind that run before one is recorded. In them cuDNN chooses its algorithms, Triton and ``torch.compile``
-compile, and optimisers make their state: none of that can be recorded."""
+"""Number of steps of a kind before it is captured. In these, cuDNN selects algorithms, Triton and ``torch.compile``
+compile, and optimisers create their state: none of this can be captured."""
 MOST_KINDS = 8
-"""Graphs at most, since each has a batch of its own and some time is lost to record it."""
+"""Maximum number of graphs: each holds its own batch, and capturing takes time."""
 
 
 class CaptureError(RuntimeError):
@@ -38,20 +38,20 @@ class Recorder(Protocol):
     """How steps are recorded: :class:`CudaRecorder`."""
 
     def warm_up(self, function: Callable[[], R]) -> R:
-        """Run a function that may be recorded later."""
+        """Run a function that may be captured later."""
         ...
 
     def record(self, function: Callable[[], R]) -> Callable[[], R]:
-        """What does the work of the function again and returns the tensors that it returned, with new values. Nothing
-        of that work is done while it is recorded."""
+        """Returns a function that repeats the work and returns the same tensors with new values. The work itself is not
+        done while it is captured."""
         ...
 
 
 def obstacle(graphs: str, accelerator: Accelerator) -> str | None:
-    """Why steps are not captured here; None: they are.
+    """Why steps are not captured here; None if they are.
 
     Args:
-        graphs: "auto" (where it is possible), "on" or "off".
+        graphs: "auto" (if possible), "on" or "off".
 
     Raises:
         ValueError: "on" where it is not possible, or another word.
@@ -71,7 +71,7 @@ def obstacle(graphs: str, accelerator: Accelerator) -> str | None:
 
 
 class CudaRecorder:
-    """Records on a stream of its own, into one pool of memory for all graphs, which run one after the other."""
+    """Captures on a separate stream, into one memory pool for all graphs, which run one after the other."""
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
@@ -79,7 +79,7 @@ class CudaRecorder:
         self._failed: torch.cuda.CUDAGraph | None = None
 
     def warm_up(self, function: Callable[[], R]) -> R:
-        """On the stream of the recordings, since libraries keep workspaces for each stream."""
+        """Runs on the capture stream, because libraries keep workspaces per stream."""
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -89,19 +89,19 @@ class CudaRecorder:
 
     def record(self, function: Callable[[], R]) -> Callable[[], R]:
         graph = torch.cuda.CUDAGraph()
-        # A replay draws from the default generator what the same work would draw without a graph.
+        # A replay draws the same numbers from the default generator as the same work without a graph.
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         before = generator.clone_state()
         try:
             with (
-                torch.cuda.stream(torch.cuda.current_stream()),  # gone back to even where a capture fails
-                # The threads of the loader may use the device meanwhile.
+                torch.cuda.stream(torch.cuda.current_stream()),  # restored even if a capture fails
+                # The loader's threads may use the device during the capture.
                 torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
             ):
                 result = function()
         except BaseException:
             self._give_up(graph)
-            generator.graphsafe_set_state(before)  # the other one may still be that of a capture
+            generator.graphsafe_set_state(before)  # the other one may still belong to a capture
             raise
 
         def replay() -> R:
@@ -111,18 +111,18 @@ class CudaRecorder:
         return replay
 
     def _give_up(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Where even the end of a capture fails, PyTorch's allocator goes on as if it were in it."""
+        """If even ending a capture fails, PyTorch's allocator continues as if it were still capturing."""
         device = torch.cuda.current_device()
         try:
             torch._C._cuda_endAllocateToPool(device, self.pool)
         except RuntimeError:  # it has ended
             return
         torch._C._cuda_releasePool(device, self.pool)
-        self._failed = graph  # of which the allocator may have kept the address
+        self._failed = graph  # the allocator may have kept its address
 
 
 class _Recorded(NamedTuple):
-    """A kind of step: the memory of its batches, what replays it, and names and values of its losses."""
+    """A captured kind of step: the memory of its batches, its replay, and names and values of its losses."""
 
     parts: list[dict[str, Tensor]]
     replay: Callable[[], Tensor]
@@ -130,18 +130,18 @@ class _Recorded(NamedTuple):
 
 
 class StepGraphs:
-    """Runs steps, recorded where that has been done.
+    """Runs steps, as graphs if captured.
 
     Args:
-        step: a whole step: batches on the device, and the method's choices, to scalars by name. It must read no value
-            of the device, draw nothing on the host, and change nothing but tensors in place; and if it raises, leave
-            nothing that a second call would take for its own.
-        device: where batches go.
-        recorder: how steps are recorded.
-        required: raise :class:`CaptureError` where a step cannot be recorded; else warn once, and go on without.
+        step: a whole step, from batches on the device and the method's choices to named scalars. It must not read
+            device values, not draw on the host, and change nothing but tensors in place. If it raises, it must leave
+            nothing behind that a second call would mistake for its own.
+        device: for the batches.
+        recorder: how steps are captured.
+        required: raise :class:`CaptureError` if a step cannot be captured; otherwise warn once and continue without.
 
     Attributes:
-        recorded: how many kinds of steps are.
+        recorded: number of captured kinds of steps.
     """
 
     def __init__(self, step: Step, device: torch.device, recorder: Recorder, *, required: bool = False) -> None:
@@ -159,7 +159,7 @@ class StepGraphs:
         return len(self._kinds)
 
     def forget(self) -> None:
-        """Record anew: to be called when tensors that a step changes have been replaced by others."""
+        """Discard all graphs: call this after replacing tensors that a step changes."""
         self._seen.clear()
         self._kinds.clear()
 
@@ -167,14 +167,14 @@ class StepGraphs:
         """One step.
 
         Args:
-            parts: batches on the host, or on the device.
+            parts: batches on the host or on the device.
             choices: of the method.
 
         Returns:
-            What the step returns; in float32 where it is a replay.
+            The step's result; in float32 if replayed.
 
         Raises:
-            CaptureError: see above.
+            CaptureError: a step cannot be captured, and ``required`` is set.
         """
         if self._failed:
             return self._step([to_device(part, self._device) for part in parts], choices)
@@ -185,10 +185,10 @@ class StepGraphs:
         if known is None:
             ready = [to_device(part, self._device) for part in parts]
             return self._recorder.warm_up(lambda: self._step(ready, choices))
-        # Behind the replay before, in the same stream: a copy of a few hundredths of a millisecond, for which a stream
-        # of its own and a second buffer would not pay.
+        # After the previous replay, in the same stream: the copy takes a few hundredths of a millisecond, too little
+        # for a separate stream and a second buffer.
         _fill(known.parts, parts)
-        values = known.replay().clone()  # the next replay writes where it was
+        values = known.replay().clone()  # the next replay overwrites it
         return dict(zip(known.names, values.unbind(), strict=True))
 
     def _is_due(self, kind: Hashable) -> bool:
@@ -231,7 +231,7 @@ class StepGraphs:
 
 
 def to_device(part: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The part with its tensors on the device; of pinned memory without waiting for it."""
+    """The part with its tensors on the device; copies from pinned memory are asynchronous."""
     return {
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in part.items()
@@ -246,14 +246,14 @@ def _kind_of(parts: Sequence[Part], choices: Choices) -> Hashable:
 def _fill(buffers: list[dict[str, Tensor]], parts: Sequence[Part]) -> None:
     for held, part in zip(buffers, parts, strict=True):
         for name, tensor in part.items():
-            # A copy out of other memory than pinned waits for the replay before. What the loader gives is pinned; what
-            # the method has prepared is not.
+            # A copy from memory that is not pinned waits for the previous replay. The loader's batches are pinned; what
+            # the method's ``prepare`` adds is not.
             waits = held[name].is_cuda and tensor.device.type == "cpu" and not tensor.is_pinned()
             held[name].copy_(tensor.pin_memory() if waits else tensor, non_blocking=True)
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the error that the others followed."""
+    """The first line of the original error."""
     while (earlier := error.__cause__ or error.__context__) is not None:
         error = earlier
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

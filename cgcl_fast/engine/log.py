@@ -1,4 +1,4 @@
-"""What a run tells: ``log.jsonl``, ``metrics.jsonl``, TensorBoard, PNG grids in ``samples/`` and a progress bar."""
+"""Logs of a run: ``log.jsonl``, ``metrics.jsonl``, TensorBoard, PNG grids in ``samples/`` and a progress bar."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .files import write_atomically
 
 
 def image_grid(images: Mapping[str, Tensor], rows: int = 8) -> Tensor:
-    """One row an image, one column a name.
+    """One row per image, one column per name.
 
     Args:
-        images: name -> (B, C, H, W) in [-1, 1]; all of one H and W. Of one or two channels the first is shown in grey,
-            of more than three the first three.
-        rows: at most this many images of the batch.
+        images: name -> (B, C, H, W) in [-1, 1]; all of the same H and W. The first of one or two channels is shown in
+            grey, the first three of more.
+        rows: show at most this many images of the batch.
 
     Returns:
         (3, H', W') in [0, 1].
@@ -38,7 +38,7 @@ def image_grid(images: Mapping[str, Tensor], rows: int = 8) -> Tensor:
 
 
 def with_captions(grid: Image.Image, names: Sequence[str]) -> Image.Image:
-    """The grid with the name of each column above it, a word a line, since columns may be narrow."""
+    """The grid with each column's name above it, one word per line, because columns can be narrow."""
     font = ImageFont.load_default(10)
     lines = max(name.count(" ") + 1 for name in names)
     captioned = Image.new("RGB", (grid.width, grid.height + 12 * lines + 2))
@@ -51,26 +51,26 @@ def with_captions(grid: Image.Image, names: Sequence[str]) -> Image.Image:
 
 
 class RunLog:
-    """Writes what a run tells; in the processes that are not the main one make none.
+    """Writes a run's logs; create it on the main process only.
 
     Args:
         folder: the run folder.
-        start: step to go on from; what the log says of later steps (a run that was killed and resumed) is dropped.
-            None: a new run, of which nothing is kept.
-        total: step of the end, for the progress bar.
+        start: step to continue from; later entries (from before the run was killed) are dropped. None: a new run, which
+            starts with empty logs.
+        total: the last step, for the progress bar.
     """
 
     def __init__(self, folder: Path, *, start: int | None, total: int) -> None:
         self.samples = folder / "samples"
         self.samples.mkdir(parents=True, exist_ok=True)
-        self.metrics = folder / "metrics.jsonl"  # not there where nothing is measured
+        self.metrics = folder / "metrics.jsonl"  # absent if nothing is measured
         for path in (folder / "log.jsonl", self.metrics):
             check_regular(path, missing_ok=True)
             if path.exists():
                 _keep_until(path, start)
         self.lines = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115  closed in close()
         self.board = SummaryWriter(folder / "tensorboard", purge_step=None if start is None else start + 1)
-        interval = 0.2 if sys.stderr.isatty() else 10  # seconds; a log file need not hold every step
+        interval = 0.2 if sys.stderr.isatty() else 10  # seconds; less often in a log file
         self.bar = tqdm(total=total, initial=start or 0, unit="step", mininterval=interval, dynamic_ncols=True)
         self.last_grid: Path | None = None
 
@@ -95,7 +95,7 @@ class RunLog:
             self.board.add_scalar(name, value, step)
 
     def progress(self, step: int, losses: Mapping[str, float], images_per_second: float) -> None:
-        """Move the bar; tqdm adds the time left."""
+        """Update the bar; tqdm adds the remaining time."""
         shown = {name: f"{value:.3f}" for name, value in losses.items() if name.endswith("/loss")}
         self.bar.set_postfix({**shown, "images/s": f"{images_per_second:.1f}"}, refresh=False)
         self.bar.update(step - self.bar.n)
@@ -112,7 +112,7 @@ class RunLog:
         return path
 
     def close(self) -> None:
-        """Each line was flushed when it was written, so what fails here has been said before."""
+        """Close the files. Every line was flushed when written, so errors here have been reported before."""
         self.bar.close()
         for file in (self.lines, self.board):
             with suppress(OSError):
@@ -120,14 +120,14 @@ class RunLog:
 
 
 def _keep_until(path: Path, step: int | None) -> None:
-    """Drop the lines of a log that are of later steps; None: all of them."""
+    """Drop the log lines of later steps; None: all lines."""
     lines = path.read_bytes().splitlines(keepends=True)
     kept = b"".join(line for line in lines if step is not None and _step_of(line) <= step)
     write_atomically(path, lambda file: file.write(kept))
 
 
 def _step_of(line: bytes) -> float:
-    """Step of a log line; a line that a kill cut short belongs to no step that counts."""
+    """The step of a log line; for a truncated line, later than any step."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -1,4 +1,4 @@
-"""The group of processes that train together: what is said when one of them is gone, and how to leave."""
+"""The group of processes that train together: what they gather, what is said when one is gone, and how to leave."""
 
 from __future__ import annotations
 
@@ -6,8 +6,32 @@ import gc
 import re
 import sys
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
-from torch import distributed
+from torch import Tensor, distributed
+
+
+def gathered(value: Any) -> list[Any]:
+    """``value`` of every process, in their order, in the first one; an empty list in the others. All have to call it.
+
+    Args:
+        value: plain containers and tensors, which are gathered on the CPU.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    first = distributed.get_rank() == 0
+    distributed.gather_object(_on_cpu(value), found if first else None)
+    return found if first else []
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(each) for key, each in value.items()}
+    return [_on_cpu(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def lost_peer(error: RuntimeError) -> str | None:

@@ -1,6 +1,6 @@
-"""The random number generators of a process as plain data, so that a run can go on exactly where it stopped.
+"""The state of a process's random number generators as plain data, so that a run can continue exactly.
 
-Accelerate saves them as pickled objects, which reading without running anything refuses.
+Accelerate saves it as pickled objects, which cannot be read safely.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 
 
 def rng_state() -> dict[str, Any]:
-    """State of the generators of Python, NumPy and torch (CPU and every CUDA device), in tensors and plain containers
-    only, so that it can be read back with ``torch.load(weights_only=True)``."""
+    """State of the generators of Python, NumPy and torch (CPU and every CUDA device), as tensors and plain containers,
+    which ``torch.load(weights_only=True)`` can read."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -35,7 +35,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def check_rng_state(state: dict[str, Any]) -> None:
-    """Raise a ValueError (or TypeError, KeyError, ...) unless :func:`set_rng_state` can take ``state``."""
+    """Raise a ValueError (or TypeError, KeyError, ...) if :func:`set_rng_state` cannot use ``state``."""
     random.Random().setstate(_python_state(state))
     np.random.RandomState().set_state(_numpy_state(state))
     torch.Generator().set_state(state["torch"])
@@ -46,7 +46,7 @@ def check_rng_state(state: dict[str, Any]) -> None:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`rng_state` returned. CUDA states only where the number of devices is the same."""
+    """Restore the result of :func:`rng_state`. CUDA states only if the number of devices is the same."""
     random.setstate(_python_state(state))
     np.random.set_state(_numpy_state(state))
     torch.set_rng_state(state["torch"])
@@ -66,8 +66,8 @@ def _numpy_state(state: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def seed_all(*parts: int) -> None:
-    """Seed the generators of Python, NumPy and torch: a single number as it is, several (a seed, a step, a process)
-    with a number made of them."""
+    """Seed the generators of Python, NumPy and torch. A single number is used as it is; several (a seed, a step, a
+    process) are combined to one."""
     seed = parts[0]
     if len(parts) > 1:
         digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
@@ -79,7 +79,7 @@ def seed_all(*parts: int) -> None:
 
 @contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Whatever is drawn inside leaves the generators as they were: sample grids must not change the training."""
+    """Restore the generators afterwards: drawing sample grids, for example, must not change the training."""
     state = rng_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step: no state to save, and a longer run only needs a new one."""
+"""Learning-rate schedules as pure functions of the step: they have no state, and a longer run just needs a new one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ Schedule = Callable[[int], float]
 
 
 def linear_decay(steps: int, decay_steps: int, warmup_steps: int = 0) -> Schedule:
-    """Factor 1 until the last ``decay_steps`` of ``steps``, then linearly to 0, which the step after them would have.
+    """Factor 1 until the last ``decay_steps`` of ``steps``, then linearly to 0, which the step after the last would
+    have.
 
-    It is the rule of the published CUT and CycleGAN, 1 - max(0, e + 1 - n) / (n_decay + 1) in epoch e from 0, in any
-    unit of time; with a warm-up that of the published EnCo, (e + 1) / n_warmup in the first n_warmup epochs.
+    This is the rule of the published CUT and CycleGAN, 1 - max(0, e + 1 - n) / (n_decay + 1) in epoch e from 0, in any
+    unit of time; with warm-up that of the published EnCo, (e + 1) / n_warmup in the first n_warmup epochs.
 
     Args:
         steps: length of the training.
-        decay_steps: how many of these decay, 0..steps.
-        warmup_steps: how many of the first ones rise to factor 1.
+        decay_steps: length of the decay at the end, 0..steps.
+        warmup_steps: length of the linear increase to factor 1 at the beginning.
 
     Returns:
         A function from the step (0-based) to the factor of the learning rate, in [0, 1].
@@ -37,18 +38,18 @@ def linear_decay(steps: int, decay_steps: int, warmup_steps: int = 0) -> Schedul
 
 @dataclass(frozen=True)
 class Course:
-    """How a training of ``steps`` is divided: epochs at the full learning rate, then those of decay.
+    """The division of a training of ``steps``: epochs at the full learning rate, then epochs of decay.
 
-    An epoch is a pass over the data where the steps are those of so many passes. Of another number of steps it is an
-    equal part, so that the proportion of the phases is kept.
+    An epoch is a pass over the data if ``steps`` is the length of that many passes. Otherwise it is an equal share of
+    ``steps``, which preserves the proportion of the phases.
 
     Args:
         steps: length of the training.
         epochs: epochs at the full rate.
         decay_epochs: epochs of decay that follow.
-        warmup_epochs: how many of the former rise to the full rate.
-        ahead: steps that a run, whose epochs have changed their length, has made fewer than it would have, had they
-            always been as they are (:meth:`Stage.ahead`): its own steps are so many fewer than ``steps``.
+        warmup_epochs: how many of the former increase to the full rate.
+        ahead: how many steps fewer a run has made than if its epochs had always had their current length
+            (:meth:`Stage.ahead`): the run itself has that many steps fewer than ``steps``.
 
     Raises:
         ValueError: more warm-up than epochs at the full rate.
@@ -74,12 +75,12 @@ class Course:
 
     @property
     def own_steps(self) -> int:
-        """The number at which the run ends."""
+        """The step at which the run ends."""
         return self.steps - self.ahead
 
     @property
     def full_steps(self) -> int:
-        """The run's steps before those of decay."""
+        """The number of the run's steps before the decay."""
         return self.start_of(self.epochs)
 
     def schedule(self, *, policy: str = "linear", interval: str = "step") -> Schedule:

@@ -1,4 +1,5 @@
-"""Stopping on request: SIGTERM, Ctrl-C and a closed terminal set a flag; the loop ends its step, saves and leaves."""
+"""Stopping on request: SIGTERM, Ctrl-C and a closed terminal set a flag; the loop finishes its step, saves and
+exits."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted in :attr:`received`; a second one acts as it did
-    before, but for a SIGHUP: a closed terminal sends several. One that is ignored (``nohup``) stays ignored.
+    """In this context the first SIGINT, SIGTERM or SIGHUP is only stored in :attr:`received`; a second one acts as it
+    would have before, except SIGHUP: a closed terminal sends several. An ignored signal (``nohup``) stays ignored.
 
-    Handlers can be set in the main thread only; elsewhere this does nothing.
+    Handlers can only be set in the main thread; in others this does nothing.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             numbers = [signal.SIGINT, signal.SIGTERM]
-            hangup = getattr(signal, "SIGHUP", None)  # which Windows does not have
+            hangup = getattr(signal, "SIGHUP", None)  # not on Windows
             if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
                 numbers.append(hangup)
             self._previous = {number: signal.signal(number, self._note) for number in numbers}

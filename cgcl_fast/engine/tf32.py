@@ -1,4 +1,4 @@
-"""TensorFloat-32: products and convolutions of float32 on a GPU's tensor cores, with 10 bits of mantissa for 23."""
+"""TensorFloat-32: float32 products and convolutions on a GPU's tensor cores, with 10 instead of 23 bits of mantissa."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import torch
 
 
 def set_tf32(allowed: bool) -> None:
-    """Whether float32 is multiplied as TF32 on GPUs that have it, in matrix products (by PyTorch off) and convolutions
-    (by PyTorch on) alike, of this process; sums stay float32.
+    """Set whether this process multiplies float32 as TF32 on GPUs that support it, in matrix products (PyTorch's
+    default: off) and in convolutions (default: on). Sums stay float32.
 
-    PyTorch has two sets of switches for this. Where the newer one (``fp32_precision``) alone was used, reading the
-    older one raises an error, and ``torch.compile`` reads that; so the older one is used here, and both then tell the
-    same.
+    PyTorch has two sets of switches for this. If only the newer one (``fp32_precision``) was used, reading the older
+    one raises an error, and ``torch.compile`` reads it. So this uses the older one, after which both agree.
     """
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed

@@ -1,4 +1,4 @@
-"""Translating an image in overlapping tiles, for images whose activations do not fit into memory."""
+"""Translating an image in overlapping tiles, if its activations do not fit into memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor
 
 
 def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
-    """Where tiles begin so that they cover ``length``: spread evenly, neighbours sharing at least ``overlap``.
+    """Start positions of tiles that cover ``length``: evenly spread, with neighbours overlapping by at least
+    ``overlap``.
 
-    They begin at multiples of ``multiple``, which ``length`` and ``tile`` are and ``tile - overlap`` is not less than.
+    All are multiples of ``multiple``. So must be ``length`` and ``tile``, and ``tile - overlap`` must be at least that.
     """
     if length <= tile:
         return [0]
@@ -22,7 +23,7 @@ def tile_starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list
 
 def _feather(start: int, starts: list[int], size: int, margin: int) -> Tensor:
     """Weights (size,) of a tile along one axis: 1 where it is alone, a ramp where it overlaps a neighbour, 0 in the
-    outer ``margin`` of that."""
+    outer ``margin`` of the overlap."""
     weight = torch.ones(size)
     index = starts.index(start)
     if index > 0:
@@ -50,18 +51,18 @@ def translate_tiled(
 ) -> Tensor:
     """Translate one image tile by tile and blend the overlaps.
 
-    Networks with instance norm take their statistics from each tile, so the result differs from that of the whole
-    image; larger tiles are closer to it. A network whose pixels depend on none further away than ``margin`` gives the
-    result of the whole image, if the tiles begin where its strides do.
+    Instance norm computes its statistics per tile, so the result differs from that of the whole image, the less the
+    larger the tiles. A network whose pixels depend only on pixels within ``margin`` gives the result of the whole
+    image, if tiles start at multiples of its strides.
 
     Args:
-        translate: (B, C, h, w) in [-1, 1] to (B, C', h, w), any h and w.
+        translate: (B, C, h, w) in [-1, 1] to (B, C', h, w), for any h and w.
         image: (C, H, W) in [-1, 1], on the CPU.
-        tile: side of the tiles; an axis shorter than that is taken whole.
-        overlap: least number of pixels that neighbours share, 0 <= overlap < tile.
+        tile: side of the tiles; a shorter axis is not split.
+        overlap: minimum number of pixels that neighbours share, 0 <= overlap < tile.
         batch_size: tiles at a time.
-        margin: pixels along a tile's inner edges that are not used, at most half of ``overlap``.
-        multiple: tiles begin at multiples of it; the sides of the image and ``tile`` must be multiples of it.
+        margin: pixels to ignore along a tile's inner edges, at most half of ``overlap``.
+        multiple: tiles start at multiples of it; the sides of the image and ``tile`` must be multiples of it.
 
     Returns:
         (C', H, W), float32, on the CPU.
@@ -94,13 +95,13 @@ def translate_bands(
     margin: int = 0,
     multiple: int = 1,
 ) -> Iterator[Tensor]:
-    """:func:`translate_tiled` for an image that is not in memory, from top to bottom: what is held is as wide as the
-    image and as high as a tile.
+    """:func:`translate_tiled` for an image that is not in memory, from top to bottom. Memory holds only a band as high
+    as a tile and as wide as the image.
 
     Args:
         window: (top, left, height, width) to (C, height, width) in [-1, 1], a part of the image.
         size: (height, width) of the image.
-        translate, tile, overlap, batch_size, margin, multiple: as of :func:`translate_tiled`.
+        translate, tile, overlap, batch_size, margin, multiple: as in :func:`translate_tiled`.
 
     Yields:
         (C', h, width), float32, on the CPU: the next rows.

@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
+from cgcl_fast.nn.per_process import per_process_modules, state_for
 
 from .checkpoint import CheckpointError, Checkpoints, does_not_fit
 from .compiling import compile_networks
@@ -27,6 +28,7 @@ from .files import alone_in, remove_leftovers
 from .fitting import check_adam, check_module, check_numbers, full_state, load_state, regrouped
 from .graphs import Choices, CudaRecorder, Part, StepGraphs, obstacle, to_device
 from .log import RunLog
+from .processes import gathered
 from .rng import check_rng_state, preserved_rng, rng_state, seed_all, set_rng_state
 from .schedule import Schedule
 from .signals import StopSignals
@@ -483,18 +485,21 @@ class Trainer:
     def _save(self, log: RunLog | None, loader: dict[str, int] | None = None) -> None:
         """Checkpoint and sample grid of the current step; every process takes part.
 
-        What a process has for itself (queues of keys, pools of images) is saved of the first only, and taken up by all.
+        What a process has for itself (queues of keys, pools of images) is saved of every process, and
+        :func:`~cgcl_fast.nn.per_process.state_for` says which one takes it up; all else of the first one only.
 
         Args:
             loader: state of the loader, if it has gone on since the step.
         """
         generators = gather_object([rng_state()])
+        others: dict[str, list[dict[str, Any]]] = {}
+        if self.accelerator.num_processes > 1:  # one part at a time, since all of them may be large
+            others = {name: gathered(part.state_dict())[1:] for name, part in per_process_modules(self.method).items()}
         if log is not None:
-            for name, tensor in self.method.state_dict().items():
-                if not isinstance(tensor, Tensor):  # the extra state of a module
-                    continue
-                if tensor.is_floating_point() and not is_finite(tensor):
-                    raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
+            self._check_finite(self.method.state_dict())
+            for name, states in others.items():
+                for process, state in enumerate(states, start=1):
+                    self._check_finite({f"{name}.{key} of process {process}": value for key, value in state.items()})
             self._evaluate(log)
             best = self.figures.get(self.best) if self.best is not None else None
             scaler = self.accelerator.scaler
@@ -504,6 +509,7 @@ class Trainer:
                 "processes": self.accelerator.num_processes,
                 "threads": torch.get_num_threads(),
                 "method": self.method.state_dict(),
+                "other_processes": others,
                 "optimizers": {running.phase.name: full_state(running.optimizer) for running in self.phases},
                 "complete": True,  # an entry in "optimizers" for every parameter
                 "scaler": scaler.state_dict() if scaler is not None else {},
@@ -527,6 +533,13 @@ class Trainer:
         self._saved_step = self.step
         self.accelerator.wait_for_everyone()
 
+    def _check_finite(self, state: Mapping[str, Any]) -> None:
+        for name, tensor in state.items():
+            if not isinstance(tensor, Tensor):  # the extra state of a module
+                continue
+            if tensor.is_floating_point() and not is_finite(tensor):
+                raise NonFiniteError(f"step {self.step}: the weights {name} are not finite; {self._last_good()}")
+
     def _resume(self) -> None:
         path, state = self.found or self.checkpoints.newest()
         self.found = None
@@ -536,6 +549,12 @@ class Trainer:
             self._check(state)
             self.loader.load_state_dict(state["loader"])  # first, since it looks before it changes anything
             self.method.load_state_dict(state["method"])
+            rank, here = self.accelerator.process_index, self.accelerator.num_processes
+            others = state.get("other_processes", {})
+            for name, part in per_process_modules(self.method).items():
+                first = {key: state["method"][f"{name}.{key}"] for key in part.state_dict()}
+                # Old checkpoints have that of the first process only, which all of them take up.
+                part.load_state_dict(state_for(part, [first, *others.get(name, [])], rank, here))
             if self.average is not None and "ema" in state:
                 self.average.networks.load_state_dict(state["ema"])
             elif self.average is not None:
@@ -549,7 +568,6 @@ class Trainer:
             self.step = state["step"]
             if self.average is not None and "ema" not in state and self.accelerator.is_main_process:
                 warnings.warn(f"{path}: has no average of the generator's weights: it begins with them", stacklevel=2)
-            rank, here = self.accelerator.process_index, self.accelerator.num_processes
             threads = torch.get_num_threads()
             changed = ""
             if len(state["rng"]) == here:
@@ -571,7 +589,8 @@ class Trainer:
         parameters in the groups that they have by the learning rates of now."""
         found = dict(state)
         if self.stage is not None and self.stage != stage_in(state, self.stage.accumulate):
-            found["loader"] = {**self.loader.state_dict(), "epoch": self.stage.epoch, "position": 0}
+            place = {"epoch": self.stage.epoch, "position": self.stage.position}
+            found["loader"] = {**self.loader.state_dict(), **place}
         if isinstance(found["optimizers"], dict):
             optimizers = {running.phase.name: running.optimizer for running in self.phases}
             found["optimizers"] = {
@@ -590,6 +609,7 @@ class Trainer:
         check_module(state["method"], self.method)
         if self.average is not None and "ema" in state:
             check_module(state["ema"], self.average.networks)
+        self._check_others(state.get("other_processes", {}), len(state["rng"]) - 1)
         for running in self.phases:
             name = running.phase.name
             check_adam(
@@ -606,3 +626,20 @@ class Trainer:
                 check_rng_state(generators)
             except Exception as error:
                 raise ValueError(f"random numbers of process {process}: {error}") from error
+
+    def _check_others(self, others: Any, count: int) -> None:
+        """Raise an error, a ValueError mostly, unless ``others`` has what each of so many other processes has for
+        itself, as :meth:`_save` wrote it; empty: it was not saved."""
+        if not others:
+            return
+        parts = per_process_modules(self.method)
+        if not isinstance(others, dict) or others.keys() != parts.keys():
+            raise ValueError(f"other_processes: expected {sorted(parts)}, got {str(others)[:100]}")
+        for name, states in others.items():
+            if not isinstance(states, list) or len(states) != count:
+                raise ValueError(f"other_processes: {name}: expected those of {count} processes")
+            for process, found in enumerate(states, start=1):
+                try:
+                    check_module(found, parts[name])
+                except Exception as error:
+                    raise ValueError(f"{name} of process {process}: {error}") from error

@@ -1,7 +1,7 @@
 """Figures of a trained method: functions that compute what is shown, and functions that draw it with matplotlib.
 
-``python -m cgcl_fast.figures RUN`` draws all that fit a run. Drawing needs the extra ``figures``; computing does not,
-but for principal components and t-SNE (scikit-learn) and Grad-CAM (captum).
+``python -m cgcl_fast.figures RUN`` draws all figures that fit a run. Drawing needs the extra ``figures``; computing
+does not, except for principal components and t-SNE (scikit-learn) and Grad-CAM (captum).
 """
 
 from cgcl_fast.figures.attention import Attention, attention, attention_figure, selection_frequency

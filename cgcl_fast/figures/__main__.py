@@ -1,7 +1,7 @@
-"""``python -m cgcl_fast.figures RUN [RUN...]``: draw what a run has learned, and the curves of one run or more.
+"""``python -m cgcl_fast.figures RUN [RUN...]``: draw what a run has learned, and the curves of one or more runs.
 
-All figures that fit the method of the first RUN go into its folder figures/, or into --output. Exit status: 0 when they
-are drawn, 1 when one could not be written, 2 for wrong options or data, or a package that is missing.
+All figures that fit the method of the first RUN are written to its folder figures/, or to --output. Exit status: 0 if
+all were drawn, 1 if one could not be written, 2 for wrong options or data, or a missing package.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _draw(subject: Subject, options: FiguresOptions, output: Path) -> int:
 
 
 def _bytes_of(figure: Figure, options: FiguresOptions) -> bytes:
-    """The file of a figure: matplotlib writes to none that is not the system's or Python's own."""
+    """The file of a figure, in memory: matplotlib only accepts the system's or Python's own files."""
     content = io.BytesIO()
     figure.savefig(content, format=options.format, dpi=options.dpi)
     return content.getvalue()
@@ -116,12 +116,12 @@ def _write(file: IO[bytes], content: bytes) -> None:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """``--point X Y`` as one value."""
-    found = list(arguments)
-    for at, argument in enumerate(found):
-        if argument == "--point" and len(found) > at + 2 and not found[at + 1].startswith("["):
-            found[at : at + 3] = [f"--point=[{found[at + 1]},{found[at + 2]}]"]
-    return found
+    """Join ``--point X Y`` to one value."""
+    joined = list(arguments)
+    for at, argument in enumerate(joined):
+        if argument == "--point" and len(joined) > at + 2 and not joined[at + 1].startswith("["):
+            joined[at : at + 3] = [f"--point=[{joined[at + 1]},{joined[at + 2]}]"]
+    return joined
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What the figures share: sheets of panels, pictures in them, and how they are labelled."""
+"""Helpers of all figures: sheets of panels, pictures in them, labels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
-"""Of points, domains and runs, in this order."""
+"""Colours of points, domains and runs, in this order."""
 
-SMALL = 7  # points of the letters beside and above panels
+SMALL = 7  # font size of labels beside and above panels
 
 
 def sheet(rows: int, columns: int, width: float = 1.5, height: float | None = None, title: str = "") -> tuple[Any, Any]:
     """A figure with an array (rows, columns) of axes, each ``width`` inches wide.
 
-    It is none of pyplot's figures, which pyplot would keep.
+    It is not a pyplot figure; pyplot would keep a reference to it.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -39,13 +39,13 @@ def sheet(rows: int, columns: int, width: float = 1.5, height: float | None = No
 
 
 def picture_of(image: Tensor) -> np.ndarray:
-    """(C, H, W) in [-1, 1] as the (H, W, 3) in [0, 1] that is shown."""
+    """(C, H, W) in [-1, 1] as an image (H, W, 3) in [0, 1]."""
     shown = as_shown(image.detach().float().cpu()[None])[0]
     return ((shown.clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
 
 
 def show(axes: Axes, image: Tensor | np.ndarray, title: str = "", **options: Any) -> Any:
-    """A picture, or a map (h, w) of numbers with ``cmap`` and the like, in a panel without ticks."""
+    """Draw a picture, or a map (h, w) of numbers with ``cmap`` etc., in a panel without ticks."""
     shown = picture_of(image) if isinstance(image, Tensor) and image.dim() == 3 else np.asarray(image)
     drawn = axes.imshow(shown, interpolation="nearest", aspect="equal", **options)
     axes.set(xticks=[], yticks=[])
@@ -61,8 +61,8 @@ def grid(
     title: str = "",
     width: float = 1.1,
 ) -> Figure:
-    """Pictures in rows, with the name of each column above the first one and the names of rows on the left; None leaves
-    a place empty."""
+    """Draw pictures in rows, with column names above the first row and row names on the left; None leaves a panel
+    empty."""
     heights = [each.shape[-2] / each.shape[-1] for row in rows for each in row if isinstance(each, Tensor)]
     figure, panels = sheet(len(rows), len(columns), width, width * max(heights or [1.0]), title)
     for number, (row, axes_of_row) in enumerate(zip(rows, panels, strict=True)):
@@ -77,18 +77,18 @@ def grid(
 
 
 def name_row(axes: Axes, name: str) -> None:
-    """A row's name beside its first panel."""
+    """Write a row's name beside its first panel."""
     axes.set_ylabel(name, fontsize=SMALL)
 
 
 def colour_bar(figure: Figure, drawn: Any, panels: Any, label: str) -> None:
-    """What the colours of the maps in ``panels`` mean."""
+    """Add the colour scale of the maps in ``panels``."""
     bar = figure.colorbar(drawn, ax=panels, shrink=0.8, aspect=30, pad=0.01)
     bar.set_label(label, fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL - 1)
 
 
 def plain(axes: Axes) -> None:
-    """A diagram with as few lines as it needs."""
+    """Style of a diagram with as few lines as possible."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL - 1)

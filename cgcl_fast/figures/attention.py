@@ -23,12 +23,12 @@ DRAWS = 300
 
 @dataclass(frozen=True)
 class Attention:
-    """What the discriminator thinks of translations, and where patches are drawn for it.
+    """The discriminator's score of translations, and where patches are drawn because of it.
 
     Attributes:
         compared: sources, translations and the features of the layers.
-        score: D(G(x)), (B, 1, h, w); low is fake.
-        frequency: for each layer the share of the draws in which a position is among those drawn, (B, h, w).
+        score: D(G(x)), (B, 1, h, w); low means fake.
+        frequency: for each layer, the share of draws that include a position, (B, h, w).
     """
 
     compared: Compared
@@ -40,11 +40,11 @@ def selection_frequency(draw: Callable[[], Tensor], size: Sequence[int], draws: 
     """The share of ``draws`` in which each position is drawn.
 
     Args:
-        draw: gives ids of flattened positions, (B, P), distinct in a row.
+        draw: returns ids of flattened positions, (B, P), distinct in each row.
         size: (h, w) of the map.
 
     Returns:
-        (B, h, w), which adds up to P in each row.
+        (B, h, w), which sums to P in each row.
     """
     height, width = size
     count: Tensor | None = None
@@ -60,11 +60,11 @@ def selection_frequency(draw: Callable[[], Tensor], size: Sequence[int], draws: 
 
 @torch.no_grad()
 def attention(method: Method, images: Tensor, draws: int = DRAWS) -> Attention:
-    """How often the positions of ``images`` are drawn in training, by the method's own draw. Sets torch's seed, and
-    puts its generator back.
+    """How often training draws each position of ``images``, by the method's own draw. Uses torch's generator with a
+    fixed seed, and restores it.
 
     Raises:
-        DoesNotFitError: the method draws positions without looking at the discriminator.
+        DoesNotFitError: the method draws positions independently of the discriminator.
     """
     if not isinstance(method, (CUT, EnCo)) or method.config.sampling != "dag":
         raise DoesNotFitError("sampling by the discriminator's attention")
@@ -85,8 +85,8 @@ def attention(method: Method, images: Tensor, draws: int = DRAWS) -> Attention:
 
 
 def attention_figure(found: Attention, *, images: int = 3, title: str = "") -> Figure:
-    """A row for each image: the translation, D's score, and in how many of the draws each position of each
-    layer is."""
+    """One row per image: the translation, D's score and, for each layer, the share of draws that include each
+    position."""
     compared = found.compared
     count = min(images, len(compared.source))
     figure, panels = sheet(count, 2 + len(compared.layers), width=1.4, title=title)

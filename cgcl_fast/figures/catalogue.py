@@ -1,4 +1,4 @@
-"""The figures by name: what ``python -m cgcl_fast.figures`` draws of a run."""
+"""The figures by name: what ``python -m cgcl_fast.figures`` draws for a run."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawn = Iterator[tuple[str, "Figure"]]
-"""Names of files, without suffix, and figures."""
+"""Pairs of a file name without suffix and a figure."""
 
 
 @dataclass
 class Subject:
-    """What figures are drawn of.
+    """The subject of figures.
 
     Args:
         run: the run.
         others: more runs, for curves.
-        data: a folder in the place of the run's data.
-        count: images that are shown, where a figure shows several.
-        codes: images of each domain whose codes are laid out in the plane; of contents six times as many pixels.
-        points: queries of the similarity, fractions of width and height.
+        data: a folder to use instead of the run's data.
+        count: how many images to show, in figures that show several.
+        codes: images per domain whose codes are embedded in the plane; for MGUIT's contents, six times as many pixels.
+        points: queries of the similarity, as fractions of width and height.
         seed: of styles and layouts.
     """
 
@@ -65,7 +65,7 @@ class Subject:
 
     @property
     def target(self) -> int:
-        """The domain that the features of translations are shown of: of two the second, else night if there is one."""
+        """The target domain in figures of features: of two domains the second, otherwise night if there is one."""
         domains = self.run.method.domains
         return domains.index("night") if "night" in domains else 1
 
@@ -85,7 +85,7 @@ class Subject:
         return generator
 
     def targets(self) -> Iterator[tuple[int, str]]:
-        """The domains that are translated to: of two the second only, since test images are of the first."""
+        """The target domains: of two only the second, because test images are from the first."""
         domains = self.run.method.domains
         yield from enumerate(domains) if len(domains) > 2 or "A_domain" in self.batch else [(1, domains[1])]
 
@@ -111,23 +111,23 @@ def _curves(subject: Subject) -> Drawn:
 
 
 def _similarity(subject: Subject) -> Drawn:
-    found = projected_features(subject.run.method, subject.batch["A"][:1], subject.target)
-    yield "similarity", similarity_figure(found, subject.points, title=f"{subject.title}: similarity to a query")
+    layers = projected_features(subject.run.method, subject.batch["A"][:1], subject.target)
+    yield "similarity", similarity_figure(layers, subject.points, title=f"{subject.title}: similarity to a query")
 
 
 def _components(subject: Subject) -> Drawn:
-    found = features(subject.run.method, subject.batch["A"][:2], subject.target)
-    yield "components", components_figure(found, title=f"{subject.title}: principal components of features")
+    layers = features(subject.run.method, subject.batch["A"][:2], subject.target)
+    yield "components", components_figure(layers, title=f"{subject.title}: principal components of features")
 
 
 def _attention(subject: Subject) -> Drawn:
-    found = attention(subject.run.method, subject.batch["A"])
-    yield "attention", attention_figure(found, title=f"{subject.title}: how often positions are drawn")
+    maps = attention(subject.run.method, subject.batch["A"])
+    yield "attention", attention_figure(maps, title=f"{subject.title}: how often positions are drawn")
 
 
 def _style_codes(subject: Subject) -> Drawn:
-    found = style_codes(subject.run.method, subject.dataset, subject.codes)
-    yield "style_codes", style_codes_figure(found, seed=subject.seed, title=f"{subject.title}: style codes, t-SNE")
+    codes = style_codes(subject.run.method, subject.dataset, subject.codes)
+    yield "style_codes", style_codes_figure(codes, seed=subject.seed, title=f"{subject.title}: style codes, t-SNE")
 
 
 def _memory(subject: Subject) -> Drawn:
@@ -135,14 +135,14 @@ def _memory(subject: Subject) -> Drawn:
     if not isinstance(method, MGUIT):
         raise DoesNotFitError("a memory")
     batch = subject.dataset.sample_batch(max(8, subject.count))
-    found = memory_assignments(method, [batch[name] for name in domains], 6 * subject.codes, subject.seed)
-    yield "memory", memory_figure(found, seed=subject.seed, title=f"{subject.title}: items of the memory, t-SNE")
+    assignments = memory_assignments(method, [batch[name] for name in domains], 6 * subject.codes, subject.seed)
+    yield "memory", memory_figure(assignments, seed=subject.seed, title=f"{subject.title}: items of the memory, t-SNE")
 
 
 def _grad_cam(subject: Subject) -> Drawn:
-    found = grad_cam(subject.run.method, subject.batch["A"])
+    explanation = grad_cam(subject.run.method, subject.batch["A"])
     names = tuple(subject.run.method.domains[k] for k in subject.batch["A_domain"].tolist())
-    yield "grad_cam", grad_cam_figure(found, names, title=f"{subject.title}: what D tells domains by")
+    yield "grad_cam", grad_cam_figure(explanation, names, title=f"{subject.title}: what D tells domains by")
 
 
 def _styles(subject: Subject) -> Drawn:
@@ -167,7 +167,7 @@ def _interpolation(subject: Subject) -> Drawn:
 
 
 def _ends(generator: StyledGenerator, subject: Subject, domain: int) -> tuple[Tensor, Tensor]:
-    """Of eight random styles the two that are farthest apart: near ones would show nothing."""
+    """The two of eight random styles that are farthest apart: similar ones would show nothing."""
     styles = generator.random_style(8, torch.Generator().manual_seed(subject.seed))
     distances = torch.cdist(styles.flatten(1), styles.flatten(1))
     first, second = divmod(int(distances.argmax()), len(styles))
@@ -179,10 +179,10 @@ def _instances(subject: Subject) -> Drawn:
     if not hasattr(method, "G_o"):
         raise DoesNotFitError("a generator of instances")
     instances, names = find_instances(subject.dataset)
-    found = translate_instances(method, instances)
+    translated = translate_instances(method, instances)
     yield (
         "instances",
-        instances_figure(instances, found, method.domains, names, title=f"{subject.title}: instances by G_o"),
+        instances_figure(instances, translated, method.domains, names, title=f"{subject.title}: instances by G_o"),
     )
 
 
@@ -198,4 +198,4 @@ FIGURES: dict[str, Callable[[Subject], Drawn]] = {
     "interpolation": _interpolation,
     "instances": _instances,
 }
-"""Each gives its figures, or raises :class:`DoesNotFitError`."""
+"""Each yields its figures, or raises :class:`DoesNotFitError`."""

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def principal_components(layer: Layer, image: int = 0, components: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """The features of one image and of its translation in the directions in which both together vary most.
+    """The features of an image and of its translation along the directions in which both together vary most.
 
     Args:
         layer: features of any width.
         image: which of the batch.
-        components: how many, fewer where there are fewer channels.
+        components: how many; fewer if there are fewer channels.
 
     Returns:
-        Those of the translation and of the source, float (h, w, components).
+        Components of the translation and of the source, float (h, w, components).
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -35,9 +35,9 @@ def principal_components(layer: Layer, image: int = 0, components: int = 3) -> t
     maps = (layer.query[image], layer.key[image])
     rows = torch.cat([_rows(each) for each in maps]).double().numpy()
     count = min(components, *rows.shape)
-    found = decomposition.PCA(count, svd_solver="full").fit_transform(rows)
+    projected = decomposition.PCA(count, svd_solver="full").fit_transform(rows)
     height, width = maps[0].shape[1:]
-    query, key = found.reshape(2, height, width, count)
+    query, key = projected.reshape(2, height, width, count)
     return query, key
 
 
@@ -47,8 +47,8 @@ def _rows(features: Tensor) -> Tensor:
 
 
 def as_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Components (h, w, n) of several maps as (h, w, 3) in [0, 1], on one scale: from the 1st to the 99th of a hundred
-    values of each component. Of fewer than three the others are ½."""
+    """Components (h, w, n) of several maps as colours (h, w, 3) in [0, 1], on a common scale from the 1st to the 99th
+    percentile of each component. Missing components are ½."""
     values = np.concatenate([each.reshape(-1, each.shape[2]) for each in maps])
     low, high = np.percentile(values, (1, 99), axis=0)
     scale = np.where(high > low, high - low, 1)
@@ -61,8 +61,8 @@ def as_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def components_figure(compared: Compared, *, images: int = 2, title: str = "") -> Figure:
-    """Two rows for each image, source and translation: the picture, and the first three components of each layer as
-    red, green and blue."""
+    """Two rows per image, source and translation: the picture, then the first three components of each layer as red,
+    green and blue."""
     count = min(images, len(compared.source))
     figure, panels = sheet(2 * count, 1 + len(compared.layers), width=1.3, title=title)
     for image in range(count):

@@ -1,4 +1,4 @@
-"""Losses and metrics of one or more runs by step."""
+"""Losses and metrics of one or more runs over the steps."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMOOTHED_FROM = 40
-"""Points of a curve of losses from which on its moving average is drawn."""
+"""Loss curves with more points than this are drawn as a moving average."""
 
 NOT_LOSSES = ("lr/", "images_per_second", "memory_mb", "epoch", "step")
 
 BESIDE = {"before": ("untouched", "--"), "colour_transfer": ("colour transfer", ":")}
-"""What a metric of translations is compared with, in the same panel."""
+"""References in the same panel as a metric of translations."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A number by step.
+    """A number per step.
 
     Attributes:
         steps, values: (N,), float64.
@@ -40,8 +40,8 @@ class Curve:
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """The curves in ``log.jsonl`` or ``metrics.jsonl`` of a run. A line that is cut short, and values that are no
-    numbers, are left out; of several lines of one step the last counts.
+    """The curves in a run's ``log.jsonl`` or ``metrics.jsonl``. Truncated lines and values that are not numbers are
+    left out; if a step has several lines, the last one counts.
 
     Raises:
         OSError: it cannot be read.
@@ -59,13 +59,13 @@ def read_curves(path: Path) -> dict[str, Curve]:
                 if name != "step" and isinstance(value, (int, float)) and not isinstance(value, bool):
                     points.setdefault(name, {})[step] = float(value)
     return {
-        name: Curve(np.array(sorted(found)), np.array([found[step] for step in sorted(found)]))
-        for name, found in points.items()
+        name: Curve(np.array(sorted(values)), np.array([values[step] for step in sorted(values)]))
+        for name, values in points.items()
     }
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of the last ``window`` values, or of as many as there are; what is not finite does not count."""
+    """Moving average over up to ``window`` preceding values, ignoring those that are not finite."""
     finite = np.isfinite(values)
     sums = np.concatenate([[0], np.cumsum(np.where(finite, values, 0))])
     counts = np.concatenate([[0], np.cumsum(finite)])
@@ -76,13 +76,13 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def losses_figure(runs: Mapping[str, Mapping[str, Curve]], *, title: str = "") -> Figure | None:
-    """A panel for each loss, a line for each run: of many points their moving average, the points pale behind it.
+    """One panel per loss, one line per run; with many points, a moving average over pale points.
 
     Args:
-        runs: of each run by its name what :func:`read_curves` makes of its ``log.jsonl``.
+        runs: for each run's name, the result of :func:`read_curves` for its ``log.jsonl``.
 
     Returns:
-        None where there are no losses.
+        None if there are no losses.
     """
     names = [name for name in _names(runs.values()) if not name.startswith(NOT_LOSSES)]
     if not names:
@@ -104,15 +104,15 @@ def losses_figure(runs: Mapping[str, Mapping[str, Curve]], *, title: str = "") -
 
 
 def metrics_figure(runs: Mapping[str, Mapping[str, Curve]], *, title: str = "") -> Figure | None:
-    """A panel for each metric, a line for each run; beside distances to the truth those of the untouched source and of
-    the colour transfer. Left out are metrics of single domains, and those that are the same from the first step to the
-    last, which do not depend on the networks.
+    """One panel per metric, one line per run; for distances to the truth also those of the untouched source and of the
+    colour transfer. Metrics of single domains are left out, and those that are constant, which do not depend on the
+    networks.
 
     Args:
-        runs: of each run by its name what :func:`read_curves` makes of its ``metrics.jsonl``.
+        runs: for each run's name, the result of :func:`read_curves` for its ``metrics.jsonl``.
 
     Returns:
-        None where there are no metrics.
+        None if there are no metrics.
     """
     names = [
         name
@@ -153,7 +153,7 @@ def _title(family: str) -> str:
 
 
 def _names(curves: Iterable[Mapping[str, Curve]]) -> list[str]:
-    """Of all curves, in the order in which they come, of which something can be drawn."""
+    """The names in all curves with something to draw, in order of appearance."""
     return list(dict.fromkeys(name for each in curves for name in each if np.isfinite(each[name].values).any()))
 
 

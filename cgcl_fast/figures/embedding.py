@@ -1,4 +1,4 @@
-"""Points of many dimensions in the plane, by t-SNE (van der Maaten and Hinton 2008)."""
+"""Embedding of high-dimensional points in the plane, by t-SNE (van der Maaten and Hinton 2008)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from cgcl_fast._extras import require
 
 
 def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
-    """Scikit-learn's, which begins with the first two principal components.
+    """Scikit-learn's t-SNE, initialised with the first two principal components.
 
     Args:
         points: (N, D), at least 4.
-        perplexity: how many neighbours count; at most a third of the points.
-        seed: of what is random in it.
+        perplexity: effective number of neighbours; reduced to a third of the points if larger.
+        seed: of its random numbers.
 
     Returns:
         (N, 2).
@@ -28,7 +28,7 @@ def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.n
         raise ValueError(f"points: expected at least 4, got {len(points)}")
     perplexity = min(perplexity, (len(points) - 1) / 3)
     spread = points.std(0).max()
-    if spread == 0:  # all alike: there is nothing to lay out
+    if spread == 0:  # all points are equal
         return np.zeros((len(points), 2))
     embedding = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
     return embedding.fit_transform(points / spread)

@@ -22,7 +22,7 @@ from cgcl_fast.nn import Projector
 
 
 class DoesNotFitError(ValueError):
-    """A method, or a training of it, has nothing of what a figure shows; the message says of what, in a few words."""
+    """The method, or how it was trained, lacks what a figure shows; the message says what, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Compared:
     Attributes:
         source, translation: (B, C, H, W) in [-1, 1].
         layers: from the first to the last.
-        temperature: τ of the method's PatchNCE; None where it has none.
+        temperature: τ of the method's PatchNCE; None if it has none.
     """
 
     source: Tensor
@@ -58,24 +58,24 @@ class Compared:
 
 @torch.no_grad()
 def features(method: Method, images: Tensor, domain: int = 1) -> Compared:
-    """The features that a method computes, before any projection. Queries and keys of EnCo are of decoder and encoder;
-    those of all others are the encoder's, of the translation and of the source.
+    """The features that a method computes, before any projection. EnCo's queries are from the decoder and its keys from
+    the encoder; for all other methods both are the encoder's, of the translation and of the source.
 
     Args:
-        method: for evaluation.
-        images: (B, C, H, W) in [-1, 1], of the first domain, or for CGL and CGCL of any; padded to sides that the
-            generator takes.
-        domain: index of the domain that CGL and CGCL translate to.
+        method: in evaluation mode.
+        images: (B, C, H, W) in [-1, 1], of the first domain, or for CGL and CGCL of any domain; padded to sides that
+            the generator accepts.
+        domain: index of CGL's and CGCL's target domain.
 
     Raises:
-        DoesNotFitError: a CycleGAN of U-Nets.
+        DoesNotFitError: a CycleGAN with U-Nets.
     """
     x = pad_to_multiple(images)
     temperature = getattr(method.config, "temperature", None)
     if isinstance(method, EnCo):
-        translation, found = method.G(x, (*method.encoder_layers, *reversed(method.decoder_layers)))
+        translation, extracted = method.G(x, (*method.encoder_layers, *reversed(method.decoder_layers)))
         pairs = len(method.encoder_layers)
-        keys, queries = found[:pairs], found[pairs:][::-1]
+        keys, queries = extracted[:pairs], extracted[pairs:][::-1]
         names = [f"layers {k}, {q}" for k, q in zip(method.encoder_layers, method.decoder_layers, strict=True)]
     elif isinstance(method, (CUT, SinCUT)):
         translation, keys = method.G(x, method.layers)
@@ -93,7 +93,7 @@ def features(method: Method, images: Tensor, domain: int = 1) -> Compared:
     elif isinstance(method, CycleGAN) and isinstance(method.G, ResnetGenerator):
         config = method.config
         pairs_of = layer_pairs(config.n_blocks, config.antialias, config.n_down, config.antialias_up)
-        chosen = [number for number, _ in pairs_of.values()]  # of the encoder, as EnCo takes them
+        chosen = [number for number, _ in pairs_of.values()]  # of the encoder, as EnCo uses them
         translation = method.G(x)
         keys, queries = method.G.encode(x, chosen), method.G.encode(translation, chosen)
         names = [f"layer {number}" for number in chosen]
@@ -111,15 +111,15 @@ def projected_features(method: Method, images: Tensor, domain: int = 1) -> Compa
         DoesNotFitError: the method has no PatchNCE.
     """
     of_queries, of_keys = _projectors(method)
-    found = features(method, images, domain)
-    queries = _project(of_queries, [layer.query for layer in found.layers], predict=True)
-    keys = _project(of_keys, [layer.key for layer in found.layers], predict=False)
-    layers = [Layer(layer.name, q, k) for layer, q, k in zip(found.layers, queries, keys, strict=True)]
-    return Compared(found.source, found.translation, layers, found.temperature)
+    extracted = features(method, images, domain)
+    queries = _project(of_queries, [layer.query for layer in extracted.layers], predict=True)
+    keys = _project(of_keys, [layer.key for layer in extracted.layers], predict=False)
+    layers = [Layer(layer.name, q, k) for layer, q, k in zip(extracted.layers, queries, keys, strict=True)]
+    return Compared(extracted.source, extracted.translation, layers, extracted.temperature)
 
 
 def _projectors(method: Method) -> tuple[Projector, Projector]:
-    """H of the queries, and that of the keys."""
+    """H of the queries, and H of the keys."""
     if isinstance(method, EnCo):
         return method.H, method.H if method.config.shared_projector else method.K
     if isinstance(method, (CUT, SinCUT)):
@@ -130,7 +130,7 @@ def _projectors(method: Method) -> tuple[Projector, Projector]:
 
 
 def _project(projector: Projector, maps: Sequence[Tensor], predict: bool) -> list[Tensor]:
-    """(B, C, h, w) a layer to (B, dim, h, w) at unit length, v/(‖v‖₂ + 1e-7) as in the loss."""
+    """(B, C, h, w) per layer to (B, dim, h, w) at unit length, v/(‖v‖₂ + 1e-7) as in the loss."""
     ids = [torch.arange(each.shape[2] * each.shape[3]) for each in maps]
     rows = projector(maps, ids, predict=predict)
     return [

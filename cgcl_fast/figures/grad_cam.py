@@ -1,4 +1,4 @@
-"""What the discriminator looks at to tell the domain of an image (CGCL, Fig. 12)."""
+"""Where the discriminator looks to recognise the domain of an image (CGCL, Fig. 12)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_MAP = 8
-"""Positions a side of the map that is shown, where a layer has so many."""
+"""Minimum side of the displayed map in positions, if a layer has that many."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Explanation:
     Attributes:
         images: (B, C, H, W) in [-1, 1].
         probabilities: of the domains, (B, K).
-        maps: what speaks for each domain, at least 0, (B, K, h, w).
-        domains: the names.
+        maps: evidence for each domain, at least 0, (B, K, h, w).
+        domains: their names.
     """
 
     images: Tensor
@@ -41,7 +41,7 @@ class Explanation:
 
 
 class _Classifier(nn.Module):
-    """D_cls alone."""
+    """Only D_cls."""
 
     def __init__(self, discriminator: DomainDiscriminator) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class _Classifier(nn.Module):
 
 
 def layer_of(discriminator: DomainDiscriminator, images: Tensor) -> int:
-    """The last convolution whose map has at least ``LEAST_MAP`` positions a side: the last one of all has 4x4 for the
-    images of the papers, of which one sees little."""
+    """The last convolution whose map has at least ``LEAST_MAP`` positions per side: the very last one has only 4x4 for
+    images of the papers' size, too few to see much."""
     side = min(images.shape[2:])
     chosen = 0
     for number in range(len(discriminator.convs)):
@@ -64,11 +64,11 @@ def layer_of(discriminator: DomainDiscriminator, images: Tensor) -> int:
 
 
 def grad_cam(method: Method, images: Tensor, layer: int | None = None) -> Explanation:
-    """Grad-CAM (Selvaraju et al. 2017) of the domain classifier of images, by captum.
+    """Grad-CAM (Selvaraju et al. 2017) of the images' domain classifier, by captum.
 
     Args:
         images: (B, C, H, W) in [-1, 1].
-        layer: number of the convolution of D; see :func:`layer_of`.
+        layer: number of a convolution of D; see :func:`layer_of`.
 
     Raises:
         DoesNotFitError: the method has no classifier of domains.
@@ -92,11 +92,11 @@ def grad_cam(method: Method, images: Tensor, layer: int | None = None) -> Explan
 
 
 def grad_cam_figure(found: Explanation, names: tuple[str, ...] = (), *, title: str = "") -> Figure:
-    """A row for each image: the image, and over it in grey what speaks for each domain, with its probability; all maps
-    of a row in units of its greatest.
+    """One row per image: the image, then the evidence for each domain drawn over it in grey, with its probability. The
+    maps of a row share one scale, up to the row's maximum.
 
     Args:
-        names: of the rows, such as the domain that each image is of.
+        names: of the rows, such as each image's domain.
     """
     figure, panels = sheet(len(found.images), 1 + len(found.domains), width=1.4, title=title)
     size = found.images.shape[2:]

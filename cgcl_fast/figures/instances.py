@@ -1,4 +1,4 @@
-"""Instances translated by the generator of instances, G_o (CGL, CGCL)."""
+"""Instances translated by G_o, the generator of instances (CGL, CGCL)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOOKED_AT = 50
-"""Images of a domain in which instances are looked for."""
+"""Number of images per domain in which to look for instances."""
 
 
 def find_instances(dataset: UnpairedDataset, count: int = 2) -> tuple[Tensor, list[str]]:
-    """The first instances of each domain, (N, C, S, S) in [-1, 1], and the domain of each.
+    """The first instances of each domain, (N, C, S, S) in [-1, 1], and each one's domain.
 
     Raises:
         DoesNotFitError: there are none.
@@ -48,7 +48,7 @@ def translate_instances(method: Method, instances: Tensor, style: Tensor | None 
 
     Args:
         instances: (N, C, S, S) in [-1, 1].
-        style: (1, style_dim); None: that of seed 0.
+        style: (1, style_dim); None: the style of seed 0.
 
     Returns:
         (N, number of domains, C, S, S).
@@ -64,11 +64,11 @@ def translate_instances(method: Method, instances: Tensor, style: Tensor | None 
 def instances_figure(
     instances: Tensor, translations: Tensor, domains: Sequence[str], names: Sequence[str] = (), *, title: str = ""
 ) -> Figure:
-    """A row for each instance: itself, and its translation to each domain.
+    """One row per instance: itself, and its translation to each domain.
 
     Args:
-        translations: of :func:`translate_instances`.
-        names: the domain of each instance.
+        translations: from :func:`translate_instances`.
+        names: each instance's domain.
     """
-    rows = [[instance, *found] for instance, found in zip(instances, translations, strict=True)]
+    rows = [[instance, *translated] for instance, translated in zip(instances, translations, strict=True)]
     return grid(rows, ["instance", *(f"to {domain}" for domain in domains)], names, title, width=0.9)

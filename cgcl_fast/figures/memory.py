@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = ("o", "^")
-"""Of the first domain and of the second."""
+"""Markers of the first and the second domain."""
 
 
 @dataclass(frozen=True)
 class Assignments:
-    """Contents of pixels and the items that they address.
+    """Contents of pixels, and the items they address.
 
     Attributes:
         contents: at unit length, (N, C).
-        item: the item whose key is nearest to each, (N,).
+        item: for each the item with the nearest key, (N,).
         domain: 0 or 1, (N,).
-        item_class: name of the class of each item.
-        domains: the names.
+        item_class: name of each item's class.
+        domains: their names.
     """
 
     contents: Tensor
@@ -43,17 +43,17 @@ class Assignments:
     domains: tuple[str, ...]
 
     def share(self) -> Tensor:
-        """The share of the pixels that address each item, float64 (number of items,)."""
+        """The share of pixels that address each item, float64 (number of items,)."""
         return torch.bincount(self.item, minlength=len(self.item_class)).double() / len(self.item)
 
 
 @torch.no_grad()
 def memory_assignments(method: Method, images: list[Tensor], pixels: int = 600, seed: int = 0) -> Assignments:
-    """The items that pixels address as at test time, where each may read all.
+    """The items that pixels address at test time, when each may read all items.
 
     Args:
         images: of each domain, (B, C, H, W) in [-1, 1].
-        pixels: how many of each domain, drawn at random.
+        pixels: how many per domain, drawn at random.
         seed: of the draw.
 
     Raises:
@@ -70,14 +70,14 @@ def memory_assignments(method: Method, images: list[Tensor], pixels: int = 600, 
         rows = F.normalize(content, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
         contents.append(rows[torch.randperm(len(rows), generator=draw)[:pixels]])
         domains.append(torch.full((len(contents[-1]),), domain))
-    found = torch.cat(contents)
+    addressing = torch.cat(contents)
     names = (*map(str, method.config.classes), "background")
     item_class = tuple(names[k] for k in memory.item_class.tolist())
-    return Assignments(found, (found @ keys.T).argmax(1), torch.cat(domains), item_class, method.domains)
+    return Assignments(addressing, (addressing @ keys.T).argmax(1), torch.cat(domains), item_class, method.domains)
 
 
 def memory_figure(found: Assignments, *, seed: int = 0, title: str = "") -> Figure:
-    """Pixels in the plane, a colour an item and a sign a domain, and how many address each item."""
+    """Pixels in the plane, coloured by item and marked by domain, and how many address each item."""
     points = tsne(found.contents.numpy(), seed=seed)
     figure, panels = sheet(1, 2, width=3.6, title=title)
     scatter, bars = panels[0]
@@ -109,7 +109,7 @@ def memory_figure(found: Assignments, *, seed: int = 0, title: str = "") -> Figu
 
 
 def _colours(count: int) -> list[tuple[float, ...]]:
-    """So many colours, as different as they can be."""
+    """``count`` colours that are as different as possible."""
     from matplotlib import colormaps
 
     if count <= 20:

@@ -1,4 +1,4 @@
-"""Which places of the source are like a place of the translation to PatchNCE (CUT, Fig. 7)."""
+"""Which positions of the source PatchNCE finds similar to a position of the translation (CUT, Fig. 7)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POINTS = ((0.3, 0.35), (0.6, 0.7))
 
 
 def position_of(point: tuple[float, float], size: Sequence[int]) -> tuple[int, int]:
-    """Row and column of a map (H, W) at a point (x, y) of [0, 1]."""
+    """Row and column in a map (H, W) of a point (x, y) in [0, 1]."""
     height, width = size
     return min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
 
@@ -44,11 +44,11 @@ def similarity_map(layer: Layer, point: tuple[float, float], temperature: float)
 def similarity_figure(
     compared: Compared, points: Sequence[tuple[float, float]] = POINTS, *, image: int = 0, title: str = ""
 ) -> Figure:
-    """A row for each point: the translation with the query, the source with the same place, and the map of each layer,
-    each in units of its greatest value.
+    """One row per point: the translation with the query, the source with the same position, and each layer's map,
+    scaled by its maximum.
 
     Args:
-        compared: of :func:`cgcl_fast.figures.projected_features`.
+        compared: from :func:`cgcl_fast.figures.projected_features`.
         points: queries, see :func:`similarity_map`.
         image: which of the batch.
     """
@@ -62,11 +62,11 @@ def similarity_figure(
             show(axes, picture[image], name if first else "")
             _mark(axes, point, picture.shape[2:], number)
         for axes, layer in zip(row[2:], compared.layers, strict=True):
-            found = similarity_map(layer, point, temperature)[image]
-            height, width = found.shape
+            cosines = similarity_map(layer, point, temperature)[image]
+            height, width = cosines.shape
             size = f"{layer.name}\n{width}x{height}"
-            drawn = show(axes, (found / found.max()).numpy(), size if first else "", vmin=0, vmax=1, cmap="viridis")
-            _mark(axes, point, found.shape, number)
+            drawn = show(axes, (cosines / cosines.max()).numpy(), size if first else "", vmin=0, vmax=1, cmap="viridis")
+            _mark(axes, point, cosines.shape, number)
         name_row(row[0], f"query {number + 1}")
     colour_bar(figure, drawn, panels[:, -1], f"exp(v·v⁻/τ), τ = {temperature:g}, of its greatest")
     return figure

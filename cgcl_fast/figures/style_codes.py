@@ -1,4 +1,4 @@
-"""The style codes of images and instances in the plane (CGL, Fig. 8; CGCL, Fig. 11)."""
+"""The style codes of images and instances, embedded in the plane (CGL, Fig. 8; CGCL, Fig. 11)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class StyleCodes:
 
     Attributes:
         codes: (N, style_dim).
-        domain: index of each in ``domains``, (N,).
-        instance: whether it is of an instance, bool (N,).
-        domains: the names.
+        domain: each one's index in ``domains``, (N,).
+        instance: whether it is an instance's, bool (N,).
+        domains: their names.
     """
 
     codes: Tensor
@@ -41,8 +41,8 @@ class StyleCodes:
 
 @torch.no_grad()
 def style_codes(method: Method, dataset: UnpairedDataset, count: int = 100) -> StyleCodes:
-    """The codes of the first ``count`` images of each domain by E^s of images, and of one instance in each of them,
-    where it has one, by E^s of instances. The papers take 100 (CGL) and 500 (CGCL).
+    """The codes of the first ``count`` images of each domain by the style encoder of images and, of one instance in
+    each that has one, by the style encoder of instances. The papers use 100 (CGL) and 500 (CGCL).
 
     Raises:
         DoesNotFitError: the method has no style codes.
@@ -62,7 +62,7 @@ def style_codes(method: Method, dataset: UnpairedDataset, count: int = 100) -> S
 
 
 def image_and_instance(dataset: UnpairedDataset, domain: str, index: int) -> tuple[Tensor, Tensor | None]:
-    """An image as networks take it, (C, H, W), and the first instance in it that is large enough, (C, S, S)."""
+    """An image as a network input, (C, H, W), and its first instance that is large enough, (C, S, S)."""
     picture, needs = dataset.picture(domain, index), dataset.needs
     boxes = picture.boxes
     if needs.classes is not None:
@@ -70,12 +70,12 @@ def image_and_instance(dataset: UnpairedDataset, domain: str, index: int) -> tup
         boxes = boxes[[number for number, label in enumerate(picture.labels) if table.find(label) is not None]]
     crop = None
     if needs.object_size is not None:
-        crop = cut_object(picture.image, boxes, needs.object_size, 0.0, least=needs.least_object)
+        crop = cut_object(picture.image, boxes, needs.object_size, 0.0, least=needs.min_object)
     return dataset.preprocess.apply(picture.image, boxes).image, None if crop is None else to_tensor(crop)
 
 
 def style_codes_figure(found: StyleCodes, *, seed: int = 0, title: str = "") -> Figure:
-    """Images as crosses and instances as dots, a colour a domain."""
+    """Images as crosses and instances as dots, coloured by domain."""
     points = tsne(found.codes.numpy(), seed=seed)
     figure, panels = sheet(1, 1, width=5.4, height=4.2, title=title)
     axes = panels[0, 0]

@@ -1,4 +1,4 @@
-"""Translations in several styles, and from one style to another."""
+"""Translations in several styles, and along a line between two styles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def in_styles(generator: StyledGenerator, images: Tensor, domain: int, styles: T
     Args:
         images: (B, C, H, W) in [-1, 1].
         domain: index of the target domain.
-        styles: K of them, (K, ...), as ``generator.random_style(K)`` gives them.
+        styles: (K, ...), as from ``generator.random_style(K)``.
 
     Returns:
         (B, K, C, H, W).
@@ -36,10 +36,10 @@ def in_styles(generator: StyledGenerator, images: Tensor, domain: int, styles: T
 
 
 def between(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """``steps`` styles in equal distances on the line from one style to another, both included: (steps, ...).
+    """``steps`` equally spaced styles on the line from one style to another, both included: (steps, ...).
 
     Raises:
-        ValueError: fewer than two steps, or styles of two shapes.
+        ValueError: fewer than two steps, or styles of different shapes.
     """
     if steps < 2:
         raise ValueError(f"steps: expected at least 2, got {steps}")
@@ -49,10 +49,10 @@ def between(start: Tensor, end: Tensor, steps: int) -> Tensor:
 
 
 def styles_figure(images: Tensor, translations: Tensor, names: Sequence[str] = (), *, title: str = "") -> Figure:
-    """A row for each image: the source, and its translation in each style.
+    """One row per image: the source, and its translation in each style.
 
     Args:
-        translations: (B, K, C, H, W) of :func:`in_styles`.
+        translations: (B, K, C, H, W) from :func:`in_styles`.
         names: of the styles.
     """
     names = names or [f"style {n}" for n in range(translations.shape[1])]

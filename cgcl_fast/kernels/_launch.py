@@ -1,6 +1,4 @@
-"""Launching a kernel: on the GPU of its tensors, in Triton's interpreter, or not at all but compiling it for a GPU that
-is not here.
-"""
+"""Launch on the tensors' GPU or in Triton's interpreter, or only compile for an absent GPU."""
 
 from __future__ import annotations
 
@@ -45,10 +43,10 @@ _compiled: list[Compiled] = []
 
 @contextmanager
 def compile_only(capability: int) -> Iterator[list[Compiled]]:
-    """Inside the block `launch` compiles for sm_`capability` (80, 90) and does not run: works without a GPU.
+    """In this context `launch` compiles for sm_`capability` (80 or 90) instead of running, so that it needs no GPU.
 
     Yields:
-        The kernels compiled so far, in the order of their launches. What they would have written is not.
+        A list to which each launch appends its compiled kernel. Results stay unwritten.
     """
     global _target
     _target = capability
@@ -59,17 +57,17 @@ def compile_only(capability: int) -> Iterator[list[Compiled]]:
         _target = None
 
 
-#: What a launch has to know of its arguments -> the kernel that was compiled for them.
+#: Everything about a launch's arguments that decides which compiled kernel fits -> that kernel.
 _held: dict[tuple[Any, ...], _Held] = {}
-_MOST_HELD = 4096  # so many shapes are not met twice
+_MOST_HELD = 4096  # a bound: programs rarely see so many shapes
 
 
 class _Held:
     """A kernel on a device, compiled for arguments of certain dtypes, alignments and numbers.
 
-    Triton's own launch looks at every argument each time, in Python, to find out which of a kernel's compiled versions
-    fits: about 2 microseconds an argument, of which these kernels have up to 30. The numbers here follow from shapes
-    and strides and come again and again; so they are looked up as they are, and the version that Triton took the first
+    Triton's own launcher inspects every argument in Python on each call to select a compiled version: about 2
+    microseconds per argument, and these kernels have up to 30. Here the numbers follow from shapes and strides and
+    repeat from call to call, so they serve as a lookup key as they are, and the version that Triton selected the first
     time is started.
     """
 
@@ -98,10 +96,10 @@ def launch(
 
     Args:
         kernel: decorated with @triton.jit; its grid has one axis.
-        programs: nothing happens for 0.
+        programs: how many; 0 launches nothing.
         arguments: the kernel's leading arguments: first tensors, tuples of tensors of one dtype and None, then
             integers, floats and tuples of them.
-        fp_fusion: whether a product and a sum may share one rounding.
+        fp_fusion: whether a multiplication and an addition may be fused (one rounding).
         constants: its tl.constexpr arguments.
     """
     if programs == 0:
@@ -162,7 +160,7 @@ def _compile_and_run(
 
 
 def _is_watched() -> bool:
-    """Whether a profiler of Triton's wants to be told of launches."""
+    """Whether a profiler has hooked into Triton's launches."""
     hook = triton.knobs.runtime.launch_enter_hook
     return bool(getattr(hook, "calls", hook))
 
@@ -173,8 +171,8 @@ _current_device = getattr(torch._C, "_cuda_getDevice", lambda: -1)
 
 @contextmanager
 def launching_nothing() -> Iterator[None]:
-    """Inside the block kernels are neither compiled nor run, whatever their tensors' device: what is left of a call is
-    the host's work, which can so be measured without a GPU."""
+    """In this context kernels are neither compiled nor run, on any device. What remains of a call is the host's work,
+    which can thus be measured without a GPU."""
 
     class Nothing(_Held):
         def __init__(self) -> None:
@@ -202,7 +200,7 @@ def launching_nothing() -> Iterator[None]:
 def _compile(
     kernel: Any, capability: int, arguments: tuple[Any, ...], constants: dict[str, Any], options: dict[str, Any]
 ) -> Compiled:
-    """As Triton's own launch specialises: integers that are 1 are constants, multiples of 16 are known as such."""
+    """Specialise as Triton's launcher does: integers equal to 1 become constants, multiples of 16 are marked."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -237,7 +235,7 @@ def _compile(
 
 
 def power_of_2(n: int) -> int:
-    """The least power of 2 that is at least n, and at least 1."""
+    """The smallest power of 2 that is at least n, and at least 1."""
     return 1 << max(n - 1, 0).bit_length()
 
 

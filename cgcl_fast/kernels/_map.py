@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def offsets(p, W, stride_h, stride_w, LINEAR: tl.constexpr):
-    """Offsets of flattened positions p within a plane. LINEAR: rows follow each other, which spares the divisions."""
+    """Offsets of flattened positions p in a plane. LINEAR: rows follow each other, so that no division is needed."""
     if LINEAR:
         return p * stride_w
     else:

@@ -1,9 +1,9 @@
-"""What the kernels of the memory ops share: tiles of pixels, products of items and pixels, sums over pixels.
+"""Shared by the memory kernels: tiles of pixels, item-pixel products, sums over pixels.
 
-A tile is BLOCK_P consecutive pixels of one image. Sums over pixels are first of chunks of tiles, each in its own part
-of a buffer; a second kernel adds the parts in order: no atomics, the same result every time. Items are in blocks of
-BLOCK_N (at least 16, what a tensor core multiplies). With one block their weights stay in registers; with more they go
-through memory, where a program reads back only what it wrote.
+A tile is BLOCK_P consecutive pixels of one image. A sum over pixels has two steps: each chunk of tiles writes a partial
+sum into its own part of a buffer, then a second kernel adds the parts in order. There are no atomics, so results are
+reproducible. Items are processed in blocks of BLOCK_N (at least 16, for tensor cores). With one block the weights stay
+in registers; with more they go through memory, where a program reads only what it wrote itself.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ._sums import sum_of_products
 ZERO_NORM = tl.constexpr(1e-12)  # vectors up to this length count as zero: cosine 0, gradient 0
 MASKED = tl.constexpr(-1e30)  # similarity to an item of another class
 COMBINE_P = 32  # pixels of a tile of `combine`
-MOST_CHUNKS, CHUNK = 128, 4  # its chunks: at most so many, of at least so many tiles
+MOST_CHUNKS, CHUNK = 128, 4  # of `combine`: at most this many chunks, of at least this many tiles
 
 
 @triton.jit
 def tile_of(tile, tiles, positions, BLOCK_P: tl.constexpr):
-    """Image, positions and which of them exist, of a tile of maps with `tiles` tiles an image."""
+    """Image, positions and in-range mask of a tile, for maps with `tiles` tiles per image."""
     p = tile % tiles * BLOCK_P + tl.arange(0, BLOCK_P)
     return (tile // tiles).to(tl.int64), p, p < positions
 
 
 @triton.jit
 def plane_size(H, W, PLANE: tl.constexpr):
-    """H·W, known to be a multiple of PLANE: so vectors of that many elements are loaded and stored."""
+    """H·W, marked as a multiple of PLANE, so that the compiler uses vector loads and stores of that many elements."""
     positions = H * W
     if PLANE > 1:
         positions = tl.multiple_of(positions, PLANE)
@@ -47,7 +47,7 @@ def plane_size(H, W, PLANE: tl.constexpr):
 
 @triton.jit
 def map_offsets(image, channels, p, W, s_b, s_c, s_h, s_w, LINEAR: tl.constexpr, ALIGN: tl.constexpr):
-    """Offsets of (channels, p) of an image of a map."""
+    """Offsets of (channels, p) in an image of a map."""
     rows = image * s_b + channels.to(tl.int64) * s_c
     if ALIGN > 1:
         rows = tl.multiple_of(rows, ALIGN)
@@ -56,14 +56,14 @@ def map_offsets(image, channels, p, W, s_b, s_c, s_h, s_w, LINEAR: tl.constexpr,
 
 @triton.jit
 def weight_offsets(image, n, p, N, positions):
-    """Offsets of (n, p) of an image in a (B, N, H·W) tensor."""
+    """Offsets of (n, p) in an image of a (B, N, H·W) tensor."""
     return ((image * N + n) * positions)[:, None] + p[None, :]
 
 
 @triton.jit
 def reciprocal_norm(squares):
     norm = tl.sqrt(squares)
-    return tl.where(norm <= ZERO_NORM, 0.0, 1.0 / tl.where(norm <= ZERO_NORM, 1.0, norm))  # NaN goes on
+    return tl.where(norm <= ZERO_NORM, 0.0, 1.0 / tl.where(norm <= ZERO_NORM, 1.0, norm))  # NaN passes through
 
 
 @triton.jit
@@ -72,7 +72,7 @@ def similarity(
     LINEAR: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """Inner products of items n with the pixels of a tile (BLOCK_N, BLOCK_P), and the squared lengths of both."""
+    """Inner products of items n with the pixels of a tile (BLOCK_N, BLOCK_P), and both squared lengths."""
     products = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
     item_squares = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     pixel_squares = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
@@ -94,7 +94,7 @@ def similarity(
 
 @triton.jit
 def addressed(image, n, p, inside, N, positions, pixel_class, item_class):
-    """Which items n the pixels of a tile address: (BLOCK_N, BLOCK_P)."""
+    """Whether pixel p of the tile addresses item n: (BLOCK_N, BLOCK_P)."""
     mask = (n < N)[:, None] & inside[None, :]
     if pixel_class is not None:
         of_pixels = tl.load(pixel_class + image * positions + p, mask=inside, other=0)
@@ -105,7 +105,7 @@ def addressed(image, n, p, inside, N, positions, pixel_class, item_class):
 
 @triton.jit
 def row_sum(parts, row, rows, C, chunks, BLOCK: tl.constexpr, BLOCK_CHUNKS: tl.constexpr):
-    """The sum over chunks of one of `rows` rows of their parts: (BLOCK,)."""
+    """One of `rows` rows, summed over the parts of all chunks: (BLOCK,)."""
     c = tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK_CHUNKS, BLOCK), tl.float32)
     for start in range(0, chunks, BLOCK_CHUNKS):
@@ -122,13 +122,13 @@ def _combine(
     LINEAR: tl.constexpr, ALIGN: tl.constexpr, PLANE: tl.constexpr, PRECISION: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """One block of channels of a chunk of tiles: what `combine` describes."""
+    """One block of channels for one chunk of tiles; see `combine`."""
     positions = plane_size(H, W, PLANE)
     channel_blocks = tl.cdiv(C, BLOCK_C)
     program = tl.program_id(0)
     c = program % channel_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     chunk = program // channel_blocks % tl.cdiv(all_tiles, length)
-    # The block of items whose parts are summed. Only one where dx is wanted too.
+    # The block of items to sum parts for. There is only one if dx is needed too.
     n = program // channel_blocks // tl.cdiv(all_tiles, length) * BLOCK_N + tl.arange(0, BLOCK_N)
     first = chunk * length
     sums = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
@@ -175,15 +175,15 @@ def combine(
     weights: Tensor, factor: Tensor | None, temperature: float, items: Tensor, x: Tensor, along: Tensor | None,
     dx: Tensor | None, need_items: bool,
 ) -> Tensor | None:  # fmt: skip
-    """Gradients from weights of items: dx = itemsᵀ w - x·along, and parts of w xᵀ if need_items.
+    """Gradients from item weights w: dx = itemsᵀ w - x·along and, if need_items, partial sums of w xᵀ.
 
     Args:
-        weights: (B, N, H·W), which are times `factor` (B, H, W) / temperature if that is not None.
-        along: (B, H·W) or None for 0.
-        dx: written, or None.
+        weights: (B, N, H·W). If `factor` (B, H, W) is given, w is weights·factor / temperature.
+        along: (B, H·W), or None for 0.
+        dx: receives its result, or None.
 
     Returns:
-        The parts (chunks, N, C), to be added with `item_gradients`.
+        The partial sums (chunks, N, C), for `item_gradients` to add.
     """
     B, C, H, W = x.shape
     N = items.shape[0]
@@ -196,7 +196,7 @@ def combine(
     chunks = ceil_div(B * tiles, length)
     parts = x.new_empty((chunks, N, C), dtype=torch.float32) if need_items else None
     item_blocks = constants["BLOCKS"] if need_items else 1
-    warps = 4 if dx is None and constants["PRECISION"] == "tf32x3" else 8  # with which no register spills
+    warps = 4 if dx is None and constants["PRECISION"] == "tf32x3" else 8  # such that no registers spill
     launch(
         _combine, ceil_div(C, constants["BLOCK_C"]) * chunks * item_blocks,
         weights, factor, items, x if need_items or along is not None else None, along if dx is not None else None,
@@ -210,7 +210,7 @@ def combine(
 def _item_gradients(
     key_parts, keys, dkeys, value_parts, dvalues, N, C, Cv, chunks, BLOCK: tl.constexpr, BLOCK_CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """A program for each row of dkeys, where key_parts are, then of dvalues. With keys: less what points along them."""
+    """One program per row: of dkeys if there are key_parts, then of dvalues. With keys: projected."""
     c = tl.arange(0, BLOCK)
     row = tl.program_id(0)
     if key_parts is not None:
@@ -222,7 +222,7 @@ def _item_gradients(
                 d -= sum_of_products(d, k, 0) * k
             tl.store(dkeys + row * C + c, d, mask=c < C)
         row -= N
-    if value_parts is not None:  # noqa: SIM102  known when the kernel is compiled, which row it is not
+    if value_parts is not None:  # noqa: SIM102  known at compile time, unlike the row
         if row >= 0:
             d = row_sum(value_parts, row, N, Cv, chunks, BLOCK, BLOCK_CHUNKS)
             tl.store(dvalues + row * Cv + c, d, mask=c < Cv)
@@ -231,11 +231,11 @@ def _item_gradients(
 def item_gradients(
     key_parts: Tensor | None, keys: Tensor | None, dkeys: Tensor, value_parts: Tensor | None, dvalues: Tensor
 ) -> None:
-    """Sum the parts (chunks, N, C) into dkeys and (chunks, N, Cv) into dvalues, each where it is not None.
+    """Sum the parts (chunks, N, C) into dkeys and (chunks, N, Cv) into dvalues, for those that are not None.
 
     Args:
-        keys: dkeys are projected from the unit keys, whose rows the parts' weights are scaled for; None for no
-            projection.
+        keys: if given, the component along each key is removed from dkeys: the parts are gradients to unit keys, with
+            weights already scaled for the keys' lengths.
     """
     parts = [part for part in (key_parts, value_parts) if part is not None]
     if not parts:
@@ -249,14 +249,14 @@ def item_gradients(
 
 
 def row_blocks(chunks: int, *widths: int) -> dict[str, Any]:
-    """Block sizes and warps of a kernel that sums rows of parts as wide as `widths`."""
+    """Block sizes and number of warps of a kernel that sums rows of parts of the given `widths`."""
     block = max(power_of_2(width) for width in widths)
     block_chunks = min(power_of_2(chunks), max(8192 // block, 1))
     return {"BLOCK": block, "BLOCK_CHUNKS": block_chunks, "num_warps": 8 if block * block_chunks >= 4096 else 4}
 
 
 def blocks(maps: list[Tensor], N: int, block_p: int) -> dict[str, Any]:
-    """The constants that all kernels of tiles take, for launches over `maps` and N items."""
+    """The constants shared by all kernels over tiles, for launches over `maps` and N items."""
     return _blocks(tuple([(x.shape, x.stride()) for x in maps]), N, block_p, precision())
 
 
@@ -280,9 +280,9 @@ def _blocks(
 
 
 def alignment(maps: list[Tensor]) -> int:
-    """A number of elements, up to 16, that the rows of planes in `maps` start at multiples of, as do images.
+    """The alignment of rows, planes and images in `maps`: up to 16 elements, dividing all starts.
 
-    Triton itself tells only multiples of 16 from others; a plane of 90x90 allows for vectors of 4 as well.
+    Triton itself only distinguishes multiples of 16; a plane of 90x90 allows vectors of 4, too.
     """
     if not all(x.stride(3) == 1 for x in maps) or not is_linear(*maps):
         return 1
@@ -290,8 +290,8 @@ def alignment(maps: list[Tensor]) -> int:
 
 
 def precision() -> str:
-    """Of products of float32 on tensor cores, as PyTorch's own: by `torch.set_float32_matmul_precision`, or by
-    `torch.backends.cuda.matmul.fp32_precision`, which tells the same and can be read whichever of the two was set."""
+    """The precision of float32 products on tensor cores, following PyTorch's setting. Both of its settings,
+    `torch.set_float32_matmul_precision` and `torch.backends.cuda.matmul.fp32_precision`, show in the latter."""
     if INTERPRET:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"

@@ -1,6 +1,6 @@
-"""Maps with a margin of PAD positions around them, as kernels write them and read their gradients.
+"""Padded maps: which source position a padded one copies, and the gradient back to the unpadded map.
 
-Positions p of the map itself are h·W + w, those of the padded one are numbered the same way over its own sides.
+A position of the map is p = h·W + w. Positions of the padded map are numbered the same way over its larger sides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ._map import offsets
 
 @triton.jit
 def _shown(t, n, REPLICATE: tl.constexpr):
-    """The position of a side of length n that position t, from -PAD on, of the padded side shows."""
+    """The source position, on a side of length n, of padded position t, which counts from -PAD."""
     if REPLICATE:
         return tl.minimum(tl.maximum(t, 0), n - 1)
     else:
@@ -23,7 +23,7 @@ def _shown(t, n, REPLICATE: tl.constexpr):
 
 @triton.jit
 def shown(q, H, W, PAD: tl.constexpr, REPLICATE: tl.constexpr):
-    """The positions of a map that positions q of the padded one show."""
+    """Source positions, in the map, of positions q of the padded map."""
     if PAD == 0:
         return q
     else:
@@ -34,9 +34,10 @@ def shown(q, H, W, PAD: tl.constexpr, REPLICATE: tl.constexpr):
 
 @triton.jit
 def _image(k, p, n, PAD: tl.constexpr, REPLICATE: tl.constexpr):
-    """One of the positions of a padded side, from 0 on, that may show positions p of one of length n; whether it does.
+    """The k-th candidate for a padded position that copies positions p of a side of length n, and whether it does.
 
-    k counts them: 3 by reflection, the first of which are the positions themselves, and 2 PAD + 1 by replication.
+    There are 3 candidates under reflection, first p itself, and 2 PAD + 1 under replication. Padded positions count
+    from 0.
     """
     if REPLICATE:
         apart = k - PAD
@@ -52,11 +53,11 @@ def _image(k, p, n, PAD: tl.constexpr, REPLICATE: tl.constexpr):
 def load_folded(
     grad, p, mask, H, W, g_h, g_w, LINEAR: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
-    """What comes to positions p of a map before padding, in float32: the sum over all that shows them.
+    """The gradient at positions p of the unpadded map, in float32: a sum over the padded positions that copy each.
 
     Args:
-        grad: pointers to planes of the gradient of the padded map.
-        p, mask: positions and where they are wanted, of shapes that go together with that of `grad`.
+        grad: pointers to planes of the padded map's gradient.
+        p, mask: positions and which of them to load; their shapes broadcast with that of `grad`.
     """
     if PAD == 0:
         return tl.load(grad + offsets(p, W, g_h, g_w, LINEAR), mask=mask, other=0.0).to(tl.float32)

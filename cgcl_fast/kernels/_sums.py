@@ -1,7 +1,9 @@
-"""Sums of products that are the same bits in every lane that takes part.
+"""Sums of products that are bit for bit equal in every participating lane.
 
-Lanes exchange what they have and add it to their own. A product that is fused with that sum is rounded in the other
-lane and not in this one, so the two come to different last bits, and of what they write to one place either may stay.
+In a reduction lanes exchange their values and each adds the other's to its own. If the compiler fuses a product with
+that addition, the product is rounded in the other lane but not in this one. Both lanes then get different last bits,
+and which of the two a shared result receives is undefined. So each product is rounded first, by a fused addition of
+zero.
 """
 
 from __future__ import annotations

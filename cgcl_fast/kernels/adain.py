@@ -1,12 +1,13 @@
 r"""Instance normalisation with scale, shift, activation, residual and padding.
 
-A plane that fits into the registers of one program is read once and written once. Larger planes, and channels_last
-maps, whose planes interleave, are cut into chunks: a first kernel leaves mean and sum of squared deviations of each
-chunk (never Σx² - (Σx)²/n), a second combines those of its plane and writes. The backward pass does the same with Σg'
-and Σg'n, where n is the normalised x and g' the gradient behind the activation. No atomics: the same result every time.
+A plane that fits in one program's registers is read once and written once. Larger planes, and channels_last maps, whose
+planes interleave, are split into chunks: a first kernel computes mean and sum of squared deviations of each chunk
+(never Σx² - (Σx)²/n), a second merges those of a plane and writes the result. The backward pass does the same with Σg'
+and Σg'n, where n is the normalised x and g' the gradient before the activation. No atomics, so results are
+reproducible.
 
-With PAD what writes goes by the positions of the padded map, and reads x where they show it, which is in a cache by
-then; what reads a gradient adds up all that shows a position.
+With PAD, kernels that write loop over positions of the padded map and read x at the source position, which is in a
+cache by then; kernels that read a gradient sum over all padded copies of a position.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from ._pad import load_folded, shown
 from ._sums import sum_of_products
 
 ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 2}
-LARGEST_PLANE = 16384  # elements that one program keeps in registers
+LARGEST_PLANE = 16384  # the largest plane in elements that one program keeps in registers
 LARGEST_PLANE_BACKWARD = 8192
-LARGEST_PADDED_BACKWARD = 4096  # beyond which registers spill
-STEP = 2048  # positions of a padded plane that a program writes at once
-CHUNK = 4096  # least elements of a chunk of larger planes
+LARGEST_PADDED_BACKWARD = 4096  # the same for the backward pass with padding; beyond it, registers spill
+STEP = 2048  # positions of a padded plane that a program writes per step
+CHUNK = 4096  # elements of a chunk of larger planes, at least
 
 
 @triton.jit
@@ -44,7 +45,7 @@ def _activate(u, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _before_activation(g, u, ACTIVATION: tl.constexpr):
-    """The gradient g of the activation's result as that of its argument u; of NaN as PyTorch's activations have it."""
+    """Backward of the activation: from the gradient g of its result to that of its input u. NaN as in PyTorch."""
     if ACTIVATION == 1:
         g = tl.where(u <= 0, 0.0, g)
     elif ACTIVATION == 2:
@@ -54,13 +55,13 @@ def _before_activation(g, u, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _gradient_gain(gain):
-    """What a gradient to x is scaled by: infinite, it leaves no gradient a number (its mean is inf - inf)."""
+    """The factor of a gradient to x. If it is infinite, every gradient becomes NaN (its mean term is inf - inf)."""
     return gain - gain + gain
 
 
 @triton.jit
 def _parameter(pointer, planes, mask, default: tl.constexpr):
-    """A scale or shift of each plane as float32, `default` where there is none."""
+    """Scale or shift of each plane as float32, `default` if there is none."""
     if pointer is None:
         return tl.full(planes.shape, default, tl.float32)
     else:
@@ -69,7 +70,7 @@ def _parameter(pointer, planes, mask, default: tl.constexpr):
 
 @triton.jit
 def _tile(program, C, positions, chunks, chunk_length, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    """Image, channels (BLOCK_C,), first position and end of the chunk of a program."""
+    """Image, channels (BLOCK_C,), first position and end of a program's chunk."""
     chunk = program % chunks
     block = program // chunks
     blocks = tl.cdiv(C, BLOCK_C)
@@ -164,14 +165,14 @@ def _chunk_forward(
 ):  # fmt: skip
     positions = H * W
     image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
-    if PAD > 0:  # as many chunks, of the positions of the padded map
+    if PAD > 0:  # the same number of chunks, over positions of the padded map
         all_positions = (H + 2 * PAD) * (W + 2 * PAD)
         length = tl.cdiv(tl.cdiv(all_positions, chunks), BLOCK_P) * BLOCK_P
         first = chunk * length
         end = tl.minimum(first + length, all_positions)
     within = channels < C
     planes = image * C + channels
-    # Mean and variance of the planes from those of their chunks (Chan et al. 1979).
+    # Merge mean and variance of the chunks of a plane (Chan et al. 1979).
     k = tl.arange(0, BLOCK_CHUNKS)
     lengths = tl.maximum(tl.minimum(positions - k * chunk_length, chunk_length), 0).to(tl.float32)
     parts = planes.to(tl.int64)[:, None] * chunks + k[None, :]
@@ -282,7 +283,7 @@ def _chunk_backward(
     known = within[:, None] & (k < chunks)[None, :]
     sum_g = tl.sum(tl.load(sums_g + parts, mask=known, other=0.0), 1)
     sum_gn = tl.sum(tl.load(sums_gn + parts, mask=known, other=0.0), 1)
-    if dscale is not None:  # noqa: SIM102  known when the kernel is compiled, which chunk it is not
+    if dscale is not None:  # noqa: SIM102  known at compile time, unlike the chunk
         if chunk == 0:
             tl.store(dscale + planes, sum_gn, mask=within)
             tl.store(dshift + planes, sum_g, mask=within)
@@ -305,9 +306,9 @@ def _chunk_backward(
 
 
 def chunked(x: Tensor) -> tuple[int, int, int, int, int]:
-    """(programs, chunks of a plane, positions of a chunk, BLOCK_C, BLOCK_P) of a map in chunks."""
+    """(programs, chunks per plane, positions per chunk, BLOCK_C, BLOCK_P) for a map in chunks."""
     B, C, H, W = x.shape
-    if is_channels_last(x):  # a warp reads neighbouring channels
+    if is_channels_last(x):  # a warp reads contiguous channels
         block_c = min(power_of_2(C), 32)
         block_p, most_chunks = 1024 // block_c, 4096 // block_c
         length = 2 * block_p
@@ -323,12 +324,12 @@ def _warps(block: int) -> int:
 
 
 class _Plan(NamedTuple):
-    """What a pass takes from shapes and strides alone.
+    """The launch parameters of a pass, which follow from shapes and strides alone.
 
     Attributes:
         shape, strides: of the result.
-        programs: of each launch; 0 where there is nothing to do.
-        sizes, chunks: arguments of the kernels, where a plane is not cut the latter are empty.
+        programs: number of programs per launch; 0 if there is nothing to do.
+        sizes, chunks: kernel arguments; chunks is empty if planes are not split.
         first, last: constants of the first of two launches, and of the second or only one.
     """
 
@@ -351,7 +352,7 @@ def _plan(
     replicate: bool,
     backward: bool,
 ) -> _Plan:
-    """The plan for a map of a shape and strides, with those of the other map that is read: the residual, or the
+    """The plan for a map of a given shape and strides, and the strides of the other map read: the residual, or the
     gradient of the padded map."""
     B, C, H, W = shape
     like = torch.empty_strided(shape, x, device="meta")

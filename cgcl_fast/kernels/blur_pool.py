@@ -1,8 +1,8 @@
 """Halving and doubling of maps with binomial filters, and their gradients.
 
-All four are sums of a few neighbours with fixed weights: two along each axis of the source for what writes a larger
-map, three or four for what writes a smaller one. A program writes a tile of the result; what neighbouring positions
-read in common comes from the L1 cache, so that source and result pass through memory once.
+All four are weighted sums of a few neighbours with fixed weights: two along each axis when the result is larger than
+the source, three or four when it is smaller. A program writes a tile of the result. Inputs that neighbouring positions
+share come from the L1 cache, so that source and result pass through memory once.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ._launch import ceil_div, launch, power_of_2
 from ._layout import kernel_format
 
 DOWN, DOWN_BACKWARD, UP, UP_BACKWARD = (tl.constexpr(kind) for kind in range(4))
-TAPS = (3, 2, 2, 4)  # of each kind
-TILE = 1024  # elements of a program
+TAPS = (3, 2, 2, 4)  # per axis, for each kind
+TILE = 1024  # elements per program
 
 
 @triton.jit
 def _tap(i, k: tl.constexpr, length, source, KIND: tl.constexpr):
-    """The position in a source of `source` that position i of `length` adds up as the k-th, and its weight.
+    """The k-th source position for position i of `length` (the source has `source` positions), and its weight.
 
-    No weight is zero: zero times infinity would be NaN.
+    Weights are never zero: zero times infinity would be NaN.
     """
     if KIND == DOWN:
-        at = tl.abs(2 * i + (k - 1))  # reflected at the one end and at the other
+        at = tl.abs(2 * i + (k - 1))  # reflected at both ends
         at = (source - 1) - tl.abs((source - 1) - at)
         weight = tl.where(i >= 0, 0.5 if k == 1 else 0.25, 0.0)
     elif KIND == UP_BACKWARD:
@@ -39,9 +39,9 @@ def _tap(i, k: tl.constexpr, length, source, KIND: tl.constexpr):
         weight = tl.where(i >= 0, 0.25 if k == 1 else 0.75, 0.0)
     else:
         odd = i % 2 == 1
-        last = i // 2 + 1 == source  # of an even length, where one position is left to be read twice
+        last = i // 2 + 1 == source  # of an even length: one position is left, and read twice
         at = i // 2 + tl.where(odd & (last == 0), k, 0)
-        # The reflection reads positions 1 and length - 2 (of an odd length) once more.
+        # Reflection reads positions 1 and length - 2 (if length is odd) one more time.
         before = tl.where(i == 1, 0.5, 0.25)
         if k == 0:
             weight = tl.where(odd, tl.where(last, 0.5 * before, before), 0.25)
@@ -83,7 +83,7 @@ def _blurred(kind: int, x: Tensor, height: int, width: int, memory_format: torch
     y = torch.empty((B, C, height, width), dtype=x.dtype, device=x.device, memory_format=memory_format)
     if y.numel() == 0:
         return y
-    # Neighbouring threads write neighbours: along the channels of a channels_last map, along the rows of others.
+    # Neighbouring threads write neighbouring addresses: along channels if channels_last, along rows otherwise.
     block_c = min(power_of_2(C), 128) if memory_format is torch.channels_last else 1
     block_w = min(power_of_2(width), 128 if block_c == 1 else max(TILE // block_c, 8))
     block_h = min(power_of_2(height), max(TILE // (block_w * block_c), 1))
@@ -103,9 +103,9 @@ def down(x: Tensor) -> Tensor:
 
 
 def down_backward(grad: Tensor, height: int, width: int, channels_last: bool) -> Tensor:
-    found = tuple(grad.shape[2:])
-    if height < 2 or width < 2 or found != ((height + 1) // 2, (width + 1) // 2):
-        raise RuntimeError(f"blur_down: expected grad with H and W of half ({height}, {width}) rounded up, got {found}")
+    size = tuple(grad.shape[2:])
+    if height < 2 or width < 2 or size != ((height + 1) // 2, (width + 1) // 2):
+        raise RuntimeError(f"blur_down: expected grad with H and W of half ({height}, {width}) rounded up, got {size}")
     return _blurred(1, grad, height, width, torch.channels_last if channels_last else torch.contiguous_format)
 
 

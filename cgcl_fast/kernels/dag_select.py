@@ -1,9 +1,9 @@
 """EnCo's choice of patches: bilinear scores at the candidates only, then selection by rank.
 
-A candidate's rank in its image is the number of candidates that go before it: with a smaller score, or with an equal
-one and an earlier place. It says where the id goes in the result, or that it does not: no sort, and the programs of an
-image know nothing of each other. That is K² comparisons an image, a million for the papers' 1024 candidates; 65536
-candidates take most of a millisecond.
+A candidate's rank is the number of candidates of its image that come before it: those with a smaller score, or an equal
+score and an earlier place. The rank decides whether and where the id appears in the result. So no sort is needed, and
+the programs of an image are independent. This takes K² comparisons per image: a million for the papers' 1024
+candidates; 65536 candidates take most of a millisecond.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ._launch import ceil_div, launch
 
-BLOCK_SCORES = 128  # candidates of a program that interpolates
-BLOCK = 64  # candidates of a program that ranks, and candidates that they are compared with at a time
+BLOCK_SCORES = 128  # candidates per program when interpolating
+BLOCK = 64  # candidates per program when ranking, and per step of comparisons
 
 
 @triton.jit
 def _taps(position, scale, extent):
-    """The two of `extent` pixels that a position lies between, and the weight of the second."""
+    """The two neighbours, out of `extent` pixels, of a position, and the weight of the second."""
     source = tl.maximum((position.to(tl.float32) + 0.5) * scale - 0.5, 0.0)
     low = tl.minimum(source.to(tl.int32), extent - 1)
     return low.to(tl.int64), tl.minimum(low + 1, extent - 1).to(tl.int64), source - low.to(tl.float32)
@@ -35,7 +35,7 @@ def _between(left, right, weight):
 def _order(
     score, candidates, order, K, positions, W, h, w, scale_h, scale_w, s_b, s_h, s_w, c_b, c_k, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Integers in the order of the candidates' scores and, where they are equal, of the candidates."""
+    """Integers that sort as the candidates' scores do, with ties in candidate order."""
     program = tl.program_id(0)
     blocks = tl.cdiv(K, BLOCK)
     image = (program // blocks).to(tl.int64)
@@ -57,8 +57,8 @@ def _order(
         across,
     )
     v = _between(above, below, down)
-    bits = tl.where(v == 0, 0.0, v).to(tl.int32, bitcast=True)  # -0 is 0
-    # Negative numbers lie the other way round; NaN of either sign is above every number.
+    bits = tl.where(v == 0, 0.0, v).to(tl.int32, bitcast=True)  # -0 equals 0
+    # Bit patterns of negative numbers sort in reverse; NaN of either sign sorts above every number.
     place = tl.where(v == v, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits), 0x7FFFFFFF)
     tl.store(order + image * K + k, (place.to(tl.int64) << 32) + k, mask=k < K)
 
@@ -77,7 +77,7 @@ def _select(order, candidates, ids, K, patches, first, c_b, c_k, BLOCK: tl.const
         other = tl.load(row + j, mask=j < K, other=0x7FFFFFFFFFFFFFFF)
         smaller += (other[None, :] < mine[:, None]).to(tl.int32)
     rank = tl.sum(smaller, 1)
-    last = K - (patches - first)  # ranks from there on are the highest
+    last = K - (patches - first)  # ranks from here on are the highest
     place = tl.where(rank < first, rank, rank - last + first)
     id = tl.load(candidates + image * c_b + k.to(tl.int64) * c_k, mask=k < K, other=0)
     tl.store(ids + image * patches + place, id, mask=(k < K) & ((rank < first) | (rank >= last)))
@@ -102,7 +102,7 @@ def forward(score: Tensor, candidates: Tensor, height: int, width: int, num_patc
         return ids
     c_b, c_k = (candidates.stride(0) if candidates.dim() == 2 else 0), candidates.stride(-1)
     order = candidates.new_empty((B, K))
-    # Not fused into one rounding: scores that are equal stay so, and the choice is the CPU's, bit for bit.
+    # Without fused rounding: equal scores stay equal, and the choice is bit for bit that of the CPU.
     launch(
         _order, B * ceil_div(K, BLOCK_SCORES), score, candidates, order, K, height * width, width, h, w,
         h / height, w / width, score.stride(0), *score.stride()[2:], c_b, c_k, BLOCK=BLOCK_SCORES, fp_fusion=False,

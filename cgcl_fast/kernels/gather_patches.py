@@ -1,15 +1,15 @@
-"""The feature vectors of chosen positions, and the gradient: a zero fill and plain stores.
+"""The feature vectors at chosen positions, and their gradient: a zero fill followed by plain stores.
 
 The gradient's fill writes each byte of the map once. The stores after it touch P of H·W positions: 256 of 65536 in
-CUT's widest layer, 0.4 % of the elements and 3 % of the 32-byte sectors, most of them still in the L2 cache. Filling
-and storing in one kernel would save one launch and have every block of the fill look through the ids.
+CUT's widest layer, 0.4 % of the elements and 3 % of the 32-byte sectors, most of them still in the L2 cache. A single
+kernel would save one launch, but every block of the fill would have to scan the ids.
 
-Ids may repeat, and adding with atomics is not reproducible. Instead the first occurrence of an id walks through the
-later ones, adds their gradients up in float32 and stores once. Finding the next occurrence compares with all P ids,
-P² comparisons a pass and a pass for each time that an id occurs in the program's patches: next to nothing for the
-hundreds of patches that the papers draw, 16 million for 4096.
+Ids may repeat, and atomic additions are not reproducible. Instead, the first occurrence of an id finds the later ones,
+sums their gradients in float32 and stores once. Finding the next occurrence compares with all P ids, P² comparisons per
+pass, with one pass for each time that an id occurs in the program's patches: negligible for the hundreds of patches in
+the papers, 16 million for 4096.
 
-An id out of range reads NaN, and its gradient goes nowhere.
+An id out of range reads NaN, and its gradient is dropped.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ._launch import ceil_div, launch, power_of_2
 from ._layout import is_linear
 from ._map import offsets
 
-# Elements of a program: few, since what the kernels wait for is memory and not its bandwidth.
+# Elements per program: few, because the kernels are bound by memory latency, not by bandwidth.
 TILE, TILE_BACKWARD = 512, 256
-BLOCK_IDS = 128  # ids that are compared at a time
+BLOCK_IDS = 128  # ids compared per step
 
 
 @triton.jit
@@ -40,7 +40,7 @@ def _tile(P, C, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
 
 @triton.jit
 def _positions(row, places, count, stride, positions):
-    """The ids at `places` of a row as int32, -1 for one that is out of range. No map has 2³¹ positions."""
+    """The ids at `places` of a row as int32, -1 if out of range. No map has 2³¹ positions."""
     id = tl.load(row + places.to(tl.int64) * stride, mask=places < count, other=-1)
     return tl.where((id >= 0) & (id < positions), id, -1).to(tl.int32)
 
@@ -62,14 +62,14 @@ def _gather(
 
 @triton.jit
 def _next_occurrence(row, P, stride, positions, mine, after, BLOCK_IDS: tl.constexpr):
-    """For each of `mine` the least place above `after` in the row of ids where it stands, P if there is none."""
-    found = tl.zeros_like(after)[:, None] + tl.zeros((1, BLOCK_IDS), tl.int32) + P
+    """For each id in `mine`, its next place after `after` in the row of ids, or P if there is none."""
+    nearest = tl.zeros_like(after)[:, None] + tl.zeros((1, BLOCK_IDS), tl.int32) + P
     for start in range(0, P, BLOCK_IDS):
         places = start + tl.arange(0, BLOCK_IDS)
         ids = _positions(row, places, P, stride, positions)
         later = (ids[None, :] == mine[:, None]) & (places[None, :] > after[:, None])
-        found = tl.minimum(found, tl.where(later, places[None, :], P))
-    return tl.min(found, 1)
+        nearest = tl.minimum(nearest, tl.where(later, places[None, :], P))
+    return tl.min(nearest, 1)
 
 
 @triton.jit
@@ -94,13 +94,13 @@ def _scatter(
 
 
 def _blocks(P: int, C: int, tile: int) -> tuple[int, int]:
-    """(BLOCK_P, BLOCK_C): the channels of a patch are neighbours in the result and in a channels_last map."""
+    """(BLOCK_P, BLOCK_C): the channels of a patch are contiguous in the result and in a channels_last map."""
     block_c = min(power_of_2(C), 128)
     return min(power_of_2(P), tile // block_c, 16), block_c
 
 
 def _row_strides(ids: Tensor, batch: int) -> tuple[int, int]:
-    """Strides of ids (P,), the same for all images, or (B, P)."""
+    """Strides of ids (P,), shared by all images, or (B, P)."""
     if ids.dim() != 1 and (ids.dim() != 2 or ids.shape[0] != batch):
         raise RuntimeError(
             f"gather_patches: expected ids of shape (P,) or (B, P) with B = {batch}, got {tuple(ids.shape)}"

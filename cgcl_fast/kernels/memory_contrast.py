@@ -1,9 +1,9 @@
 r"""The feature contrastive loss of the memory, and the gradient to its logits.
 
-Forward: each program reads a tile of features once for its products with all items, and leaves the loss and softmax
-minus one-hot of the nearest item: C·size bytes a pixel read, 4·(N + 1) written. Backward: one kernel reads those, and
-features if items want a gradient: at most C·size + 4·(N + 1) read, C·size written; the sums over pixels are 4·N·C bytes
-for each chunk of tiles.
+Forward: each program reads a tile of features once, multiplies it with all items, and writes the loss and the softmax
+minus one-hot of the nearest item: C·size bytes read per pixel, 4·(N + 1) written. Backward: one kernel reads those, and
+the features if items need a gradient: at most C·size + 4·(N + 1) bytes read, C·size written; partial sums over pixels
+are 4·N·C bytes per chunk of tiles.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ._memory import (
     weight_offsets,
 )
 
-CONTRAST_P = 64  # pixels of a tile
+CONTRAST_P = 64  # pixels per tile
 
 
 @triton.jit
 def _log1p(x):
-    """log(1 + x) to the last digits where x is small (Goldberg 1991, theorem 4)."""
+    """log(1 + x), accurate for small x (Goldberg 1991, theorem 4)."""
     u = 1.0 + x
     return tl.where(u == 1.0, x, tl.log(u) * x / tl.where(u == 1.0, 1.0, u - 1.0))
 
@@ -67,9 +67,9 @@ def _contrast(
             saved = logit_grad + weight_offsets(image, n, p, N, positions)
             tl.store(saved, logits, mask=(n < N)[:, None] & inside[None, :])
     if BLOCKS > 1:
-        tl.debug_barrier()  # the logits are read back
-    # log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)), whose sum is at most N - 1. An infinite or NaN logit makes the loss NaN, and
-    # the gradient at the logits that torch.logsumexp has it: equal ones count 1 in the sum, which stays finite.
+        tl.debug_barrier()  # the logits are read back below
+    # log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)); the sum is at most N - 1. If a logit is infinite or NaN, the loss is NaN and
+    # the gradient to the logits is that of torch.logsumexp: equal infinities count 1, so that the sum stays finite.
     infinite = best - best  # 0 or NaN
     rest = tl.zeros((BLOCK_P,), tl.float32)
     others = tl.zeros((BLOCK_N, BLOCK_P), tl.float32)
@@ -88,11 +88,11 @@ def _contrast(
         if BLOCKS > 1:
             logits = tl.load(saved, mask=(n < N)[:, None] & inside[None, :], other=float("-inf"))
             others = tl.exp(logits - best[None, :])
-            tl.debug_barrier()  # every thread has read
+            tl.debug_barrier()  # wait until every thread has read
         d = tl.where(n[:, None] == nearest[None, :], (infinite - rest)[None, :], others) * scale[None, :]
         own = addressed(image, n, p, inside, N, positions, pixel_class, item_class)
         tl.store(saved, tl.where(own, d, 0.0), mask=(n < N)[:, None] & inside[None, :])
-    # A pixel without items has 0.
+    # The loss of a pixel without items is 0.
     tl.store(loss + image * positions + p, _log1p(tl.where(has_items > 0, rest + infinite, 0.0)), mask=inside)
     if counts is not None:
         tl.store(counts + tile, tl.sum(has_items, 0))
@@ -112,7 +112,7 @@ def forward(
         None if item_class is None else item_class.contiguous(), loss, logit_grad, counts, C, N, H, W, tiles,
         float(temperature), *features.stride(), **blocks([features], N, CONTRAST_P), num_stages=3,
     )  # fmt: skip
-    if counts is None:  # all
+    if counts is None:  # all pixels count
         return loss, logit_grad, features.new_full((), B * H * W, dtype=torch.int64)
     return loss, logit_grad, counts.sum()
 

@@ -1,14 +1,14 @@
 r"""Reading the class-aware memory.
 
-Forward: each program reads a tile of content once, block of channels by block of channels, for its products with all
-keys and its lengths; a softmax over items; then it writes the tile of the result. Bytes a pixel: C·size read, Cv·size
-written, 4·(N + 1) written for the backward pass; the items come from the L2 cache, once a tile.
+Forward: each program reads a tile of content once, one block of channels at a time, for the products with all keys and
+the lengths; then a softmax over items; then it writes the tile of the result. Bytes per pixel: C·size read, Cv·size
+written, 4·(N + 1) written for the backward pass. The items come from the L2 cache, once per tile.
 
 Backward, with α the weights, d the cosines over τ, ĉ content of unit length and k̂ keys of length 1/τ:
-dv = Σ_p α g, dα = g·v, dd = α(dα - Σ_n α dα), dk̂ = Σ_p dd ĉ, dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖. One kernel reads the
-gradient for dα and leaves α and dd, one reads it again, from the L2 cache where it fits, for dv, one reads content once
-for dc and dk̂. Bytes a pixel: (C + 2·Cv)·size read, C·size written, about 20·N for α, d and dd; the sums over pixels are
-4·N·(C + Cv) bytes for each chunk of tiles.
+dv = Σ_p α g, dα = g·v, dd = α(dα - Σ_n α dα), dk̂ = Σ_p dd ĉ, dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖. The first kernel reads
+the gradient for dα and writes α and dd; the second reads the gradient again, from the L2 cache if it fits, for dv; the
+third reads content once for dc and dk̂. Bytes per pixel: (C + 2·Cv)·size read, C·size written, about 20·N for α, d and
+dd; partial sums over pixels are 4·N·(C + Cv) bytes per chunk of tiles.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from ._memory import (
     weight_offsets,
 )
 
-READ_P, BACKWARD_P = 32, 64  # pixels of a tile
+READ_P, BACKWARD_P = 32, 64  # pixels per tile
 
 
 @triton.jit
 def _softmax_scale(total):
-    """What e^cosine is multiplied with, given its sum, which is 0 where every item is masked; NaN goes on."""
+    """The softmax normaliser: the factor of e^cosine, given their sum. 0 if all are masked; NaN stays."""
     return tl.where(total == 0, 0.0, 1.0 / tl.where(total == 0, 1.0, total))
 
 
 @triton.jit
 def _softmax(d, scale):
-    """Weights from cosines over τ: 0 of a masked item even where the scale is NaN."""
+    """Weights from cosines over τ: 0 for a masked item, even if the normaliser is NaN."""
     return tl.where(d == MASKED, 0.0, tl.exp(d) * scale[None, :])
 
 
@@ -76,7 +76,7 @@ def _read(
     scale = _softmax_scale(total)
     weights = _softmax(d, scale)
     if BLOCKS > 1:
-        tl.debug_barrier()  # the cosines are read back
+        tl.debug_barrier()  # the cosines are read back below
     for start in range(0, Cv, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         y = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
@@ -130,7 +130,7 @@ def _weights_backward(
         r = tl.load(rnorm + image * positions + p, mask=inside, other=0.0)
         inner_d = tl.zeros((BLOCK_P,), tl.float32)
         if BLOCKS > 1:
-            tl.debug_barrier()  # dα is read back
+            tl.debug_barrier()  # dα is read back below
         for block in range(BLOCKS):
             n = block * BLOCK_N + tl.arange(0, BLOCK_N)
             squares = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
@@ -147,7 +147,7 @@ def _weights_backward(
             inner_d += tl.sum(dd * d, 0)
             dd *= r[None, :] * (reciprocal_norm(tl.sum(squares, 1)) * rtemperature)[:, None]
             if BLOCKS > 1:
-                tl.debug_barrier()  # every thread has read
+                tl.debug_barrier()  # wait until every thread has read
             tl.store(dcosines + at, dd, mask=mask)
         tl.store(along + image * positions + p, inner_d * r * r, mask=inside)
 
@@ -192,7 +192,7 @@ def backward(
     N, Cv = values.shape
     keys = keys.contiguous()
     dcontent = empty_map(content, C) if need_content else content.new_empty((0, C, H, W))
-    if rnorm.numel() == 0:  # no pixels; without channels the values have a gradient all the same
+    if rnorm.numel() == 0:  # no pixels; if there are no channels, the values still have a gradient
         dkeys = content.new_zeros((N if need_keys else 0, C), dtype=torch.float32)
         return dcontent, dkeys, content.new_zeros((N if need_values else 0, Cv), dtype=torch.float32)
     dkeys = content.new_empty((N if need_keys else 0, C), dtype=torch.float32)

@@ -1,10 +1,11 @@
 r"""Updating the class-aware memory.
 
-For each domain one kernel reads content for the similarities e^d, d the cosine over τ, and the parts of their sums, a
-second sums e·c and e·s over the pixels of a chunk of tiles; after the last domain a third adds the parts in order,
-divides and normalises. What the softmax over pixels divides by comes last, so no pass over pixels waits for it. Bytes a
-pixel: (2·C + Cv)·size read (content the second time from the L2 cache where it fits), 4·N written and read back twice
-for e.
+For each domain, a first kernel reads content and computes the weights e^d, where d is the cosine over τ, and partial
+sums of them; a second sums e·c and e·s over the pixels of each chunk of tiles. After the last domain a third adds the
+parts in order, divides and normalises. Dividing by the softmax denominator comes last, so that no pass over pixels
+waits for it.
+Bytes per pixel: (2·C + Cv)·size read (content the second time from the L2 cache if it fits), 4·N written and read back
+twice for e.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ._memory import (
 )
 from ._sums import sum_of_products
 
-UPDATE_P = 64  # pixels of a tile
+UPDATE_P = 64  # pixels per tile
 
 
 @triton.jit
@@ -38,7 +39,7 @@ def _address(
     LINEAR: tl.constexpr, ALIGN: tl.constexpr, PLANE: tl.constexpr, PRECISION: tl.constexpr, BLOCKS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """e^d of a tile, 0 where a pixel does not address an item, and its sums over the tile's pixels."""
+    """e^d of a tile, 0 where a pixel does not address an item, and the sums over the tile's pixels."""
     positions = plane_size(H, W, PLANE)
     tile = tl.program_id(0)
     image, p, inside = tile_of(tile, tiles, positions, BLOCK_P)
@@ -57,7 +58,7 @@ def _address(
 
 @triton.jit
 def _mean(parts, totals, row, rows, C, chunks, tiles, BLOCK: tl.constexpr, BLOCK_CHUNKS: tl.constexpr):
-    """A row's weighted mean over the pixels of a domain, and the sum of the weights."""
+    """A row's weighted mean over a domain's pixels, and the sum of the weights."""
     t = tl.zeros((1024,), tl.float32)
     for start in range(0, tiles, 1024):
         k = start + tl.arange(0, 1024)
@@ -77,9 +78,9 @@ def _domain(
     key_parts, value_parts, totals, keys, old, new, means, new_keys, N, C, Cv, chunks, tiles,
     FIRST: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """Row of an item: a program for each new value of a domain, then one for each key, which all domains add to.
+    """One program per row: first a domain's new values, then the keys, to which all domains contribute.
 
-    means: (N, C + 1) float32, what the domains before add to each key, and how much their pixels addressed it.
+    means: (N, C + 1) float32, what earlier domains contribute to each key, and the sum of their weights.
     """
     row = tl.program_id(0)
     c = tl.arange(0, BLOCK)

@@ -1,30 +1,29 @@
 r"""PatchNCE without stored logits, of several layers in one launch.
 
-A row program owns a block of queries and walks over their keys as attention does: products of a block of keys, running
-maximum and sum of exponentials, and the weighted sum of those keys, which is the query's gradient. A column program
-owns a block of keys, or of extra negatives, and walks over the queries. Nothing is added by two programs: no atomics,
-the same result every time.
+As in flash attention, a row program owns a block of queries and loops over blocks of keys, with the running maximum m
+and sum l of the softmax. Its accumulator, the weighted sum of keys, becomes the query's gradient. A column program owns
+a block of keys or of extra negatives and loops over the queries. No two programs add to the same result: no atomics, so
+results are reproducible.
 
-The query's gradient is formed in the forward pass, where it needs two products of queries and keys (q·kᵀ and
-weights·k); formed in the backward pass it would need q·kᵀ a second time. The keys' gradient needs the whole sum of each
-row's exponentials first: two more products, whichever pass forms it. So it is left to the backward pass unless asked
-for.
+The query's gradient is formed in the forward pass, where it takes two matrix products (q·kᵀ and weights·k); in the
+backward pass it would need q·kᵀ a second time. The keys' gradient needs the complete sum of each row first, hence two
+more products in either pass. So it is left to the backward pass unless requested earlier.
 
-Both passes form the product of a query with a key in the same order, the query's block on the left: so it is rounded
-the same way, and the weights of a row add up to 1 however large its logits are. What is saved of a row is its largest
-product itself, and a logit is the difference to it over the temperature.
+Both passes compute the product of a query and a key in the same order, with the query's block on the left. So both
+round alike, and the weights of a row add up to 1 however large its logits are. The maximum m is saved as a product,
+before the division by τ; a logit relative to it is (product - m)/τ.
 
-NaN and infinite products come through as in torch.logsumexp and its gradient: NaN makes a row NaN; where the largest
-product is infinite so is the logarithm, and the weights of those that reach it are NaN (inf - inf).
+NaN and infinite products behave as in torch.logsumexp and its gradient: a NaN makes the row NaN; if the largest product
+is infinite so is the logarithm, and the weights of the products that equal it are NaN (inf - inf).
 
-The positive is a sum over channels in float32, outside the products of a block: it enters the denominator and the
-numerator as the same number, so a loss without negatives is exactly zero, whatever the precision of the products.
-Keys at cyclic offsets are gathered, a row of each query at a time: for few of P keys this is less work than a masked
-product with all.
+The positive's product is summed over channels in float32, outside the blocks, and enters numerator and denominator as
+the same number. So a loss without negatives is exactly zero, whatever the precision of the products. Keys at cyclic
+offsets are gathered, one key of each query at a time: if these are few of the P keys, that is less work than a masked
+product with all of them.
 
-Every argument of a layer is a tuple with an element for each layer; results of all layers lie one behind the other in
-one tensor each. Rows with more channels than a block are walked in chunks, and each chunk of a gradient has a program
-of its own, which forms the products again.
+Every argument of a layer is a tuple with one element per layer; the results of all layers are stored one after the
+other in a single tensor each. Rows with more channels than a block are processed in chunks, and each chunk of a
+gradient has its own program, which recomputes the products.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def _pick(values, layer):
 
 @triton.jit
 def _layer_of(program, ends):
-    """Layer of a program, and its number among those of the layer."""
+    """The layer of a program, and the program's number within the layer."""
     layer = 0
     first = 0
     for i in tl.static_range(0, len(ends) - 1):
@@ -80,7 +79,7 @@ def _rows_of(base, rows, count, c, C, EVEN: tl.constexpr):
 
 @triton.jit
 def _row_products(a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Σ_c a_rc·b_rc of two rows each, in float32."""
+    """Σ_c a_rc·b_rc, row by row, in float32."""
     total = tl.zeros((a_rows.shape[0], BLOCK_C), tl.float32)
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
@@ -94,7 +93,7 @@ def _row_products(a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr,
 def _products(
     a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """a·bᵀ of blocks of rows, BLOCK_C channels at a time."""
+    """a·bᵀ for blocks of rows, BLOCK_C channels at a time."""
     x = tl.zeros((a_rows.shape[0], b_rows.shape[0]), tl.float32)
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
@@ -105,27 +104,27 @@ def _products(
 
 
 @triton.jit
-def _weighted(weights, rows, sums, PRECISION: tl.constexpr):
-    """sums + weights·rows. A weight may be far below the least float16: with such rows it is a tf32 number."""
+def _weighted(p, rows, acc, PRECISION: tl.constexpr):
+    """acc + p·rows. Weights p can be below float16's smallest number, so float16 rows are multiplied as tf32."""
     if rows.dtype == tl.float32:
-        return tl.dot(weights, rows, acc=sums, input_precision=PRECISION)
+        return tl.dot(p, rows, acc=acc, input_precision=PRECISION)
     elif rows.dtype == tl.float16:
         precision: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32"
-        return tl.dot(weights, rows.to(tl.float32), acc=sums, input_precision=precision)
+        return tl.dot(p, rows.to(tl.float32), acc=acc, input_precision=precision)
     else:
-        return tl.dot(weights.to(rows.dtype), rows, acc=sums)
+        return tl.dot(p.to(rows.dtype), rows, acc=acc)
 
 
 @triton.jit
-def _relative(x, best, exponent):
-    """exp((x - best)/τ), 1 where both are the same infinity; 0 for x = -inf where there is no number yet."""
-    top = tl.where(best == NEVER, 0.0, best)
+def _relative(x, m_i, exponent):
+    """exp((x - m_i)/τ): 1 if both are the same infinity, 0 for x = -inf while there is no maximum yet."""
+    top = tl.where(m_i == NEVER, 0.0, m_i)
     return tl.where(x == top, 1.0, tl.exp2((x - top) * exponent))
 
 
 @triton.jit
 def _through_norm(grad, y, norm):
-    """From the gradient to y = v/(‖v‖ + 1e-7) to that to v, of whole rows."""
+    """From the gradient to y = v/(‖v‖ + 1e-7) to the gradient to v, for complete rows."""
     longer = 1.0 + NORM_EPSILON / norm  # the norm may be infinite
     along = tl.where(norm > 0, sum_of_products(grad, y, 1) * longer, 0.0)
     return (grad - y * along[:, None]) / (norm + NORM_EPSILON)[:, None]
@@ -133,14 +132,14 @@ def _through_norm(grad, y, norm):
 
 @triton.jit
 def _attend(
-    q, query, s, count, others, other_count, C, c, best, total, sums, exponent,
+    q, query, s, count, others, other_count, C, c, m_i, l_i, acc, exponent,
     SKIP_OWN: tl.constexpr, GRAD: tl.constexpr, HELD: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Take all rows of `others` into the denominators of queries s, and into the weighted sums of channels c.
+    """Add all rows of `others` to the online softmax of queries s and to its accumulator of channels c.
 
-    best is the largest product so far (NaN aside), total the sum of weights exp((product - best)/τ), sums that of
-    weight·other.
+    m_i is the running maximum of the products (ignoring NaN), l_i the running sum of weights p = exp((product -
+    m_i)/τ), acc the running sum of p·other; alpha rescales l_i and acc when the maximum grows.
     """
     for first in range(0, other_count, BLOCK_N):
         t = first + tl.arange(0, BLOCK_N)
@@ -153,16 +152,16 @@ def _attend(
         if SKIP_OWN:
             counted = counted & (t[None, :] != s[:, None])
         x = tl.where(counted, x, NEVER)
-        higher = tl.maximum(best, tl.max(x, 1))
-        shrink = _relative(best, higher, exponent)
-        weights = _relative(x, higher[:, None], exponent)
-        best = higher
-        total = total * shrink + tl.sum(weights, 1)
+        m_new = tl.maximum(m_i, tl.max(x, 1))
+        alpha = _relative(m_i, m_new, exponent)
+        p = _relative(x, m_new[:, None], exponent)
+        m_i = m_new
+        l_i = l_i * alpha + tl.sum(p, 1)
         if GRAD:
             if not HELD:
                 rows = _rows_of(others, t, other_count, c, C, EVEN)
-            sums = _weighted(weights, rows, sums * shrink[:, None], PRECISION)
-    return best, total, sums
+            acc = _weighted(p, rows, acc * alpha[:, None], PRECISION)
+    return m_i, l_i, acc
 
 
 @triton.jit
@@ -194,15 +193,15 @@ def _rows(
 
     q = _rows_of(query, s, count, c, C, EVEN)
     positive = _row_products(query, s, count, key, s, count, C, EVEN, BLOCK_K)
-    best = positive
+    m_i = positive
     if DECOUPLED:
-        best = tl.full((BLOCK_M,), NEVER, tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)  # of the negatives
-    sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+        m_i = tl.full((BLOCK_M,), NEVER, tl.float32)
+    l_i = tl.zeros((BLOCK_M,), tl.float32)  # of the negatives
+    acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     GRAD: tl.constexpr = grad is not None
     if AMONG_KEYS == 1:
-        best, total, sums = _attend(
-            q, query, s, count, key, count, C, c, best, total, sums, exponent,
+        m_i, l_i, acc = _attend(
+            q, query, s, count, key, count, C, c, m_i, l_i, acc, exponent,
             True, GRAD, HELD, EVEN, BLOCK_N, BLOCK_K, PRECISION,
         )  # fmt: skip
     elif AMONG_KEYS == 2:
@@ -217,32 +216,32 @@ def _rows(
             else:
                 x = _row_products(query, s, count, key, t, count, C, EVEN, BLOCK_K)
             x = tl.where(valid, x, float("nan"))
-            higher = tl.maximum(best, x)
-            shrink = _relative(best, higher, exponent)
-            weights = _relative(x, higher, exponent)
-            best = higher
-            total = total * shrink + weights
+            m_new = tl.maximum(m_i, x)
+            alpha = _relative(m_i, m_new, exponent)
+            p = _relative(x, m_new, exponent)
+            m_i = m_new
+            l_i = l_i * alpha + p
             if GRAD:
                 if not WHOLE:
                     rows = _rows_of(key, t, count, c, C, EVEN).to(tl.float32)
-                sums = sums * shrink[:, None] + weights[:, None] * rows
+                acc = acc * alpha[:, None] + p[:, None] * rows
     if extras is not None:
-        best, total, sums = _attend(
-            q, query, s, count, _pick(extras, layer), _pick(extra_counts, layer), C, c, best, total, sums, exponent,
+        m_i, l_i, acc = _attend(
+            q, query, s, count, _pick(extras, layer), _pick(extra_counts, layer), C, c, m_i, l_i, acc, exponent,
             False, GRAD, HELD, EVEN, BLOCK_N, BLOCK_K, PRECISION,
         )  # fmt: skip
 
-    # The gradient's weight of the positive is its softmax less one, here without the cancellation.
+    # The gradient's weight of the positive is its softmax minus 1, computed here without cancellation.
     if DECOUPLED:
-        whole = total
-        away = tl.full((BLOCK_M,), 1.0, tl.float32)
+        l_all = l_i
+        p_others = tl.full((BLOCK_M,), 1.0, tl.float32)
     else:
-        whole = total + _relative(positive, best, exponent)
-        away = total / whole
-    inverse = 1.0 / whole
-    found = (best - positive) * scale + tl.log(whole)
+        l_all = l_i + _relative(positive, m_i, exponent)
+        p_others = l_i / l_all
+    inverse_l = 1.0 / l_all
+    row_loss = (m_i - positive) * scale + tl.log(l_all)
     contrasted = 1
-    if DECOUPLED:  # without a single negative there is nothing to be told from
+    if DECOUPLED:  # no negatives, so no loss
         contrasted = 0
         if AMONG_KEYS == 1:
             contrasted += count - 1
@@ -250,20 +249,20 @@ def _rows(
             contrasted += _pick(offset_counts, layer)
         if extras is not None:
             contrasted += _pick(extra_counts, layer)
-        found = tl.where(contrasted > 0, found, 0.0)
-        best = tl.where(contrasted > 0, best, 0.0)
-        inverse = tl.where(contrasted > 0, inverse, 0.0)
+        row_loss = tl.where(contrasted > 0, row_loss, 0.0)
+        m_i = tl.where(contrasted > 0, m_i, 0.0)
+        inverse_l = tl.where(contrasted > 0, inverse_l, 0.0)
     inside = s < count
     row_start = _pick(row_starts, layer)
     r = row_start + image * count + s
     if chunk == 0:
-        tl.store(loss + r, found, mask=inside)
-        tl.store(denominator + r, best, mask=inside)
-        tl.store(denominator + all_rows.to(tl.int64) + r, inverse, mask=inside)
+        tl.store(loss + r, row_loss, mask=inside)
+        tl.store(denominator + r, m_i, mask=inside)
+        tl.store(denominator + all_rows.to(tl.int64) + r, inverse_l, mask=inside)
     if GRAD:
-        inverse = tl.where(best - best == 0, inverse, float("nan"))  # the weight of an infinite product
+        inverse_l = tl.where(m_i - m_i == 0, inverse_l, float("nan"))  # an infinite product has weight NaN
         own = _rows_of(key, s, count, c, C, EVEN).to(tl.float32)
-        g = (sums * inverse[:, None] - own * away[:, None]) * scale
+        g = (acc * inverse_l[:, None] - own * p_others[:, None]) * scale
         if norms is not None and WHOLE:
             norm = tl.load(norms + r, mask=inside, other=1.0)
             g = _through_norm(g, _rows_of(query, s, count, c, C, EVEN).to(tl.float32), norm)
@@ -283,7 +282,7 @@ def _columns(
 ):  # fmt: skip
     layer, program = _layer_of(tl.program_id(0), ends)
     owner_count = _pick(owner_counts, layer)
-    count = _pick(counts, layer)  # queries of an image; for extra negatives all of the layer
+    count = _pick(counts, layer)  # queries per image; for extra negatives, of the whole layer
     C = _pick(channels, layer)
     chunks = 1
     if WHOLE and EVEN:
@@ -297,14 +296,14 @@ def _columns(
     owner = _pick(owners, layer) + image * owner_count * C
     query = _pick(queries, layer) + image * count * C
     row_start = _pick(row_starts, layer)
-    best = denominator + row_start + image * count
-    inverse = best + all_rows.to(tl.int64)
+    m_i = denominator + row_start + image * count
+    inverse_l = m_i + all_rows.to(tl.int64)
     t = block * BLOCK_M + tl.arange(0, BLOCK_M)
     c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     exponent = scale * LOG2E
 
     k = _rows_of(owner, t, owner_count, c, C, EVEN)
-    sums = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     if AMONG_KEYS == 1:
         for first in range(0, count, BLOCK_N):
             s = first + tl.arange(0, BLOCK_N)
@@ -314,17 +313,17 @@ def _columns(
                 x = tl.dot(rows, tl.trans(k), input_precision=PRECISION)
             else:
                 x = _products(query, s, count, owner, t, owner_count, C, EVEN, BLOCK_K, PRECISION)
-            share = tl.load(inverse + s, mask=inside, other=0.0)
+            share = tl.load(inverse_l + s, mask=inside, other=0.0)
             if upstream is not None:
                 share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
             counted = inside[:, None]
             if not IS_EXTRA:
                 counted = counted & (s[:, None] != t[None, :])
-            logit = (x - tl.load(best + s, mask=inside, other=0.0)[:, None]) * exponent
-            weights = tl.where(counted, tl.exp2(logit) * share[:, None], 0.0)
+            logit = (x - tl.load(m_i + s, mask=inside, other=0.0)[:, None]) * exponent
+            p = tl.where(counted, tl.exp2(logit) * share[:, None], 0.0)
             if not HELD:
                 rows = _rows_of(query, s, count, c, C, EVEN)
-            sums = _weighted(tl.trans(weights), rows, sums, PRECISION)
+            acc = _weighted(tl.trans(p), rows, acc, PRECISION)
     elif AMONG_KEYS == 2:
         steps = _pick(offsets, layer)
         for i in range(0, _pick(offset_counts, layer)):
@@ -338,29 +337,29 @@ def _columns(
                 x = _row_products(owner, t, count, query, s, count, C, EVEN, BLOCK_K)
                 rows = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
             inside = t < count
-            share = tl.load(inverse + s, mask=inside, other=0.0)
+            share = tl.load(inverse_l + s, mask=inside, other=0.0)
             if upstream is not None:
                 share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
-            logit = (x - tl.load(best + s, mask=inside, other=0.0)) * exponent
-            weights = tl.where(valid, tl.exp2(logit) * share, float("nan"))
-            sums += weights[:, None] * rows
+            logit = (x - tl.load(m_i + s, mask=inside, other=0.0)) * exponent
+            p = tl.where(valid, tl.exp2(logit) * share, float("nan"))
+            acc += p[:, None] * rows
     inside = t < owner_count
     if not IS_EXTRA:
         positive = _row_products(owner, t, count, query, t, count, C, EVEN, BLOCK_K)
-        share = tl.load(inverse + t, mask=inside, other=0.0)
-        weight = tl.full((BLOCK_M,), -1.0, tl.float32)
+        share = tl.load(inverse_l + t, mask=inside, other=0.0)
+        p_own = tl.full((BLOCK_M,), -1.0, tl.float32)
         if not DECOUPLED:
-            weight += tl.exp2((positive - tl.load(best + t, mask=inside, other=0.0)) * exponent) * share
+            p_own += tl.exp2((positive - tl.load(m_i + t, mask=inside, other=0.0)) * exponent) * share
         if upstream is not None:
-            weight *= tl.load(upstream + row_start + image * count + t, mask=inside, other=0.0)
-        sums += weight[:, None] * _rows_of(query, t, count, c, C, EVEN).to(tl.float32)
-    g = sums * scale
+            p_own *= tl.load(upstream + row_start + image * count + t, mask=inside, other=0.0)
+        acc += p_own[:, None] * _rows_of(query, t, count, c, C, EVEN).to(tl.float32)
+    g = acc * scale
     if norms is not None and WHOLE:
         r = _pick(owner_starts, layer) + image * owner_count + t
         norm = tl.load(norms + r, mask=inside, other=1.0)
         g = _through_norm(g, _rows_of(owner, t, owner_count, c, C, EVEN).to(tl.float32), norm)
-    if DECOUPLED and not IS_EXTRA:  # without a single negative: see _rows
-        g = tl.where((tl.load(inverse + t, mask=inside, other=0.0) == 0)[:, None], 0.0, g)
+    if DECOUPLED and not IS_EXTRA:  # no negatives: see _rows
+        g = tl.where((tl.load(inverse_l + t, mask=inside, other=0.0) == 0)[:, None], 0.0, g)
     start = _pick(data_starts, layer).to(tl.int64) + image * owner_count * C
     target = grad + start + t.to(tl.int64)[:, None] * C + c[None, :]
     tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
@@ -392,7 +391,7 @@ def _undo_normalise(
     grads, normalised, norms, ends, counts, channels, starts,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """In place: the gradient to v/(‖v‖ + 1e-7) becomes that to v, for rows of more channels than a block."""
+    """In place: from the gradient to v/(‖v‖ + 1e-7) to that to v, for rows with more channels than a block."""
     entry, block = _layer_of(tl.program_id(0), ends)
     grad = _pick(grads, entry)
     y = _pick(normalised, entry)
@@ -414,7 +413,7 @@ def _scale_rows(
     source, factors, target, ends, counts, channels, row_starts, data_starts,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Each row times its factor."""
+    """Multiply each row by its factor."""
     layer, block = _layer_of(tl.program_id(0), ends)
     count = _pick(counts, layer)
     C = _pick(channels, layer)
@@ -433,7 +432,7 @@ def _starts(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 class _Matrices:
-    """Rows of several (..., rows, channels) tensors, contiguous, divided by their lengths if asked."""
+    """Rows of several (..., rows, channels) tensors, contiguous, normalised if requested."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.data = tuple(tensor.contiguous() for tensor in tensors)
@@ -446,7 +445,7 @@ class _Matrices:
         self.norms: Tensor | None = None
 
     def parts(self, flat: Tensor) -> list[Tensor]:
-        """Of a tensor that holds all elements of all: the part of each."""
+        """Views of each tensor's part of `flat`."""
         return [
             flat[start : start + rows * channels].view(rows, channels)
             for start, rows, channels in zip(self.data_starts, self.rows, self.channels, strict=True)
@@ -454,7 +453,7 @@ class _Matrices:
 
 
 def _blocks_of_rows(matrices: Sequence[_Matrices]) -> tuple[dict[str, Any], list[int], tuple[int, ...]]:
-    """Block sizes for kernels that go over rows, programs of each matrix, and their cumulative sum."""
+    """Block sizes for kernels over rows, number of programs per matrix, and its cumulative sum."""
     block_c = min(1024, power_of_2(max(16, *(c for m in matrices for c in m.channels))))
     block_m = max(1, 2048 // block_c)
     programs = [ceil_div(rows, block_m) for m in matrices for rows in m.rows]
@@ -505,13 +504,13 @@ def _scale_all(source: Tensor, factors: Tensor, matrices: _Matrices) -> Tensor:
 
 
 def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[str, Any]:
-    """Block sizes and options of the row and column kernels, for so many owner rows of all layers together."""
+    """Block sizes and options of the row and column kernels; `owners` counts the owned rows of all layers."""
     block_c = min(power_of_2(max(16, *channels)), LARGEST_BLOCK_C)
     narrow = dtype != torch.float32
     block_k = min(block_c, 64 if narrow else 32)
-    # Small blocks until every multiprocessor has one: the products of CUT's layers are few.
+    # Small blocks until there is one per multiprocessor: CUT's layers have few rows.
     block_m = 16 if owners <= 16 * 264 else 32
-    # Weighted rows of float16 are multiplied as float32 too.
+    # Products with float16 rows are computed in float32, too.
     block_n = 64 if dtype == torch.bfloat16 or (not narrow and block_c <= 64) else 32
     if INTERPRET:
         block_m, block_n, block_k = 64, 64, block_c  # fewer steps
@@ -519,7 +518,7 @@ def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[st
     whole = max(channels) <= block_c
     return {
         "WHOLE": whole,
-        # A block of owner rows stays in registers; in float32, which tf32x3 splits in two, only one of few channels.
+        # Keep a block of owned rows in registers; in float32, which tf32x3 splits in two, only if it has few channels.
         "HELD": whole and (narrow or block_c <= block_k),
         "EVEN": all(c > 0 and c % block_c == 0 for c in channels),
         "BLOCK_M": block_m,
@@ -535,7 +534,7 @@ def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[st
 def _row_programs(
     options: dict[str, Any], images: Sequence[int], rows: Sequence[int], channels: Sequence[int], gradient: bool
 ) -> tuple[int, tuple[int, ...]]:
-    """Programs of all layers, and their cumulative sum."""
+    """Number of programs per layer, summed, and its cumulative sum."""
     chunked = gradient and not options["WHOLE"]
     programs = [
         b * ceil_div(n, options["BLOCK_M"]) * (ceil_div(c, options["BLOCK_C"]) if chunked else 1)
@@ -611,7 +610,7 @@ class _Problem:
         return grad
 
     def key_grad(self, upstream: Tensor | None, denominator: Tensor) -> Tensor:
-        """The gradient of Σ upstream·loss to the keys, of Σ loss without."""
+        """The gradient of Σ upstream·loss to the keys, or of Σ loss if upstream is None."""
         return self._column_grad(self.keys, self.images, self.counts, self.counts, False, upstream, denominator)
 
     def extra_grad(self, upstream: Tensor, denominator: Tensor) -> Tensor:
@@ -661,8 +660,8 @@ def backward_layers(
     if need_query:
         dquery = _scale_all(unit_grad.contiguous(), upstream, _Matrices(queries))
     if need_key and unit_key_grad.numel() > 0:
-        # What the forward pass formed is the gradient of Σloss: it was asked for where every loss of a layer counts
-        # the same.
+        # The forward pass formed the gradient of Σloss. It was only asked to where all losses of a layer have the same
+        # upstream gradient.
         layers = _Matrices(keys)
         first = [
             upstream[start : start + 1] for start, rows in zip(layers.row_starts, layers.rows, strict=True) if rows

@@ -1,14 +1,14 @@
-"""Distinct random positions of a map, the same from the same keys as on the CPU.
+"""Distinct random positions of a map; the same keys give the same positions as on the CPU.
 
-Where there are at least twice as many positions as ids wanted, the ids are the first distinct draws of a stream. A draw
-is left out if it equals an earlier one: each program compares some draws with all before them, which are computed again
-and not read. So many draws are looked at as are enough but for once in a billion calls; the kernel that puts the
-remaining ones next to each other goes on with the stream if they are not. Where there are fewer positions, all of them
-are ranked by their draws, by counting the smaller ones.
+If there are at least twice as many positions as requested ids, the ids are the first distinct draws of a stream. A draw
+is skipped if it equals an earlier one: each program compares some draws with all earlier ones, which it recomputes
+instead of reading them. The first kernel examines as many draws as suffice except once in a billion calls; the second
+one, which compacts the new ids, continues the stream if they did not suffice. With fewer positions, all of them are
+ranked by their draws, by counting the smaller ones.
 
-Both are O(P²) comparisons of integers, spread over the GPU: no sort, no atomics, no table of all positions, nothing
-that waits. A sort of P elements takes more launches than this takes microseconds for the hundreds of ids of the papers;
-4096 of 4096 are 17 million comparisons, 65536 of 65536 take most of a millisecond.
+Both take O(P²) integer comparisons, spread over the GPU: no sort, no atomics, no table of all positions, no waiting.
+For the hundreds of ids in the papers, a sort of P elements would take more launches than this takes microseconds; 4096
+of 4096 are 17 million comparisons, 65536 of 65536 take most of a millisecond.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ._launch import ceil_div, launch, power_of_2
 
-BLOCK = 64  # draws of a program, and draws that they are compared with at a time
+BLOCK = 64  # draws per program, and per step of comparisons
 
 
 @triton.jit
@@ -35,13 +35,13 @@ def _draws(key, t):
 
 @triton.jit
 def _stream(key, t, draws, positions):
-    """Position t of the stream of a key, which ends in 0, 1, 2, ..., so that it holds enough distinct ones."""
+    """Position t of a key's stream. The stream ends in 0, 1, 2, ..., so that it always holds enough distinct ones."""
     return tl.where(t < draws, _draws(key, t) % positions, (t - draws).to(tl.int64))
 
 
 @triton.jit
 def _new(key, start, draws, positions, BLOCK: tl.constexpr):
-    """Places (BLOCK,) of the stream from `start` on, the positions there, and which no earlier place has."""
+    """Places (BLOCK,) of the stream from `start` on, their positions, and whether each position is new."""
     t = start + tl.arange(0, BLOCK)
     mine = _stream(key, t, draws, positions)
     again = tl.zeros((BLOCK, BLOCK), tl.int32)
@@ -54,7 +54,7 @@ def _new(key, start, draws, positions, BLOCK: tl.constexpr):
 
 @triton.jit
 def _mark(keys, stream, k_b, positions, draws, length, BLOCK: tl.constexpr):
-    """The first `length` positions of each row's stream, -1 for those that have come before."""
+    """The first `length` positions of each row's stream, -1 for repeated ones."""
     program = tl.program_id(0)
     blocks = tl.cdiv(length, BLOCK)
     row = (program // blocks).to(tl.int64)
@@ -68,27 +68,27 @@ def _compact(
 ):  # fmt: skip
     """The first `patches` new positions of each row."""
     row = tl.program_id(0).to(tl.int64)
-    found = 0
+    count = 0
     for start in range(0, length, BLOCK_T):
         t = start + tl.arange(0, BLOCK_T)
         mine = tl.load(stream + row * length + t, mask=t < length, other=-1)
         new = (mine >= 0).to(tl.int32)
-        place = found + tl.cumsum(new, 0) - new
+        place = count + tl.cumsum(new, 0) - new
         tl.store(ids + row * patches + place, mine, mask=(mine >= 0) & (place < patches))
-        found += tl.sum(new, 0)
+        count += tl.sum(new, 0)
     start = length
-    while found < patches:
+    while count < patches:
         _, mine, is_new = _new(tl.load(keys + row * k_b), start, draws, positions, BLOCK)
         new = is_new.to(tl.int32)
-        place = found + tl.cumsum(new, 0) - new
+        place = count + tl.cumsum(new, 0) - new
         tl.store(ids + row * patches + place, mine, mask=is_new & (place < patches))
-        found += tl.sum(new, 0)
+        count += tl.sum(new, 0)
         start += BLOCK
 
 
 @triton.jit
 def _rank(keys, ids, k_b, positions, patches, BLOCK: tl.constexpr):
-    """Of all positions in the order of their draws the first `patches`."""
+    """The first `patches` of all positions, in the order of their draws."""
     program = tl.program_id(0)
     blocks = tl.cdiv(positions, BLOCK)
     row = (program // blocks).to(tl.int64)
@@ -106,7 +106,7 @@ def _rank(keys, ids, k_b, positions, patches, BLOCK: tl.constexpr):
 
 
 def _enough(positions: int, patches: int) -> int:
-    """Draws of which `patches` are distinct but for once in 1e9 calls: six standard deviations above the mean."""
+    """How many draws hold `patches` distinct ones except once in 1e9 calls: mean plus six standard deviations."""
     share = patches / positions
     mean = -positions * math.log1p(-share)
     variance = positions * (share / (1 - share) + math.log1p(-share))

@@ -1,4 +1,4 @@
-"""One file a method: config, networks, losses."""
+"""One file per method: config, networks, losses."""
 
 from cgcl_fast.methods.base import Method, OptimizerSpec, Phase
 from cgcl_fast.methods.registry import METHODS

@@ -1,4 +1,4 @@
-"""What a method is to the engine: networks, the phases of a step, and how to translate an image."""
+"""The interface between a method and the engine: networks, the phases of a step, and translation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class OptimizerSpec:
         lr: learning rate.
         betas: β₁ and β₂.
         lrs: learning rates of single networks of the phase, by name, where they differ from ``lr``.
-        weight_decay: times a weight, added to its gradient.
-        clip: greatest norms of the gradients of single networks of the phase, by name; a longer gradient is shortened.
+        weight_decay: L2 penalty: this times the weight is added to its gradient.
+        clip: maximum gradient norms of single networks of the phase, by name; larger gradients are scaled down.
     """
 
     lr: float
@@ -48,17 +48,17 @@ class Phase:
     Args:
         name: "discriminator", "generator", ...
         networks: names of the method's attributes whose parameters this phase trains.
-        loss: (batch, shared) -> scalars. The entry "loss" is what is differentiated, the others are detached, for the
-            log. ``batch`` has tensors only; ``shared`` is a fresh dict in each step that begins with the step's choices
-            (:meth:`Method.choose`), for what later phases reuse.
+        loss: (batch, shared) -> scalars. The entry "loss" is differentiated; the others are detached, for the log.
+            ``batch`` has tensors only. ``shared`` is a new dict in each step, which starts with the step's choices
+            (:meth:`Method.choose`) and passes results on to later phases.
         optimizer: how to update.
         frozen: names of the attributes whose parameters take no gradient in this phase.
-        keeps: names of what the phase puts into ``shared``, detached, for ``after``, or for later phases that could not
-            compute it anew since the weights are others then. A step of several parts (``--accumulate``) runs each
-            phase on all parts before the next one, and has of the parts in the meantime nothing but this: all else is
-            computed anew by the later phase, or memory would grow with the number of parts.
-        after: called once after the update, without gradients, with the batches of all parts of the step, and a dict
-            for each with what is kept of its ``shared``.
+        keeps: names of entries of ``shared`` to keep, detached, for ``after``, or for later phases that could not
+            recompute them because the weights have changed by then. A step of several parts (``--accumulate``) runs
+            each phase on all parts before the next phase. In between, only these entries of each part are kept; later
+            phases recompute the rest, or memory would grow with the number of parts.
+        after: called once after the update, without gradients, with the batches of all parts of the step and a dict
+            for each part with the kept entries of its ``shared``.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Method(nn.Module):
     """Base of all methods. The constructor takes the config, builds all networks and initialises them.
 
     Attributes:
-        generator_name: the network that translates, A to B.
-        backward_name: the one that translates B to A, if there is one.
-        named_domains: whether a translation names the domain it goes to, so that A and B have no order.
-        published: names of the networks in the files of the published code, ``latest_net_NAME.pth``; empty where it has
-            no such networks.
+        generator_name: the network that translates A to B.
+        backward_name: the network that translates B to A, if there is one.
+        named_domains: whether translations are to a domain by name, so that A and B have no order.
+        published: names of the networks in the published code's files, ``latest_net_NAME.pth``; empty if it has no such
+            networks.
     """
 
     Config: ClassVar[type]
@@ -94,26 +94,26 @@ class Method(nn.Module):
 
     @classmethod
     def needs(cls, config: Any) -> DataNeeds:
-        """What the method with this config asks of its data."""
+        """What the method, with this config, needs of its data."""
         return DataNeeds()
 
     def schedule(self, steps: int) -> Callable[[int], float] | None:
-        """Factor of the learning rates at each step of a training of ``steps``; None: the config's ``epochs`` at the
-        full rate, then ``decay_epochs`` of linear decay to zero, or as else its ``lr_policy`` says."""
+        """The factor of the learning rates at each step of a training of ``steps``. None: the config's ``epochs`` at
+        the full rate, then ``decay_epochs`` of linear decay to zero, or what its ``lr_policy`` says."""
         return None
 
     def weights_taken(self) -> None:
-        """Called when networks have been given weights of another training, for what begins as a copy of them."""
+        """Called after networks were initialised with weights of another training, to update what starts as a copy."""
 
     def phases(self) -> list[Phase]:
         """The phases of a step, in order."""
         raise TypeError(f"{type(self).__name__} does not define phases()")
 
     def choose(self, progress: float) -> Shared:
-        """All that a step decides on the host, drawn before it; its ``shared`` begins with this.
+        """Everything that a step decides on the host, drawn before the step. The step's ``shared`` starts with it.
 
-        Within a step nothing is decided by the value of a tensor or by a number that the host draws. So the engine can
-        record a step as a CUDA graph, one for each combination of these choices, and replay it: they must be few.
+        Within a step no decision depends on a tensor's value or on host random numbers. So the engine can record a
+        step as a CUDA graph, one per combination of these choices, and replay it. There must be few combinations.
 
         Args:
             progress: the fraction of the training that is done, from 0 to 1.
@@ -124,12 +124,12 @@ class Method(nn.Module):
         return {}
 
     def begin(self, batches: Sequence[Batch], shared: Sequence[Shared]) -> None:
-        """What a part of a step must know of the others, such as how many images of all parts count in a mean: called
-        once at the beginning of a step, with the batch and the ``shared`` of each part, into which it goes."""
+        """Compute what a part of a step must know about the others, such as how many images a mean is over. Called
+        once at the beginning of a step, with the batch and ``shared`` of each part, and stores its results there."""
 
     def prepare(self, batch: Batch) -> Batch:
-        """A batch as the loader gives it, on the host, with what the phases need of it as tensors; all else (paths,
-        boxes) does not reach them."""
+        """The batch as the phases need it: converts whatever they use to tensors. Called on the host with the loader's
+        batch. Entries that are not tensors (paths, boxes) do not reach the phases."""
         return batch
 
     @torch.no_grad()
@@ -146,9 +146,9 @@ class Method(nn.Module):
         return translate_any_size(generator, image, getattr(generator, "multiple", 4))
 
     def samples(self, batch: Batch) -> dict[str, Tensor]:
-        """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1], a column each.
+        """Pictures for the sample grid: name -> (B, C, H, W) in [-1, 1], one column each.
 
-        Where the truth is known it is the column "truth" of "translated", or "NAME truth" of the column NAME.
+        If the truth is known, it is the column "truth" for "translated", or "NAME truth" for the column NAME.
         """
         pictures = {"source": batch["A"], "translated": self.translate(batch["A"])}
         if "truth" in batch:
@@ -157,16 +157,16 @@ class Method(nn.Module):
 
 
 def check_networks(kind: type[Method], config: Any) -> None:
-    """Whether there can be such networks here, without the memory for them.
+    """Check that the networks of this config can be built here, without allocating them.
 
     Raises:
-        ValueError: an option does not fit the others, or they need more memory than this machine has.
+        ValueError: options do not fit together, or the networks need more memory than this machine has.
     """
     with torch.device("meta"):
         method = kind(config)
-    # Weights in float32, and of those that learn the gradient and Adam's two averages.
+    # float32 weights and, for trained ones, the gradient and Adam's two averages.
     needed = sum(p.numel() * (16 if p.requires_grad else 4) for p in (*method.parameters(), *method.buffers()))
-    if not hasattr(os, "sysconf"):  # not a POSIX system: nothing tells
+    if not hasattr(os, "sysconf"):  # not a POSIX system: the memory is unknown
         return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
@@ -177,17 +177,17 @@ def check_networks(kind: type[Method], config: Any) -> None:
 
 
 def channels_of(config: Any) -> tuple[int, int]:
-    """Channels of the images of the first domain and of the others, with a method's config."""
+    """The channels of the first domain's images and of the others', for a method's config."""
     first = getattr(config, "input_nc", 3)
     return first, getattr(config, "output_nc", first)
 
 
 def check_image(item: Mapping[str, Any], config: Any) -> None:
-    """Whether the networks take such images (or crops) as a step gets: "A" and "B", or whatever the domains of the item
-    are called, (..., C, H, W).
+    """Check that the networks accept the images (or crops) of an item: "A" and "B", or the item's domains by name,
+    (..., C, H, W).
 
     Raises:
-        ValueError: they have other numbers of channels, or too few pixels.
+        ValueError: the number of channels is wrong, or there are too few pixels.
     """
     for name, expected, domain in zip(("input_nc", "output_nc"), channels_of(config), "AB", strict=True):
         if domain in item and item[domain].shape[-3] != expected:
@@ -201,7 +201,7 @@ def check_image(item: Mapping[str, Any], config: Any) -> None:
 
 
 def widths_of(network: Any, **layers: Sequence[int]) -> tuple[int, ...]:
-    """``network.layer_channels`` of the option ``layers``, whose name stands in the error where there is no such layer:
+    """``network.layer_channels`` of an option's layers, named in the error if there is no such layer:
     ``widths_of(self.G, nce_layers=config.nce_layers)``."""
     ((name, numbers),) = layers.items()
     try:
@@ -213,13 +213,13 @@ def widths_of(network: Any, **layers: Sequence[int]) -> tuple[int, ...]:
 def translate_any_size(
     generator: Callable[[Tensor], Tensor], image: Tensor, multiple: int = 4, least: int = 8
 ) -> Tensor:
-    """Run a generator on images whose sides need not be what it takes: pad by reflection, crop back.
+    """Run a generator on images of any size: pad by reflection, then crop back.
 
     Args:
-        generator: maps (B, C, h, w) to (B, C', h, w) where h and w are multiples of ``multiple``.
+        generator: maps (B, C, h, w) to (B, C', h, w), for h and w that are multiples of ``multiple``.
         image: (B, C, H, W), values in [-1, 1].
-        multiple: what the sides are rounded up to.
-        least: the least side that the generator takes.
+        multiple: sides are padded to a multiple of this.
+        least: the smallest side that the generator accepts.
 
     Returns:
         (B, C', H, W).
@@ -230,10 +230,10 @@ def translate_any_size(
 
 def pad_to_multiple(image: Tensor, multiple: int = 4, least: int = 8) -> Tensor:
     """(B, C, H, W) padded at the bottom and on the right, by reflection, to sides that are multiples of ``multiple``
-    and not less than ``least``."""
+    and at least ``least``."""
     height, width = image.shape[-2:]
     bottom, right = (max(least, -(-side // multiple) * multiple) - side for side in (height, width))
     if bottom or right:
-        reflects = bottom < height and right < width  # not where an image is smaller than what it lacks
+        reflects = bottom < height and right < width  # reflection needs an image larger than the padding
         image = F.pad(image, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
     return image

@@ -55,11 +55,11 @@ class CGCLConfig(CGLConfig):
 class CGCL(CGL):
     """CGL with the multilayer dual contrastive loss
 
-    L_mdc = E[NCE(q_s, k_s)] over layers l and positions s of images, and the same of instances (Eq. 6),
+    L_mdc = E[NCE(q_s, k_s)] over layers l and positions s of images, and the same for instances (Eq. 6),
 
-    q_s = H^l(E^c(translation)), k_s = H^l(E^c(source)) at the position s of the l-th residual block of the content
-    encoder. The sums over layers and positions are means, as in CUT's code, and keys are detached. Nothing is computed
-    for it but H: the features are those of the two passes of CGL.
+    q_s = H^l(E^c(translation)), k_s = H^l(E^c(source)) at position s of the l-th residual block of the content encoder.
+    As in CUT's code, the sums over layers and positions are means, and keys are detached. Only H is computed in
+    addition: the features come from CGL's two passes.
     """
 
     Config = CGCLConfig
@@ -83,7 +83,7 @@ class CGCL(CGL):
         return losses
 
     def contrast(self, name: str, part: Granularity) -> Tensor:
-        """L_mdc of images or of instances: mean over positions, layers and those whose translation counts."""
+        """L_mdc of images or of instances: mean over positions, layers and images with a valid translation."""
         config = self.config
         H, count, negatives = (
             (self.H_g, config.num_patches_g, config.num_negatives_g)
@@ -91,10 +91,10 @@ class CGCL(CGL):
             else (self.H_o, config.num_patches_o, config.num_negatives_o)
         )
         losses = []
-        for translation, source in zip(part.swapped_features, part.features, strict=True):  # of one size each
+        for translation, source in zip(part.swapped_features, part.features, strict=True):  # each of one size
             ids, offsets = self.draw(source[-1], count, negatives)
             rows = H(translation, ids)
-            with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+            with torch.no_grad():  # after the queries: autocast must not cache weights without gradient
                 keys = H([feature.detach() for feature in source], ids)
             layers = patch_nce_layers(
                 rows, keys, temperature=config.temperature, offsets=offsets, normalize=True, reduction="none"
@@ -103,7 +103,8 @@ class CGCL(CGL):
         return mean_of(means(losses), part.paired)
 
     def draw(self, content: Tensor, count: int, negatives: int | str) -> tuple[Sequence[Tensor], Tensor | None]:
-        """Positions for each layer, and the offsets of the negatives: the same for all queries of a size in a step."""
+        """Positions for each layer, and the offsets of the negatives: the same for all queries of one size in a
+        step."""
         positions = content.shape[2] * content.shape[3]
         ids = [sample_patch_ids(positions, count, device=content.device) for _ in range(self.config.n_blocks)]
         others = min(count, positions) - 1

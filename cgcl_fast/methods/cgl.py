@@ -36,7 +36,7 @@ from cgcl_fast.networks import DisentangledGenerator, DomainDiscriminator, init_
 from cgcl_fast.nn import GradientPenalty
 
 DOMAINS = ("sunny", "night", "cloudy", "rainy")
-"""The papers' domains of INIT and BDD100K."""
+"""The domains of INIT and BDD100K in the papers."""
 
 GRANULARITIES = ("g", "o")
 
@@ -46,17 +46,17 @@ class CGLConfig(Config):
     """Options of CGL; the defaults are the paper's.
 
     Args:
-        domains: names of the domains N_i; without them those of the data.
+        domains: names of the domains N_i; by default those of the data.
         object_size: side in pixels of the instance crops o.
-        least_object: boxes with a side of fewer pixels are no instances.
-        classes: annotated classes whose instances are translated; without them all.
+        min_object: boxes with a side of fewer pixels are not used as instances.
+        classes: annotated classes whose instances are translated; by default all.
         ngf: channels of the encoders' first convolution and of the decoders' last one.
-        n_down: halvings of the size in E^c, 1 or 2; as many doublings in G.
+        n_down: number of times E^c halves the size, 1 or 2; G doubles it as often.
         n_blocks: residual blocks of the content encoders E^c and of the decoders G.
         style_dim: length of the style codes s.
         mlp_dim: width of the perceptron M between style and AdaIN.
-        ndf: channels of the discriminators D after their first convolution; doubled by each further one.
-        d_layers: convolutions of stride 2 in D; images need sides of at least 2 to the power of that many pixels.
+        ndf: channels of the discriminators D after their first convolution; each further one doubles them.
+        d_layers: convolutions of stride 2 in D; sides of images must be at least 2 to the power of this.
         init_type: initialisation of encoders and decoders, "kaiming" (normal) or "kaiming_uniform".
         init_gain: standard deviation of the Gaussian initialisation of D.
         cgc_generator: which generator makes the instance in the global style, the "global" one (as CGL writes) or the
@@ -66,28 +66,28 @@ class CGLConfig(Config):
         lambda_rec: λ_rec, weight of the reconstruction of images and instances and of the cross-cycle consistency.
         lambda_code: weight of the reconstruction of content and style codes.
         lambda_cgc: weight of the cross-granularity consistency, λ_rec in the paper; 0 leaves it out.
-        frozen_reading: E^s reads translations in the style of an image with weights that take no gradient: it learns by
-            the images and the random styles alone. false: by all terms, as the equations can be read too; then E^s
-            comes to give one code to all images.
-        cross_from: fraction of the training at which the terms begin for which E^s reads the style of a translation in
-            the style of an image (L_cc, L_cgc and the reconstruction of that style); 0 in the paper. A short training
-            needs some time before: while E^s cannot read styles yet, these terms teach G to do without them.
+        frozen_reading: E^s reads translations in the style of an image with weights that take no gradient: it learns
+            only from the images and the random styles. false: from all terms, which the equations can also mean; E^s
+            then collapses to one code for all images.
+        cross_from: fraction of the training after which the terms start for which E^s reads the style of a translation
+            in the style of an image (L_cc, L_cgc and the reconstruction of that style); 0 in the paper. A short
+            training needs a delay: while E^s cannot read styles yet, these terms teach G to ignore them.
         lambda_gp: λ_gp, weight of the gradient penalty at the beginning (Eq. 9).
-        gp_every: steps after which λ_gp adapts to the mean gradient norm; 0 keeps it.
-        gp_upper: mean gradient norm above which λ_gp is doubled.
-        gp_lower: mean gradient norm below which λ_gp is halved.
-        gp_least: least λ_gp that this leads to; the papers give no bounds.
-        gp_most: greatest λ_gp that this leads to.
+        gp_every: number of steps between adaptations of λ_gp to the mean gradient norm; 0: λ_gp stays constant.
+        gp_upper: λ_gp is doubled if the mean gradient norm is above this.
+        gp_lower: λ_gp is halved if the mean gradient norm is below this.
+        gp_min: lower bound of λ_gp; the papers give no bounds.
+        gp_max: upper bound of λ_gp.
         lr: learning rate of Adam.
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
-        halve_every: steps after each of which the learning rates are halved.
-        epochs: epochs of the training, about which the papers say nothing.
+        halve_every: the learning rates are halved each time after this many steps.
+        epochs: epochs of the training; the papers do not say how many.
     """
 
     domains: Names = ()
     object_size: Side = 128
-    least_object: Side = 16
+    min_object: Side = 16
     classes: ClassNames = ()
     ngf: Channels = 64
     n_down: Halvings = 2
@@ -110,8 +110,8 @@ class CGLConfig(Config):
     gp_every: CountOrZero = 50
     gp_upper: Scale = 1.05
     gp_lower: Scale = 1.001
-    gp_least: Positive = 0.1
-    gp_most: Positive = 1000.0
+    gp_min: Positive = 0.1
+    gp_max: Positive = 1000.0
     lr: Rate = 1e-4
     beta1: Beta = 0.5
     beta2: Beta = 0.999
@@ -129,8 +129,8 @@ class CGLConfig(Config):
             )
         if self.gp_lower > self.gp_upper:
             raise ValueError(f"gp_lower: expected at most gp_upper {self.gp_upper}, got {self.gp_lower}")
-        if self.gp_least > self.gp_most:
-            raise ValueError(f"gp_least: expected at most gp_most {self.gp_most}, got {self.gp_least}")
+        if self.gp_min > self.gp_max:
+            raise ValueError(f"gp_min: expected at most gp_max {self.gp_max}, got {self.gp_min}")
 
     def least_size(self) -> int:
         return max(16, DomainDiscriminator.least_size(self.d_layers))
@@ -138,12 +138,12 @@ class CGLConfig(Config):
 
 @dataclass(frozen=True)
 class Counted:
-    """Which images a mean is over.
+    """Which images count in a mean.
 
     Attributes:
-        rows: 1 for those that count and 0 for the others, (B,).
-        number: how many do: in all parts of the step and all processes, divided by how many parts and processes there
-            are. So the mean of their means is the mean over the images that count in any of them.
+        rows: 1 for images that count and 0 for others, (B,).
+        number: how many count, over all parts of the step and all processes, divided by the number of parts and
+            processes. So the mean over parts and processes is the mean over all images that count.
     """
 
     rows: Tensor
@@ -152,22 +152,23 @@ class Counted:
 
 @dataclass
 class Granularity:
-    """What a step computes of the global images, or of the instances. Rows: the n of domain i, then the n of domain j.
+    """What a step computes for the global images, or for the instances. Rows: the n of domain i, then the n of domain
+    j.
 
-    Codes are one tensor of 2n rows. Images and maps are a list: of one such tensor, or, where the images of the two
-    domains have two sizes, of one of n rows for each.
+    Codes are one tensor of 2n rows. Images and maps are a list: of one such tensor or, if the images of the two domains
+    differ in size, of two tensors with n rows each.
 
     Attributes:
         real: x or o, [(2n, 3, H, W)].
-        label, target: z one-hot of its own domain and of the other one of the pair, (2n, number of domains).
-        present, paired: the images that exist, and those whose counterpart does too.
+        label, target: z, one-hot, of the image's own domain and of the pair's other domain, (2n, number of domains).
+        present, paired: the images that exist, and those whose counterpart exists, too.
         features: for each of ``real`` the outputs of the residual blocks of E^c.
         content, style: c, the last of ``features``, and s.
         drawn: s ~ N(0, I).
         rebuilt: G(c, s, z).
-        swapped: u (or v): the content of ``real`` in the style and the domain of its counterpart.
-        random: its content in the style ``drawn`` and in that domain.
-        swapped_features, swapped_content: as ``features`` and ``content``, of ``swapped``.
+        swapped: u (or v): the content of ``real`` in the style and domain of its counterpart.
+        random: the content of ``real`` in the style ``drawn`` and the same domain.
+        swapped_features, swapped_content: ``features`` and ``content`` of ``swapped``.
         swapped_style, random_style: style codes of the translations.
         cycled: the contents of ``swapped`` with the styles swapped back.
     """
@@ -201,25 +202,25 @@ class Granularity:
         return [features[-1] for features in self.swapped_features]
 
     def rows(self, codes: Tensor) -> tuple[Tensor, ...]:
-        """(2n, ...) as ``real`` has its rows."""
+        """(2n, ...) split like the rows of ``real``."""
         return codes.split([len(images) for images in self.real])
 
     @property
     def counted_fakes(self) -> Counted:
-        """Which of ``swapped`` and ``random`` count."""
+        """Which images of ``swapped`` and ``random`` count."""
         return Counted(torch.cat([self.paired.rows, self.present.rows]), self.paired.number + self.present.number)
 
 
 @dataclass
 class Crossed:
-    """What a step computes of n pairs of an image x^(k) and an instance o^(l), for the cross-granularity consistency.
+    """What a step computes for n pairs of an image x^(k) and an instance o^(l): the cross-granularity consistency.
 
     Attributes:
         style, label: of the image, s_g and z^(k).
         content, instance_style, instance_label, instance: of the instance, c_o, s_o, z^(l) and o^(l).
         present: the pairs that have an instance.
-        image: ô, the instance in the style and the domain of the image.
-        image_content, image_style: c and s of ô by the encoders of instances (Eq. 4).
+        image: ô, the instance in the style and domain of the image.
+        image_content, image_style: c and s of ô from the encoders of instances (Eq. 4).
         x_back: G_g(c_g, s(ô), z^(k)).
         o_back: G_o(c(ô), s_o, z^(l)).
     """
@@ -239,7 +240,7 @@ class Crossed:
 
 
 def swap(x: Tensor) -> Tensor:
-    """The rows of domain j before those of domain i."""
+    """Exchange the rows of domains i and j."""
     return x.roll(len(x) // 2, 0)
 
 
@@ -249,18 +250,18 @@ def mean_of(values: Tensor, counted: Counted) -> Tensor:
 
 
 def means(stacked: Sequence[Tensor]) -> Tensor:
-    """Mean of each image of several (b, ...), (B, 1) in all."""
+    """The mean of each image in several (b, ...) tensors, as one (B, 1)."""
     return torch.cat([values.flatten(1).mean(1, keepdim=True) for values in stacked])
 
 
-def distances(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """Mean distance of each image of several (b, ...) from what it should be, (B, 1) in all."""
-    return means([(x - y).abs() for x, y in zip(found, wanted, strict=True)])
+def distances(outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """The mean distance of each image in several (b, ...) tensors from its target, as one (B, 1)."""
+    return means([(x - y).abs() for x, y in zip(outputs, wanted, strict=True)])
 
 
 class CGL(Method):
-    """G_g translates images and G_o instances, each an encoder of content E^c, an encoder of style E^s and a decoder;
-    D_g and D_o tell real from generated and domains from each other. One model for all domains.
+    """G_g translates images and G_o instances, each with a content encoder E^c, a style encoder E^s and a decoder. D_g
+    and D_o discriminate real from generated, and classify domains. One model serves all domains.
 
     L_D = α · (D(fake) - D(real) + λ_gp · (‖∇D(x̂)‖₂ - 1)²) + β · CE(D_cls(real), z)
 
@@ -269,19 +270,19 @@ class CGL(Method):
 
     (Eq. 2-9), each summed over images and instances. |·|₁ is the mean over all values, as everywhere in published code,
     and D of an image is the mean of its map. L_cc, the cross-cycle consistency, is a sum over the two domains (Eq. 6).
-    Fakes are the translations in the style of the counterpart and in a random one, both in the domain of the
-    counterpart; the gradient penalty looks at one of the two for each image. The gradient is that of the sum of D's
-    map, after StarGAN: that of its mean would let the critic outweigh the reconstruction by more, the larger the map.
+    Fakes are translations in the style of the counterpart and in a random style, both in the domain of the counterpart.
+    The gradient penalty uses one of the two for each image, and the gradient of the sum of D's map, after StarGAN: with
+    the mean, the larger the map, the more the critic would outweigh the reconstruction.
 
-    Each of the networks runs twice in a step: once on all that is known at its beginning, once on all that the first
-    pass made; E^s once more, with weights that take no gradient, on the translations in the style of an image. The
-    discriminators take the translations of the first pass. An image without an instance contributes to the global part
-    only; its place in the batch is kept, with a weight of zero. Where the two images have two sizes, what runs on both
-    runs once on each, and the gradient penalty looks at fakes of the real image's own content.
+    Each network runs twice in a step: once on everything known at its beginning, once on everything that the first pass
+    made. E^s runs once more, with weights that take no gradient, on the translations in the style of an image. The
+    discriminators see the translations of the first pass. An image without an instance contributes to the global part
+    only; its place in the batch of instances stays, with weight zero. If the two images differ in size, networks that
+    run on both run once per size, and the gradient penalty uses fakes of the real image's own content.
 
-    Three things keep E^s from giving one code to all images, which would meet most terms: what codes are compared with
-    takes no gradient, nor do the weights of E^s where it reads the style of an image from a translation
-    (``frozen_reading``), and in a short training these terms begin later (``cross_from``).
+    Three things keep E^s from collapsing to one code for all images, which would satisfy most terms: the targets of
+    code reconstructions take no gradient; nor do the weights of E^s where it reads the style of an image from a
+    translation (``frozen_reading``); and in a short training these terms start later (``cross_from``).
     """
 
     Config = CGLConfig
@@ -302,7 +303,7 @@ class CGL(Method):
             init_weights(generator, config.init_type)
         for critic in (self.D_g, self.D_o):
             init_weights(critic, "normal", config.init_gain)
-        bounds = (config.gp_upper, config.gp_lower, config.gp_least, config.gp_most)
+        bounds = (config.gp_upper, config.gp_lower, config.gp_min, config.gp_max)
         self.penalty_g, self.penalty_o = (GradientPenalty(config.lambda_gp, config.gp_every, *bounds) for _ in range(2))
 
     @classmethod
@@ -311,15 +312,15 @@ class CGL(Method):
             random_pairs=True,
             classes=tuple(map(str, config.classes)) or None,
             object_size=config.object_size,
-            least_object=config.least_object,
+            min_object=config.min_object,
         )
 
     def schedule(self, steps: int) -> Callable[[int], float]:
-        """Halved every ``halve_every`` steps."""
+        """Halves the learning rates every ``halve_every`` steps."""
         return lambda step: 0.5 ** (step // self.config.halve_every)
 
     def choose(self, progress: float) -> Shared:
-        """Whether the terms of translations in the style of an image count."""
+        """Whether the terms of translations in the style of an image count in this step."""
         return {"crossing": progress >= self.config.cross_from}
 
     def phases(self) -> list[Phase]:
@@ -339,14 +340,14 @@ class CGL(Method):
         ]
 
     def generators(self) -> tuple[str, ...]:
-        """What the generator phase trains."""
+        """The networks that the generator phase trains."""
         return "G_g", "G_o"
 
     def begin(self, batches: Sequence[Batch], shared: Sequence[Shared]) -> None:
-        """Draw whose instances are crossed with the images, and count the instances of the step.
+        """Draw which instances are crossed with the images, and count the instances of the step.
 
-        Into ``shared``: "same", (n,), where the instance o^(l) is one of the image's own domain; and "instances", which
-        of them exist, of the 2n; those with a counterpart; and of the n that are crossed.
+        Stores in ``shared``: "same", (n,), whether the instance o^(l) is from the image's own domain; and "instances":
+        which of the 2n instances exist, which of them have a counterpart, and which of the n crossed ones exist.
         """
         counts = []
         for batch, part in zip(batches, shared, strict=True):
@@ -366,7 +367,7 @@ class CGL(Method):
     # ------------------------------------------------------------------------------------------------- the two passes
 
     def first_pass(self, batch: Batch, shared: Shared) -> None:
-        """Encode images and instances and decode all that can be decoded of that; once a step."""
+        """Encode images and instances and decode every translation possible so far; once per step."""
         if "g" in shared:
             return
         labels = torch.cat([batch["A_domain"], batch["B_domain"]])
@@ -397,7 +398,8 @@ class CGL(Method):
                 crossed.image = more[0][0] if more else self.G_g.decoder(*with_global_style)
 
     def cross(self, shared: Shared) -> Crossed:
-        """Images x^(k) of domain i, and instances o^(l) of j or i: k and l are each drawn from all domains (Eq. 7)."""
+        """Images x^(k) of domain i, and instances o^(l) of j or i, so that k and l are each drawn from all domains (Eq.
+        7)."""
         g, o, same = shared["g"], shared["o"], shared["same"]
 
         def instance(values: Tensor) -> Tensor:
@@ -442,7 +444,7 @@ class CGL(Method):
     # ------------------------------------------------------------------------------------------------------- the losses
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D of images and instances, each in one pass of its D for each size, and one for the penalty."""
+        """L_D of images and instances: one pass of each D per size, and one for the penalty."""
         self.first_pass(batch, shared)
         config = self.config
         losses: dict[str, Tensor] = {}
@@ -458,7 +460,7 @@ class CGL(Method):
             )
             entropy = F.cross_entropy(torch.cat(cls[:real]), part.label, reduction="none")
             losses[f"cls_{name}"] = config.lambda_cls * mean_of(entropy[:, None], part.present)
-            # At each real image one of the two fakes of its domain; of its own content where those have another size.
+            # For each real image one of the two fakes in its domain; if sizes differ, a fake of its own content.
             chosen = part.rows(torch.rand_like(part.paired.rows) < 0.5)
             fakes = [
                 torch.where(of[:, None, None, None], a, b) for of, a, b in zip(chosen, swapped, random, strict=True)
@@ -474,7 +476,7 @@ class CGL(Method):
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}, **weights}
 
     def adapt_penalties(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
-        """Every ``gp_every`` steps, change λ_gp by the gradient norms of D since the last time."""
+        """Every ``gp_every`` steps, adapt λ_gp to D's gradient norms since the last time."""
         for name, penalty in (("norms_g", self.penalty_g), ("norms_o", self.penalty_o)):
             norms, counted = zip(*(part[name] for part in kept), strict=True)
             penalty.update(torch.cat(norms), torch.cat(counted))
@@ -488,7 +490,7 @@ class CGL(Method):
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
     def generator_losses(self, shared: Shared) -> dict[str, Tensor]:
-        """The terms of L_G with their weights."""
+        """The terms of L_G, weighted."""
         config = self.config
         losses: dict[str, Tensor] = {}
         for name in GRANULARITIES:
@@ -496,7 +498,7 @@ class CGL(Method):
             judged = together(self.D_g if name == "g" else self.D_o, [*part.swapped, *part.random])
             src, cls = zip(*judged, strict=True)
             entropy = F.cross_entropy(torch.cat(cls), torch.cat([part.target, part.target]), reduction="none")
-            # What codes are compared with takes no gradient: it would come closer by giving one code to all.
+            # Targets take no gradient: they would come closer by collapsing to one code.
             content = distances(part.swapped_content, [content.detach() for content in part.content])
             style = mean_of((part.random_style - part.drawn).abs(), part.present)
             crossing = shared.get("crossing", True)
@@ -526,12 +528,12 @@ class CGL(Method):
 
     @torch.no_grad()
     def translate(self, image: Tensor, domain: int = 1, style: Tensor | None = None) -> Tensor:
-        """Translate images of any size, (B, 3, H, W), to a domain in a style (None: that of seed 0)."""
+        """Translate images of any size, (B, 3, H, W), to a domain, in a style (None: the style of seed 0)."""
         return translate_any_size(lambda x: self.G_g(x, domain, style), image)
 
     @torch.no_grad()
     def samples(self, batch: Batch) -> dict[str, Tensor]:
-        """For each domain a column in the style of a reference, one in a random style, and the truth where known."""
+        """One column per domain in the style of a reference, one in a random style, and the truth if known."""
         source = batch["A"]
         pictures = {"source": source}
         drawn = self.G_g.random_style(len(source), torch.Generator().manual_seed(0))
@@ -545,9 +547,9 @@ class CGL(Method):
 
 
 def encode_translations(generator: DisentangledGenerator, part: Granularity, crossed: Crossed | None = None) -> None:
-    """Put the features of the translations in the style of an image into ``part``, and the codes of the random style;
-    into ``crossed`` the content of its own."""
-    more = [] if crossed is None else [crossed.image]  # an instance, as those of ``part``
+    """Encode the translations in the style of an image and those in a random style, and store the results in ``part``;
+    store the content of the crossed image in ``crossed``."""
+    more = [] if crossed is None else [crossed.image]  # an instance, like those of ``part``
     features = [generator.content(torch.cat([images, *more])) for images in part.swapped]
     counts = [len(images) for images in part.swapped]
     part.swapped_features = [[f[:rows] for f in maps] for maps, rows in zip(features, counts, strict=True)]
@@ -559,8 +561,8 @@ def encode_translations(generator: DisentangledGenerator, part: Granularity, cro
 def read_styles(
     generator: DisentangledGenerator, part: Granularity, frozen: bool, crossed: Crossed | None = None
 ) -> None:
-    """Put the codes of the translations in the style of an image into ``part`` and ``crossed``; ``frozen``: E^s learns
-    nothing by them."""
+    """Read the styles of translations in the style of an image, into ``part`` and ``crossed``. With ``frozen``, E^s
+    does not learn from them."""
     jobs = list(zip(part.swapped, part.rows(part.target), strict=True))
     if crossed is not None:
         jobs.append((crossed.image, crossed.label))
@@ -571,11 +573,11 @@ def read_styles(
 
 
 def styles_of(generator: DisentangledGenerator, part: Granularity, images: list[Tensor], label: Tensor) -> Tensor:
-    """The style codes of images of ``part``, (2n, style_dim)."""
+    """The style codes (2n, style_dim) of images of ``part``."""
     return torch.cat([generator.style(x, z) for x, z in zip(images, part.rows(label), strict=True)])
 
 
 def decode(generator: DisentangledGenerator, jobs: list[list[tuple[Tensor, Tensor, Tensor]]]) -> list[list[Tensor]]:
-    """The images of several lists of (content, style, label), all of a size in one pass of the decoder."""
+    """Decode several lists of (content, style, label), in one pass per size; returns the images of each list."""
     images = iter(together(generator.decoder, [one for each in jobs for one in each]))
     return [list(islice(images, len(each))) for each in jobs]

@@ -1,4 +1,4 @@
-"""The networks that CUT, EnCo and CycleGAN have in common, by their options."""
+"""The networks shared by CUT, EnCo and CycleGAN, built from their options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cgcl_fast.networks import PatchDiscriminator, PixelDiscriminator, ResnetGen
 def make_resnet(
     config: Any, input_nc: int, output_nc: int, *, dropout: bool = False, norm: str = "instance"
 ) -> ResnetGenerator:
-    """G, or the one of the way back, from images of ``input_nc`` channels to those of ``output_nc``."""
+    """G, or the generator of the other direction, from ``input_nc`` to ``output_nc`` channels."""
     return ResnetGenerator(
         input_nc,
         output_nc,
@@ -25,13 +25,13 @@ def make_resnet(
 
 
 def make_discriminator(config: Any, channels: int, norm: str = "instance") -> PatchDiscriminator | PixelDiscriminator:
-    """D for images of ``channels``: a PatchGAN, or with ``net_d`` "pixel" a PixelGAN."""
+    """D for images of ``channels``: a PatchGAN, or a PixelGAN if ``net_d`` is "pixel"."""
     if config.net_d == "pixel":
         return PixelDiscriminator(channels, config.ndf, norm)
     return PatchDiscriminator(channels, config.ndf, config.d_layers, config.antialias, norm)
 
 
 def least_size(config: Any) -> int:
-    """The least side in pixels of images in training, for G and D."""
+    """The smallest side in pixels of training images that G and D accept."""
     of_d = 1 if config.net_d == "pixel" else PatchDiscriminator.least_size(config.d_layers)
     return max(ResnetGenerator.least_size(config.n_down), of_d)

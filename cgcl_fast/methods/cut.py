@@ -49,25 +49,24 @@ class CUTConfig(DecayingConfig):
         ngf: channels of G after its first convolution.
         ndf: channels of D after its first convolution.
         net_d: "n_layers" (PatchGAN) or "pixel" (PixelGAN, which judges each pixel by itself).
-        d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
+        d_layers: halvings in D, which set the size of the patches it judges: 70x70 pixels for three, 34x34 for two.
         n_blocks: residual blocks of G.
         n_down: halvings in G, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools in G and D instead of strided convolutions.
-        antialias_up: blur pools where G doubles the size, instead of transposed convolutions; as antialias if not
-            given.
+        antialias_up: blur pools instead of transposed convolutions where G doubles the size; by default as antialias.
         dropout: dropout in the residual blocks of G.
-        init_type: how the weights of G, D and H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
-        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
+        init_type: initialisation of G, D and H: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, or the standard deviation of "normal"; "kaiming" does not use it.
         nce_layers: layers l of G whose features are contrasted (the row "last" of Fig. 4 is 16 alone).
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer.
         temperature: τ of Eq. 2.
-        sampling: positions drawn at random, or by the discriminator's attention ("dag", EnCo's Algorithm 1).
-        oversample: k of "dag", candidates drawn for each position kept.
-        importance: β of "dag", share of the positions that are the most fake ones.
+        sampling: draw positions at "random", or by the discriminator's attention ("dag", EnCo's Algorithm 1).
+        oversample: k of "dag", candidates drawn per position kept.
+        importance: β of "dag", the share of positions with the most fake scores.
         negatives: other positions of the same image ("internal", Eq. 3), of all images of the batch ("batch"), of
             other images by a queue ("external", Eq. 4), or of the image and the queue ("both").
-        queue_size: keys kept for external negatives, a layer.
+        queue_size: external negatives: number of keys per layer in the queue.
         momentum: momentum of the encoder that computes external negatives.
         gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_gan: weight of the adversarial loss.
@@ -151,13 +150,13 @@ class CUT(Method):
 
     L_G = λ_GAN · GAN(G(x)) + (λ_X · NCE(x, G(x)) + λ_Y · NCE(y, G(y))) / 2
 
-    The 1/2 is that of the authors' code; Eq. 5 of the paper has none. Without the identity term (λ_Y = 0) there is
-    none in the code either.
+    The factor 1/2 is from the authors' code; Eq. 5 of the paper has none. Without the identity term (λ_Y = 0) the code
+    has none either.
 
-    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together; each once by itself
-    where x and y have two sizes. The keys need no pass of their own: the features of x and y are those of G's own pass,
-    with the same weights, and no gradient flows into keys. That does not hold where G saw x flipped, or with dropout;
-    then x and y are encoded.
+    A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together (separately if x and y
+    differ in size). The keys need no extra pass: they are the features of x and y in G's pass, with the same weights,
+    and no gradient flows into keys. This does not hold if G's input was flipped, or with dropout; x and y are then
+    encoded separately.
     """
 
     Config = CUTConfig
@@ -215,8 +214,8 @@ class CUT(Method):
         return {"flipped": self.config.flip_equivariance and bool(torch.rand((), device="cpu") < 0.5)}
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put G(x), with the identity term G(y), and the features of G's input into ``shared``; once a step. Those of a
-        y of another size are in ``shared["of_y"]``."""
+        """Store G(x), the identity term's G(y), and the features of G's input in ``shared``; once per step. The
+        features of a y of another size are in ``shared["of_y"]``."""
         if "output" in shared:
             return
         check_sides(batch)
@@ -230,7 +229,7 @@ class CUT(Method):
             self.run_generator(y, shared["of_y"])
 
     def run_generator(self, images: Tensor, shared: Shared) -> None:
-        """Put G's translations of images of one size, and its features of them, into ``shared``."""
+        """Store G's translations of images of one size, and its features of them, in ``shared``."""
         flipped = shared["flipped"]
         if flipped or self.config.dropout:
             shared["output"] = self.G(images.flip(3) if flipped else images)
@@ -241,7 +240,7 @@ class CUT(Method):
         shared["source_features"] = [feature.detach() for feature in features]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D, with translation and real images in one pass of D, if they have one size."""
+        """L_D, with one pass of D for translations and real images if they have the same size."""
         self.forward_generator(batch, shared)
         fake = shared["output"][: len(batch["A"])].detach()
         logits_fake, logits_real = together(self.D, [fake, batch["B"]])
@@ -275,19 +274,19 @@ class CUT(Method):
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
     def contrast(self, shared: Shared, n: int, domains: Sequence[str] = ("A", "B")) -> Tensor:
-        """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with those of G(y) behind; ``domains`` are
-        those of its inputs, in order."""
+        """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with G(y) second. ``domains`` are those of
+        its inputs, in order."""
         queries = self.G.encode(shared["output"], self.layers)
         if shared["flipped"]:
             queries = [query.flip(3) for query in queries]
-        sources = shared.pop("source_features")  # not to be held during the backward pass
+        sources = shared.pop("source_features")  # so that the backward pass does not hold it
         ids = self.draw(sources, shared, n)
         rows = self.H(queries, ids)
-        with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+        with torch.no_grad():  # after the queries: autocast must not cache weights without gradient
             keys = self.H(sources, ids)
         if self.config.negatives == "internal":
             return self.nce(rows, keys)
-        parts = []  # x and y have negatives of their own
+        parts = []  # x and y have separate negatives
         for i, domain in enumerate(domains[: len(rows[0]) // n]):
             part = slice(i * n, (i + 1) * n)
             external = [queue.rows for queue in self.queues[domain]] if self.external else None  # type: ignore[attr-defined]
@@ -295,8 +294,8 @@ class CUT(Method):
         return torch.cat(parts)
 
     def draw(self, features: Sequence[Tensor], shared: Shared, n: int) -> list[Tensor]:
-        """Positions for each layer, (B, P) or (2B, P): one random draw for the images of x and one for those of y, or
-        for each image those that D's attention picks."""
+        """Positions for each layer, (B, P) or (2B, P): a random draw for the images of x and another for those of y, or
+        for each image the positions that D's attention picks."""
         if self.config.sampling == "random":
             draws = [self.nce.sample(features) for _ in range(len(features[0]) // n)]
             return [torch.cat([ids.expand(n, -1) for ids in layer]) for layer in zip(*draws, strict=True)]
@@ -309,7 +308,7 @@ class CUT(Method):
         return self.nce.sample(features, score.flip(3) if shared["flipped"] else score)
 
     def update_queues(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
-        """Move the averaged encoder and enqueue ``num_patches`` of its keys of each image (Eq. 4)."""
+        """Update the averaged encoder and enqueue ``num_patches`` of its keys for each image (Eq. 4)."""
         momentum_update(self.momentum_G, self.G, self.config.momentum)
         momentum_update(self.momentum_H, self.H, self.config.momentum)
         for batch, (domain, queues) in itertools.product(batches, self.queues.items()):

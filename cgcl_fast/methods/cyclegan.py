@@ -36,7 +36,7 @@ from cgcl_fast.networks import ResnetGenerator, UnetGenerator, init_weights
 from cgcl_fast.nn import GANLoss, ImagePool
 
 UNETS = {"unet_128": 128, "unet_256": 256}
-"""What the sides of images must be multiples of."""
+"""For each U-Net, the number that sides of images must be a multiple of."""
 
 
 @dataclass
@@ -48,24 +48,24 @@ class CycleGANConfig(DecayingConfig):
         output_nc: channels of the images of domain B.
         ngf: channels of the generators after their first convolution.
         ndf: channels of the discriminators after their first convolution.
-        net_g: generators, "resnet", or the U-Nets of pix2pix, "unet_256" and "unet_128", for images whose sides are
-            multiples of 256 or 128; n_blocks, n_down and antialias_up are of the first.
+        net_g: generators: "resnet", or the U-Nets of pix2pix, "unet_256" and "unet_128", for images whose sides are
+            multiples of 256 or 128; n_blocks, n_down and antialias_up apply to "resnet" only.
         net_d: "n_layers" (PatchGAN) or "pixel" (PixelGAN, which judges each pixel by itself).
-        d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
+        d_layers: halvings in D, which set the size of the patches it judges: 70x70 pixels for three, 34x34 for two.
         n_blocks: residual blocks of the generators.
         n_down: halvings in the generators, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools instead of strided convolutions.
-        antialias_up: blur pools where generators double the size, instead of transposed convolutions; as antialias if
-            not given.
+        antialias_up: blur pools instead of transposed convolutions where generators double the size; by default as
+            antialias.
         dropout: dropout in the residual blocks, or in the middle of a U-Net.
         norm_g: norm in the generators, "instance", "batch" or "none".
         norm_d: norm in the discriminators.
-        init_type: how the weights of all networks begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
-        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
+        init_type: initialisation of all networks: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, or the standard deviation of "normal"; "kaiming" does not use it.
         gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_cycle: λ, weight of the cycle consistency (Eq. 3).
         lambda_idt: weight of the identity term, as a share of λ (Sec. 5.2); 0 leaves it out.
-        pool_size: translated images kept for the discriminators.
+        pool_size: size of the pools of past translations that the discriminators see.
         lr: learning rate of Adam.
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
@@ -124,7 +124,7 @@ class CycleGAN(Method):
 
     L = GAN(G, D_Y) + GAN(F, D_X) + λ · (|F(G(x)) - x|₁ + |G(F(y)) - y|₁) + λ · λ_idt · (|G(y) - y|₁ + |F(x) - x|₁)
 
-    (Eq. 3 and Sec. 5.2.) The discriminators see translations of earlier steps too, and their loss is halved.
+    (Eq. 3 and Sec. 5.2). The discriminators also see translations of earlier steps, and their loss is halved.
     """
 
     Config = CycleGANConfig
@@ -156,8 +156,8 @@ class CycleGAN(Method):
         ]
 
     def generator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L. Each generator runs on its source and, for the identity term, on its target, in one pass if they have one
-        size, unless a batch norm must not mix them."""
+        """L. Each generator runs on its source and, for the identity term, on its target: in one pass if both have the
+        same size and there is no batch norm that would mix them."""
         x, y = batch["A"], batch["B"]
         check_sides(batch, multiple=self.G.multiple)
         config = self.config
@@ -179,13 +179,13 @@ class CycleGAN(Method):
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
     def run(self, generator: nn.Module, images: list[Tensor]) -> list[Tensor]:
-        """What a generator makes of several batches."""
+        """The generator's outputs for several batches."""
         if self.config.norm_g == "batch":
             return [generator(image) for image in images]
         return together(generator, images)
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """Half of the adversarial losses, on translations out of the pools."""
+        """Half of the adversarial losses, on translations from the pools."""
         loss_y = self.gan.discriminator(self.D_Y(batch["B"]), self.D_Y(self.pool_Y.query(shared["fake_y"])))
         loss_x = self.gan.discriminator(self.D_X(batch["A"]), self.D_X(self.pool_X.query(shared["fake_x"])))
         return {"loss": loss_x + loss_y, "D_X": loss_x.detach(), "D_Y": loss_y.detach()}

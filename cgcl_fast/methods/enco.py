@@ -48,24 +48,23 @@ class EnCoConfig(DecayingConfig):
         ngf: channels of G after its first convolution.
         ndf: channels of D after its first convolution.
         net_d: "n_layers" (PatchGAN) or "pixel" (PixelGAN, which judges each pixel by itself).
-        d_layers: halvings in D: how large the patches are that it judges, 70x70 pixels with three, 34x34 with two.
+        d_layers: halvings in D, which set the size of the patches it judges: 70x70 pixels for three, 34x34 for two.
         n_blocks: residual blocks of G.
         n_down: halvings in G, 2 as in the paper, or 1 for images of 64x64 pixels.
         antialias: blur pools in G and D instead of strided convolutions.
-        antialias_up: blur pools where G doubles the size, instead of transposed convolutions; as antialias if not
-            given.
-        init_type: how the weights of G, D and H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
-        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
-        scales: the pairs of layers, by what the image's sides are divided by there: 1, 2 or 4 (Table 3, rows A to C).
+        antialias_up: blur pools instead of transposed convolutions where G doubles the size; by default as antialias.
+        init_type: initialisation of G, D and H: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, or the standard deviation of "normal"; "kaiming" does not use it.
+        scales: which pairs of layers, given by their reduction of the image's sides: 1, 2 or 4 (Table 3, rows A to C).
         shared_projector: one H for the features of encoder and decoder; else each has its own (Table 3, row E).
         nce_dim: width of the projected features.
-        num_patches: K, positions in each layer.
+        num_patches: K, positions per layer.
         temperature: τ of Eq. 1.
         sampling: positions chosen by the discriminator's attention ("dag", Algorithm 1) or at "random".
-        oversample: k, candidates drawn for each position kept (Table 4).
-        importance: β, share of the positions that are the most fake ones (Table 4).
-        fresh_random: draw the other (1 - β)K positions afresh instead of taking the least fake candidates, as the
-            authors' later code does.
+        oversample: k, candidates drawn per position kept (Table 4).
+        importance: β, the share of positions with the most fake scores (Table 4).
+        fresh_random: draw the other (1 - β)K positions at random instead of taking the least fake candidates, as in the
+            authors' later code.
         loss: "infonce" (Eq. 1), "decoupled" (without the positive in the denominator, the authors' code) or "cosine"
             (2 - 2cos of query and key, with a predictor and BatchNorm in H, the authors' later code).
         predictor_norm: BatchNorm within the predictor of "cosine", as in the authors' later code.
@@ -73,12 +72,12 @@ class EnCoConfig(DecayingConfig):
         lambda_gan: weight of the adversarial loss.
         lambda_nce: λ_NCE of Eq. 5.
         lambda_idt: λ_IDT of Eq. 5.
-        idt_share: share of the training that has the identity term, half of it in the paper.
-        weights: "paper" (λ_NCE and λ_IDT as they are) or "published" (half of both while there is the identity term, 1
-            and 5, and then 2, as the authors' code has it).
+        idt_share: share of the training, from its start, that has the identity term; half in the paper.
+        weights: "paper" (λ_NCE and λ_IDT as given) or "published": as in the authors' code, half of both while there is
+            the identity term, that is 1 and 5, and then λ_NCE = 2.
         lr_g: learning rate of G.
         lr_d: learning rate of D.
-        lr_h: learning rate of H, and of K where there is one.
+        lr_h: learning rate of H, and of K if there is one.
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
@@ -146,25 +145,25 @@ class EnCoConfig(DecayingConfig):
 def layer_pairs(
     n_blocks: int, antialias: bool = True, n_down: int = 2, antialias_up: bool | None = None
 ) -> dict[int, tuple[int, int]]:
-    """What the sides are divided by -> the layer of the encoder and that of the decoder there (Table 5).
+    """For each reduction of the sides, the layers of encoder and decoder at that size (Table 5).
 
-    With nine blocks and anti-aliasing these are the pairs (3, 28), (7, 24), (13, 18) of the paper at 1, 2 and 4.
+    With nine blocks and anti-aliasing these are the paper's pairs (3, 28), (7, 24), (13, 18) at 1, 2 and 4.
     """
     antialias_up = antialias if antialias_up is None else antialias_up
-    down, up = (4 if blurred else 3 for blurred in (antialias, antialias_up))  # layers of a halving and of a doubling
-    blocks = 4 + down * n_down  # the number of the first block; norm and activation of the stem end at 3
+    down, up = (4 if blurred else 3 for blurred in (antialias, antialias_up))  # layers per halving, and per doubling
+    blocks = 4 + down * n_down  # the first block's number; norm and activation of the stem end at 3
     pairs = {2**i: (3 + down * i, blocks + n_blocks - 1 + up * (n_down - i)) for i in range(n_down)}
     return {**pairs, 2**n_down: (blocks + 1, blocks + n_blocks - 3)}
 
 
 class EnCo(Method):
-    """G translates, D judges, H projects the features of encoder and decoder into one space. Where H is not shared, it
-    projects those of the decoder, and K those of the encoder.
+    """G translates, D judges, H projects the features of encoder and decoder into a common space. If H is not shared,
+    it projects the decoder's features, and K the encoder's.
 
     L = λ_GAN · GAN(G(x)) + λ_NCE · NCE(decoder features of G(x), encoder features of x) + λ_IDT · |G(y) - y|₁
 
-    (Eq. 5), the last term in the first half of the training only (``idt_share``). Encoder and decoder of one forward
-    pass are all that the content constraint looks at: no translation is encoded again.
+    (Eq. 5), the last term only in the first half of the training (``idt_share``). The content constraint compares
+    encoder and decoder features of the same forward pass: no translation is encoded again.
     """
 
     Config = EnCoConfig
@@ -197,7 +196,7 @@ class EnCo(Method):
         return DataNeeds(full_view_in_decay=config.full_view_in_decay)
 
     def choose(self, progress: float) -> Shared:
-        """Whether this step has the identity term, as those of the first half of the training have."""
+        """Whether this step has the identity term: yes in the first half of the training."""
         return {"identity": self.config.lambda_idt > 0 and progress < self.config.idt_share}
 
     def phases(self) -> list[Phase]:
@@ -210,7 +209,7 @@ class EnCo(Method):
         return [Phase("discriminator", ("D",), self.discriminator_loss, OptimizerSpec(config.lr_d, betas)), generator]
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put G(x), with the identity term G(y), and the features of that pass into ``shared``; once a step."""
+        """Store G(x), the identity term's G(y), and the features of that pass in ``shared``; once per step."""
         if "output" in shared:
             return
         check_sides(batch)
@@ -220,11 +219,11 @@ class EnCo(Method):
         n, pairs = len(batch["A"]), len(self.encoder_layers)
         shared["keys"] = [feature[:n].detach() for feature in features[:pairs]]
         shared["queries"] = [feature[:n] for feature in reversed(features[pairs:])]
-        if shared["identity"]:  # G(y) by itself where y has another size
+        if shared["identity"]:  # G(y) separately if y has another size
             shared["same"] = self.G(*of_y) if of_y else shared["output"][n:]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D, with translation and real images in one pass of D, if they have one size."""
+        """L_D, with one pass of D for translations and real images if they have the same size."""
         self.forward_generator(batch, shared)
         fake = shared["output"][: len(batch["A"])].detach()
         logits_fake, logits_real = together(self.D, [fake, batch["B"]])
@@ -257,14 +256,14 @@ class EnCo(Method):
         ids = [self.draw(feature, shared) for feature in keys]
         rows = self.H(queries, ids, predict=True)
         if self.config.shared_projector:
-            with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+            with torch.no_grad():  # after the queries: autocast must not cache weights without gradient
                 targets = self.H(keys, ids)
-        else:  # K sees nothing but keys, and learns from them
+        else:  # K only sees keys, and learns from them
             targets = self.K(keys, ids)
         return torch.stack(self.distances(rows, targets)).mean()
 
     def draw(self, feature: Tensor, shared: Shared) -> Tensor:
-        """(B, K) positions of a layer, for each image its own (Algorithm 1)."""
+        """(B, K) positions of a layer, drawn for each image separately (Algorithm 1)."""
         config = self.config
         batch, _, height, width = feature.shape
         count = min(config.num_patches, height * width)
@@ -283,7 +282,7 @@ class EnCo(Method):
         return torch.cat([chosen, fresh], dim=1)
 
     def distances(self, queries: list[Tensor], keys: list[Tensor]) -> list[Tensor]:
-        """The loss of each layer's projected queries (B, K, C) against their keys."""
+        """The loss per layer of projected queries (B, K, C) against their keys."""
         if self.config.loss == "cosine":
             return [
                 (2 - 2 * F.cosine_similarity(query, key, dim=2)).mean()

@@ -54,25 +54,25 @@ class MGUITConfig(DecayingConfig):
         d_layers: halvings in a scale of the domain discriminators.
         n_scales: scales of the domain discriminators.
         content_layers: halvings in the content discriminator.
-        noise: standard deviation of the noise that is added to the content c while training (the authors' code: 0.1).
-        noise_in: whether the noise is in the "content", for all that uses it, or only where that enters the "decoder"
-            (the authors' code).
+        noise: standard deviation of the noise added to the content c in training (the authors' code: 0.1).
+        noise_in: whether the noise is in the "content" for all its uses, or only in the input of the "decoder" (the
+            authors' code).
         init_gain: standard deviation of the Gaussian initialisation (the authors' code: 0.02, which suits few steps and
             narrow networks better).
-        classes: classes of the boxes, names or numbers as the labels have them; what is in none of them is background.
-            The defaults are INIT's numbers.
-        items: N_k, memory items of each class. The defaults are the authors' for INIT's classes 1, 2 and 3, and the
-            paper's for car, sign and person.
+        classes: classes of the boxes, names or numbers as in the labels; pixels outside all of them are background. The
+            defaults are INIT's numbers.
+        items: N_k, memory items per class. The defaults are the authors' for INIT's classes 1, 2 and 3, and the paper's
+            for car, sign and person.
         background_items: memory items of the background.
         memory: "class": pixels use the items of their class (Table 4, "cm"); "single": one memory for all, without
             boxes ("sm").
-        memory_loss: "contrastive" (Eq. 8; Table 4, "cl"), "triplet" ("tl"), or "published", that of the authors' code:
-            0.1 exp(-mean of a softmax over the pixels), for the keys once by class and once with all items.
-        update: rule of the memory's update, "paper" (Eq. 5-6), with which the items of a class become alike, or
-            "published", that of the authors' code, which keeps them apart.
-        memory_temperature: τ of the softmax over cosines in reading (Eq. 2) and updating (Eq. 5): 1 in the paper, at
-            which a pixel reads nearly all items of the memory alike, 19.2 of 20 in effect even if its content is one of
-            20 orthonormal keys; at 0.3 6.5, at 0.2 2.0, at 0.1 1.01.
+        memory_loss: "contrastive" (Eq. 8; Table 4, "cl"), "triplet" ("tl"), or "published", from the authors' code: 0.1
+            exp(-mean of a softmax over the pixels), for the keys once by class and once with all items.
+        update: the memory's update rule: "paper" (Eq. 5-6), with which the items of a class become alike, or
+            "published", from the authors' code, which keeps them apart.
+        memory_temperature: τ of the softmax over cosines in reading (Eq. 2) and updating (Eq. 5). With 1, as in the
+            paper, a pixel reads nearly all items equally: effectively 19.2 of 20 even if its content is one of 20
+            orthonormal keys; 6.5 at τ = 0.3, 2.0 at 0.2, 1.01 at 0.1.
         temperature: τ of Eq. 8; the paper prints none.
         margin: margin of the triplet loss.
         gan: domain adversarial loss, "nonsaturating" (the same as "vanilla"), "lsgan", "hinge" or "wgan".
@@ -82,16 +82,16 @@ class MGUITConfig(DecayingConfig):
         lambda_gan: λ_d^adv, weight of the domain adversarial loss.
         lambda_kl: λ^KL, weight of the distance of the style from a standard Gaussian.
         lambda_latent: λ^latent, weight of the latent regression (the authors' code has none).
-        lambda_content_l1: weight of the L1 distance of the content of a translation to that of its source, both of unit
-            length, a term that the paper does not have (the authors' code: 1).
-        lambda_content_kl: weight of the mean of c², a term that the paper does not have (the authors' code: 0.01, of
-            contents at unit length, whose mean of squares never changes; here of the contents before that).
+        lambda_content_l1: weight of the L1 distance between the contents of a translation and of its source, both of
+            unit length; not in the paper (the authors' code: 1).
+        lambda_content_kl: weight of the mean of c²; not in the paper (the authors' code: 0.01, on contents of unit
+            length, whose mean square never changes; here before they are normalised).
         lambda_key: λ_k^con, weight of the feature contrastive loss of the keys.
-        lambda_value: λ_v^con, weight of that of the values.
+        lambda_value: λ_v^con, weight of the feature contrastive loss of the values.
         lr: learning rate of Adam.
-        lr_content: that of the content discriminator; DRIT's, which keeps it from winning.
-        clip_content: greatest norm of the gradient of the content discriminator; 0: any (the authors' code: 5).
-        weight_decay: of Adam, for all networks (the authors' code: 0.0001).
+        lr_content: learning rate of the content discriminator; DRIT's, which keeps it from winning.
+        clip_content: maximum gradient norm of the content discriminator; 0: none (the authors' code: 5).
+        weight_decay: weight decay of Adam, for all networks (the authors' code: 0.0001).
         beta1: β₁ of Adam.
         beta2: β₂ of Adam.
         epochs: epochs at the full learning rate.
@@ -150,32 +150,32 @@ class MGUITConfig(DecayingConfig):
 
 
 class MGUIT(Method):
-    """The content c of an image addresses a memory, whose values of the other domain are the style of its translation.
+    """An image's content c addresses a memory, from whose values for the other domain it reads its translation's style.
 
     With I^x and I^y of the domains A and B, ŝ read from the memory (Eq. 2-4), I the image and Î its translation:
 
     ==========  ====================================================================================================
     self        \\|G^x(c^x, ŝ^x) - I^x\\|₁, with ŝ^x the values of x read by c^x itself
     cycle       \\|G^x(ĉ^y, ŝ^x) - I^x\\|₁, with ĉ^y the content of Î^y = G^y(c^x, ŝ^y), which also reads ŝ^x
-    content     D_c shall not know whose content it sees: its target is ½ for both
-    domain      D^y shall take Î^y for real, and G^y(c^x, r), whose style is read from random values
+    content     D_c must not know whose content it sees: its target is ½ for both
+    domain      D^y must take Î^y for real, and G^y(c^x, r), whose style is read from random values
     KL          mean of s²: the distance of N(s, 1) from N(0, 1), apart from a factor
     latent      \\|E_s^y(G^y(c^x, r)) - r\\|₁, with r the random style
     keys        Eq. 8 for the contents, at unit length, and the keys
     values      Eq. 8 for the styles and the values of their domain
     ==========  ====================================================================================================
 
-    each for both domains, and summed (Eq. 9). Options add what the authors' code has besides: \\|ĉ^y - c^x\\|₁ at unit
-    length, whose target c^x takes no gradient, and the mean of c². Eq. 8 is a mean over the pixels here, where the
-    paper prints a sum. Keys and values take no gradient: after the step, its contents (at unit length) and styles
-    update them. Values take the styles as they are, since Eq. 8 bounds them; the contents have no such bound.
+    each for both domains, and summed (Eq. 9). Options add two terms of the authors' code: \\|ĉ^y - c^x\\|₁ at unit
+    length, whose target c^x takes no gradient, and the mean of c². Eq. 8 is a mean over the pixels here; the paper
+    prints a sum. Keys and values take no gradient: after the step they are updated with its contents (at unit length)
+    and styles. Styles are used as they are, since Eq. 8 bounds them; contents have no such bound.
 
-    While training, each pixel uses the items of its class, from the boxes; a translation has the classes of its source.
+    In training each pixel uses the items of its class, given by the boxes; a translation has the classes of its source.
 
     A step runs each content encoder on its image and on the translation into its domain, each generator on what its
     domain needs (self, translation and random style together, then the cycle), and the style encoder on image and
-    random translation together; what is shared by the domains runs on both at once. So where the images of both domains
-    have one size; where not, what is said to run together runs once for each size.
+    random translation together; networks shared by the domains run on both at once. If the images of the two domains
+    differ in size, each of these joint passes is split by size.
     """
 
     Config = MGUITConfig
@@ -229,8 +229,8 @@ class MGUIT(Method):
         ]
 
     def prepare(self, batch: Batch) -> Batch:
-        """With the class of each pixel of the contents instead of boxes: "A_class_map" and "B_class_map", (B, h, w)
-        int64. A single memory needs none.
+        """Replace boxes by the class of each pixel of the contents: "A_class_map" and "B_class_map", (B, h, w) int64. A
+        single memory needs none.
 
         Raises:
             ValueError: the batch has no boxes.
@@ -249,11 +249,11 @@ class MGUIT(Method):
     # ------------------------------------------------------------------------------------------------------- the losses
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put into ``shared`` what both phases need; once a step.
+        """Store in ``shared`` what both phases need; once per step.
 
-        "classes": for each domain (B, h, w), or None; "content": [(2B, C, h, w)], c^x before c^y, or where these have
-        two sizes [c^x, c^y]; for each domain in "self" its image again, in "fake" the translation of the other's image
-        into it, in "random" that in the random style, and in "random_style" that style, (B, V, h, w).
+        "classes": for each domain (B, h, w), or None. "content": [(2B, C, h, w)], c^x before c^y, or [c^x, c^y] if they
+        differ in size. For each domain: in "self" its image reconstructed, in "fake" the other's image translated into
+        it, in "random" the same in the random style, and in "random_style" that style, (B, V, h, w).
         """
         if "content" in shared:
             return
@@ -263,7 +263,7 @@ class MGUIT(Method):
         shared["content"] = contents = self.encode(images)
         shared["classes"] = [batch[f"{name}_class_map"] if self.class_aware else None for name in self.domains]
         classes = stack(shared["classes"]) if self.class_aware else [None] * len(contents)
-        # One reading gives the style of x, that of y and the random one for every content.
+        # A single read gives the style of x, that of y and the random one for every content.
         values = torch.cat([*G.memory.values, G.memory.random_values(1)[0]], dim=1)
         read = [G.memory.read(c, values, k).chunk(3, dim=1) for c, k in zip(contents, classes, strict=True)]
         styles = list(zip(*read, strict=True))
@@ -278,14 +278,13 @@ class MGUIT(Method):
             shared["random_style"].append(random_style.detach())
 
     def encode(self, images: list[Tensor]) -> list[Tensor]:
-        """Contents of the images of A and of B, (2B, C, h, w) in one pass, or each by itself where they have two
-        sizes."""
+        """Contents of the images of A and of B: (2B, C, h, w) in one pass, or separately if they differ in size."""
         if images[0].shape[2:] == images[1].shape[2:]:
             return [self.G.encode(images)]
         return [self.G.encode([image], [d]) for d, image in enumerate(images)]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """Adversarial losses of D^x, D^y and D_c, each with all of a size that it judges in one pass."""
+        """Adversarial losses of D^x, D^y and D_c, each in one pass per size."""
         self.forward_generator(batch, shared)
         n, losses = len(batch["A"]), {}
         for d, name in enumerate(self.domains):
@@ -321,9 +320,9 @@ class MGUIT(Method):
 
         logits_c = by_domain([self.D_c(content) for content in contents], n)
         losses: dict[str, list[Tensor]] = {
-            "self": [F.l1_loss(found, image) for found, image in zip(shared["self"], images, strict=True)],
-            "cycle": [F.l1_loss(found, image) for found, image in zip(cycles, images, strict=True)],
-            # Cross-entropy with the target ½.
+            "self": [F.l1_loss(rebuilt, image) for rebuilt, image in zip(shared["self"], images, strict=True)],
+            "cycle": [F.l1_loss(rebuilt, image) for rebuilt, image in zip(cycles, images, strict=True)],
+            # Cross-entropy with target ½.
             "content": [(F.softplus(part) - 0.5 * part).mean() for part in logits_c],
             "domain": [
                 self.gan.generator(logits)
@@ -331,7 +330,7 @@ class MGUIT(Method):
                 for logits in self.D[d](torch.cat([shared["fake"][d], shared["random"][d]]))
             ],
             "KL": [style.square().mean() for style in styles],
-            "latent": [F.l1_loss(found, r) for found, r in zip(regressed, shared["random_style"], strict=True)],
+            "latent": [F.l1_loss(rebuilt, r) for rebuilt, r in zip(regressed, shared["random_style"], strict=True)],
             "keys": [contrast(c, memory.keys, k) for c, k in zip(by_domain(unit, n), pixel_classes, strict=True)],
             "values": [contrast(styles[d], memory.values[d], pixel_classes[d]) for d in (0, 1)],
         }
@@ -348,20 +347,20 @@ class MGUIT(Method):
         if config.memory_loss == "published":
             losses["keys"] += [contrast(c, memory.keys, None) for c in by_domain(unit, n)]
         if config.lambda_content_l1:
-            # Of the translation into A, which shows the scene of B, comes the content first.
+            # First comes the content of the translation into A, which shows the scene of B.
             of_fakes = by_domain([F.normalize(content, dim=1) for content in of_fakes], n)
             kept = zip(of_fakes, reversed(shared["contents"]), strict=True)
-            losses["content_l1"] = [F.l1_loss(found, c) for found, c in kept]
+            losses["content_l1"] = [F.l1_loss(rebuilt, c) for rebuilt, c in kept]
         if config.lambda_content_kl:
             losses["content_kl"] = [c.square().mean() for c in by_domain(contents, n)]
         weights |= {"content_l1": config.lambda_content_l1, "content_kl": config.lambda_content_kl}
         return _with_total({name: torch.stack(terms).sum() for name, terms in losses.items()}, weights)
 
     def cycle(self, fakes: list[Tensor], pixel_classes: Any) -> tuple[list[Tensor], list[Tensor]]:
-        """The translations translated back: images of A and of B (Eq. 7); and the contents of the translations, that of
-        the translation into A first, as ``encode`` gives them."""
+        """Translate the translations back: images of A and of B (Eq. 7). Also returns the contents of the translations,
+        that of the translation into A first, in the form of ``encode``."""
         G, n = self.G, len(fakes[0])
-        contents = self.encode(fakes)  # that of the translation into A shows the scene of B
+        contents = self.encode(fakes)  # the translation into A shows the scene of B
         prepared = by_domain([G.prepare(content) for content in contents], n)
         back = []
         for d, other in ((0, 1), (1, 0)):
@@ -370,13 +369,13 @@ class MGUIT(Method):
         return back, contents
 
     def styles(self, images: list[Tensor], randoms: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The styles of the images of each domain, and of the translations in random styles into it."""
-        found = [together(E_s, pair) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
-        return [own for own, _ in found], [regressed for _, regressed in found]
+        """For each domain, the styles of its images, and of the translations into it in random styles."""
+        pairs = [together(E_s, pair) for E_s, *pair in zip(self.E_s, images, randoms, strict=True)]
+        return [own for own, _ in pairs], [regressed for _, regressed in pairs]
 
     def update_memory(self, batches: Sequence[Batch], kept: Sequence[Shared]) -> None:
-        """Eq. 5-6, or the rule of the authors' code, with the features of this step: one softmax over the pixels of all
-        its images."""
+        """Update by Eq. 5-6, or by the rule of the authors' code, with this step's features: one softmax over the
+        pixels of all its images."""
 
         def of_domains(name: str) -> list[Tensor]:
             return [_joined(maps) for maps in zip(*(part[name] for part in kept), strict=True)]
@@ -388,7 +387,7 @@ class MGUIT(Method):
 
     @torch.no_grad()
     def samples(self, batch: Batch) -> dict[str, Tensor]:
-        """Beside source, translation and truth: the translation in one random style, always the same."""
+        """Besides source, translation and truth: the translation in one fixed random style."""
         pictures = super().samples(batch)
         style = self.G.random_style(1, torch.Generator().manual_seed(0))
         pictures["random style"] = translate_any_size(lambda image: self.G(image, 1, style), batch["A"])
@@ -396,12 +395,12 @@ class MGUIT(Method):
 
 
 def by_domain(stacked: Sequence[Tensor], n: int) -> list[Tensor]:
-    """The n rows of each domain, of what :func:`stack` has made."""
+    """The n rows of each domain, from the output of :func:`stack`."""
     return [rows for each in stacked for rows in each.split(n)]
 
 
 def _joined(maps: Sequence[Tensor]) -> Tensor:
-    """The pixels of maps (B, C, h, w), or (B, h, w) of classes, whose sizes may differ, in one map of one image."""
+    """The pixels of maps (B, C, h, w), or of class maps (B, h, w), whose sizes may differ, as one map of one image."""
     if len(maps) == 1:
         return maps[0]
     if maps[0].dim() == 3:

@@ -1,11 +1,11 @@
-"""What options may be: a field's type says its range, and one check asks all fields of an options class for theirs.
+"""What options may be: a field's type says its range, and one check asks all fields of an options class for theirs::
 
     @dataclass
     class CUTConfig(Config):
         lambda_x: Weight = 1.0        # CUTConfig(lambda_x=-1) is a ValueError, "lambda_x: expected a number from 0 ..."
 
-The ranges keep out what cannot work; the greatest numbers are far above what makes sense, but neither overflow nor take
-all memory by themselves. Restricted types of jsonargparse act in its parser alone; configs are made in programs, too.
+The ranges exclude what cannot work. Upper bounds are far above sensible values; they only prevent overflow and running
+out of memory. The restricted types of jsonargparse act in its parser only, but configs are also made in programs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Within:
     """A range of numbers.
 
     Args:
-        low, high: its ends.
-        without: the end that does not belong to it, if there is one.
+        low, high: the ends.
+        without: the end that is excluded, if any.
     """
 
     low: float
@@ -40,7 +40,7 @@ class Within:
 
 
 class Distinct:
-    """Names that are not empty, none of them twice."""
+    """Non-empty names without duplicates."""
 
     def __contains__(self, value: Any) -> bool:
         return all(value) and len(set(value)) == len(value)
@@ -51,32 +51,32 @@ class Distinct:
 
 Count = Annotated[int, Within(1, 10**9)]
 CountOrZero = Annotated[int, Within(0, 10**9)]
-"""Of which 0 has a meaning."""
+"""A count for which 0 has a meaning."""
 Side = Annotated[int, Within(1, 8192)]
 """In pixels."""
 Channels = Annotated[int, Within(1, 4096)]
 Rows = Annotated[int, Within(1, 2**20)]
-"""That are kept in memory."""
+"""Of a table kept in memory."""
 Depth = Annotated[int, Within(1, 16)]
-"""Of networks that halve the size in each layer."""
+"""Of networks in which each layer halves the size."""
 Halvings = Annotated[int, Within(1, 2)]
 Blocks = Annotated[int, Within(0, 256)]
 Layers = tuple[Annotated[int, Within(0, 4096)], ...]
 Names = Annotated[tuple[str, ...], Distinct()]
 ClassNames = Annotated[tuple[str | int, ...], Distinct()]
-"""Integers will do for names that are numbers, such as those of INIT's classes; options have them as text."""
+"""Names that are numbers, such as INIT's classes, may be integers; options hold them as text."""
 
 Weight = Annotated[float, Within(0, 1e30)]
-"""Of a loss; 0 leaves it out. What is far too much is noticed when the loss is no longer finite."""
+"""Of a loss; 0 leaves it out. Excessive weights show when the loss is no longer finite."""
 Rate = Annotated[float, Within(0, 1e30)]
-"""Of learning; 0 leaves a network as it is."""
+"""Learning rate; 0 leaves a network unchanged."""
 Scale = Annotated[float, Within(0, 1e6)]
 Positive = Annotated[float, Within(0, 1e6, without=0)]
 Oversample = Annotated[float, Within(1, 1e6)]
 Temperature = Annotated[float, Within(1e-6, 1e6)]
 Share = Annotated[float, Within(0, 1)]
 Level = Annotated[float, Within(-1e38, 1e38)]
-"""A number in an image."""
+"""A pixel value."""
 Adversary = Literal["lsgan", "nonsaturating", "vanilla", "hinge", "wgan"]
 PatchNetwork = Literal["n_layers", "pixel"]
 """Discriminators, by their published names."""
@@ -87,7 +87,7 @@ Beta = Annotated[float, Within(0, 1, without=1)]
 
 
 class Config:
-    """Base of the methods' options: refuses values out of range."""
+    """Base of the methods' options: rejects values out of range."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self), include_extras=True).items():
@@ -96,7 +96,7 @@ class Config:
         check(self)
 
     def least_size(self) -> int:
-        """The least side in pixels that the images of a step may have."""
+        """The smallest side in pixels that a step's images may have."""
         return 1
 
 
@@ -105,8 +105,8 @@ class DecayingConfig(Config):
     """Base of the options of methods that train ``epochs`` at the full learning rate, then ``decay_epochs`` of decay.
 
     Args:
-        warmup_epochs: the first epochs of those at the full learning rate, in which it rises to that; EnCo's authors
-            give 20.
+        warmup_epochs: epochs at the beginning in which the learning rate rises to its full value, part of ``epochs``;
+            EnCo's authors use 20.
         lr_policy: "linear" decay to zero, or "constant": the full learning rate in the epochs of decay, too.
         lr_interval: the learning rate changes with each "step", or, as in the published CUT, CycleGAN and EnCo, at the
             end of an "epoch".
@@ -118,8 +118,8 @@ class DecayingConfig(Config):
 
 
 def check(options: Any) -> None:
-    """Ask all fields of a dataclass for what their types allow: numbers in their ranges, never NaN; names among those
-    known. A list will do for a tuple, and an integer for a float.
+    """Check all fields of a dataclass against their types: numbers in their ranges, never NaN; known names. A list is
+    accepted for a tuple, and an integer for a float.
 
     Raises:
         ValueError: one line with the field, what was expected and what came.
@@ -130,11 +130,11 @@ def check(options: Any) -> None:
         if not _fits(value, types[field.name]):
             shown = repr(value)
             shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-            raise ValueError(f"{field.name}: expected {_expected(types[field.name])}, got {shown}")
+            raise ValueError(f"{field.name}: expected {expected(types[field.name])}, got {shown}")
 
 
 def lists_of(kind: type) -> set[str]:
-    """Names of the fields of a dataclass that are tuples of any length."""
+    """Names of the dataclass fields that are tuples of any length."""
     names = set()
     for name, annotation in get_type_hints(kind).items():
         if get_origin(annotation) is tuple and get_args(annotation)[-1] is Ellipsis:
@@ -143,7 +143,7 @@ def lists_of(kind: type) -> set[str]:
 
 
 def _with_names(values: Any) -> Any:
-    """``values`` with the integers in a list or tuple of them as text."""
+    """``values`` with integers as text, if it is a list or tuple."""
     if not isinstance(values, (list, tuple)):
         return values
     return type(values)(str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
@@ -166,18 +166,18 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, origin or kind)
 
 
-def _expected(kind: Any, many: bool = False) -> str:
+def expected(kind: Any, many: bool = False) -> str:
     """A type in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         rule = str(arguments[1])
-        return rule if arguments[0] not in (int, float) else f"{_expected(arguments[0], many)} {rule}"
+        return rule if arguments[0] not in (int, float) else f"{expected(arguments[0], many)} {rule}"
     if origin in (Union, UnionType):
-        return " or ".join(_expected(each, many) for each in arguments)
+        return " or ".join(expected(each, many) for each in arguments)
     if origin is Literal:
         return ", ".join(map(repr, arguments[:-1])) + " or " * (len(arguments) > 1) + repr(arguments[-1])
     if origin is tuple:
-        return _expected(arguments[0], many=True)
+        return expected(arguments[0], many=True)
     if kind is NoneType:
         return "none"
     one, several = {int: ("an integer", "integers"), float: ("a number", "numbers")}.get(kind, (kind.__name__,) * 2)

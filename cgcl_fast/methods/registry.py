@@ -1,7 +1,8 @@
-"""The methods by the names that commands take."""
+"""The methods, by their names in commands."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,12 +57,31 @@ PAPERS = {
 """The paper of each method, and where it can be read freely, if it is known here."""
 
 INITIALISATIONS = ("kaiming", "kaiming_uniform")
-"""What "init" was of CGL and CGCL, before it was "init_type"."""
+"""Values of "init" in CGL and CGCL, before the option was called "init_type"."""
+
+
+RENAMED = {
+    "least_object": "min_object",
+    "gp_least": "gp_min",
+    "gp_most": "gp_max",
+    "least_width": "min_width",
+    "most_width": "max_width",
+}
+"""Old names of options, which are read for one more version."""
+
+
+def new_name(option: str) -> str:
+    """The present name of an option; warns if ``option`` is an old one."""
+    if option not in RENAMED:
+        return option
+    new = RENAMED[option]
+    warnings.warn(f"{option} is now called {new}; the next version will not know the old name", FutureWarning, 3)
+    return new
 
 
 def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as files of earlier versions name them, by their names of now."""
-    found = dict(options)
-    if found.get("init") in INITIALISATIONS:
-        found["init_type"] = found.pop("init")
-    return found
+    """Options from files of earlier versions, under their present names."""
+    renamed = {new_name(name): value for name, value in options.items()}
+    if renamed.get("init") in INITIALISATIONS:
+        renamed["init_type"] = renamed.pop("init")
+    return renamed

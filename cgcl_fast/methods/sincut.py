@@ -35,35 +35,35 @@ from cgcl_fast.nn import GANLoss, PatchNCE, Projector
 
 @dataclass
 class SinCUTConfig(DecayingConfig):
-    """Options of SinCUT; the defaults are the paper's, and what it leaves open is as in the authors' code.
+    """Options of SinCUT; the defaults are the paper's and, where it leaves something open, the authors' code's.
 
     Args:
         input_nc: channels of the images.
         ngf: an eighth of G's channels at full size.
         ndf: a quarter of D's channels at full size.
         n_blocks: residual blocks of G, the first half of them in the encoder.
-        networks: "paper", or "published" as in the authors' code, whose weights need it: D has at most 384 channels
-            instead of 512, and G's last convolution is followed by a leaky ReLU.
-        minibatch_stddev: StyleGAN2's channel in D that lets it see how much the images of a minibatch differ; the
-            authors' code leaves it out.
+        networks: "paper", or "published" as in the authors' code, which its weights need: D has at most 384 channels
+            instead of 512, and a leaky ReLU follows G's last convolution.
+        minibatch_stddev: StyleGAN2's channel in D that shows it how much the images of a minibatch differ; not in the
+            authors' code.
         crops: "paper" (one zoom for width and height, 128x128 crops anywhere, split into tiles for D) or "published"
-            (as the authors' code: factors drawn independently for width and height, 64x64 crops out of a grid with a
-            random offset, which D sees whole).
-        zoom: a zoom for each "minibatch" or for each "crop"; if not given, the former ("paper") or the latter
-            ("published": that code draws a zoom for 16 crops at a time, but then shuffles all crops).
+            (as in the authors' code: independent zooms of width and height, 64x64 crops from a grid with a random
+            offset, which D sees whole).
+        zoom: a new zoom for each "minibatch" or each "crop"; by default "minibatch" with the "paper" crops, "crop" with
+            the "published" ones (the authors' code draws a zoom for 16 crops at a time, but then shuffles all crops).
         num_crops: crops of each image a step.
-        crop_size: side of a crop; if not given, 128 ("paper") or 64 ("published").
-        tile_size: side of the tiles that D sees, which bounds its receptive field; if not given, half of a crop
-            ("paper") or all of it ("published"). A power of two.
-        least_width: least width to which the image is scaled; if not given, 3/8 ("paper") or 1/3 ("published") of the
-            greatest.
-        most_width: greatest width; if not given, 1024 ("paper") or the image's own ("published").
+        crop_size: side of a crop; by default 128 ("paper") or 64 ("published").
+        tile_size: side of the tiles that D sees, which bounds its receptive field; by default half of a crop ("paper")
+            or all of it ("published"). A power of two.
+        min_width: smallest width to which the image is scaled; by default 3/8 ("paper") or 1/3 ("published") of the
+            largest.
+        max_width: largest width; by default 1024 ("paper") or the image's own ("published").
         nce_layers: layers l of G whose features are contrasted.
         nce_dim: width of the projected features z_l.
         num_patches: positions S_l drawn in each layer of each crop.
         temperature: τ of Eq. 2.
-        init_type: how the weights of H begin: "xavier", "normal", "kaiming" (normal) or "orthogonal".
-        init_gain: gain of the initialisation, the standard deviation of "normal"; "kaiming" has none.
+        init_type: initialisation of H: "xavier", "normal", "kaiming" (normal) or "orthogonal".
+        init_gain: gain of the initialisation, or the standard deviation of "normal"; "kaiming" does not use it.
         gan: adversarial loss, "lsgan", "vanilla" (the same as "nonsaturating"), "hinge" or "wgan".
         lambda_nce: λ_X and λ_Y, weight of the PatchNCE of x and G(x) and of that of y and G(y).
         lambda_idt: weight of |G(y) - y|₁.
@@ -86,8 +86,8 @@ class SinCUTConfig(DecayingConfig):
     num_crops: Annotated[int, Within(1, 4096)] = 16
     crop_size: Annotated[int, Within(8, 4096)] | None = None
     tile_size: Annotated[int, Within(8, 4096)] | None = None
-    least_width: Side | None = None
-    most_width: Side | None = None
+    min_width: Side | None = None
+    max_width: Side | None = None
     nce_layers: Layers = (0, 2, 4)
     nce_dim: Channels = 256
     num_patches: Count = 1
@@ -116,14 +116,14 @@ class SinCUTConfig(DecayingConfig):
 
 
 def sizes(config: SinCUTConfig) -> tuple[int, int]:
-    """Side of a crop and of a tile."""
+    """Sides of a crop and of a tile."""
     paper = config.crops == "paper"
     crop = config.crop_size or (128 if paper else 64)
     return crop, config.tile_size or (crop // 2 if paper else crop)
 
 
 def split_into_tiles(images: Tensor, size: int) -> Tensor:
-    """(B, C, H, W) to (B · H/size · W/size, C, size, size): the tiles of an image follow each other, row by row."""
+    """(B, C, H, W) to (B · H/size · W/size, C, size, size): the tiles image by image, row by row."""
     tiles = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, rows, columns, size, size)
     return tiles.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
@@ -135,12 +135,12 @@ class SinCUT(Method):
 
     L_G = softplus(-D(G(x))) + λ_NCE · (NCE(x, G(x)) + NCE(y, G(y))) / 2 + λ_idt · |G(y) - y|₁
 
-    x and y are crops of one image each. The penalty is added in every step. The halves are those of the authors'
-    code, as is λ_NCE of each term. A patch's negatives are the patches of all crops of its image, since with one image
-    there are no others that would be external.
+    x and y are crops of one image each. The penalty is applied in every step. The factors 1/2, and λ_NCE for each term,
+    are from the authors' code. A patch's negatives are the patches of all crops of its image: with a single image there
+    are no external ones.
 
     A step runs G once, on x and y together, and the encoder once more, on G(x) and G(y) together: the keys are the
-    features of G's own pass, which the noise in its decoder does not reach.
+    features of G's own pass; the noise in G's decoder does not reach them.
     """
 
     Config = SinCUTConfig
@@ -163,7 +163,7 @@ class SinCUT(Method):
     @classmethod
     def needs(cls, config: SinCUTConfig) -> DataNeeds:
         published = config.crops == "published"
-        least, most = config.least_width, config.most_width
+        least, most = config.min_width, config.max_width
         if not published:
             most = most or 1024
             least = least or round(most * 3 / 8)
@@ -181,14 +181,15 @@ class SinCUT(Method):
         ]
 
     def forward_generator(self, batch: Batch, shared: Shared) -> None:
-        """Put G(x) and G(y), and the features of x and y, into ``shared``; once a step."""
+        """Store G(x), G(y) and the features of x and y in ``shared``; once per step."""
         if "output" in shared:
             return
         shared["output"], features = self.G(torch.cat([batch["A"], batch["B"]]), self.layers)
         shared["source_features"] = [feature.detach() for feature in features]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """L_D. Translation and real tiles go through D by themselves, since it looks at a minibatch as a whole."""
+        """L_D. D sees translations and real tiles in separate passes, because its output depends on the whole
+        minibatch."""
         self.forward_generator(batch, shared)
         fake = shared["output"][: len(batch["A"])].detach()
         loss_fake = self.gan(self.D(split_into_tiles(fake, self.tile_size)), False)
@@ -201,8 +202,8 @@ class SinCUT(Method):
     def gradient_penalty(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """D(y), and |∇_y D(y)|², mean over the tiles (Mescheder et al. 2018, Eq. 9).
 
-        In float32, since squares of gradients are small; and by D's plain forward, since what ``torch.compile`` makes
-        of a module cannot be differentiated twice.
+        In float32, because squares of gradients are small; and with D's plain forward, because a module compiled by
+        ``torch.compile`` cannot be differentiated twice.
         """
         with torch.autocast(real.device.type, enabled=False):
             real = real.detach().requires_grad_()
@@ -224,12 +225,12 @@ class SinCUT(Method):
     def contrast(self, shared: Shared) -> tuple[Tensor, Tensor]:
         """PatchNCE of G(x) against x and of G(y) against y; positions are drawn once for x and once for y."""
         queries = self.G.encode(shared["output"], self.layers)
-        sources = shared.pop("source_features")  # not to be held during the backward pass
+        sources = shared.pop("source_features")  # so that the backward pass does not hold it
         n = len(queries[0]) // 2
         draws = zip(self.nce.sample(sources), self.nce.sample(sources), strict=True)
         ids = [torch.cat([x.expand(n, -1), y.expand(n, -1)]) for x, y in draws]
         rows = self.H(queries, ids)
-        with torch.no_grad():  # after the queries: autocast caches the weights that it casts, here without gradient
+        with torch.no_grad():  # after the queries: autocast must not cache weights without gradient
             keys = self.H(sources, ids)
         nce_x = self.nce([row[:n] for row in rows], [key[:n] for key in keys]).mean()
         nce_y = self.nce([row[n:] for row in rows], [key[n:] for key in keys]).mean()

@@ -1,5 +1,5 @@
-"""Metrics: how far translations are from their true counterparts, beside the untouched and the recoloured source, and
-what a reference changes in them.
+"""Metrics: distances of translations to the truth, beside the untouched and the recoloured source, the effects of
+references, and more.
 """
 
 from cgcl_fast.metrics.colour_transfer import ColourStatistics, colour_statistics, colour_transfer

@@ -1,5 +1,4 @@
-"""The classifier of domains that inception scores are computed with: torchvision's Inception-v3 with one output a
-domain, and its files."""
+"""The domain classifier for inception scores: torchvision's Inception-v3 with one output per domain, and its files."""
 
 from __future__ import annotations
 
@@ -19,18 +18,18 @@ from cgcl_fast.networks.files import build_empty, fill, read_safetensors
 KIND = "cgcl_fast.domain_classifier"
 
 LEAST_SIZE = 75
-"""Side in pixels below which nothing is left of an image within the network."""
+"""Minimum side of images in pixels: below it, the network's poolings leave nothing."""
 
 
 class DomainClassifier(nn.Module):
-    """Inception-v3 (Szegedy et al. 2016) without its auxiliary output, which only its training from nothing needs.
+    """Inception-v3 (Szegedy et al. 2016) without its auxiliary output, which is only needed for training from scratch.
 
     Args:
         domains: names of the classes.
         size: side in pixels to which images are resized (bilinear, antialiased).
 
     Raises:
-        ValueError: fewer than two domains, or two of one name; a size below ``LEAST_SIZE``.
+        ValueError: fewer than two domains, or duplicate names; a size below ``LEAST_SIZE``.
     """
 
     def __init__(self, domains: Sequence[str], size: int = 299) -> None:
@@ -45,7 +44,7 @@ class DomainClassifier(nn.Module):
         self.network.fc = nn.Linear(self.network.fc.in_features, len(domains))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, 3, H, W) in [-1, 1], which is what ImageNet's weights were trained with."""
+        """Logits (B, K) of images (B, 3, H, W) in [-1, 1], the range that ImageNet's weights were trained with."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}")
         if images.shape[2:] != (self.size, self.size):
@@ -54,15 +53,14 @@ class DomainClassifier(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """p(z|y), (B, K), as :class:`cgcl_fast.metrics.inception_score.InceptionScores` takes them; call ``eval()``
-        before."""
+        """p(z|y), (B, K), for :class:`cgcl_fast.metrics.inception_score.InceptionScores`. Call ``eval()`` before."""
         return self(images).float().softmax(1)
 
     def take_imagenet(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin with the weights of torchvision's ``inception_v3``, all but those of its outputs.
+        """Initialise with the weights of torchvision's ``inception_v3``, except its outputs.
 
         Raises:
-            ValueError: they are of another network.
+            ValueError: the weights are of another network.
         """
         own = self.network.state_dict()
         kept = {name: tensor for name, tensor in weights.items() if not name.startswith(("fc.", "AuxLogits."))}
@@ -76,13 +74,13 @@ class DomainClassifier(nn.Module):
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and values, in the order of the names; results name the classifier by it."""
-    found = hashlib.sha256()
+    """Hash of names, types, shapes and values, in order of names; identifies the classifier in results."""
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def classifier_bytes(classifier: DomainClassifier, notes: Mapping[str, object] | None = None) -> bytes:
@@ -99,21 +97,21 @@ def classifier_bytes(classifier: DomainClassifier, notes: Mapping[str, object] |
 
 
 def load_classifier(path: str | Path) -> tuple[DomainClassifier, str]:
-    """The classifier in a file of :func:`classifier_bytes`, for evaluation, and its hash.
+    """The classifier in a file of :func:`classifier_bytes`, in evaluation mode, and its hash.
 
     Raises:
-        ValueError: it is another kind of file, or damaged; one line that names it.
-        OSError: it cannot be opened.
+        ValueError: the file is of another kind or damaged; one line that names it.
+        OSError: the file cannot be opened.
     """
     tensors, metadata = read_safetensors(path)
     if metadata.get("kind") != KIND:
         raise ValueError(f"{path}: expected a classifier of domains (python -m cgcl_fast.metrics.finetune writes one)")
-    found = sha256_of(tensors)
-    if metadata.get("sha256") != found:
+    sha256 = sha256_of(tensors)
+    if metadata.get("sha256") != sha256:
         raise ValueError(f"{path}: damaged (its content is not that of its hash)")
     try:
         domains, size = json.loads(metadata["domains"]), int(metadata["size"])
         classifier = fill(build_empty(lambda: DomainClassifier(domains, size)), tensors)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: not a classifier of domains ({error})") from error
-    return classifier.eval(), found
+    return classifier.eval(), sha256

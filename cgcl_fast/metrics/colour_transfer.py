@@ -1,6 +1,6 @@
-"""Reinhard et al., "Color Transfer between Images", IEEE Computer Graphics and Applications 2001: the classical way to
-give an image the colours of a domain, without learning. A translation no closer to the truth than that has learned
-little.
+"""Reinhard et al., "Color Transfer between Images", IEEE Computer Graphics and Applications 2001: the classical method
+of giving an image the colours of a domain, without learning. A translation that is no closer to the truth than this
+baseline has learned little.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LMS_TO_LAB = (
     (2**-0.5, -(2**-0.5), 0.0),
 )
 LEAST = 1 / 255
-"""The darkest value whose logarithm is taken; the paper leaves open what becomes of black."""
+"""Lower bound of values before the logarithm; the paper does not say how to treat black."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def colour_statistics(batches: Iterable[Tensor]) -> ColourStatistics:
     """The statistics of a domain: means over its images of each image's mean and standard deviation.
 
     Args:
-        batches: (B, 3, H, W) in [-1, 1] each; sizes may differ from batch to batch.
+        batches: each (B, 3, H, W) in [-1, 1]; sizes may differ between batches.
 
     Raises:
         ValueError: there is no image, or one of another shape.
@@ -70,14 +70,14 @@ def colour_transfer(image: Tensor, target: ColourStatistics) -> Tensor:
 
     Args:
         image: (B, 3, H, W) in [-1, 1].
-        target: of the domain whose colours it gets.
+        target: of the domain whose colours to apply.
 
-    Returns:
-        (B, 3, H, W) in [-1, 1], in the dtype of ``image``; colours that cannot be shown are clipped.
+        Returns:
+            (B, 3, H, W) in [-1, 1], in the dtype of ``image``; out-of-gamut colours are clipped.
     """
     lab = _lab(image)
     mean = lab.mean((2, 3), keepdim=True)
-    std = lab.std((2, 3), correction=0, keepdim=True).clamp_min(1e-6)  # of an image of one colour: nothing to scale
+    std = lab.std((2, 3), correction=0, keepdim=True).clamp_min(1e-6)  # a single colour: nothing to scale
     wanted_mean, wanted_std = (values.to(lab).view(1, 3, 1, 1) for values in (target.mean, target.std))
     lab = (lab - mean) * (wanted_std / std) + wanted_mean
     to_lms, to_lab = _matrices(lab)

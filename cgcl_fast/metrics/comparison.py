@@ -1,6 +1,6 @@
-"""The figures by which translations are judged as a set: which network each is of, and what it is called.
+"""The metrics of sets of images: the network that each needs, and its name in tables.
 
-One that cannot be had is left out, with the reason; the others are not touched by that.
+A metric that is not available is left out, with the reason; the others are unaffected.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cgcl_fast.metrics.weights import MeasureError, WeightFiles
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as tables show it.
+    """A metric as shown in tables.
 
     Attributes:
         title: its name.
-        higher_is_better: None: neither.
-        digits: decimals shown.
+        higher_is_better: None if neither direction is better.
+        digits: number of decimals.
     """
 
     title: str
@@ -46,7 +46,7 @@ SET_FIGURES = {
     "precision": Figure("improved precision, VGG-16", True, 3),
     "recall": Figure("improved recall, VGG-16", True, 3),
 }
-"""Those of ``compare``."""
+"""The metrics of ``compare``."""
 
 FIGURES = {
     **SET_FIGURES,
@@ -62,32 +62,32 @@ FIGURES = {
     "mAP50": Figure("mAP at IoU 0.5", True, 3),
     "VOC_mAP50": Figure("mAP, Pascal VOC 2007", True, 3),
 }
-"""By the names that results have. Beside some of them stands NAME_std, the standard deviation over subsets."""
+"""By their names in results. Some come with NAME_std, the standard deviation over subsets."""
 
 NETWORK_OF = {"lite0": "lite0", "fid": "inception", "kid": "inception", "is": "inception", "precision": "vgg16"}
-"""Metrics that compare sets, as users choose them, and the network of each."""
+"""Metrics that compare sets, by the names for users, and the network of each."""
 
 PERCEPTUAL = ("lpips", "diversity")
 """Metrics that need LPIPS."""
 
 METRICS = (*NETWORK_OF, *PERCEPTUAL, "truth", "cost")
-"""All that users can choose: those, PSNR and the like to the truth, and size and speed of the generator."""
+"""All metrics for users: the above, PSNR and others to the truth, and the generator's size and speed."""
 
 
 MOST_COMPARED = 10_000
-"""Images of a set, spread evenly over it, of which precision and recall in EfficientNet-Lite0's features are: the time
-grows with their square, and of 10⁵ would be hours."""
+"""Precision and recall in EfficientNet-Lite0's features use this many images of a set, spread evenly: the time grows
+with the square of the number, and would be hours for 10⁵."""
 
 
 @dataclass
 class Judges:
-    """The networks that chosen metrics need.
+    """The networks that the chosen metrics need.
 
     Attributes:
-        metrics: those that can be had.
+        metrics: the available ones.
         networks: by name, on the device.
-        lpips: None where no metric needs it.
-        skipped: what cannot be had, and why.
+        lpips: None if no metric needs it.
+        skipped: unavailable metrics, and why.
     """
 
     metrics: set[str]
@@ -96,9 +96,9 @@ class Judges:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def protocol(self) -> dict[str, Any]:
-        """What decides the figures."""
-        found = {name: network.protocol() for name, network in self.networks.items()}
-        found |= {} if self.lpips is None else {"lpips": self.lpips.protocol()}
+        """Everything that determines the metrics' values."""
+        networks = {name: network.protocol() for name, network in self.networks.items()}
+        networks |= {} if self.lpips is None else {"lpips": self.lpips.protocol()}
         draws = {
             "kernel_subsets": feature_distances.SUBSETS,
             "inception_score_splits": feature_distances.SPLITS,
@@ -107,7 +107,7 @@ class Judges:
             "seed_of_draws": feature_distances.SEED,
             "dtype_of_distances": "float64",
         }
-        return {"networks": found, **draws}
+        return {"networks": networks, **draws}
 
     def skip(self, metrics: Collection[str], reason: object) -> None:
         """Leave metrics out from now on."""
@@ -120,7 +120,7 @@ class Judges:
 
 
 def load_judges(metrics: Collection[str], files: WeightFiles, device: torch.device) -> Judges:
-    """The networks of metrics; what cannot be had is in ``skipped``."""
+    """The networks of metrics; unavailable ones are in ``skipped``."""
     judges = Judges(set(metrics))
     for name in dict.fromkeys(NETWORK_OF.values()):
         wanted = [metric for metric in metrics if NETWORK_OF.get(metric) == name]
@@ -138,8 +138,8 @@ def load_judges(metrics: Collection[str], files: WeightFiles, device: torch.devi
 
 
 def compare(generated: FeatureSet, real: FeatureSet, judges: Judges) -> dict[str, float]:
-    """The figures of a set of generated images beside real ones; what cannot be had of these is added to
-    ``judges.skipped``."""
+    """The metrics of a set of generated images against real ones. Metrics that cannot be computed for these sets are
+    added to ``judges.skipped``."""
     figures: dict[str, float] = {}
     for metric in NETWORK_OF:
         if metric in judges.metrics:
@@ -163,12 +163,12 @@ def _figures(metric: str, generated: FeatureSet, real: FeatureSet) -> Mapping[st
             zip(("precision", "recall"), feature_distances.precision_recall(generated[layer], real[layer]), strict=True)
         )
     frechet = feature_distances.frechet_distance(generated.moments(layer), real.moments(layer))
-    found = {"frechet_lite0": frechet}
-    found |= _with_std("kernel_lite0", feature_distances.kernel_distance(generated[layer], real[layer]))
+    figures = {"frechet_lite0": frechet}
+    figures |= _with_std("kernel_lite0", feature_distances.kernel_distance(generated[layer], real[layer]))
     if min(len(generated[layer]), len(real[layer])) > feature_distances.NEIGHBOURS:
         precision, recall = feature_distances.precision_recall(_some(generated[layer]), _some(real[layer]))
-        found |= {"precision_lite0": precision, "recall_lite0": recall}
-    return found
+        figures |= {"precision_lite0": precision, "recall_lite0": recall}
+    return figures
 
 
 def _some(features: np.ndarray) -> np.ndarray:
@@ -181,7 +181,7 @@ def _with_std(name: str, spread: feature_distances.Spread) -> dict[str, float]:
 
 
 def higher_is_better(figure: str) -> bool | None:
-    """Whether a figure grows with what is good, of the names that a run's metrics have; None: it is not known."""
+    """Whether higher values of a run's metric are better; None if unknown."""
     if figure in FIGURES:
         return FIGURES[figure].higher_is_better
     name, _, what = figure.partition("/")
@@ -191,7 +191,7 @@ def higher_is_better(figure: str) -> bool | None:
 
 
 def set_table(figures: Mapping[str, float]) -> str:
-    """The figures of a set for a terminal, a line each."""
+    """The metrics of a set for a terminal, one per line."""
     rows = []
     for name, figure in FIGURES.items():
         if name in figures:

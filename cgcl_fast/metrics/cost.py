@@ -1,4 +1,4 @@
-"""What a generator costs: the size of its weights, and the time that an image takes."""
+"""The cost of a generator: the size of its weights, and the time per image."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 TIMES = 10
-"""Translations that the time is the median of, after as many as ``WARM``."""
+"""The time is the median of this many translations, after ``WARM`` others."""
 
 WARM = 2
 
 
 def model_bytes(generator: nn.Module) -> int:
-    """Bytes of its parameters as float32, as the papers count the size of a model (1 MB is 10⁶)."""
+    """Bytes of its parameters as float32: the model size that the papers report (1 MB is 10⁶)."""
     return 4 * sum(parameter.numel() for parameter in generator.parameters())
 
 
 def seconds_an_image(translate: Callable[[Tensor], object], image: Tensor, device: torch.device) -> float:
-    """Median of the time of one translation, with its way to the device and back.
+    """Median time of a translation, including the transfer to the device and back.
 
     Args:
         image: (1, C, H, W).

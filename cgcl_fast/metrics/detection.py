@@ -1,9 +1,9 @@
-"""How well a detector finds objects: AP of each class and mAP, of detections against annotations.
+"""Object detection scores: AP per class and mAP, of detections against annotations.
 
-The judge of MGUIT's Tables 2 and 3: a detector is trained on translated images and detects in real ones of the target
-domain. The detector is the user's own; this module compares its detections, in COCO's format of results, with
-annotations in any of the formats that :mod:`cgcl_fast.data.annotations` reads. The figures are torchmetrics' (extra
-``metrics``), computed by faster-coco-eval.
+As in MGUIT's Tables 2 and 3, a detector is trained on translated images and evaluated on real ones of the target
+domain. The detector is the user's own. This module compares its detections, in COCO's results format, with annotations
+in any format that :mod:`cgcl_fast.data.annotations` reads. torchmetrics (extra ``metrics``) computes the scores, with
+faster-coco-eval.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from cgcl_fast.data.formats import printable, reason_of
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """Average precisions, each from 0 to 1, of the classes that are annotated.
+    """Average precisions, each from 0 to 1, of the annotated classes.
 
     Attributes:
-        ap: of each class, COCO's: mean over the IoU thresholds 0.5, 0.55, ..., 0.95, with 101 recalls.
-        ap50: the same at the threshold 0.5 alone.
+        ap: per class, COCO's: mean over the IoU thresholds 0.5, 0.55, ..., 0.95, with 101 recalls.
+        ap50: the same at threshold 0.5 only.
         voc: Pascal VOC 2007's: threshold 0.5, 11 recalls.
-        images: images that were judged.
+        images: number of images compared.
     """
 
     ap: dict[str, float]
@@ -43,12 +43,12 @@ class DetectionScores:
     images: int
 
     def figures(self) -> dict[str, float]:
-        """Flat: "mAP", "mAP50", "VOC_mAP50", and the same of each class as "AP/NAME", "AP50/NAME", "VOC_AP50/NAME"."""
-        found: dict[str, float] = {}
+        """As a flat dict: "mAP", "mAP50", "VOC_mAP50", and per class "AP/NAME", "AP50/NAME", "VOC_AP50/NAME"."""
+        figures: dict[str, float] = {}
         for name, values in (("AP", self.ap), ("AP50", self.ap50), ("VOC_AP50", self.voc)):
-            found[name.replace("AP", "mAP")] = sum(values.values()) / len(values)
-            found.update({f"{name}/{label}": value for label, value in values.items()})
-        return found
+            figures[name.replace("AP", "mAP")] = sum(values.values()) / len(values)
+            figures.update({f"{name}/{label}": value for label, value in values.items()})
+        return figures
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Objects:
 
     Attributes:
         boxes: float (N, 4), corners x0 y0 x1 y1 in pixels.
-        names: class of each.
-        scores: float (N,), of detections.
-        crowd: bool (N,), of annotations: a region with any number of objects, in which detections do not count.
+        names: class of each box.
+        scores: float (N,), for detections.
+        crowd: bool (N,), for annotations: a region with any number of objects, in which detections are ignored.
     """
 
     boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
@@ -74,11 +74,11 @@ def average_precisions(
     """APs of detections against annotations.
 
     Args:
-        detected, annotated: of each image, in the same order.
-        classes: what is judged; if not given, all that are annotated.
+        detected, annotated: for each image, in the same order.
+        classes: which classes to score; by default all annotated ones.
 
-    Raises:
-        ValueError: another number of images, or nothing is annotated.
+        Raises:
+            ValueError: the numbers of images differ, or nothing is annotated.
         MissingExtraError: torchmetrics or faster-coco-eval is not installed.
     """
     require("faster_coco_eval", "metrics")
@@ -89,22 +89,22 @@ def average_precisions(
     metric = kind(
         box_format="xyxy",
         iou_type="bbox",
-        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # COCO's own; torchmetrics' are float32, so that 0.6 is
-        rec_thresholds=np.linspace(0, 1, 101).tolist(),  # more than 3 of 5
+        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # as COCO's; torchmetrics' own are float32, whose 0.6 is
+        rec_thresholds=np.linspace(0, 1, 101).tolist(),  # larger than 3/5
         extended_summary=True,
         backend="faster_coco_eval",
     )
-    metric.warn_on_many_detections = False  # its 100 best of an image count, as in COCO's own program
-    for found, true in pairs:
-        metric.update([_judged(found, numbers, scored=True)], [_judged(true, numbers, scored=False)])
+    metric.warn_on_many_detections = False  # it uses the 100 best per image, as COCO's own program does
+    for detections, true in pairs:
+        metric.update([_judged(detections, numbers, scored=True)], [_judged(true, numbers, scored=False)])
     there = {name for _, true in pairs for name in true.names} & numbers.keys()
     if not there:
         wanted = f"boxes of {', '.join(names)}" if names else "boxes"
         raise ValueError(f"annotations: expected {wanted}, got none in {len(pairs)} images")
-    # Thresholds of IoU, recalls, classes, areas (all first), most detections of an image (100 last); -1 where a class
-    # is not annotated.
+    # Axes: IoU thresholds, recalls, classes, areas (first: all), maximum detections per image (last: 100). -1 for
+    # classes without annotations.
     precision = metric.compute()["precision"][..., 0, -1].double()
-    seen = {name for pair in pairs for each in pair for name in each.names}  # what has a column
+    seen = {name for pair in pairs for each in pair for name in each.names}  # the classes with a column
     columns = dict(zip((name for name in names if name in seen), precision.unbind(2), strict=True))
     by_class = {name: values for name, values in columns.items() if bool((values > -1).all())}
     return DetectionScores(
@@ -116,7 +116,7 @@ def average_precisions(
 
 
 def _judged(objects: Objects, numbers: Mapping[str, int], *, scored: bool) -> dict[str, Tensor]:
-    """The boxes of the classes that are judged, as torchmetrics takes them."""
+    """The boxes of the scored classes, in torchmetrics' form."""
     kept = [row for row, name in enumerate(objects.names) if name in numbers]
     entry = {
         "boxes": objects.boxes[kept].float(),
@@ -139,17 +139,17 @@ def detection_scores(
     """APs of a file of detections.
 
     Args:
-        detections: JSON as COCO's results: a list of ``{"image_id", "category_id", "bbox": [x, y, width, height],
-            "score"}``.
-        annotations: a COCO file, whose ids of images and categories the detections have; or a folder of images with
-            annotations in any format that training reads, whose detections have the name of the file as ``image_id``,
-            with its suffix or without, and the name of the class as ``category_id``.
-        classes: what is judged; if not given, all that are annotated.
-        categories: names of the numbers in ``category_id``, where no COCO file says them.
+        detections: JSON in COCO's results format: a list of ``{"image_id", "category_id", "bbox": [x, y, width,
+            height], "score"}``.
+        annotations: a COCO file, with the same ids of images and categories as the detections; or a folder of images
+            with annotations in any format for training. For a folder, ``image_id`` is the file name, with or without
+            suffix, and ``category_id`` the class name.
+        classes: which classes to score; by default all annotated ones.
+        categories: class names of the numbers in ``category_id``, if no COCO file has them.
 
-    Raises:
-        ValueError: a file that is none of these, a detection of an unknown image or category, or nothing is annotated;
-            one line that names it.
+        Raises:
+            ValueError: an invalid file, a detection with an unknown image or category, or nothing is annotated; one
+                line that names it.
         MissingExtraError: torchmetrics or faster-coco-eval is not installed.
     """
     where = Path(annotations)
@@ -160,8 +160,8 @@ def detection_scores(
     else:
         truth, keys, known = _of_coco(where)
         known = {**known, **(categories or {})}
-    found = read_detections(Path(detections), keys, known)
-    return average_precisions([found.get(name, Objects()) for name in truth], truth.values(), classes)
+    by_image = read_detections(Path(detections), keys, known)
+    return average_precisions([by_image.get(name, Objects()) for name in truth], truth.values(), classes)
 
 
 def _of_coco(path: Path) -> tuple[dict[str, Objects], dict[str, str], dict[int, str]]:
@@ -174,9 +174,9 @@ def _of_coco(path: Path) -> tuple[dict[str, Objects], dict[str, str], dict[int, 
         raise ValueError(
             f"annotations: {printable(path)}: expected a COCO file, or a folder of images with annotations"
         )
-    # By ids in the place of names, for two images may have one name.
+    # By id instead of name, because two images may have the same name.
     images = [{**image, "file_name": str(image.get("id"))} for image in dicts(content["images"])]
-    found = parse_coco({**content, "images": images})
+    annotations = parse_coco({**content, "images": images})
     names = {category["id"]: text(category.get("name")) for category in dicts(content.get("categories"))}
     crowds: dict[str, list[tuple[str, list[float]]]] = {}
     for entry in dicts(content["annotations"]):
@@ -184,46 +184,46 @@ def _of_coco(path: Path) -> tuple[dict[str, Objects], dict[str, str], dict[int, 
         if entry.get("iscrowd") in (1, True) and isinstance(box, list) and len(box) == 4:
             label = names.get(entry.get("category_id"), str(entry.get("category_id")))
             crowds.setdefault(str(entry.get("image_id")), []).append((label, list(corners_of(*box))))
-    truth = {name: _objects(each, crowds.get(name, [])) for name, each in found.items()}
+    truth = {name: _objects(each, crowds.get(name, [])) for name, each in annotations.items()}
     return truth, {name: name for name in truth}, names
 
 
 def _of_folder(folder: Path) -> dict[str, Objects]:
-    """The annotations of each image that has some, by its path in the folder."""
+    """The annotations of each annotated image, by its path in the folder."""
     images = list_images(folder)
     index = AnnotationIndex(folder, folder.parent, images)
     truth = {}
     for path in images:
         if path not in index.sources:
             continue
-        found = index[path]
-        if found.relative or (found.size is not None and found.size != read_size(path)):
-            found = _in_pixels(found, read_size(path))
-        truth[path.relative_to(folder).as_posix()] = _objects(found)
+        annotation = index[path]
+        if annotation.relative or (annotation.size is not None and annotation.size != read_size(path)):
+            annotation = _in_pixels(annotation, read_size(path))
+        truth[path.relative_to(folder).as_posix()] = _objects(annotation)
     if not truth:
         raise ValueError(f"annotations: {printable(folder)} holds no images with annotations")
     return truth
 
 
-def _in_pixels(found: Annotation, size: tuple[int, int]) -> Annotation:
-    """With the corners in pixels of the image's file."""
-    whole = (1, 1) if found.relative else found.size or size
+def _in_pixels(annotation: Annotation, size: tuple[int, int]) -> Annotation:
+    """The annotation with corners in pixels of the image's file."""
+    whole = (1, 1) if annotation.relative else annotation.size or size
     scale = [size[0] / whole[0], size[1] / whole[1]] * 2
-    return Annotation(found.boxes * scale, found.names, size)
+    return Annotation(annotation.boxes * scale, annotation.names, size)
 
 
-def _objects(found: Annotation, crowds: Sequence[tuple[str, list[float]]] = ()) -> Objects:
-    boxes = torch.cat([torch.from_numpy(found.boxes), torch.tensor([box for _, box in crowds]).view(-1, 4)])
-    crowd = torch.tensor([False] * len(found.names) + [True] * len(crowds), dtype=torch.bool)
-    return Objects(boxes.float(), (*found.names, *(name for name, _ in crowds)), crowd=crowd)
+def _objects(annotation: Annotation, crowds: Sequence[tuple[str, list[float]]] = ()) -> Objects:
+    boxes = torch.cat([torch.from_numpy(annotation.boxes), torch.tensor([box for _, box in crowds]).view(-1, 4)])
+    crowd = torch.tensor([False] * len(annotation.names) + [True] * len(crowds), dtype=torch.bool)
+    return Objects(boxes.float(), (*annotation.names, *(name for name, _ in crowds)), crowd=crowd)
 
 
 def read_detections(path: Path, images: Mapping[str, str], categories: Mapping[int, str]) -> dict[str, Objects]:
-    """The detections of each image, in a file of COCO's results.
+    """The detections of each image, from a file of COCO's results.
 
     Args:
-        images: what an ``image_id`` may be, and the image that it is.
-        categories: the names of the numbers in ``category_id``.
+        images: the image for each valid ``image_id``.
+        categories: class names of the numbers in ``category_id``.
 
     Raises:
         ValueError: as :func:`detection_scores`.
@@ -259,9 +259,9 @@ def read_detections(path: Path, images: Mapping[str, str], categories: Mapping[i
         rows.setdefault(image, []).append((corners, name, float(score)))
     return {
         image: Objects(
-            torch.tensor([corners for corners, _, _ in found], dtype=torch.float32).view(-1, 4),
-            tuple(name for _, name, _ in found),
-            torch.tensor([score for _, _, score in found]),
+            torch.tensor([corners for corners, _, _ in detections], dtype=torch.float32).view(-1, 4),
+            tuple(name for _, name, _ in detections),
+            torch.tensor([score for _, _, score in detections]),
         )
-        for image, found in rows.items()
+        for image, detections in rows.items()
     }

@@ -1,10 +1,10 @@
-"""Distances of images to their true counterparts that need no downloaded weights.
+"""Distances of images to their true counterparts, without downloaded weights.
 
-Each takes two batches (B, 3, H, W) of RGB in [-1, 1] and returns (B,) numbers, one an image, in float32 (float64 for
-float64). Values beyond [-1, 1] are clipped, as they are where a picture is saved.
+Each function takes two batches (B, 3, H, W) of RGB in [-1, 1] and returns (B,) numbers, one per image, in float32
+(float64 for float64). Values beyond [-1, 1] are clipped, as when a picture is saved.
 
-Own code: torchmetrics, with which tests compare it, would be a large dependency of every training for the sake of PSNR,
-and its SSIM counts windows beyond the border; CIELAB in floating point is in no library that is needed otherwise.
+Implemented here because torchmetrics, which the tests compare with, would be a large dependency of every training just
+for PSNR, and its SSIM includes windows beyond the border; no library needed otherwise has floating-point CIELAB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SSIM_WINDOW, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
 GRADIENT_SCALES = 3
 GRADIENT_C = 170 / 255**2
 
-# IEC 61966-2-1: linear sRGB to CIE XYZ, and the white point D65 that it maps (1, 1, 1) to.
+# IEC 61966-2-1: linear sRGB to CIE XYZ, and the D65 white point, to which it maps (1, 1, 1).
 SRGB_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 WHITE = tuple(sum(row) for row in SRGB_TO_XYZ)
 
@@ -56,7 +56,7 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity of Wang et al., "Image quality assessment: from error visibility to structural similarity",
     IEEE TIP 2004, Eq. 13: 11x11 Gaussian window, σ 1.5, K₁ 0.01, K₂ 0.03, of each of R, G and B.
 
-    Windows lie wholly within the image, as in the authors' program. The mean over windows and channels; 1 for equal
+    Windows lie entirely within the image, as in the authors' program. The mean over windows and channels; 1 for equal
     images.
 
     Raises:
@@ -68,7 +68,7 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     line = line / line.sum()
 
     def smooth(maps: Tensor) -> Tensor:
-        """The window is a product of two lines."""
+        """The window is separable."""
         planes = maps.flatten(0, 1)[:, None]
         return F.conv2d(F.conv2d(planes, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1)).view(*maps.shape[:2], -1)
 
@@ -95,7 +95,7 @@ def _lab(rgb: Tensor) -> Tensor:
 
 def delta_e(image: Tensor, truth: Tensor) -> Tensor:
     """Mean colour difference ΔE*ab of the pixels (CIE 1976): their Euclidean distance in CIELAB. About 2.3 is just
-    noticeable, black and white are 100 apart.
+    noticeable; black and white differ by 100.
 
     Raises:
         ValueError: not two batches of one shape (B, 3, H, W).
@@ -118,12 +118,12 @@ def delta_e_of_all(images: Tensor, truths: Tensor) -> Tensor:
 
 
 def gradient_distance(image: Tensor, truth: Tensor) -> Tensor:
-    """How far edges differ: 1 - gradient magnitude similarity, mean over pixels and three scales, in [0, 1].
+    """Difference of edges: 1 - gradient magnitude similarity, mean over pixels and three scales, in [0, 1].
 
-    The similarity (2·m₁·m₂ + c) / (m₁² + m₂² + c) of the Prewitt gradient magnitudes of the luma, with c = 170 for
-    values up to 255, is that of Xue et al., "Gradient Magnitude Similarity Deviation", IEEE TIP 2014, Eq. 4, pooled by
-    its mean (their GMSM), since its deviation is zero wherever all edges are lost alike. Full size, half and a quarter,
-    each the mean of 2x2 pixels of the one before, as their images are halved before the gradient.
+    The similarity is (2·m₁·m₂ + c) / (m₁² + m₂² + c) of the Prewitt gradient magnitudes of the luma, with c = 170 for
+    values up to 255 (Xue et al., "Gradient Magnitude Similarity Deviation", IEEE TIP 2014, Eq. 4). It is pooled by the
+    mean (their GMSM): the deviation is zero if all edges are lost alike. The scales are full size, half and a quarter,
+    each by averaging 2x2 pixels of the previous one, as the authors halve images before the gradient.
 
     Raises:
         ValueError: not two batches of one shape (B, 3, H, W), or sides under 12 pixels.
@@ -147,13 +147,13 @@ def gradient_distance(image: Tensor, truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance as reports show it.
+    """A distance as shown in reports.
 
     Args:
         measure: (image, truth) -> (B,).
         title: its name and unit.
-        higher_is_better: what grows as images come closer to the truth.
-        digits: decimals shown.
+        higher_is_better: whether it increases as images approach the truth.
+        digits: number of decimals.
     """
 
     measure: Callable[[Tensor, Tensor], Tensor]
@@ -168,4 +168,4 @@ DISTANCES = {
     "delta_e": Distance(delta_e, "colour difference ΔE*ab", False, 2),
     "gradient": Distance(gradient_distance, "gradient distance", False, 3),
 }
-"""By the names that a run's metrics have."""
+"""By their names in a run's metrics."""

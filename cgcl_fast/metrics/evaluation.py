@@ -1,5 +1,5 @@
-"""How far a method's translations of fixed test scenes are from the truth, beside the untouched scenes and a classical
-colour transfer: what a run notes at every save.
+"""Distances of a method's translations of fixed test scenes to the truth, beside those of the untouched scenes and of a
+classical colour transfer: logged by a run at every checkpoint.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ CHUNK = 4
 """Scenes translated at once."""
 
 STATISTICS_IMAGES = 64
-"""Training images that a domain's colours are the mean of, spread evenly over the domain: enough for six numbers."""
+"""Number of training images, spread evenly, whose mean colours are the domain's: enough for six numbers."""
 
 STATISTICS_SIDE = 256
-"""Longest side in pixels at which their colours are counted."""
+"""Longest side in pixels at which their colours are measured."""
 
 Batch = Mapping[str, Any]
 
 
 class Evaluation:
-    """Called with a method, gives its figures: "DISTANCE/before", "DISTANCE/colour_transfer" and "DISTANCE/after" for
-    every distance of ``DISTANCES``, means over the scenes and the target domains.
+    """Call with a method to get its metrics: "DISTANCE/before", "DISTANCE/colour_transfer" and "DISTANCE/after" for
+    every distance in ``DISTANCES``, means over the scenes and the target domains.
 
-    A scene that is its own truth (translated to the domain that it is from) does not count. Images of other than three
-    channels are compared as the sample grids show them: one or two as the first in grey, more as the first three.
+    A scene that is its own truth (translated to its own domain) does not count. Images of other than three channels are
+    compared as shown in sample grids: the first of one or two channels in grey, the first three of more.
 
     Args:
-        batch: test scenes as ``sample_batch`` gives them, with the truth. The method's ``samples`` of it have a column
-            "truth" for the column "translated", or "NAME truth" for the column NAME.
-        statistics: the colours of the domain that a column shows, by the name of the column; without them the colour
-            transfer is left out.
-        distances: by the names of their figures; PSNR, SSIM, a colour and a gradient distance if not given.
+        batch: test scenes from ``sample_batch``, with the truth. The method's ``samples`` of it have a column "truth"
+            for the column "translated", or "NAME truth" for the column NAME.
+        statistics: colours of the domain that a column shows, by the column's name; without them the colour transfer is
+            left out.
+        distances: by the names of their metrics; by default PSNR, SSIM, a colour and a gradient distance.
 
-    Random styles are the same in each call: it sets torch's seed. Call it where the generators are put back.
+    Random styles are the same in each call. Reseeds torch; call inside ``preserved_rng()``.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Evaluation:
 
     @torch.no_grad()
     def __call__(self, method: Any) -> dict[str, float]:
-        """The figures of ``method`` in its present state; none where its samples have no truth."""
+        """The metrics of ``method`` in its current state; none if its samples have no truth."""
         torch.manual_seed(0)
         device = next(method.parameters()).device
         sums: dict[str, float] = {}
@@ -106,22 +106,22 @@ class Evaluation:
 
 
 def pairs(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The columns of a sample grid whose truth is among them, each with the name of its truth."""
-    found = [(name, f"{name} truth") for name in columns if f"{name} truth" in columns]
-    return [("translated", "truth"), *found] if {"translated", "truth"} <= columns.keys() else found
+    """The columns of a sample grid whose truth is among the columns, each with the name of its truth."""
+    named = [(name, f"{name} truth") for name in columns if f"{name} truth" in columns]
+    return [("translated", "truth"), *named] if {"translated", "truth"} <= columns.keys() else named
 
 
 def evaluation_of(
     dataset: UnpairedDataset, scenes: int, distances: Mapping[str, Distance] = DISTANCES
 ) -> Evaluation | None:
-    """The evaluation on a data set's test scenes; None where the truth is not known.
+    """The evaluation on a data set's test scenes; None if the truth is unknown.
 
     Args:
-        scenes: number of test scenes; fewer where there are fewer.
+        scenes: number of test scenes; fewer if there are fewer.
         distances: see :class:`Evaluation`.
 
     Raises:
-        ValueError: they are too small to be compared.
+        ValueError: the scenes are too small for the distances.
     """
     batch = dataset.sample_batch(scenes)
     targets = {name: name for name in dataset.domains if f"truth_{name}" in batch}
@@ -140,7 +140,7 @@ def evaluation_of(
 
 
 def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
-    """Images of a domain as (1, 3, H, W), made smaller where they are large."""
+    """Images of a domain as (1, 3, H, W), reduced if large."""
     count = dataset.count(domain)
     taken = min(count, STATISTICS_IMAGES)
     for number in range(taken):
@@ -155,7 +155,7 @@ def _training_images(dataset: UnpairedDataset, domain: str) -> Iterator[Tensor]:
 
 
 def table(figures: Mapping[str, float], scenes: int, distances: Mapping[str, Distance] = DISTANCES) -> str:
-    """The figures for a terminal: a row a distance, columns before, colour transfer and after."""
+    """The metrics for a terminal: one row per distance, with columns before, colour transfer and after."""
     columns = (BEFORE, TRANSFER, AFTER)
     title = f"distance to the truth, {scenes} test scene{'' if scenes == 1 else 's'}"
     rows = [[title, *(column.replace("_", " ") for column in columns)]]
@@ -168,7 +168,7 @@ def table(figures: Mapping[str, float], scenes: int, distances: Mapping[str, Dis
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lines of equal length: the first column begins on the left, the others end on the right."""
+    """Lines of equal length: the first column is left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))

@@ -1,9 +1,9 @@
-"""Figures of sets of features, by torch-fidelity's functions where they take features: Fréchet and kernel distance,
-precision and recall, inception score.
+"""Metrics of sets of features: Fréchet and kernel distance, precision and recall, inception score. Uses
+torch-fidelity's functions if they accept features.
 
-In Inception-V3's features the first two are FID (Heusel et al., 2017) and KID (Bińkowski et al., 2018); in those of
-another network they are not, and must not be called so. Sets are arrays (N, D), which may be in a file: of 10^5 rows
-only parts are in memory at once.
+With Inception-V3's features the first two are FID (Heusel et al., 2017) and KID (Bińkowski et al., 2018); with those of
+another network they are not, and must not be called so. Sets are arrays (N, D), which may be memory-mapped files: of
+10^5 rows, only parts are in memory at once.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from cgcl_fast.metrics.moments import Moments
 from cgcl_fast.metrics.weights import MeasureError, package
 
 SEED = 2020
-"""torch-fidelity's, of what it draws."""
+"""Seed of random draws, as in torch-fidelity."""
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-"""Of the kernel distance, as in KID."""
+"""Subset size of the kernel distance, as in KID."""
 
 SPLITS = 10
-"""Of the inception score."""
+"""Number of splits of the inception score."""
 
 NEIGHBOURS = 3
-"""Of precision and recall (the paper's k)."""
+"""Number of neighbours in precision and recall (the paper's k)."""
 
 MOST_DISTANCES = 2**26
-"""Distances of rows that are in memory at once, 256 MB."""
+"""Number of distances in memory at once, 256 MB."""
 
 
 class Spread(NamedTuple):
-    """A mean, and the standard deviation over what it is the mean of."""
+    """A mean and its standard deviation."""
 
     mean: float
     std: float
@@ -57,7 +57,7 @@ def kernel_distance(
 
     Args:
         first, second: (N, D) and (M, D).
-        subset_size: of fewer images, all of them.
+        subset_size: of smaller sets, all images.
 
     Raises:
         MeasureError: fewer than two images in a set.
@@ -66,18 +66,18 @@ def kernel_distance(
     size = min(subset_size, len(first), len(second))
     if size < 2:
         raise MeasureError(f"needs at least 2 images in each set, got {size}")
-    drawn = np.random.RandomState(seed)  # torch-fidelity's subsets, but in float64 and only they in memory
-    found = []
+    drawn = np.random.RandomState(seed)  # torch-fidelity's subsets, but in float64 and one at a time
+    distances = []
     for _ in range(subsets):
         rows = [each[drawn.choice(len(each), size, replace=False)].astype(np.float64) for each in (first, second)]
-        found.append(kernel_mmd(*rows))
-    return Spread(float(np.mean(found)), float(np.std(found)))
+        distances.append(kernel_mmd(*rows))
+    return Spread(float(np.mean(distances)), float(np.std(distances)))
 
 
 def precision_recall(generated: np.ndarray, real: np.ndarray, *, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al., 2019, Eq. 1 and 2): shares of generated images within the
-    manifold of real ones and the other way round; a manifold is the balls around its images that reach their
-    ``neighbours``-th neighbour.
+    """Improved precision and recall (Kynkäänniemi et al., 2019, Eq. 1 and 2): the share of generated images within the
+    manifold of real ones, and the reverse. A set's manifold is the union of balls around its images whose radius is the
+    distance to the ``neighbours``-th neighbour.
 
     Raises:
         MeasureError: too few images in a set.
@@ -96,14 +96,14 @@ def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int = SEE
     """exp E[KL(p(y|x) ‖ p(y))] (Salimans et al., 2016), mean over ``splits`` parts of the images in random order.
 
     Args:
-        logits: (N, classes); fewer parts where there are fewer images.
+        logits: (N, classes); fewer parts if there are fewer images.
     """
     metric = package("torch_fidelity.metric_isc")
     order = np.random.RandomState(seed).permutation(len(logits))
     splits = min(splits, len(logits))
     ends = [number * len(logits) // splits for number in range(splits + 1)]
-    found = []
-    for start, end in zip(ends, ends[1:], strict=False):  # each part by itself, since it is made float64
+    scores = []
+    for start, end in zip(ends, ends[1:], strict=False):  # each part separately, because it is converted to float64
         part = torch.from_numpy(logits[order[start:end]])
-        found.append(metric.isc_features_to_metric(part, splits=1, shuffle=False)[metric.KEY_METRIC_ISC_MEAN])
-    return Spread(float(np.mean(found)), float(np.std(found)))
+        scores.append(metric.isc_features_to_metric(part, splits=1, shuffle=False)[metric.KEY_METRIC_ISC_MEAN])
+    return Spread(float(np.mean(scores)), float(np.std(scores)))

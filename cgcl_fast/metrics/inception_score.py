@@ -1,13 +1,13 @@
 """Inception score and conditional inception score, from the probabilities of a classifier of the domains.
 
-IS (Salimans et al., "Improved Techniques for Training GANs", 2016) is high where each image is surely of one class and
-all classes occur. CIS (Huang et al., "Multimodal Unsupervised Image-to-Image Translation", ECCV 2018, Eq. 11) asks the
-same of the translations of one input alone: it is 1 where all styles of an input look alike.
+IS (Salimans et al., "Improved Techniques for Training GANs", 2016) is high if each image clearly belongs to one class
+and all classes occur. CIS (Huang et al., "Multimodal Unsupervised Image-to-Image Translation", ECCV 2018, Eq. 11) asks
+the same of the translations of a single input: it is 1 if all styles of an input look alike.
 
     IS  = exp E_y KL(p(z|y) ‖ p(z))        CIS = exp E_x E_y|x KL(p(z|y) ‖ p(z|x))
 
 with z the class, y a translation, and p(z), p(z|x) the means of p(z|y) over all translations and over those of the
-input x. CGL, CGCL and MGUIT take 100 inputs with 100 translations each, and an Inception fine-tuned on the domains
+input x. CGL, CGCL and MGUIT use 100 inputs with 100 translations each, and an Inception fine-tuned on the domains
 (:mod:`cgcl_fast.metrics.finetune`).
 """
 
@@ -20,14 +20,14 @@ from torch import Tensor
 
 
 class InceptionScores:
-    """IS and CIS of translations that come input by input, in memory that does not grow.
+    """IS and CIS, accumulated input by input in constant memory.
 
-    A mean divergence from the mean is an entropy of the mean less a mean of entropies, so sums will do.
+    The mean divergence from the mean equals the entropy of the mean minus the mean entropy, so sums are enough.
 
     Attributes:
-        sums: float64 (K + 4,), what several processes add up (``torch.distributed.all_reduce``): the sum of the
-            probabilities of each class, the sum of their entropies, the number of translations, the sum over inputs of
-            the divergence within one, the number of inputs.
+        sums: float64 (K + 4,), which several processes can add up (``torch.distributed.all_reduce``): the sum of each
+            class's probabilities, the sum of their entropies, the number of translations, the sum over inputs of the
+            divergence within one, the number of inputs.
 
     Args:
         classes: K.
@@ -46,7 +46,7 @@ class InceptionScores:
             probabilities: (S, K), p(z|y) of each of its S translations.
 
         Raises:
-            ValueError: another shape, or rows that are no probabilities.
+            ValueError: another shape, or rows that are not probabilities.
         """
         p = check_probabilities(probabilities)
         if p.dim() != 2 or p.shape[1] != self.classes or len(p) == 0:
@@ -72,7 +72,7 @@ def inception_score(probabilities: Tensor) -> float:
     """IS of images with class probabilities (N, K), all in one split; from 1 to K.
 
     Raises:
-        ValueError: another shape, or rows that are no probabilities.
+        ValueError: another shape, or rows that are not probabilities.
     """
     scores = InceptionScores(probabilities.shape[-1])
     scores.update(probabilities)
@@ -83,7 +83,7 @@ def conditional_inception_score(probabilities: Tensor) -> float:
     """CIS of S translations of each of N inputs, with class probabilities (N, S, K); from 1 to K.
 
     Raises:
-        ValueError: another shape, or rows that are no probabilities.
+        ValueError: another shape, or rows that are not probabilities.
     """
     if probabilities.dim() != 3:
         raise ValueError(f"probabilities: expected (N, S, K), got {tuple(probabilities.shape)}")
@@ -99,10 +99,10 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def check_probabilities(probabilities: Tensor) -> Tensor:
-    """They as float64 on the CPU.
+    """The probabilities as float64 on the CPU.
 
     Raises:
-        ValueError: a row has a negative number, or does not add up to 1.
+        ValueError: a row has a negative number, or does not sum to 1.
     """
     p = probabilities.detach().to("cpu", torch.float64)
     least, total = (p.min(), p.sum(-1)) if p.numel() else (p.new_tensor(0), p.new_tensor(1))

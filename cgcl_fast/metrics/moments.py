@@ -1,4 +1,4 @@
-"""Mean and covariance of many rows of features, in float64, with few of them in memory at once."""
+"""Mean and covariance of many rows of features, in float64, with few rows in memory at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cgcl_fast.metrics.weights import MeasureError
 
 
 class Moments:
-    """Mean and covariance (divided by N - 1) of rows that come in parts, in float64.
+    """Running mean and covariance (divided by N - 1) of rows, in float64.
 
-    Each part's own are joined to those of the parts before (Chan et al., 1979), so that a large mean costs no digits.
+    Merges the moments of each part with those of earlier parts (Chan et al., 1979), so a large mean costs no precision.
 
     Attributes:
         count: rows so far.
@@ -49,14 +49,14 @@ class Moments:
 
 
 def moments(features: np.ndarray) -> Moments:
-    """Those of all rows (N, D)."""
-    found = Moments(features.shape[1])
+    """The moments of all rows (N, D)."""
+    total = Moments(features.shape[1])
     for part in chunks(features):
-        found.add(part)
-    return found
+        total.add(part)
+    return total
 
 
 def chunks(features: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
-    """Features (N, D) in parts of few rows, as float64."""
+    """Features (N, D) in parts of ``rows`` rows, as float64."""
     for start in range(0, len(features), rows):
         yield features[start : start + rows].astype(np.float64)

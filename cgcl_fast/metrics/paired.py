@@ -1,4 +1,4 @@
-"""Distances of images in one folder to those of the same names in another one."""
+"""Distances of images in one folder to images of the same names in another."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cgcl_fast.metrics.weights import MeasureError
 
 
 def pairs_by_name(images: FolderImages, truth: FolderImages) -> list[tuple[int, int]]:
-    """Places of images and of their truths: the same path in the folder, whatever the suffix.
+    """Indices of images and their truths: the same path in the folders, apart from the suffix.
 
     Raises:
-        MeasureError: no image has one.
+        MeasureError: no image has a truth.
     """
     there = {_name(truth, path): place for place, path in enumerate(truth.paths)}
     named = [(place, there.get(_name(images, path))) for place, path in enumerate(images.paths)]
-    found = [(place, other) for place, other in named if other is not None]
-    if not found:
+    pairs = [(place, other) for place, other in named if other is not None]
+    if not pairs:
         raise MeasureError(
             f"no image of {printable(images.folder)} has one of its name in {printable(truth.folder)}; the truth of "
             "a.png is a.png there, or a.jpg"
         )
-    return found
+    return pairs
 
 
 def _name(images: FolderImages, path: Path) -> str:
@@ -37,7 +37,7 @@ def _name(images: FolderImages, path: Path) -> str:
 
 
 class _Counterparts:
-    """The truths in the order of the images that they are of."""
+    """The truths, in the order of their images."""
 
     def __init__(self, images: FolderImages, truth: FolderImages, places: list[tuple[int, int]]) -> None:
         self.images, self.truth, self.places = images, truth, places
@@ -65,21 +65,21 @@ def distances_to_truth(
     *,
     batch_size: int = 32,
 ) -> tuple[dict[str, float], int]:
-    """The mean of each distance over all images that have a truth, and their number; processes share them out.
+    """The mean of each distance over all images with a truth, and their number; computed by all processes together.
 
     Raises:
-        MeasureError: no image has one, or one of another size.
-        ValueError: they are too small for a distance.
+        MeasureError: no image has a truth, or one has another size.
+        ValueError: images are too small for a distance.
     """
     both = _Counterparts(images, truth, pairs_by_name(images, truth))
 
     def own() -> list[dict[str, list[float]]]:
-        found = []
+        rows = []
         for part in batches(both, accelerator.process_index, accelerator.num_processes, batch_size):
             for _, batch in part:
                 first, second = batch.to(accelerator.device).unbind(1)
-                found.append({name: each.measure(first, second).double().tolist() for name, each in distances.items()})
-        return found
+                rows.append({name: each.measure(first, second).double().tolist() for name, each in distances.items()})
+        return rows
 
     values = gathered(own)
     return {name: sum(sum(each[name]) for each in values) / len(both) for name in distances}, len(both)

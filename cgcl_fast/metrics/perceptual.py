@@ -1,8 +1,8 @@
-"""LPIPS (Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018): how far
-two images are apart to the eye, by the package ``lpips``, AlexNet, version 0.1.
+"""LPIPS (Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018): the
+perceptual distance of two images, by the package ``lpips``, AlexNet, version 0.1.
 
-Of styles it is the papers' measure of diversity: the mean distance of translations of one image in pairs of random
-styles (MUNIT and all after it: 100 images, 19 pairs each).
+It is also the papers' measure of diversity of styles: the mean distance between translations of an image in pairs of
+random styles (MUNIT and all later ones: 100 images, 19 pairs each).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cgcl_fast.metrics.image_sets import Images, gathered, pixels
 from cgcl_fast.metrics.weights import ALEXNET, LPIPS_LINEAR, MeasureError, Read, WeightFiles, package
 
 LEAST_SIDE = 31
-"""In pixels: what AlexNet's poolings leave something of."""
+"""Minimum side in pixels: below it, AlexNet's poolings leave nothing."""
 
 
 class LPIPS(nn.Module):
@@ -36,7 +36,7 @@ class LPIPS(nn.Module):
         super().__init__()
         self.trunk_sha256, self.linear_sha256 = trunk.sha256, linear.sha256
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls torchvision as of old
+            warnings.simplefilter("ignore")  # lpips uses an old interface of torchvision
             self.network = package("lpips").LPIPS(net="alex", pnet_rand=True, pretrained=False, verbose=False)
         try:
             self.network.net.load_state_dict(_slices(self.network.net, trunk.tensors))
@@ -53,7 +53,7 @@ class LPIPS(nn.Module):
         return self.trunk_sha256 == ALEXNET.sha256 and self.linear_sha256 == LPIPS_LINEAR.sha256
 
     def protocol(self) -> dict[str, object]:
-        """What decides the distances, as JSON holds it."""
+        """Everything that determines the distances, as JSON."""
         return {
             "network": "LPIPS 0.1, AlexNet",
             "resize": "none",
@@ -64,19 +64,19 @@ class LPIPS(nn.Module):
 
     @torch.no_grad()
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Raises MeasureError: images of fewer than 31 pixels a side, or of two sizes."""
+        """Raises MeasureError: images with sides of fewer than 31 pixels, or of different sizes."""
         if first.shape != second.shape:
             raise MeasureError(f"needs two images of one size, got {_size(first)} and {_size(second)}; --size N")
         if min(first.shape[-2:]) < LEAST_SIDE:
             raise MeasureError(f"needs images of at least {LEAST_SIDE} pixels a side, got {_size(first)}")
         device = next(self.network.net.parameters()).device
-        # As they are in their files, which papers read them from.
+        # Quantised as in image files, from which papers compute it.
         saved = [pixels(each).to(device).float().div(127.5).sub(1) for each in (first, second)]
         return self.network(*saved).flatten()
 
 
 def _slices(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """AlexNet's convolutions under the names that lpips' copy of them has, in slices that keep the numbers."""
+    """AlexNet's convolutions under the names in lpips' copy of it: in slices that keep the numbers."""
     return {name: tensors[f"features.{name.split('.', 1)[1]}"] for name in net.state_dict()}
 
 
@@ -88,7 +88,7 @@ def load_lpips(files: WeightFiles) -> LPIPS:
     """LPIPS with AlexNet, on the CPU.
 
     Raises:
-        MeasureError: the package or weights are missing, or are others.
+        MeasureError: the package or weights are missing, or the weights are not the expected ones.
     """
     package("lpips")
     linear = files.read(LPIPS_LINEAR)
@@ -96,10 +96,10 @@ def load_lpips(files: WeightFiles) -> LPIPS:
 
 
 INPUTS, PAIRS = 100, 19
-"""Of the papers' diversity: images, and pairs of styles of each."""
+"""As in the papers' diversity: images, and pairs of styles per image."""
 
 InStyles = Callable[[Tensor, Sequence[str]], Tensor]
-"""An image (1, C, H, W) in the styles of these names: (S, C', H, W)."""
+"""Maps an image (1, C, H, W) and names of styles to translations (S, C', H, W)."""
 
 
 def style_diversity(
@@ -112,15 +112,15 @@ def style_diversity(
     pairs: int = PAIRS,
     batch_size: int = 8,
 ) -> Spread:
-    """Mean LPIPS between translations of one image in pairs of random styles, and its standard deviation over images.
+    """Mean LPIPS between translations of an image in pairs of random styles, and its standard deviation over images.
 
     Args:
-        images: ``inputs`` of them are taken, spread evenly.
-        in_styles: called with the names of styles, each another one: "PLACE PAIR 0" and "PLACE PAIR 1".
+        images: ``inputs`` of them are used, spread evenly.
+        in_styles: called with distinct names of styles: "PLACE PAIR 0" and "PLACE PAIR 1".
         batch_size: pairs at once.
 
     Raises:
-        MeasureError: they are too small.
+        MeasureError: images are too small.
     """
     count = min(inputs, len(images))
     places = [number * len(images) // count for number in range(count)]
@@ -129,13 +129,13 @@ def style_diversity(
         means = []
         for place in places[accelerator.process_index :: accelerator.num_processes]:
             image = images[place][None]
-            found = []
+            distances = []
             for start in range(0, pairs, batch_size):
                 numbers = range(start, min(start + batch_size, pairs))
                 names = [f"{place} {pair} {which}" for which in (0, 1) for pair in numbers]
                 first, second = in_styles(image.expand(len(names), -1, -1, -1), names).chunk(2)
-                found += lpips(first, second).double().tolist()
-            means.append(statistics.fmean(found))
+                distances += lpips(first, second).double().tolist()
+            means.append(statistics.fmean(distances))
         return means
 
     return _spread(gathered(own))
@@ -144,22 +144,22 @@ def style_diversity(
 def real_diversity(
     lpips: LPIPS, images: Images, accelerator: Accelerator, *, count: int = INPUTS * PAIRS, seed: int = 0
 ) -> Spread:
-    """Mean LPIPS between real images of a domain in random pairs: what a diversity of translations is compared with.
+    """Mean LPIPS between random pairs of real images of a domain: the reference for the diversity of translations.
 
     Raises:
-        MeasureError: fewer than two images, or of different sizes, or too small.
+        MeasureError: fewer than two images, different sizes, or too small.
     """
     if len(images) < 2:
         raise MeasureError(f"needs at least 2 images, got {len(images)}")
 
     def own() -> list[float]:
-        found = []
+        distances = []
         for number in range(accelerator.process_index, count, accelerator.num_processes):
             random = item_random(seed, "real pair", number)
             first = int(random.random() * len(images))
             second = (first + 1 + int(random.random() * (len(images) - 1))) % len(images)
-            found.append(float(lpips(images[first][None], images[second][None])))
-        return found
+            distances.append(float(lpips(images[first][None], images[second][None])))
+        return distances
 
     return _spread(gathered(own))
 

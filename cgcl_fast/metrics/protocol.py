@@ -1,4 +1,4 @@
-"""What stands beside a figure, without which it compares with nothing: versions, device, what was done to images."""
+"""The conditions of a measurement, needed for comparing it: versions, device, preprocessing."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from accelerate import Accelerator
 from cgcl_fast.data import Preprocess
 
 PACKAGES = ("cgcl_fast", "torch", "torchvision", "numpy", "pillow", "torch-fidelity", "lpips")
-"""Whose versions may change a figure."""
+"""Packages whose versions may change a metric."""
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and ``PACKAGES``; None: not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Versions of Python and ``PACKAGES``; None if not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    found["torch"] = torch.__version__  # which says what it was built for
-    return found
+            versions[name] = None
+    versions["torch"] = torch.__version__  # includes the CUDA or CPU build
+    return versions
 
 
 def machine(accelerator: Accelerator) -> dict[str, Any]:
-    """Where was computed."""
+    """Where it was computed."""
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -39,7 +39,7 @@ def machine(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def of_preprocess(preprocess: Preprocess) -> dict[str, Any]:
-    """What is done to images before anything else."""
+    """How images were preprocessed."""
     return {
         "preprocess": preprocess.mode,
         "size": preprocess.size if preprocess.mode != "none" else None,

@@ -1,8 +1,8 @@
-"""How well a segmentation model recognises translations: mean IoU, pixel and class accuracy on Cityscapes' classes.
+"""Segmentation scores of translations: mean IoU, pixel and class accuracy on Cityscapes' classes.
 
-The judge of CUT's Table 1 (there a DRN-D-22 on 256x128 pixels, after pix2pix): label maps are translated to
-photographs, a model that was trained on real photographs labels them again, and its labels are compared with those that
-the translation began with. The model is the user's own; this module compares label maps.
+As in CUT's Table 1 (there with a DRN-D-22 on 256x128 pixels, after pix2pix): label maps are translated to photographs,
+a model trained on real photographs predicts labels for them, and these are compared with the original labels. The model
+is the user's own; this module compares label maps.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CITYSCAPES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
     *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 )
-"""The classes that are evaluated, by their train id."""
+"""The evaluated classes, by train id."""
 
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The id of each of them in ``*_labelIds.png``; all other ids are ignored."""
+"""Each one's id in ``*_labelIds.png``; all other ids are ignored."""
 
 IGNORED = 255
 
@@ -41,14 +41,14 @@ _ENDING = re.compile(r"_(?:leftImg8bit|gt(?:Fine|Coarse)|label(?:Train)?Ids|pred
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """What a confusion matrix comes to, each from 0 to 1.
+    """Scores of a confusion matrix, each from 0 to 1.
 
     Attributes:
         mean_iou: mean over the classes of TP / (TP + FP + FN); CUT's mAP.
-        pixel_accuracy: share of the pixels whose label is right; pixAcc.
-        class_accuracy: mean over the classes of the share of a class's pixels that are labelled so; classAcc.
-        iou: TP / (TP + FP + FN) of each class by its name, of those that occur.
-        pixels: pixels that count.
+        pixel_accuracy: share of correctly labelled pixels; pixAcc.
+        class_accuracy: mean over the classes of the share of their pixels with the correct label; classAcc.
+        iou: TP / (TP + FP + FN) of each class that occurs, by name.
+        pixels: number of pixels that count.
     """
 
     mean_iou: float
@@ -58,23 +58,23 @@ class SegmentationScores:
     pixels: int
 
     def figures(self) -> dict[str, float]:
-        """Flat: "mean_iou", "pixel_accuracy", "class_accuracy" and "iou/NAME"."""
+        """As a flat dict: "mean_iou", "pixel_accuracy", "class_accuracy" and "iou/NAME"."""
         whole = {name: getattr(self, name) for name in ("mean_iou", "pixel_accuracy", "class_accuracy")}
         return {**whole, **{f"iou/{name}": value for name, value in self.iou.items()}}
 
 
 class ConfusionMatrix:
-    """Counts pixels by true and predicted class, of as many images as come.
+    """Counts pixels by true and predicted class, over any number of images.
 
-    A predicted label that is no class is wrong wherever the truth is one: it counts as missed by the true class.
+    A predicted label that is not a class is an error wherever the truth is a class: it counts as missed by that class.
 
     Args:
         classes: names of the classes; a label is an index into them.
         ignored: label of pixels that do not count.
 
     Attributes:
-        counts: int64 (N, N + 1): true class, predicted class, the last column for labels that are none. Those of
-            several processes add up (``torch.distributed.all_reduce``).
+        counts: int64 (N, N + 1): true class, predicted class, with a last column for labels that are no class. Several
+            processes can add theirs up (``torch.distributed.all_reduce``).
     """
 
     def __init__(self, classes: Sequence[str] = CITYSCAPES, ignored: int = IGNORED) -> None:
@@ -99,27 +99,27 @@ class ConfusionMatrix:
             )
         n = len(self.classes)
         counted = truth != self.ignored
-        wanted, found = truth[counted].long(), predicted[counted].long()
+        wanted, predictions = truth[counted].long(), predicted[counted].long()
         if wanted.numel() and not 0 <= int(wanted.min()) <= int(wanted.max()) < n:
             raise ValueError(
                 f"truth: expected labels from 0 to {n - 1} or {self.ignored}, got {int(wanted.min())} to "
                 f"{int(wanted.max())}"
             )
-        found = torch.where((found >= 0) & (found < n), found, n)
-        self.counts += torch.bincount(wanted * (n + 1) + found, minlength=n * (n + 1)).view(n, n + 1).cpu()
+        predictions = torch.where((predictions >= 0) & (predictions < n), predictions, n)
+        self.counts += torch.bincount(wanted * (n + 1) + predictions, minlength=n * (n + 1)).view(n, n + 1).cpu()
 
     def scores(self) -> SegmentationScores:
-        """Means are over the classes that occur: for accuracies in the truth, for the IoU there or in a prediction.
+        """Means are over the classes that occur: for accuracies in the truth, for IoU in the truth or in a prediction.
 
         Raises:
             ValueError: no pixel counts.
         """
         counts = self.counts.double()
-        right, true, found = counts.diagonal(), counts.sum(1), counts[:, :-1].sum(0)
+        right, true, labelled = counts.diagonal(), counts.sum(1), counts[:, :-1].sum(0)
         pixels = int(self.counts.sum())
         if not pixels:
             raise ValueError("truth: expected pixels of the classes, got none")
-        union = true + found - right
+        union = true + labelled - right
         iou = (right / union)[union > 0]
         names = [name for name, occurs in zip(self.classes, union > 0, strict=True) if occurs]
         return SegmentationScores(
@@ -132,21 +132,21 @@ class ConfusionMatrix:
 
 
 def to_train_ids(labels: Tensor) -> Tensor:
-    """Cityscapes' ids as train ids; all that is not evaluated becomes ``IGNORED``."""
+    """Cityscapes' ids as train ids; ids that are not evaluated become ``IGNORED``."""
     table = torch.full((256,), IGNORED, dtype=torch.int64)
     table[list(CITYSCAPES_IDS)] = torch.arange(len(CITYSCAPES))
-    inside = (labels >= 0) & (labels < 256)  # -1 is the licence plate's
+    inside = (labels >= 0) & (labels < 256)  # -1 is the licence plate
     return torch.where(inside, table[labels.long().clamp(0, 255)], IGNORED)
 
 
 def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
-    """A label map as it is stored, int64 (H, W): the numbers of a grey image or the indices of one with a palette.
+    """A label map as stored, int64 (H, W): the numbers of a grey image, or the indices of one with a palette.
 
     Args:
-        size: (width, height) to which it is brought by its nearest pixels.
+        size: (width, height) to resize it to, by nearest neighbour.
 
     Raises:
-        ValueError: it cannot be read, or is in colours; one line that names it.
+        ValueError: it cannot be read, or has colours; one line that names it.
     """
     try:
         check_regular(path)
@@ -154,40 +154,40 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None) -> Tensor
             if image.mode not in ("1", "L", "P", "I", "I;16"):
                 raise ValueError(f"expected a map of labels with one channel, got mode {image.mode}")
             if size is not None and image.size != size:
-                # Pixels are picked by their centres, as F.interpolate's "nearest-exact" and Pillow's NEAREST do.
+                # By pixel centres, as F.interpolate's "nearest-exact" and Pillow's NEAREST do.
                 image = image.resize(size, Image.Resampling.NEAREST)  # type: ignore[assignment]
             return torch.from_numpy(np.asarray(image).astype(np.int64))
-    except Exception as error:  # damaged files make Pillow raise nearly anything
+    except Exception as error:  # for damaged files Pillow raises nearly anything
         raise ValueError(f"{printable(path)}: {reason_of(error)}") from error
 
 
 def match_labels(predictions: Path, truth: Path, labels: Labels) -> list[tuple[Path, Path]]:
-    """Predicted and true label maps of two folders, by the names of their files.
+    """Predicted and true label maps of two folders, matched by file name.
 
-    What differs between Cityscapes' names of an image and of its labels does not count, so
-    ``a_000000_000019_leftImg8bit.png`` or ``a_000000_000019.png`` is of ``a_000000_000019_gtFine_labelTrainIds.png``.
-    Folders are searched with their subfolders; of a ``gtFine`` the files of ``labels`` are taken.
+    Cityscapes' suffixes of images and labels are ignored: ``a_000000_000019_leftImg8bit.png`` and
+    ``a_000000_000019.png`` match ``a_000000_000019_gtFine_labelTrainIds.png``. Subfolders are searched, too; from a
+    ``gtFine`` folder the files of ``labels`` are used.
 
     Raises:
-        ValueError: a folder without label maps, two of one name, or a true one without prediction.
+        ValueError: a folder has no label maps or two with the same name, or a true one has no prediction.
     """
     wanted = "labelTrainIds" if labels == "trainids" else "labelIds"
 
     def of(folder: Path, option: str) -> dict[str, Path]:
         if not folder.is_dir():
             raise ValueError(f"{option}: expected a folder of label maps, got {printable(folder)}")
-        found: dict[str, Path] = {}
+        maps: dict[str, Path] = {}
         for path in list_images(folder):
             kind = _TRUTH.search(path.stem)
             if kind is not None and kind["kind"] != wanted:
                 continue
             key = name_of(path)
-            if key in found:
-                raise ValueError(f"{option}: {printable(found[key])} and {printable(path)} are of one image")
-            found[key] = path
-        if not found:
+            if key in maps:
+                raise ValueError(f"{option}: {printable(maps[key])} and {printable(path)} are of one image")
+            maps[key] = path
+        if not maps:
             raise ValueError(f"{option}: {printable(folder)} holds no label maps (of {labels})")
-        return found
+        return maps
 
     there, true = of(predictions, "predictions"), of(truth, "truth")
     missing = sorted(true.keys() - there.keys())
@@ -198,7 +198,7 @@ def match_labels(predictions: Path, truth: Path, labels: Labels) -> list[tuple[P
 
 
 def name_of(path: Path) -> str:
-    """The name of an image without what its labels' or translations' names have besides."""
+    """The name of an image without the suffixes of its labels and translations."""
     name, before = _TRUTH.sub("", path.stem), None
     while name != before:
         name, before = _ENDING.sub("", name), name
@@ -214,31 +214,30 @@ def segmentation_scores(
 ) -> SegmentationScores:
     """Cityscapes' scores of a folder of predicted label maps against one of true ones (see :func:`match_labels`).
 
-    Where sizes differ the truth is brought to the size of the prediction, by its nearest pixels: CUT predicts and
-    compares at 256x128.
+    If sizes differ, the truth is resized to the prediction, by nearest neighbour: CUT predicts and compares at 256x128.
 
     Args:
-        predictions: label maps that a model predicted of the translations.
+        predictions: label maps that a model predicted for the translations.
         truth: label maps that were translated.
-        labels: what the numbers in the truth are, train ids (0 to 18, 255) or Cityscapes' ids.
-        predicted_labels: the same of the predictions; if not given, as the truth.
+        labels: the kind of numbers in the truth: train ids (0 to 18, 255) or Cityscapes' ids.
+        predicted_labels: the same for the predictions; by default as in the truth.
 
     Raises:
-        ValueError: no label maps, one without its counterpart, or one that cannot be read; one line that names it.
+        ValueError: no label maps, one without counterpart, or one that cannot be read; one line that names it.
     """
     for name, value in (("labels", labels), ("predicted_labels", predicted_labels or labels)):
         if value not in ("trainids", "ids"):
             raise ValueError(f"{name}: expected trainids or ids, got {value!r}")
     matrix = ConfusionMatrix()
     for predicted_path, true_path in match_labels(Path(predictions), Path(truth), labels):
-        found = read_labels(predicted_path)
-        true = read_labels(true_path, size=(found.shape[1], found.shape[0]))
+        labels_found = read_labels(predicted_path)
+        true = read_labels(true_path, size=(labels_found.shape[1], labels_found.shape[0]))
         if (predicted_labels or labels) == "ids":
-            found = to_train_ids(found)
+            labels_found = to_train_ids(labels_found)
         if labels == "ids":
             true = to_train_ids(true)
         try:
-            matrix.update(found, true)
+            matrix.update(labels_found, true)
         except ValueError as error:
             raise ValueError(f"{printable(true_path)}: {error} (are these {labels}?)") from error
     return matrix.scores()

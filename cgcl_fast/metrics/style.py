@@ -1,5 +1,5 @@
-"""What a reference changes: whether translations in the style of a reference come closer to the truth in its look than
-those of another one, how far they differ, and whether the style can be read from them again.
+"""The effect of references: whether translations in a reference's style are closer to the truth in its look than those
+in another's, how much they differ, and whether the style can be read back from them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from cgcl_fast.metrics.evaluation import CHUNK, aligned
 from cgcl_fast.networks import StyledGenerator
 
 REFERENCES = 4
-"""Of each domain, in the evaluation of a run: they differ in six pairs, and cost as many translations as scenes do."""
+"""References per domain in a run's evaluation: they form six pairs, and cost as many translations as there are
+scenes."""
 
 SCENES_A_REFERENCE = 4
-"""A run translates a scene once for its distances, but once for each reference here: so the scenes are so many times
-fewer."""
+"""A run translates a scene once for its distances, but once per reference here, so it uses fewer scenes by this
+factor."""
 
 Batch = Mapping[str, Any]
 
 
 class StyleEvaluation:
-    """Called with a method, gives figures of its styles, of each target domain ("style/NAME/DOMAIN") and the mean over
-    the domains ("style/NAME"); none for a method without styles of references.
+    """Call with a method to get the metrics of its styles, for each target domain ("style/NAME/DOMAIN") and their mean
+    over the domains ("style/NAME"); none for a method without styles of references.
 
-    T(s, r) is scene s in the style of reference r of the target domain, truth(s, r) what it then looks like:
+    T(s, r) is scene s in the style of reference r of the target domain; truth(s, r) is what it should look like:
 
     ======================  =========================================================================================
     right                   distance of T(s, r) to truth(s, r), mean over scenes and references
@@ -55,22 +56,22 @@ class StyleEvaluation:
     code_spread             standard deviation over the references of a dimension of the code, mean over dimensions
     ======================  =========================================================================================
 
-    The distance is ΔE*ab (:func:`cgcl_fast.metrics.delta_e`), since a look is light and colour, and the mean difference
-    of RGB values is nearly blind to which: one of 0.04 (of 1) is ΔE 4 to 5 where a grey gets lighter and 10 to 27 where
-    it gets a tint, which is what tells two looks of one brightness apart. It is a mean over pixels and not over their
-    squares, and so is the spread, so that few pixels, as of an edge that is a pixel off, do not outweigh a look that is
-    everywhere. Standard deviations are those of the R values there are (divided by R), so those of as many references
-    and styles compare with each other. Values of images count from 0 to 1 in spreads.
+    The distance is ΔE*ab (:func:`cgcl_fast.metrics.delta_e`), because a look consists of light and colour, and the mean
+    difference of RGB values hardly depends on which of them changes: 0.04 (of 1) is ΔE 4 to 5 if a grey gets lighter,
+    and 10 to 27 if it gets a tint, which is what distinguishes two looks of equal brightness. Distance and spread are
+    means over pixels, not over their squares, so that few pixels, such as a shifted edge, do not outweigh a look that
+    is everywhere. Standard deviations are of R values (divided by R), so they are only comparable for equal numbers of
+    references and styles. Spreads count pixel values from 0 to 1.
 
-    All scenes are translated to all domains, their own too, where they take the look of another image of it.
+    All scenes are translated to all domains, including their own, where they take the look of another of its images.
 
     Args:
-        batch: what :meth:`UnpairedDataset.style_batch` gives.
+        batch: from :meth:`UnpairedDataset.style_batch`.
 
     Raises:
-        ValueError: there are fewer than two references, or no truth of any domain.
+        ValueError: fewer than two references, or no truth of any domain.
 
-    Random styles are the same in each call; torch's generators are left as they are.
+    Random styles are the same in each call; torch's generators are left unchanged.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -85,7 +86,7 @@ class StyleEvaluation:
 
     @torch.no_grad()
     def __call__(self, method: Any) -> dict[str, float]:
-        """The figures of ``method`` in its present state, of whose generator it needs what ``StyledGenerator`` says."""
+        """The metrics of ``method`` in its current state, whose generator must be a ``StyledGenerator``."""
         generator = getattr(method, method.generator_name)
         if not isinstance(generator, StyledGenerator) or not generator.reads_references:
             return {}
@@ -93,23 +94,23 @@ class StyleEvaluation:
 
     @torch.no_grad()
     def of_generator(self, generator: StyledGenerator) -> dict[str, float]:
-        """The same of a generator that reads references."""
+        """The same for a generator that reads references."""
         random = torch.Generator().manual_seed(0)
         by_domain = {name: self._of_domain(generator, name, random) for name in self.domains}
         figures: dict[str, float] = {}
         for name in by_domain[self.domains[0]]:
-            figures[f"style/{name}"] = sum(found[name] for found in by_domain.values()) / len(by_domain)
-            figures |= {f"style/{name}/{domain}": found[name] for domain, found in by_domain.items()}
+            figures[f"style/{name}"] = sum(values[name] for values in by_domain.values()) / len(by_domain)
+            figures |= {f"style/{name}/{domain}": values[name] for domain, values in by_domain.items()}
         return figures
 
     @torch.no_grad()
     def codes(self, generator: StyledGenerator, domain: str) -> Tensor:
-        """The styles of the references of a domain, (R, ...), on the CPU."""
+        """The styles of a domain's references, (R, ...), on the CPU."""
         return _read(generator, self.batch[f"reference_{domain}"], generator.domain_index(domain))
 
     @torch.no_grad()
     def _of_colour_transfer(self, domain: str) -> dict[str, float]:
-        """The figures that are the same for every method."""
+        """The metrics that are the same for every method."""
         names = ("A", f"reference_{domain}", f"truth_{domain}")
         scenes, references, truths = (self.batch[name].float().cpu() for name in names)
         colours = [colour_statistics([reference[None]]) for reference in references]
@@ -158,7 +159,7 @@ class StyleEvaluation:
 
 
 def _chunked(generator: StyledGenerator, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """``function`` of few rows at once on the generator's device; its results as float32 on the CPU."""
+    """``function`` on few rows at once, on the generator's device; the results as float32 on the CPU."""
     device = next(generator.parameters()).device
     parts = zip(*(tensor.split(CHUNK) for tensor in rows), strict=True)
     return torch.cat([function(*(part.to(device) for part in chunk)).float().cpu() for chunk in parts])
@@ -189,11 +190,11 @@ def _by_a_constant(codes: Tensor) -> float:
 
 
 def _told_apart(distances: Tensor) -> tuple[float, float, float, float]:
-    """The figures right, wrong, share and both of the distances (S, R, R) of T(s, row) to truth(s, column)."""
+    """The metrics right, wrong, share and both, from the distances (S, R, R) of T(s, row) to truth(s, column)."""
     count = distances.shape[1]
     others = ~torch.eye(count, dtype=torch.bool)
     right = distances.diagonal(dim1=1, dim2=2)
-    nearer = right[:, None, :] < distances  # [s, r', r]: than the translation in the style of r'
+    nearer = right[:, None, :] < distances  # [s, r', r]: closer than the translation in the style of r'
     both = nearer & nearer.transpose(1, 2)
     return (
         float(right.double().mean()),
@@ -204,11 +205,11 @@ def _told_apart(distances: Tensor) -> tuple[float, float, float, float]:
 
 
 def style_evaluation_of(dataset: UnpairedDataset, method: Any, scenes: int) -> StyleEvaluation | None:
-    """The evaluation of a run's styles; None where the method has no styles of references, or the truth of references
-    is not known.
+    """The evaluation of a run's styles; None if the method has no styles of references, or the truth for references is
+    unknown.
 
     Args:
-        scenes: test scenes of the run's evaluation; a quarter of them are translated in four styles each.
+        scenes: number of test scenes in the run's evaluation; a quarter of them are translated in four styles each.
     """
     generator = getattr(method, method.generator_name)
     if not isinstance(generator, StyledGenerator) or not generator.reads_references:
@@ -231,11 +232,11 @@ ROWS = (
     ("random_code_error", "error of a random style read from its translation", "{:.3f}"),
     ("random_code_constant", "  of guessing one style for all (should be more)", "{:.3f}"),
 )
-"""What the table shows: figure, title and format. The others are for those who read ``metrics.jsonl``."""
+"""Rows of the table: metric, title and format. The other metrics are only in ``metrics.jsonl``."""
 
 
 def style_table(figures: Mapping[str, float], evaluation: StyleEvaluation) -> str:
-    """The figures for a terminal: a row a figure, a column a domain and their mean."""
+    """The metrics for a terminal: one row per metric, one column per domain and one for their mean."""
     title = f"what a reference changes, {evaluation.scenes} test scene{'' if evaluation.scenes == 1 else 's'}"
     rows = [[f"{title}, {evaluation.references} references a domain", *evaluation.domains, "mean"]]
     for name, what, form in ROWS:

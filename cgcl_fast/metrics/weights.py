@@ -1,6 +1,6 @@
-"""Files of published weights: where they are looked for, and the SHA-256 that is asked of them before they are read.
+"""Files of published weights: where to find them, and the SHA-256 that they must have before they are read.
 
-What a file holds is read as tensors and nothing else, see :mod:`cgcl_fast._weights`.
+Files are read as tensors only, see :mod:`cgcl_fast._weights`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cgcl_fast.data.formats import printable, reason_of
 
 
 class MeasureError(RuntimeError):
-    """A figure cannot be had here: its weights or a package are missing, or the images do not do. One line that says
-    what to do; other figures are not touched."""
+    """A metric cannot be computed: its weights or a package are missing, or the images are unsuitable. One line that
+    says what to do. Other metrics are unaffected."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class PublishedWeights:
     """A file of weights.
 
     Attributes:
-        name: of the file, as it is published.
-        sha256: of its content.
-        url: where it is; None: it comes with ``package``.
-        package: of Python, which has it as ``path``.
-        path: the file in the package.
+        name: file name, as published.
+        sha256: of the content.
+        url: download address; None if it comes with ``package``.
+        package: Python package that contains it at ``path``.
+        path: of the file in the package.
     """
 
     name: str
@@ -49,7 +49,7 @@ INCEPTION = PublishedWeights(
     "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
 )
-"""Inception-V3 of 2015, as converted by torch-fidelity from TensorFlow: what FID, KID and IS are defined with."""
+"""Inception-V3 of 2015, converted from TensorFlow by torch-fidelity: FID, KID and IS are defined with it."""
 
 VGG16 = PublishedWeights(
     "vgg16-397923af.pth",
@@ -83,7 +83,7 @@ EFFICIENTNET_LITE0 = PublishedWeights(
 
 
 class Read(NamedTuple):
-    """Tensors of a file, and its SHA-256."""
+    """The tensors of a file, and its SHA-256."""
 
     tensors: dict[str, Tensor]
     sha256: str
@@ -91,22 +91,23 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """Where weights are looked for: in ``given``, in the Python package that brings them, where ``torch.hub`` keeps
-    downloads; and then they are downloaded to there.
+    """Finds weights: in ``given``, in the Python package that contains them, or among ``torch.hub``'s downloads, where
+    they are downloaded to if missing.
 
     Attributes:
         given: a folder of files under their published names, or one such file.
-        others: files in ``given`` need not be the published ones; figures with them are not those of papers.
+        others: whether files in ``given`` may differ from the published ones; their metrics are not comparable with
+            papers.
     """
 
     given: Path | None = None
     others: bool = False
 
     def read(self, weights: PublishedWeights) -> Read:
-        """The tensors of a file, after its SHA-256 has been found right.
+        """The tensors of a file whose SHA-256 is correct.
 
         Raises:
-            MeasureError: it is not there and cannot be had, is another file, or cannot be read.
+            MeasureError: the file is missing and cannot be downloaded, is another one, or cannot be read.
         """
         path = self._find(weights)
         try:
@@ -144,7 +145,7 @@ class WeightFiles:
             return path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # It appears whole, and only if its content begins the SHA-256.
+            # The file only appears when complete, and only if the hash of its content starts with this SHA-256.
             torch.hub.download_url_to_file(weights.url, str(path), weights.sha256, progress=False)
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "reason", None) or reason_of(error)
@@ -155,11 +156,11 @@ class WeightFiles:
 
 
 def sha256_of(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def package(name: str) -> ModuleType:

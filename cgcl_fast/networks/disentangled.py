@@ -1,4 +1,4 @@
-"""Content encoder, style encoder and AdaIN decoder of CGL and CGCL (CGL, Sec. 4), and the generator that they make.
+"""Content encoder, style encoder and AdaIN decoder of CGL and CGCL (CGL, Sec. 4), and the generator made of them.
 
 The layout is MUNIT's (Huang et al. 2018) with domain labels z as one-hot vectors, so that one network serves all
 domains.
@@ -57,8 +57,8 @@ def _norm_relu_pad(x: Tensor) -> Tensor:
 
 
 class StyleEncoder(nn.Module):
-    """The domain's label as maps beside the image; convolution 7x7 and four 4x4 of stride 2 with ReLU and without norm;
-    mean over positions; one linear layer.
+    """The image concatenated with the domain's label as constant maps; convolution 7x7 and four 4x4 of stride 2 with
+    ReLU and without norm; mean over positions; one linear layer.
 
     Args:
         input_nc: channels of the image.
@@ -101,8 +101,8 @@ def _taken(weight: Tensor, bias: Tensor | None, frozen: bool) -> tuple[Tensor, T
 class UpConv(nn.Conv2d):
     """Nearest-neighbour doubling of the size and a 5x5 convolution with replication padding, computed on the small map.
 
-    The 25 taps of an output pixel fall on 9 pixels of the small map, and which fall together depends only on whether
-    its row and its column are even: four 3x3 convolutions of the small map are a third of the work.
+    The 25 taps of an output pixel fall on 9 pixels of the small map; which taps coincide depends only on the parity of
+    its row and column. So four 3x3 convolutions of the small map give the same result with a third of the work.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -110,7 +110,7 @@ class UpConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, 2 H, 2 W)."""
-        weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row's parity, taps, column's parity, taps
+        weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row parity, taps, column parity, taps
         weight = weight.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
         bias = self.bias
         if bias is not None:
@@ -119,8 +119,8 @@ class UpConv(nn.Conv2d):
 
 
 def _replicate_pad(x: Tensor) -> Tensor:
-    """A replication padding of 1. Compiled code of F.pad's gradient stops with an assertion where x is channels_last:
-    PyTorch 2.15's inductor takes the gradient for contiguous."""
+    """Replication padding of 1. With F.pad, compiled code fails an assertion in the gradient if x is channels_last:
+    PyTorch 2.15's inductor assumes a contiguous gradient."""
     if torch.compiler.is_compiling():
         x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
         return torch.cat([x[..., :1], x, x[..., -1:]], 3)
@@ -128,7 +128,7 @@ def _replicate_pad(x: Tensor) -> Tensor:
 
 
 def _fold(weight: Tensor, dim: int) -> Tensor:
-    """Five taps on the doubled map along a dimension to (2, 3) taps on the small one, for even and odd positions."""
+    """Five taps on the doubled map along a dimension as (2, 3) taps on the small map, for even and odd positions."""
     a, b, c, d, e = weight.unbind(dim)
     even = torch.stack([a + b, c + d, e], dim)
     odd = torch.stack([a, b + c, d + e], dim)
@@ -136,7 +136,7 @@ def _fold(weight: Tensor, dim: int) -> Tensor:
 
 
 class AdaINBlock(nn.Module):
-    """A residual block whose two norms take scale and shift from the style.
+    """A residual block whose two norms get scale and shift from the style.
 
     Args:
         channels: width.
@@ -164,12 +164,13 @@ def _adain_relu_pad(x: Tensor, affine: Tensor) -> Tensor:
 
 class AdaINDecoder(nn.Module):
     """Residual blocks with AdaIN, two doublings (nearest, 5x5 convolution, layer norm over channels and positions,
-    ReLU), convolution 7x7, tanh. A perceptron with two hidden layers makes all scales and shifts of [style, label].
+    ReLU), convolution 7x7, tanh. A perceptron with two hidden layers computes all scales and shifts from [style,
+    label].
 
     Args:
         output_nc: channels of the image.
         n_domains: length of the label.
-        ngf: channels before the last convolution; the content has twice as many for each doubling of the size.
+        ngf: channels before the last convolution; the content has twice as many per doubling of the size.
         n_blocks: residual blocks.
         style_dim: length of the style code.
         mlp_dim: width of the perceptron M.
@@ -203,8 +204,8 @@ class AdaINDecoder(nn.Module):
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
     def forward(self, content: Tensor, style: Tensor, label: Tensor) -> Tensor:
-        """content (B, 4 ngf, h, w), style (B, style_dim), label (B, n_domains) to images (B, output_nc, 4 h, 4 w); so
-        with two doublings."""
+        """content (B, 4 ngf, h, w), style (B, style_dim), label (B, n_domains) to images (B, output_nc, 4 h, 4 w), with
+        two doublings."""
         affine = self.mlp(torch.cat([style, label], 1)).unflatten(1, self.affine_shape)
         x = content
         for i, block in enumerate(self.blocks):
@@ -215,8 +216,8 @@ class AdaINDecoder(nn.Module):
 
 
 class DisentangledGenerator(StyledGenerator):
-    """The encoders E^c and E^s and the decoder G of one granularity: content of an image, style of another one or a
-    random one, in any of the domains.
+    """The encoders E^c and E^s and the decoder G of one granularity: combines the content of an image with the style of
+    another image or a random one, in any of the domains.
 
     Args:
         domains: names of the domains.
@@ -225,10 +226,10 @@ class DisentangledGenerator(StyledGenerator):
         n_blocks: residual blocks of the encoder, and of the decoder.
         style_dim: length of the style code.
         mlp_dim: width of the perceptron between style and AdaIN.
-        n_down: halvings of the size in the encoder of content, and doublings in the decoder; 1 or 2.
+        n_down: halvings of the size in the content encoder, and doublings in the decoder; 1 or 2.
 
     Raises:
-        ValueError: fewer than two domains, or two of one name; a size below 1.
+        ValueError: fewer than two domains, or duplicate names; a size below 1.
     """
 
     entry_points = ("content", "style", "decoder")
@@ -277,7 +278,7 @@ class DisentangledGenerator(StyledGenerator):
         return self.style(image, self._label(image, domain))
 
     def forward(self, image: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """As ``StyledGenerator``; H and W at least 8 and multiples of 4. The default style is that of seed 0."""
+        """As in ``StyledGenerator``; H and W at least 8 and multiples of 4. The default is the style of seed 0."""
         self.check_domain(domain)
         if style is None:
             style = self.seed_style

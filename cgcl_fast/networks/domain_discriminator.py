@@ -1,4 +1,4 @@
-"""The discriminator of CGL and CGCL: real or fake, and which domain (CGL, Sec. 4; after StarGAN)."""
+"""The discriminator of CGL and CGCL: real or fake, and the domain (CGL, Sec. 4; after StarGAN)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgcl_fast.networks.memory_format import in_fast_format
 
 class DomainDiscriminator(nn.Module):
     """4x4 convolutions of stride 2 with LeakyReLU 0.2 and without norm, then two heads: D_src, a map of real or fake
-    (1x1), and D_cls, the domains' logits (one convolution over the whole remaining map).
+    (1x1), and D_cls, the logits of the domains (one convolution over the whole remaining map).
 
     Plain operations only: the gradient penalty differentiates its gradient.
 
@@ -23,8 +23,8 @@ class DomainDiscriminator(nn.Module):
         input_nc: channels of the image.
         ndf: channels after the first convolution, doubled by each further one.
         n_layers: halvings (6: 64 to 2048 channels, 4x4 positions of a 256x256 image).
-        map_size: side of the kernel of D_cls. Over a larger map its logits are averaged; a smaller one is padded with
-            zeros.
+        map_size: side of D_cls's kernel. If the map is larger, the logits are averaged over it; if smaller, it is
+            padded with zeros.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DomainDiscriminator(nn.Module):
 
     @staticmethod
     def least_size(n_layers: int) -> int:
-        """The least side in pixels of an image."""
+        """The smallest side of an image in pixels."""
         return 2**n_layers
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,6 +85,6 @@ class DomainDiscriminator(nn.Module):
             )
 
     def realness(self, x: Tensor) -> Tensor:
-        """D_src alone, for the gradient penalty: what ``compile`` has compiled cannot be differentiated twice, and this
-        never is."""
+        """Only D_src, for the gradient penalty. It is never compiled, because compiled code cannot be differentiated
+        twice."""
         return self.forward(x)[0]

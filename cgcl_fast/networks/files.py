@@ -1,4 +1,4 @@
-"""Generators as files to share: safetensors, with what builds the network again in the metadata."""
+"""Generators as shareable files: safetensors, with metadata from which the network is built again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cgcl_fast.networks.unet import UnetGenerator
 T = TypeVar("T")
 
 MOST_PARAMETERS = 2_000
-"""Tensors of all the networks that a file describes. The largest method here has a tenth of it."""
+"""Maximum number of parameters that a file may describe. The largest method here has a tenth of it."""
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "ResnetGenerator": ResnetGenerator,
@@ -61,18 +61,18 @@ def generator_bytes(
 
     Args:
         module: the generator.
-        ranges: plain containers that say what the numbers in the images of each domain are
-            (:func:`cgcl_fast.data.values.values_to_dict`); the loaded generator has them as its ``ranges``.
-        direction: AtoB or BtoA, of a generator that translates one way; None: not known, or it has named domains.
+        ranges: plain containers with the number ranges of each domain's images
+            (:func:`cgcl_fast.data.values.values_to_dict`); the loaded generator has them as ``ranges``.
+        direction: AtoB or BtoA, for a generator with one direction; None: unknown, or it has named domains.
 
     Raises:
-        TypeError: ``module`` is none of the generators of this package.
+        TypeError: ``module`` is not a generator of this package.
     """
     described = describe_generator(module, ranges, direction=direction)
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     content = memoryview(safetensors.torch.save(tensors, {**metadata, "checksum": _checksum(tensors, metadata)}))
-    # The library writes the metadata in another order each time; equal generators shall be equal files.
+    # safetensors writes the metadata in varying order; equal generators must give equal files.
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(bytes(content[8:end])), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -80,14 +80,14 @@ def generator_bytes(
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Of names, types, shapes and values of the tensors, and of all the metadata but the checksum itself: against
-    damage, as that of the zip files of ``torch.save``, not against forgery."""
+    """Checksum of the tensors' names, types, shapes and values, and of all other metadata: against damage, like that of
+    the zip files of ``torch.save``, not against forgery."""
     described = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
     others = {name: value for name, value in metadata.items() if name != "checksum"}
-    found = zlib.crc32(json.dumps([others, described], sort_keys=True).encode())
+    checksum = zlib.crc32(json.dumps([others, described], sort_keys=True).encode())
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
+        checksum = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"
 
 
 def save_generator(path: str | Path, module: nn.Module) -> None:
@@ -99,15 +99,15 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
     """Tensors and metadata of a safetensors file.
 
     Raises:
-        ValueError: it is not one, is cut short, or has other content than its checksum says; one line that names it.
-        OSError: it cannot be opened, or is no regular file.
+        ValueError: the file is not safetensors, is truncated, or does not match its checksum; one line that names it.
+        OSError: the file cannot be opened, or is not a regular file.
 
     Warns:
-        UserWarning: a generator from before there were checksums, in which damage goes unnoticed.
+        UserWarning: a generator from before files had checksums, whose damage would go unnoticed.
     """
     check_regular(path)
     with open(path, "rb"):
-        pass  # a file that may not be read is an OSError, not a broken one
+        pass  # no permission to read is an OSError, not a damaged file
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -123,17 +123,17 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def build_generator(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> nn.Module:
-    """The generator that tensors and metadata of a file describe.
+    """The generator described by a file's tensors and metadata.
 
     Raises:
-        ValueError: the metadata names no generator of this package, or the tensors are not those of what it names.
+        ValueError: the metadata does not name a generator of this package, or the tensors do not match it.
     """
     kind = GENERATORS.get(metadata.get("network", ""))
     if kind is None:
         raise ValueError(f"network: expected one of {', '.join(GENERATORS)}, got {metadata.get('network')!r}")
     try:
         module = build_empty(lambda: kind(**json.loads(metadata["config"])))
-    except Exception as error:  # it is someone's JSON: of other types, too deep, with numbers that nothing can hold
+    except Exception as error:  # foreign JSON may have wrong types, deep nesting or huge numbers
         raise ValueError(f"config: does not describe a {metadata['network']} ({_line(error)})") from error
     try:
         module.ranges = json.loads(metadata.get("ranges", "null"))
@@ -143,10 +143,10 @@ def build_generator(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) 
 
 
 def build_empty(make: Callable[[], T]) -> T:
-    """What ``make`` builds, on the meta device: names and shapes, to be compared with what a file holds, at no cost.
+    """Build with ``make`` on the meta device: names and shapes to compare with a file, at no cost.
 
     Raises:
-        ValueError: it goes beyond ``MOST_PARAMETERS``; a file that asks for 10^8 blocks would have it built for days.
+        ValueError: more than ``MOST_PARAMETERS``; a file that asks for 10^8 blocks would take days to build.
     """
     left, thread = MOST_PARAMETERS, threading.get_ident()
 
@@ -169,8 +169,8 @@ def load_generator(path: str | Path) -> nn.Module:
     """The generator in a file written by ``save_generator``.
 
     Raises:
-        ValueError: it is another kind of file, or damaged; one line that names it.
-        OSError: it cannot be opened.
+        ValueError: the file is of another kind, or damaged; one line that names it.
+        OSError: the file cannot be opened.
     """
     tensors, metadata = read_safetensors(path)
     try:
@@ -180,11 +180,11 @@ def load_generator(path: str | Path) -> nn.Module:
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
-    """Give a module built on the meta device these tensors, as float32 (counters as they are), after checking names and
+    """Give a module built on the meta device these tensors, as float32 (counters unchanged), after checking names and
     shapes.
 
     Raises:
-        ValueError: a tensor is missing, left over, of another shape, not of floating point or not finite.
+        ValueError: a tensor is missing, unexpected, of another shape, not floating-point or not finite.
     """
     expected = module.state_dict()
     for problem, names in (
@@ -196,7 +196,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
             raise ValueError(f"{type(module).__name__}: {problem} {names[0]}{more}")
     for name, like in expected.items():
         tensor = tensors[name]
-        counts = not like.is_floating_point()  # the batches of a batch norm
+        counts = not like.is_floating_point()  # such as a batch norm's count of batches
         if tensor.shape != like.shape or (tensor.dtype != like.dtype if counts else not tensor.is_floating_point()):
             raise ValueError(
                 f"{type(module).__name__}: {name}: expected {tuple(like.shape)} of "

@@ -8,8 +8,8 @@ KINDS = ("xavier", "normal", "kaiming", "kaiming_uniform", "orthogonal")
 
 
 def init_weights(module: nn.Module, kind: str = "xavier", gain: float = 0.02) -> None:
-    """Draw the weights of all convolutions and linear layers anew and set their biases to zero. The scales of batch
-    norms of images are drawn around 1 with standard deviation ``gain``, as in the published code.
+    """Reinitialise the weights of all convolutions and linear layers, and set their biases to zero. The scales of 2D
+    batch norms are drawn around 1 with standard deviation ``gain``, as in the published code.
 
     Args:
         module: changed in place.

@@ -55,7 +55,7 @@ class DomainContentEncoder(nn.Module):
 
 
 class StyleMapEncoder(nn.Module):
-    """The style of each place of an image. No norm, which would take the style away.
+    """The style at each position of an image. Without norm, which would remove the style.
 
     Args:
         input_nc: channels of the image.
@@ -79,12 +79,12 @@ class StyleMapEncoder(nn.Module):
 
 
 class StyleMapDecoder(nn.Module):
-    """A domain's own part of the generator: content and a map of style to an image.
+    """A domain's own part of the generator: content and a style map to an image.
 
-    As in DRIT every stage sees the style anew, beside the features, and the norms outside of the residual blocks are
-    layer norms, which leave it there. A convolution of the two concatenated is the sum of a convolution of each; that
-    of the style is 1x1 and comes before its enlargement, so it costs next to nothing. Features are enlarged by
-    repeating pixels, where DRIT has transposed convolutions: these leave a checkerboard.
+    As in DRIT, every stage gets the style again, concatenated with the features, and the norms outside the residual
+    blocks are layer norms, which preserve it. A convolution of the concatenation is the sum of two convolutions; that
+    of the style is 1x1 and comes before its enlargement, so it costs almost nothing. Features are enlarged by repeating
+    pixels; DRIT's transposed convolutions leave a checkerboard.
 
     Args:
         output_nc: channels of the image.
@@ -135,25 +135,24 @@ def read_all(content: Tensor, keys: Tensor, values: Tensor, temperature: float) 
 
 
 class MGUITGenerator(StyledGenerator):
-    """Content encoders, memory and generators: all that translates. A style is a set of values in place of the stored
-    ones, (B, N, style_nc).
+    """Everything that translates: content encoders, memory and generators. A style is a set of values (B, N, style_nc)
+    that replaces the stored ones.
 
-    The last residual block of the content encoders is shared by the domains, and so is the first of the generators
-    (DRIT). While training, Gaussian noise is added to the content, or (``noise_in``) where it enters the generators.
+    The domains share the last residual block of the content encoders and the first one of the generators (DRIT). In
+    training, Gaussian noise is added to the content, or (``noise_in``) only at the input of the generators.
 
     Args:
         input_nc: channels of the images.
         ngf: channels after the first convolution; the content and the keys have 4 ngf.
-        n_blocks: residual blocks of each domain's own part, of encoder and generator alike.
+        n_blocks: residual blocks in each domain's own part, for encoder and generator alike.
         style_nc: channels of style and values.
         items: memory items of each class, the background last.
-        class_aware: whether a pixel uses the items of its class only while training.
-        update: rule of the memory's update; see :class:`ClassMemory`.
+        class_aware: whether pixels use only the items of their class in training.
+        update: the memory's update rule; see :class:`ClassMemory`.
         noise: standard deviation of the noise.
         domains: names of the two domains.
-        temperature: that of the memory; see :class:`ClassMemory`.
-        noise_in: what the noise is added to: the "content", for all that uses it, or only where that enters the
-            "decoder".
+        temperature: of the memory; see :class:`ClassMemory`.
+        noise_in: where the noise is added: to the "content", for all its uses, or only at the input of the "decoder".
     """
 
     entry_points = ("encode", "first_decoder_block", "decoders")
@@ -213,8 +212,8 @@ class MGUITGenerator(StyledGenerator):
         )
 
     def encode(self, images: Sequence[Tensor], domains: Sequence[int] = (0, 1)) -> Tensor:
-        """Content of images of domains, one batch after the other: the part of each domain on its own, the shared part
-        on all at once.
+        """Content of images, one batch per domain: each domain's own part runs separately, the shared part on all at
+        once.
 
         Args:
             images: for each of ``domains`` (B, input_nc, H, W), values in [-1, 1], all of one size, H and W multiples
@@ -247,15 +246,15 @@ class MGUITGenerator(StyledGenerator):
         return content + self.noise * torch.randn_like(content) if self.training and self.noise > 0 else content
 
     def prepare(self, content: Tensor) -> Tensor:
-        """The part of the decoders that the domains share: (B, 4 ngf, h, w) of content to what ``decoders`` take."""
+        """The decoders' shared part: content (B, 4 ngf, h, w) to the input of ``decoders``."""
         return self.first_decoder_block(self._noisy(content) if self.noise_in == "decoder" else content)
 
     def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Values drawn at random, (batch, N, style_nc) (Fig. 6)."""
+        """Random values, (batch, N, style_nc) (Fig. 6)."""
         return self.memory.random_values(batch, generator or torch.default_generator)
 
     def style_of(self, image: Tensor, domain: int) -> Tensor:
-        """Always an error."""
+        """Always raises an error."""
         raise ValueError(
             "MGUIT takes no style from a reference image: its styles are values of its memory, not of one image; "
             "use random or a number"
@@ -267,7 +266,7 @@ class MGUITGenerator(StyledGenerator):
         Args:
             image: (B, input_nc, H, W), values in [-1, 1], H and W multiples of 4 and at least 8.
             domain: index of the target domain.
-            style: (B, N, style_nc) or, for all alike, (1, N, style_nc); None: the values stored for ``domain``.
+            style: (B, N, style_nc) or, for all images, (1, N, style_nc); None: the values stored for ``domain``.
 
         Returns:
             (B, input_nc, H, W), values in [-1, 1].
@@ -305,14 +304,14 @@ class MGUITGenerator(StyledGenerator):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """Real or fake, for patches of the image at several scales: a chain of 4x4 convolutions of stride 2 without norm
-    for each scale.
+    """Real or fake, for patches at several scales of the image: per scale, a chain of 4x4 convolutions of stride 2
+    without norm.
 
     Args:
         input_nc: channels of the image.
-        ndf: channels after the first convolution; doubled at each further one, up to 8 ndf.
+        ndf: channels after the first convolution; doubled by each further one, up to 8 ndf.
         n_layers: halvings.
-        n_scales: scales, each half of the one before.
+        n_scales: number of scales, each half the size of the previous one.
     """
 
     def __init__(self, input_nc: int = 3, ndf: int = 64, n_layers: int = 4, n_scales: int = 3) -> None:
@@ -332,7 +331,7 @@ class MultiScaleDiscriminator(nn.Module):
 
     @staticmethod
     def least_size(n_layers: int, n_scales: int) -> int:
-        """The least side in pixels of an image."""
+        """The smallest side of an image in pixels."""
         return 2 ** (n_layers + n_scales - 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -366,7 +365,7 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 class ContentDiscriminator(nn.Module):
-    """Which domain a content map is of: 7x7 convolutions of stride 2, a 4x4 and a 1x1 one, without norm.
+    """The domain of a content map: 7x7 convolutions of stride 2, a 4x4 and a 1x1 one, without norm.
 
     Args:
         channels: channels of the content.

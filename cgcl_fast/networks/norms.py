@@ -1,4 +1,4 @@
-"""The norms that published weights may have: instance norm, which has no weights, batch norm, or none."""
+"""The norms of published weights: instance norm, which has no weights, batch norm, or none."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NORMS = ("instance", "batch", "none")
 
 
 class Norm(nn.Module):
-    """A norm and what follows it.
+    """A norm and its activation.
 
-    An instance norm is without scale and shift, as in CycleGAN and CUT; a batch norm has both and running statistics.
-    As published, a convolution before a norm has a bias beside instance norms only (``has_bias``).
+    Instance norm has no scale and shift, as in CycleGAN and CUT; batch norm has both, and running statistics. As
+    published, a convolution before an instance norm has a bias, otherwise not (``has_bias``).
 
     Args:
         channels: width.
@@ -34,8 +34,8 @@ class Norm(nn.Module):
         self.batch = nn.BatchNorm2d(channels) if kind == "batch" else None
 
     def forward(self, x: Tensor, residual: Tensor | None = None, pad: int = 0) -> Tensor:
-        """(B, C, H, W) to (B, C, H + 2 pad, W + 2 pad), padded by reflection; ``residual`` (B, C, H, W) is added to
-        what the activation gives."""
+        """(B, C, H, W) to (B, C, H + 2 pad, W + 2 pad), padded by reflection; ``residual`` (B, C, H, W) is added after
+        the activation."""
         if self.kind == "instance":
             return instance_norm(x, activation=self.activation, residual=residual, pad=pad)
         if self.batch is not None:
@@ -47,7 +47,7 @@ class Norm(nn.Module):
 
 
 def check_norm(kind: str) -> None:
-    """Raise a ValueError unless there is such a norm."""
+    """Raise a ValueError if there is no such norm."""
     if kind not in NORMS:
         raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {kind!r}")
 

@@ -17,14 +17,14 @@ from cgcl_fast.nn import BlurDown, blur_down
 class PatchDiscriminator(nn.Module):
     """Real or fake for each overlapping patch: 70x70 pixels with three layers.
 
-    4x4 convolutions with LeakyReLU 0.2, all but the first and the last with a norm; the first ``n_layers`` halve the
-    size, with anti-aliasing by a blur after a convolution of stride 1.
+    4x4 convolutions with LeakyReLU 0.2, and a norm in all but the first and the last. The first ``n_layers`` halve the
+    size; with anti-aliasing by a convolution of stride 1 and a blur.
 
     Args:
         input_nc: channels of the image.
-        ndf: channels after the first convolution; doubled at each further one, up to 8 ndf.
+        ndf: channels after the first convolution; doubled by each further one, up to 8 ndf.
         n_layers: halvings.
-        antialias: blur when the size is halved, instead of strided convolutions.
+        antialias: blur pools instead of strided convolutions.
         norm: "instance", "batch" or "none".
     """
 
@@ -55,8 +55,8 @@ class PatchDiscriminator(nn.Module):
 
     @staticmethod
     def least_size(n_layers: int) -> int:
-        """The least side in pixels of an image of which something is left: the last two convolutions take one pixel
-        each."""
+        """The smallest side in pixels of an image for which there is an output: the last two convolutions each take one
+        pixel."""
         return 3 * 2**n_layers
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from cgcl_fast.networks.norms import Norm, has_bias
 
 
 class PixelDiscriminator(nn.Module):
-    """Real or fake for each pixel by itself: three 1x1 convolutions with LeakyReLU 0.2, the second with a norm.
+    """Real or fake for each pixel separately: three 1x1 convolutions with LeakyReLU 0.2, the second with a norm.
 
     Args:
         input_nc: channels of the image.

@@ -15,7 +15,7 @@ from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_
 
 Layer = Callable[[Tensor], Tensor]
 
-PAD = 3  # of the 7x7 convolutions
+PAD = 3  # for the 7x7 convolutions
 _pad = partial(reflect_pad, size=PAD)
 
 
@@ -28,8 +28,8 @@ class FastFormat(nn.Module):
 
 
 def _is_cheap(layer: Layer) -> bool:
-    """Whether to compute the layer again rather than keep its result. Not the blurs: the result of one is a quarter of
-    its input, and the other takes longer to compute than its memory is worth. Nor a batch norm, which would count the
+    """Whether to recompute the layer instead of keeping its result. Not for blurs: the result of blur_down is only a
+    quarter of its input, and blur_up takes longer than the memory is worth. Nor for batch norm, which would count the
     batch twice."""
     return layer is _pad or (isinstance(layer, Norm) and layer.kind == "instance")
 
@@ -41,11 +41,11 @@ def _chain(layers: Sequence[Layer], x: Tensor) -> Tensor:
 
 
 class ResnetBlock(nn.Module):
-    """x + norm(conv(pad(relu(norm(conv(pad(x))))))), both convolutions 3x3 after a reflection padding.
+    """x + norm(conv(pad(relu(norm(conv(pad(x))))))), both convolutions 3x3 after reflection padding.
 
     Args:
         channels: width.
-        dropout: drop half of the values between the two convolutions while training.
+        dropout: drop half of the values between the two convolutions in training.
         norm: "instance", "batch" or "none".
     """
 
@@ -66,11 +66,11 @@ class ResnetBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """Encoder (two halvings, or one), residual blocks, decoder (as many doublings), tanh; instance norm without affine,
-    unless another one is named.
+    """Encoder (one or two halvings), residual blocks, decoder (as many doublings), tanh; by default with instance norm
+    without affine parameters.
 
-    Feature layers carry the numbers that they have in the published networks, where every convolution, norm,
-    activation, padding and resampling counts as one. With anti-aliasing, two halvings and nine blocks:
+    Feature layers have the numbers of the published networks, where every convolution, norm, activation, padding and
+    resampling counts as one. With anti-aliasing, two halvings and nine blocks:
 
     ======  =======================================  ======  ===========================
     0       input, padded by 3                       12-20   residual blocks
@@ -81,9 +81,9 @@ class ResnetGenerator(nn.Module):
     11      blur down                                31      tanh: the image
     ======  =======================================  ======  ===========================
 
-    Without anti-aliasing the blurs are absent and the numbers move up accordingly. A norm and its ReLU are one
-    operation here, so the number of a norm gives the value after the ReLU; so it is in the published code,
-    whose ReLU overwrites its input.
+    Without anti-aliasing there are no blurs, and later numbers are smaller accordingly. A norm and its ReLU are one
+    operation here, so the number of a norm gives the value after the ReLU; so it does in the published code, whose ReLU
+    works in place.
 
     Activations are kept in the memory format that is the fastest for convolutions, see :mod:`.memory_format`.
 
@@ -92,16 +92,16 @@ class ResnetGenerator(nn.Module):
         output_nc: channels of the output image.
         ngf: channels after the first convolution.
         n_blocks: residual blocks (9 for 256x256 images, 6 for 128x128).
-        antialias: blur when the size is halved, instead of strided convolutions.
+        antialias: blur pools instead of strided convolutions where the size is halved.
         dropout: dropout inside the residual blocks.
-        antialias_up: blur when the size is doubled, instead of transposed convolutions; None: as ``antialias``.
-        n_down: halvings, 2 as published, or 1, which keeps the structure of images of 64x64 pixels.
+        antialias_up: blur pools instead of transposed convolutions where the size is doubled; None: as ``antialias``.
+        n_down: halvings: 2 as published, or 1, which preserves the structure of 64x64 images.
         norm: "instance", "batch" or "none".
     """
 
     entry_points = ("forward", "encode")
     multiple = 4
-    """What the sides of an image should be multiples of."""
+    """Sides of images should be multiples of this."""
 
     def __init__(
         self,
@@ -157,7 +157,8 @@ class ResnetGenerator(nn.Module):
 
     @staticmethod
     def least_size(n_down: int) -> int:
-        """The least side in pixels of images in training: a reflection padding needs two at the residual blocks."""
+        """The smallest side of training images in pixels: reflection padding needs two pixels at the residual
+        blocks."""
         return max(8, 2 ** (n_down + 1))
 
     def __prepare_scriptable__(self) -> nn.Module:
@@ -168,7 +169,7 @@ class ResnetGenerator(nn.Module):
         return nn.Sequential(FastFormat(), *layers)
 
     def _layers(self) -> list[tuple[int, Layer]]:
-        """(published number, layer) in order; a norm with its ReLU goes by the number of the ReLU."""
+        """(published number, layer) in order; a norm with its ReLU has the number of the ReLU."""
         layers: list[tuple[int, Layer]] = []
         number = -1
 
@@ -217,7 +218,7 @@ class ResnetGenerator(nn.Module):
 
     @staticmethod
     def _resolve(feature_layers: Sequence[int], layers: list[tuple[int, Layer]]) -> list[int]:
-        """The numbers of ``feature_layers`` with that of a norm replaced by that of its ReLU."""
+        """``feature_layers`` with the number of each norm replaced by that of its ReLU."""
         last = layers[-1][0]
         known = {number for number, _ in layers}
         if any(not 0 <= n <= last for n in feature_layers):
@@ -240,7 +241,7 @@ class ResnetGenerator(nn.Module):
         for number, layer in layers:
             named = number in wanted
             cheap = _is_cheap(layer)
-            if layer is _pad and waiting and isinstance(waiting[-1], Norm):  # which pads as it writes
+            if layer is _pad and waiting and isinstance(waiting[-1], Norm):  # the norm pads as it writes
                 layer, waiting = partial(waiting[-1], pad=PAD), waiting[:-1]
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 x, waiting = conv_of(layer, partial(_chain, waiting), x) if waiting else layer(x), []
@@ -258,21 +259,22 @@ class ResnetGenerator(nn.Module):
         """Translate images.
 
         Args:
-            x: (B, input_nc, H, W), values in [-1, 1], H and W at least 5. The size comes back unchanged where both
-                are multiples of 4, else rounded up to such.
+            x: (B, input_nc, H, W), values in [-1, 1], H and W at least 5. The size is preserved if both are multiples
+                of 4, otherwise rounded up to such.
             feature_layers: published numbers of layers, ascending.
 
         Returns:
-            The images (B, output_nc, H, W) in [-1, 1]; with ``feature_layers`` a pair of them and the list of features.
+            The images (B, output_nc, H, W) in [-1, 1]; with ``feature_layers`` the pair (images, list of features).
 
         Raises:
-            ValueError: ``x`` has another shape, or ``feature_layers`` names what is not there.
+            ValueError: ``x`` has another shape, or ``feature_layers`` names a layer that does not exist.
         """
         image, features = self._run(x, feature_layers, stop=False)
         return (image, features) if feature_layers else image
 
     def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:
-        """The features at the named layers, computing nothing beyond the last one. Arguments as ``forward``."""
+        """The features at the named layers, without computing anything beyond the last one. Arguments as in
+        ``forward``."""
         if not feature_layers:
             raise ValueError("feature_layers: expected at least one layer, got none")
         return self._run(x, feature_layers, stop=True)[1]

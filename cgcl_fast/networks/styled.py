@@ -1,4 +1,4 @@
-"""What a generator with domains and styles offers, so that commands need not know which one it is."""
+"""The interface of generators with domains and styles, so that commands need not know which one it is."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 class StyledGenerator(nn.Module, ABC):
     """Translates images to a domain in a style.
 
-    This is all that :class:`cgcl_fast.metrics.StyleEvaluation` asks of a method: ``domains``, the two sources of styles
-    and the translation. It needs styles of references, of the shape of random ones.
+    :class:`cgcl_fast.metrics.StyleEvaluation` uses only this of a method: ``domains``, the two sources of styles and
+    the translation. It needs styles of references, with the shape of random ones.
 
     Attributes:
         domains: names of the domains; ``domain`` below is an index into them.
-        config: the arguments of the constructor, as JSON can hold them.
-        reads_references: whether :meth:`style_of` gives styles.
+        config: the constructor's arguments, as JSON-compatible values.
+        reads_references: whether :meth:`style_of` returns styles.
     """
 
     reads_references: ClassVar[bool] = True
@@ -28,31 +28,31 @@ class StyledGenerator(nn.Module, ABC):
 
     @abstractmethod
     def random_style(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Styles of ``batch`` images, (batch, ...), drawn on the device of ``generator`` (None: the default one of the
-        CPU) and given on the device of the networks."""
+        """Styles for ``batch`` images, (batch, ...), drawn on the device of ``generator`` (None: the CPU's default one)
+        and returned on the device of the networks."""
 
     @abstractmethod
     def style_of(self, image: Tensor, domain: int) -> Tensor:
         """The style of each reference image (B, C, H, W) of a domain.
 
         Raises:
-            ValueError: this generator takes no style from an image; one line.
+            ValueError: this generator does not take styles from images; one line.
         """
 
     @abstractmethod
     def forward(self, image: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """Translate (B, C, H, W) in [-1, 1] to ``domain``; None is the generator's own default style, and a style
-        of one row is that of all images.
+        """Translate (B, C, H, W) in [-1, 1] to ``domain``. A style of one row applies to all images; None is the
+        generator's default style.
 
         Raises:
             ValueError: there is no such domain, or the image or style has another shape.
         """
 
     def domain_index(self, name: str | None) -> int:
-        """The index of a domain's name; None is the second of two.
+        """The index of a domain by name; None means the second of two.
 
         Raises:
-            ValueError: no such domain, or None where there are more than two.
+            ValueError: no such domain, or None with more than two domains.
         """
         if name is None and len(self.domains) == 2:
             return 1
@@ -62,6 +62,6 @@ class StyledGenerator(nn.Module, ABC):
         return self.domains.index(name)
 
     def check_domain(self, domain: int) -> None:
-        """Raise a ValueError unless ``domain`` is an index into ``domains``."""
+        """Raise a ValueError if ``domain`` is not an index into ``domains``."""
         if not 0 <= domain < len(self.domains):
             raise ValueError(f"domain: expected 0 to {len(self.domains) - 1}, got {domain}")

@@ -1,4 +1,4 @@
-"""Networks made of the blocks of StyleGAN2 (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN",
+"""Networks from the blocks of StyleGAN2 (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN",
 CVPR 2020), as SinCUT uses them (CUT, Appendix B): without a style code.
 """
 
@@ -24,12 +24,12 @@ def _activate(x: Tensor) -> Tensor:
 
 
 class EqualConv2d(nn.Module):
-    """A convolution with equalised learning rate: weights ~ N(0, 1), scaled by 1/√fan-in when they are used.
+    """A convolution with equalised learning rate: weights ~ N(0, 1), scaled by 1/√fan-in in each forward pass.
 
     Args:
         in_channels, out_channels: widths.
         kernel: side of the kernel, odd.
-        bias: whether there is one; it starts at zero.
+        bias: whether there is a bias; it starts at zero.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, bias: bool = True) -> None:
@@ -61,7 +61,7 @@ class EqualLinear(nn.Module):
 class ResidualBlock(nn.Module):
     """(a(conv(a(conv(x)))) + skip(x)) / √2, with a(x) = √2 · LeakyReLU(x) of slope 0.2 and 3x3 convolutions.
 
-    With ``down`` the second convolution and the skip, a 1x1 convolution then, halve the size after a blur. That is the
+    With ``down``, the second convolution and the skip (then a 1x1 convolution) halve the size after a blur. This is the
     block of StyleGAN2's discriminator. Since LeakyReLU(√2 x) = √2 LeakyReLU(x), the gains are applied to the weights.
 
     Args:
@@ -87,13 +87,13 @@ class ResidualBlock(nn.Module):
 class UpConv(nn.Module):
     """The styled convolution of StyleGAN2 for a style of ones: twice the size, noise, bias, √2 · LeakyReLU.
 
-    The kernel of each output channel is divided by its length, the "demodulation", which for inputs of unit variance
-    keeps that of the output; with a style of ones nothing else is left of the modulation. StyleGAN2 blurs after its
-    transposed convolution. Here the blur comes first, which is the same but at the border, both being convolutions.
+    The kernel of each output channel is divided by its length (demodulation), which preserves unit variance. With a
+    style of ones this is all that remains of the modulation. StyleGAN2 blurs after its transposed convolution. Here the
+    blur comes first, which gives the same except at the border, because both are convolutions.
 
     Args:
         in_channels, out_channels: widths.
-        blur_last: blur after the transposed convolution: a little slower, and the same at the border too.
+        blur_last: blur after the transposed convolution: slightly slower, and equal at the border, too.
     """
 
     def __init__(self, in_channels: int, out_channels: int, blur_last: bool = False) -> None:
@@ -104,7 +104,7 @@ class UpConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', 2 H, 2 W). The noise is drawn in training only: see ``StyleGAN2Generator``."""
+        """(B, C, H, W) to (B, C', 2 H, 2 W). Noise is only drawn in training: see ``StyleGAN2Generator``."""
         length = self.weight.square().sum((1, 2, 3), keepdim=True)
         weight, bias = self.weight * (length + 1e-8).rsqrt() * math.sqrt(2), self.bias * math.sqrt(2)
         if self.blur_last:
@@ -123,7 +123,7 @@ class UpConv(nn.Module):
 class StyleGAN2Generator(nn.Module):
     """One downsampling block of StyleGAN2's discriminator, residual blocks, one upsampling layer of its generator.
 
-    Feature layers, at the side s of the image:
+    Feature layers, for an image of side s:
 
     ==================  ====================================  ===================
     0                   the image itself                      input_nc, s
@@ -134,18 +134,17 @@ class StyleGAN2Generator(nn.Module):
     4 + n_blocks        1x1 convolution, linear: the image    output_nc, s
     ==================  ====================================  ===================
 
-    The encoder is all up to the middle residual block. There is no norm and no tanh: a pixel depends on those no
-    further than ``margin`` away and on nothing else, so a large image can be translated in tiles that overlap by twice
-    that with the result of the whole. For that the noise is left out of evaluation, where its mean, zero, takes its
-    place.
+    The encoder is everything up to the middle residual block. There is no norm and no tanh: a pixel depends only on
+    pixels within ``margin``, so tiles of a large image that overlap by twice the margin give the result of the whole
+    image. For this, evaluation replaces the noise by its mean, zero.
 
     Args:
         input_nc: channels of the input image.
         output_nc: channels of the output image.
         ngf: an eighth of the channels at full size; 32 gives the 256 that StyleGAN2 (config E) has at 64x64.
         n_blocks: residual blocks.
-        published: as CUT's published generator, whose weights need it: the last convolution is followed by √2 ·
-            LeakyReLU like the others, and the upsampling convolution is as StyleGAN2's at the border too.
+        published: as in CUT's published generator, which its weights need: √2 · LeakyReLU also follows the last
+            convolution, and the upsampling convolution equals StyleGAN2's at the border, too.
     """
 
     entry_points = ("forward", "encode")
@@ -173,7 +172,7 @@ class StyleGAN2Generator(nn.Module):
         self.up = UpConv(half, full, blur_last=published)
         self.head = EqualConv2d(full, output_nc, 1)
         self.margin = 4 * n_blocks + 8
-        """No pixel of the result depends on one that is further away than this, rounded up to a multiple of 4."""
+        """No output pixel depends on a pixel farther away than this, rounded up to a multiple of 4."""
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` compiles in the place of this: images alone, without features."""
@@ -181,7 +180,7 @@ class StyleGAN2Generator(nn.Module):
 
     @property
     def last_layer(self) -> int:
-        """Number of the last feature layer, which is the image."""
+        """Number of the last feature layer, the image."""
         return len(self.blocks) + 4
 
     def layer_channels(self, feature_layers: Sequence[int]) -> tuple[int, ...]:
@@ -231,17 +230,17 @@ class StyleGAN2Generator(nn.Module):
             feature_layers: numbers of layers, ascending.
 
         Returns:
-            The images (B, output_nc, H, W), not bounded; with ``feature_layers`` a pair of them and the list of
-            features.
+            The images (B, output_nc, H, W), unbounded; with ``feature_layers`` the pair (images, list of features).
 
         Raises:
-            ValueError: ``x`` has another shape, or ``feature_layers`` names what is not there.
+            ValueError: ``x`` has another shape, or ``feature_layers`` names a layer that does not exist.
         """
         image, features = self._run(x, feature_layers, self.last_layer)
         return (image, features) if feature_layers else image
 
     def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:
-        """The features at the named layers, computing nothing beyond the last one. Arguments as ``forward``."""
+        """The features at the named layers, without computing anything beyond the last one. Arguments as in
+        ``forward``."""
         if not feature_layers:
             raise ValueError("feature_layers: expected at least one layer, got none")
         return self._run(x, feature_layers, feature_layers[-1])[1]
@@ -271,17 +270,18 @@ class _ScriptableStyleGAN2(nn.Module):
 class StyleGAN2Discriminator(nn.Module):
     """The residual discriminator of StyleGAN2, for images of one size.
 
-    1x1 convolution, blocks that halve the size down to 4x4, the standard deviation over the minibatch as one more
-    channel, a 3x3 convolution and two linear layers. It can be differentiated twice, as the gradient penalty needs.
+    A 1x1 convolution, blocks that halve the size down to 4x4, the standard deviation over the minibatch as an
+    additional channel, a 3x3 convolution and two linear layers. It can be differentiated twice, as the gradient penalty
+    requires.
 
     Args:
         input_nc: channels of the image.
-        ndf: a quarter of the channels at full size, which double at each halving, up to ``most_channels``; 64 gives the
+        ndf: a quarter of the channels at full size; each halving doubles them, up to ``most_channels``. 64 gives the
             256 that StyleGAN2 (config E) has at 64x64.
         size: side of the images, a power of two and at least 8.
-        minibatch_stddev: the channel that lets D see how much the images of a minibatch differ. CUT's published
+        minibatch_stddev: add the channel that shows D how much the images of a minibatch differ. CUT's published
             discriminator has none.
-        most_channels: the greatest width, 512 of StyleGAN2, 384 of CUT's published discriminator.
+        most_channels: maximum width: 512 in StyleGAN2, 384 in CUT's published discriminator.
     """
 
     def __init__(
@@ -347,8 +347,8 @@ class StyleGAN2Discriminator(nn.Module):
 def _spread(x: Tensor, group: int = 4) -> Tensor:
     """(B, 1, H, W): standard deviation over groups of images, mean over channels and positions.
 
-    A group is made of images that lie B/group apart, as in the published StyleGAN2; where B is no multiple of 4 there
-    is one group.
+    A group consists of images that are B/group apart, as in the published StyleGAN2; if B is not a multiple of 4, there
+    is a single group.
     """
     batch, channels, height, width = x.shape
     group = group if batch % group == 0 else max(batch, 1)

@@ -1,4 +1,4 @@
-"""The U-Net generator of pix2pix, which CycleGAN may have too (``netG unet_256``)."""
+"""The U-Net generator of pix2pix, also an option of CycleGAN (``netG unet_256``)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cgcl_fast.networks.norms import Norm, has_bias
 
 
 class UnetGenerator(nn.Module):
-    """4x4 convolutions that halve the size ``n_down`` times, as many transposed ones that double it; each of these
-    but the innermost also sees what came out of the convolution of its size.
+    """4x4 convolutions that halve the size ``n_down`` times, then transposed convolutions that double it as often. Each
+    of the latter, except the innermost, also gets the output of the convolution at its size.
 
-    The ReLU of a doubling comes before its convolution. What is joined there may be activated one by one, so each norm
-    is one operation with the activation that follows.
+    A doubling applies ReLU before its convolution. Its concatenated inputs can be activated separately, so each norm is
+    one operation together with the activation that follows.
 
     Args:
         input_nc: channels of the input image.
         output_nc: channels of the output image.
-        ngf: channels after the first convolution; doubled at each further one, up to 8 ngf.
+        ngf: channels after the first convolution; doubled by each further one, up to 8 ngf.
         n_down: halvings: 8 is the published unet_256, 7 unet_128.
         norm: "instance", "batch" or "none".
         dropout: dropout after the doublings in the middle, between those of 8 ngf channels.
@@ -56,14 +56,14 @@ class UnetGenerator(nn.Module):
             "dropout": dropout,
         }
         self.multiple = 2**n_down
-        """What the sides of an image must be multiples of."""
+        """Sides of images must be multiples of this."""
         bias = has_bias(norm)
         widths = [ngf * min(2**i, 8) for i in range(n_down)]
         self.down = nn.ModuleList(
             nn.Conv2d(a, b, 4, 2, 1, bias=bias) for a, b in zip([input_nc, *widths], widths, strict=False)
         )
         self.down_norms = nn.ModuleList(Norm(width, norm, "leaky_relu") for width in widths[1:-1])
-        self.up = nn.ModuleList(  # from the outermost, as the others
+        self.up = nn.ModuleList(  # from the outermost, like the others
             nn.ConvTranspose2d(b * (1 if i == n_down - 1 else 2), a, 4, 2, 1, bias=bias or i == 0)
             for i, (a, b) in enumerate(zip([output_nc, *widths], widths, strict=False))
         )

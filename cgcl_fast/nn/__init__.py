@@ -1,5 +1,6 @@
 """Modules and functions made of ops."""
 
+from cgcl_fast.nn.adain import AdaIN, InstanceNorm
 from cgcl_fast.nn.blur_pool import BlurDown, BlurUp, blur, blur_down, blur_up
 from cgcl_fast.nn.gan import GANLoss
 from cgcl_fast.nn.gradient_penalty import GradientPenalty
@@ -10,16 +11,21 @@ from cgcl_fast.nn.pad import reflect_pad
 from cgcl_fast.nn.patch_nce import PatchNCE
 from cgcl_fast.nn.projector import Projector
 from cgcl_fast.nn.recompute import conv_of
+from cgcl_fast.nn.sampler import DAGSampler, PatchSampler
 
 __all__ = [
+    "AdaIN",
     "BlurDown",
     "BlurUp",
     "ClassMemory",
+    "DAGSampler",
     "GANLoss",
     "GradientPenalty",
     "ImagePool",
+    "InstanceNorm",
     "KeyQueue",
     "PatchNCE",
+    "PatchSampler",
     "Projector",
     "blur",
     "blur_down",

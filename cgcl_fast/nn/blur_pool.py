@@ -11,7 +11,15 @@ __all__ = ["BlurDown", "BlurUp", "blur", "blur_down", "blur_up"]
 
 
 class BlurDown(nn.Module):
-    """:func:`cgcl_fast.ops.blur_down` as a layer."""
+    """Halve a map without aliasing: :func:`cgcl_fast.ops.blur_down`.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import BlurDown
+        >>> halve = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), BlurDown())
+        >>> halve(torch.randn(1, 3, 64, 48)).shape
+        torch.Size([1, 8, 32, 24])
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
@@ -19,7 +27,14 @@ class BlurDown(nn.Module):
 
 
 class BlurUp(nn.Module):
-    """:func:`cgcl_fast.ops.blur_up` as a layer."""
+    """Double a map without aliasing: :func:`cgcl_fast.ops.blur_up`.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import BlurUp
+        >>> BlurUp()(torch.randn(1, 8, 32, 24)).shape
+        torch.Size([1, 8, 64, 48])
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, 2 H, 2 W)."""
@@ -39,6 +54,13 @@ def blur(x: Tensor, padding: int, stride: int = 1) -> Tensor:
 
     Returns:
         (B, C, H', W'), H' = (H + 2 padding - 4) // stride + 1.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import blur
+        >>> blur(torch.ones(1, 1, 5, 5), padding=1)[0, 0, 1:-1, 1:-1]  # away from the zeros ones stay ones
+        tensor([[1., 1.],
+                [1., 1.]])
     """
     if padding < 1 or padding > 2:
         raise ValueError(f"padding: expected 1 or 2, got {padding}")

@@ -27,6 +27,14 @@ class GANLoss(nn.Module):
 
     Raises:
         ValueError: another ``kind``.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import GANLoss
+        >>> gan = GANLoss("lsgan")
+        >>> real, fake = torch.full((1, 1, 30, 30), 0.5), torch.zeros(1, 1, 30, 30)  # D(y), D(G(x))
+        >>> gan.discriminator(real, fake), gan.generator(fake)
+        (tensor(0.1250), tensor(1.))
     """
 
     def __init__(self, kind: str = "lsgan") -> None:

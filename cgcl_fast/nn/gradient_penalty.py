@@ -31,6 +31,15 @@ class GradientPenalty(nn.Module):
 
     Raises:
         ValueError: a bound is out of order, or a number negative.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import GradientPenalty
+        >>> penalty, critic = GradientPenalty(), torch.nn.Conv2d(3, 1, 4)
+        >>> norms = penalty.gradient_norms(critic, torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8))
+        >>> loss = penalty.weight * (norms - 1).square().mean()
+        >>> loss.backward()
+        >>> penalty.update(norms, torch.ones(2))  # after the step; both images count
     """
 
     weight: Tensor

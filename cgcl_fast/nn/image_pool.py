@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgcl_fast._weights import is_finite
+from cgcl_fast.nn.per_process import PerProcess, State
 
 MOST_SIZES = 8
 """Sizes that have a history at most, since each takes the memory of all its images; as many as the engine records CUDA
 graphs for."""
 
 
-class ImagePool(nn.Module):
+class ImagePool(PerProcess):
     """Keeps images; once full, gives back an older one in half of the cases and keeps the new one in its place.
 
     Images of several sizes have a history each, the first eight; those of further sizes come back at once. A part of
-    the state dict, so that a resumed run has the same history. Everything is drawn and chosen on the device of the
-    images: reading how many there are would wait for it.
+    the state dict, so that a resumed run has the same history. Each of several processes has a pool of translations of
+    its own images. Everything is drawn and chosen on the device of the images: reading how many there are would wait
+    for it.
 
     Args:
         size: images kept (50 in CycleGAN) of a size; 0 gives every image back at once.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import ImagePool
+        >>> fakes = torch.rand(2, 3, 64, 64)
+        >>> torch.equal(ImagePool(50).query(fakes), fakes)  # not yet full: the images themselves
+        True
     """
 
     def __init__(self, size: int = 50) -> None:
@@ -90,3 +101,15 @@ class ImagePool(nn.Module):
             kept = images[0].new_zeros(self.size, *shape)
             kept[: len(images)] = torch.stack(images)
             self._kept[shape] = kept, torch.tensor([len(images)], device=kept.device)
+
+    def merged(self, states: Sequence[State]) -> dict[str, Any]:
+        """Of each size of image, those of all pools in turn, one of each at a time, until there are ``size``."""
+        pools: dict[tuple[int, ...], list[list[Tensor]]] = {}
+        for number, state in enumerate(states):
+            for image in state["_extra_state"]["images"]:
+                pools.setdefault(tuple(image.shape), [[] for _ in states])[number].append(image)
+        kept: list[Tensor] = []
+        for of_size in islice(pools.values(), MOST_SIZES):
+            in_turn = (image for turn in zip_longest(*of_size) for image in turn if image is not None)
+            kept += islice(in_turn, self.size)
+        return {"_extra_state": {"images": kept}}

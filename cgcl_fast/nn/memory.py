@@ -46,6 +46,21 @@ class ClassMemory(nn.Module):
 
     Raises:
         ValueError: a class without items, another ``update``, or a ``temperature`` out of range.
+
+    In TorchScript :meth:`loss` is of kind "contrastive" and :meth:`update` of rule "paper", in one process.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import ClassMemory
+        >>> memory = ClassMemory(items=[4, 2], key_dim=16, value_dim=8)  # four items of class 0, two of class 1
+        >>> content, style = torch.randn(2, 1, 16, 6, 6), torch.randn(2, 1, 8, 6, 6)  # a batch of each domain
+        >>> classes = torch.zeros(2, 1, 6, 6, dtype=torch.int64)
+        >>> memory(content[0], memory.values[1], classes[0]).shape  # A's content in the style of B
+        torch.Size([1, 8, 6, 6])
+        >>> before = memory.keys.clone()
+        >>> memory.update(list(content), list(style), list(classes))
+        >>> (memory.keys != before).any(dim=1)  # no pixel is of class 1
+        tensor([ True,  True,  True,  True, False, False])
     """
 
     def __init__(
@@ -82,8 +97,15 @@ class ClassMemory(nn.Module):
 
     def _classes(self, pixel_class: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The classes of pixels and items, or neither."""
-        return (None, None) if pixel_class is None or not self.class_aware else (pixel_class, self.item_class)
+        if pixel_class is None or not self.class_aware:
+            return None, None
+        return pixel_class, self.item_class
 
+    def forward(self, content: Tensor, values: Tensor, pixel_class: Tensor | None = None) -> Tensor:
+        """:meth:`read`."""
+        return self.read(content, values, pixel_class)
+
+    @torch.jit.export
     def read(self, content: Tensor, values: Tensor, pixel_class: Tensor | None = None) -> Tensor:
         """Eq. 2-4: (B, C, h, w) of content and (N, V) values to (B, V, h, w). Without classes a pixel reads all items,
         as at test time."""
@@ -97,12 +119,12 @@ class ClassMemory(nn.Module):
             temperature=self.temperature,
         )
 
+    @torch.jit.export
     def loss(
         self,
         features: Tensor,
         items: Tensor,
         pixel_class: Tensor | None = None,
-        *,
         kind: str = "contrastive",
         temperature: float = 0.07,
         margin: float = 1.0,
@@ -119,16 +141,17 @@ class ClassMemory(nn.Module):
             margin: that of the triplet loss.
         """
         pixel_class, item_class = self._classes(pixel_class)
-        if kind == "triplet":
+        if torch.jit.is_scripting():
+            if kind != "contrastive":
+                raise ValueError(f"kind: TorchScript has 'contrastive' only, got '{kind}'")
+        elif kind == "triplet":
             return memory_triplet(features, items, margin=margin, pixel_class=pixel_class, item_class=item_class)
-        if kind == "published":
+        elif kind == "published":
             return memory_published(features, items, pixel_class=pixel_class, item_class=item_class)
         return memory_contrast(features, items, temperature=temperature, pixel_class=pixel_class, item_class=item_class)
 
-    @torch.no_grad()
-    def update(
-        self, contents: Sequence[Tensor], styles: Sequence[Tensor], pixel_classes: Sequence[Tensor] | None = None
-    ) -> None:
+    @torch.jit.export
+    def update(self, contents: list[Tensor], styles: list[Tensor], pixel_classes: list[Tensor] | None = None) -> None:
         """Let a batch of each domain write; after the backward pass only. Several processes write each with its own
         batch, and all go on with the average.
 
@@ -137,10 +160,35 @@ class ClassMemory(nn.Module):
             styles: a map (B, V, h, w) for each domain.
             pixel_classes: (B, h, w) for each domain.
         """
+        item_class: Tensor | None = self.item_class
         if pixel_classes is None or not self.class_aware:
-            classes, item_class = None, None
+            pixel_classes, item_class = None, None
+        if torch.jit.is_scripting():
+            if self.rule != "paper":
+                raise ValueError(f"update: TorchScript has the rule 'paper' only, got '{self.rule}'")
+            keys, values = memory_update(
+                self.keys,
+                self.values,
+                contents,
+                styles,
+                pixel_classes=pixel_classes,
+                item_class=item_class,
+                temperature=self.temperature,
+            )
         else:
-            classes, item_class = pixel_classes, self.item_class
+            keys, values = self._updated(contents, styles, pixel_classes, item_class)
+        self.keys.copy_(keys)
+        self.values.copy_(values)
+
+    @torch.no_grad()
+    def _updated(
+        self,
+        contents: list[Tensor],
+        styles: list[Tensor],
+        classes: list[Tensor] | None,
+        item_class: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The keys and values that an update leaves."""
         if self.rule == "paper":
             keys, values = memory_update(
                 self.keys,
@@ -161,8 +209,7 @@ class ClassMemory(nn.Module):
                 items /= distributed.get_world_size()
             keys = F.normalize(keys, dim=1)
             values = F.normalize(values, dim=2) if self.rule == "paper" else values
-        self.keys.copy_(keys)
-        self.values.copy_(values)
+        return keys, values
 
     def random_values(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Values in place of the stored ones, for other styles (Fig. 6): (batch, N, V), on the device of the memory.
@@ -298,6 +345,16 @@ def class_map(
 
     Returns:
         (B, height // stride, width // stride), int64, on the CPU.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import class_map
+        >>> boxes, classes = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([1])
+        >>> class_map([boxes], [classes], size=(16, 16), background=0)
+        tensor([[[1, 1, 0, 0],
+                 [1, 1, 0, 0],
+                 [0, 0, 0, 0],
+                 [0, 0, 0, 0]]])
     """
     height, width = size[0] // stride, size[1] // stride
     result = torch.full((len(boxes), height, width), background, device="cpu")

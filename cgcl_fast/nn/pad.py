@@ -41,6 +41,12 @@ def reflect_pad(x: Tensor, size: int) -> Tensor:
 
     Returns:
         (B, C, H + 2 size, W + 2 size), in x's memory format.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import reflect_pad
+        >>> reflect_pad(torch.tensor([[[[1, 2], [3, 4]]]]).float(), 1)[0, 0, 0]
+        tensor([4., 3., 4., 3.])
     """
     if torch.jit.is_scripting():
         return F.pad(x, [size, size, size, size], mode="reflect")

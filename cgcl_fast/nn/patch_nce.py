@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
+from cgcl_fast.nn.sampler import DAGSampler, PatchSampler
+from cgcl_fast.ops import patch_nce_layers
 
 
 class PatchNCE(nn.Module):
@@ -21,6 +22,20 @@ class PatchNCE(nn.Module):
             "external").
         oversample: k of EnCo's Algorithm 1, candidates for each position, where a score is given.
         importance: β, the share of the positions that are the most fake ones.
+
+    A trace or an exported program of it has the gradients that the tensors it was made with required.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import PatchNCE, Projector
+        >>> H, nce = Projector([64, 128], dim=256), PatchNCE(num_patches=256, temperature=0.07)
+        >>> of_source = [torch.randn(2, 64, 32, 32), torch.randn(2, 128, 16, 16)]  # two layers of the encoder
+        >>> of_translation = [torch.randn_like(layer) for layer in of_source]
+        >>> ids = nce.sample(of_source)
+        >>> loss = nce(H(of_translation, ids), H(of_source, ids))
+        >>> loss.shape
+        torch.Size([2])
+        >>> loss.mean().backward()
     """
 
     def __init__(
@@ -34,11 +49,11 @@ class PatchNCE(nn.Module):
         super().__init__()
         if negatives not in ("internal", "batch", "external", "both"):
             raise ValueError(f"negatives: expected 'internal', 'batch', 'external' or 'both', got {negatives!r}")
-        self.num_patches = num_patches
-        self.temperature = temperature
+        self.temperature = float(temperature)
         self.negatives = negatives
-        self.oversample = oversample
-        self.importance = importance
+        self.among_keys = {"external": "none", "batch": "batch"}.get(negatives, "image")
+        self.anywhere = PatchSampler(num_patches)
+        self.attended = DAGSampler(num_patches, oversample=oversample, importance=importance)
 
     def sample(self, features: Sequence[Tensor], score: Tensor | None = None) -> list[Tensor]:
         """Positions for each layer.
@@ -51,15 +66,10 @@ class PatchNCE(nn.Module):
             One int64 a layer: (P,), random and the same for every image of the batch; with ``score`` (B, P).
         """
         if score is not None:
-            return [
-                dag_select(score, f.shape[2:], self.num_patches, oversample=self.oversample, importance=self.importance)
-                for f in features
-            ]
-        return [sample_patch_ids(f.shape[2] * f.shape[3], self.num_patches, device=f.device) for f in features]
+            return [self.attended(layer, score) for layer in features]
+        return [self.anywhere(layer) for layer in features]
 
-    def forward(
-        self, queries: Sequence[Tensor], keys: Sequence[Tensor], external: Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, queries: list[Tensor], keys: list[Tensor], external: list[Tensor] | None = None) -> Tensor:
         """Loss of each image.
 
         Args:
@@ -73,17 +83,21 @@ class PatchNCE(nn.Module):
         Raises:
             ValueError: ``external`` is missing where it is needed, or given where it is not used.
         """
-        if (external is None) != (self.negatives in ("internal", "batch")):
-            raise ValueError(f"external: {'expected rows' if external is None else 'unused'} for {self.negatives!r}")
+        needed = self.negatives in ("external", "both")
+        if (external is not None) != needed:
+            what = "expected rows" if needed else "unused"
+            raise ValueError(f"external: {what} for '{self.negatives}'")
+        keys = [key.detach() for key in keys]
         losses = patch_nce_layers(
             queries,
-            [key.detach() for key in keys],
+            keys,
             temperature=self.temperature,
-            negatives={"external": "none", "batch": "batch"}.get(self.negatives, "image"),
+            negatives=self.among_keys,
             extra_negatives=external,
             normalize=True,
             reduction="none",
         )
-        if all(loss.shape == losses[0].shape for loss in losses):
+        # Without a launch for each layer; TorchScript knows no `all`.
+        if not torch.jit.is_scripting() and all(loss.shape == losses[0].shape for loss in losses):
             return torch.stack(losses).mean((0, 2))
         return torch.stack([loss.mean(1) for loss in losses]).mean(0)

@@ -21,7 +21,17 @@ class Projector(nn.Module):
             without scale and shift (EnCo's later code).
         predictor: a further perceptron for each layer, through half the width, on the queries' side only.
         predictor_norm: normalise the hidden layer of that too, which then has no bias (EnCo's later code).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import PatchSampler, Projector
+        >>> features = [torch.randn(2, 64, 32, 32), torch.randn(2, 128, 8, 8)]
+        >>> ids = [PatchSampler(256)(layer) for layer in features]
+        >>> [tuple(rows.shape) for rows in Projector([64, 128], dim=256)(features, ids)]
+        [(2, 256, 256), (2, 64, 256)]
     """
+
+    __jit_unused_properties__ = ("channels",)
 
     def __init__(
         self,
@@ -49,7 +59,7 @@ class Projector(nn.Module):
         """Width of each feature layer."""
         return tuple(mlp[0].in_features for mlp in self.mlps)  # type: ignore[index,union-attr,misc]
 
-    def forward(self, features: Sequence[Tensor], ids: Sequence[Tensor], predict: bool = False) -> list[Tensor]:
+    def forward(self, features: list[Tensor], ids: list[Tensor], predict: bool = False) -> list[Tensor]:
         """Project the features at some positions. The results are *not* normalised: the loss does it.
 
         Args:
@@ -63,13 +73,16 @@ class Projector(nn.Module):
         Raises:
             ValueError: as many features or ids as layers were not given.
         """
-        if not len(features) == len(ids) == len(self.mlps):
+        if len(features) != len(self.mlps) or len(ids) != len(self.mlps):
             raise ValueError(
                 f"features and ids: expected {len(self.mlps)} layers of each, got {len(features)} and {len(ids)}"
             )
-        rows = [mlp(gather_patches(f, i)) for mlp, f, i in zip(self.mlps, features, ids, strict=True)]
-        if predict and len(self.predictors):
-            rows = [predictor(row) for predictor, row in zip(self.predictors, rows, strict=True)]
+        rows: list[Tensor] = []  # by loops that TorchScript unrolls
+        for layer, mlp in enumerate(self.mlps):
+            rows.append(mlp(gather_patches(features[layer], ids[layer])))
+        if predict:
+            for layer, predictor in enumerate(self.predictors):
+                rows[layer] = predictor(rows[layer])
         return rows
 
 

@@ -21,6 +21,13 @@ def conv_of(conv: Callable[[Tensor], Tensor], prepare: Callable[[Tensor], Tensor
         conv: a convolution.
         prepare: deterministic, cheap, and linear or with a derivative that does not need its own output.
         x: what it starts from.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast.nn import blur_up, conv_of
+        >>> conv = torch.nn.Conv2d(4, 2, 3, padding=1)
+        >>> conv_of(conv, blur_up, torch.randn(1, 4, 8, 8, requires_grad=True)).shape
+        torch.Size([1, 2, 16, 16])
     """
     y = prepare(x)
     # A compiler decides by itself what to compute again; a tracer must see plain operations.

@@ -1,4 +1,4 @@
-"""The ops: functions on tensors with the equation and a reference in PyTorch beside each, and kernels behind."""
+"""The ops: functions on tensors. Each file has an op's equation, its reference in PyTorch and its public function."""
 
 from .adain import adain, instance_norm
 from .blur_pool import blur_down, blur_up

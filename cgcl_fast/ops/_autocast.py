@@ -1,4 +1,4 @@
-"""What the ops do under autocast: they cast nothing, but losses stay in float32."""
+"""The ops under autocast: inputs are not cast, and losses stay in float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def enabled(x: Tensor) -> bool:
-    """Whether autocast is on for x's device; off for devices that have none, such as meta."""
+    """Whether autocast is on for x's device; False for devices without autocast, such as meta."""
     device = x.device.type
     return _casts(device) and torch.is_autocast_enabled(device)
 
@@ -21,13 +21,13 @@ def _casts(device: str) -> bool:
 
 
 def einsum(equation: str, a: Tensor, b: Tensor) -> Tensor:
-    """torch.einsum of two tensors in their own dtype, which autocast would cast: the products of the references.
+    """torch.einsum of two tensors in their own dtype, even under autocast: the products of the references.
 
-    Each index of a tensor must be one of the other's or of the result's.
+    Each index of a tensor must also be in the other tensor or in the result.
     """
     if not enabled(a):
         return torch.einsum(equation, a, b)
-    if torch.compiler.is_compiling():  # where the backward pass is compiled without autocast
+    if torch.compiler.is_compiling():  # its backward pass is compiled without autocast
         return _product(equation, a, b)
     return _Einsum.apply(equation, a, b)
 
@@ -38,7 +38,7 @@ def _product(equation: str, a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Einsum(torch.autograd.Function):
-    """Its derivatives of any order and mode cast nothing either, wherever they run."""
+    """Its derivatives, of any order and mode, do not cast either, wherever they run."""
 
     generate_vmap_rule = True
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
-_MOST = 2**63 - 1  # what the operators' integers hold
+_MOST = 2**63 - 1  # the operators' integers are int64
 
 
 def tensor(op: str, name: str, value: object, dim: int, layout: str) -> None:
@@ -31,8 +31,8 @@ def tensor(op: str, name: str, value: object, dim: int, layout: str) -> None:
 
 def dense(op: str, name: str, value: Tensor) -> None:
     if value.layout is not torch.strided or value.is_nested:
-        found = "a nested one" if value.is_nested else f"one of layout {value.layout}"
-        raise TypeError(f"{op}: expected {name} to be a dense Tensor, got {found}")
+        kind = "a nested one" if value.is_nested else f"one of layout {value.layout}"
+        raise TypeError(f"{op}: expected {name} to be a dense Tensor, got {kind}")
 
 
 def shape(op: str, name: str, value: Tensor, expected: tuple[int, ...], layout: str) -> None:
@@ -46,7 +46,7 @@ def same_device(op: str, name: str, value: Tensor, reference_name: str, referenc
 
 
 def sequence(op: str, name: str, value: object, of: str) -> Sequence[Any]:
-    """`value` must be a list or tuple; `of` says of what."""
+    """`value` must be a list or tuple; `of` says of what, for the error."""
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{op}: expected {name} to be a list of {of}, got {type(value).__name__}")
     return value
@@ -70,7 +70,7 @@ def integer_ids(op: str, name: str, value: object) -> None:
 
 
 def count(op: str, name: str, value: object, least: int = 0) -> int:
-    """`value` as an integer from `least` to 2^63 - 1; symbolic sizes of `torch.compile` pass."""
+    """`value` as an integer from `least` to 2^63 - 1. Symbolic sizes of `torch.compile` pass."""
     if type(value) is int and least <= value <= _MOST:
         return value
     if isinstance(value, bool) or not hasattr(value, "__index__") or isinstance(value, Tensor):
@@ -84,7 +84,7 @@ def count(op: str, name: str, value: object, least: int = 0) -> int:
 
 
 def number(op: str, name: str, value: object) -> float:
-    """`value` as a float; symbolic numbers of `torch.compile` pass."""
+    """`value` as a float. Symbolic numbers of `torch.compile` pass."""
     if type(value) is float:
         return value
     if isinstance(value, (torch.SymInt, torch.SymFloat)):
@@ -99,10 +99,10 @@ def number(op: str, name: str, value: object) -> float:
 
 def positive(op: str, name: str, value: object) -> float:
     """`value` as a finite float above zero."""
-    found = number(op, name, value)
-    if not 0 < found < math.inf:
-        raise ValueError(f"{op}: expected a finite {name} > 0, got {found}")
-    return found
+    converted = number(op, name, value)
+    if not 0 < converted < math.inf:
+        raise ValueError(f"{op}: expected a finite {name} > 0, got {converted}")
+    return converted
 
 
 def boolean(op: str, name: str, value: object) -> None:
@@ -119,7 +119,7 @@ def position_ids(op: str, name: str, value: object, batch: int, layout: str) -> 
 
 
 def readable(value: Tensor) -> bool:
-    """Whether a check may look at the numbers of `value`: they are there, and looking waits for no device."""
+    """Whether a check may read the numbers of `value`: they exist, and reading them waits for no device."""
     return (
         value.device.type == "cpu"
         and type(value) is Tensor
@@ -129,7 +129,7 @@ def readable(value: Tensor) -> bool:
 
 
 def in_range(op: str, name: str, value: Tensor, size: int) -> None:
-    """Ids must be in [0, size), where they are readable."""
+    """Ids must be in [0, size); checked if they are readable."""
     if readable(value) and value.numel() > 0:
         for extreme in torch.stack(torch.aminmax(value)).tolist():
             if not 0 <= extreme < size:

@@ -1,4 +1,4 @@
-"""What the three memory ops share: lengths, classes of pixels and items."""
+"""Shared by the three memory ops: unit vectors, argument checks, classes of pixels and items."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from . import _check
 
-#: Vectors up to this length count as zero: their cosine with anything is 0, and no gradient goes to them.
+#: Vectors up to this length count as zero: their cosine with anything is 0, and they get no gradient.
 ZERO_NORM = 1e-12
 
-#: Of the softmax over cosines: e^(±1/τ), sums over pixels and their ratios stay within float32's range, and the kernels
-#: need no pass for a maximum.
+#: The smallest τ of the softmax over cosines. e^(±1/τ), sums over pixels and their ratios then stay within float32's
+#: range, so that the kernels need not subtract the maximum.
 LEAST_TEMPERATURE = 0.02
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -24,20 +24,20 @@ def unit(v: Tensor, dim: int) -> Tensor:
 
 
 def temperature(op: str, value: float) -> float:
-    """`value` must be finite, LEAST_TEMPERATURE or more."""
-    found = _check.positive(op, "temperature", value)
-    if found < LEAST_TEMPERATURE:
-        raise ValueError(f"{op}: expected temperature of at least {LEAST_TEMPERATURE}, got {found}")
-    return found
+    """`value` must be finite, and at least LEAST_TEMPERATURE."""
+    tau = _check.positive(op, "temperature", value)
+    if tau < LEAST_TEMPERATURE:
+        raise ValueError(f"{op}: expected temperature of at least {LEAST_TEMPERATURE}, got {tau}")
+    return tau
 
 
 def same_class(pixel_class: Tensor, item_class: Tensor) -> Tensor:
-    """(B, N, H, W) bool: whether item n is of the class of a pixel."""
+    """(B, N, H, W) bool: whether item n has the class of the pixel."""
     return pixel_class[:, None] == item_class[None, :, None, None]
 
 
 def items(op: str, name: str, value: Tensor, channels: int, of: str, layout: str) -> None:
-    """`value` must be (N, channels) with at least one item; `of` names the map that the channels are of."""
+    """`value` must be (N, channels) with at least one item; `of` names the map with that number of channels."""
     _check.tensor(op, name, value, 2, layout)
     if value.shape[0] < 1:
         raise ValueError(f"{op}: expected {name} with at least one item, got {tuple(value.shape)}")
@@ -54,7 +54,7 @@ def classes(
     N: int,
     pixel_name: str = "pixel_class",
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Both classes checked against the map `like`, called `map_name`, and as int64; or neither."""
+    """Both classes as int64, checked against the map `like`, which errors call `map_name`; or neither."""
     if (pixel_class is None) != (item_class is None):
         missing, given = ("item_class", pixel_name) if item_class is None else (pixel_name, "item_class")
         raise ValueError(f"{op}: expected {missing} with {given}, got None: give both or neither")

@@ -1,7 +1,7 @@
-"""Padding of maps and its gradient, in plain PyTorch: in the memory format of what comes, and the same bits each time.
+"""Padding of maps and its gradient, in plain PyTorch. Both keep the memory format and give the same bits every time.
 
-PyTorch's own kernels are this on a CPU. On a GPU theirs take and give contiguous maps only, so that one that is
-channels_last is copied on the way in and again behind, and their gradients add atomically, in any order.
+PyTorch's own kernels do so on a CPU. On a GPU they only take and return contiguous maps, so that a channels_last map is
+copied on the way in and again on the way out, and their gradients use atomic additions, whose order varies.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from torch import Tensor
 
 def padded(x: Tensor, pad: int, mode: str) -> Tensor:
     """(B, C, H, W) to (B, C, H + 2 pad, W + 2 pad), `mode` "reflect" or "replicate"; with derivatives of any order."""
-    # F.pad knows only the padding with a constant where there are no channels.
+    # For maps without channels F.pad only supports constant padding.
     return F.pad(x, (pad,) * 4, mode="constant" if x.shape[1] == 0 else mode)
 
 
 def gathered(x: Tensor, pad: int) -> Tensor:
-    """`padded` by reflection of a dense channels_last map: whole pixels, in one pass. Without a gradient."""
+    """`padded` with reflection, for a dense channels_last map: copies whole pixels in one pass. Without a gradient."""
     B, C, H, W = x.shape
     rows, columns = (_reflected(n, pad, x.device) for n in (H, W))
     pixels = x.permute(0, 2, 3, 1).reshape(B, H * W, C)
-    found = pixels.index_select(1, (rows[:, None] * W + columns).flatten())
-    return found.view(B, H + 2 * pad, W + 2 * pad, C).permute(0, 3, 1, 2)
+    copied = pixels.index_select(1, (rows[:, None] * W + columns).flatten())
+    return copied.view(B, H + 2 * pad, W + 2 * pad, C).permute(0, 3, 1, 2)
 
 
 def _reflected(n: int, pad: int, device: torch.device) -> Tensor:
-    """The positions that those of a padded side of length n show."""
+    """The source positions of a reflected side of length n."""
     return n - 1 - (n - 1 - torch.arange(-pad, n + pad, device=device).abs()).abs()
 
 
 def folded(grad: Tensor, pad: int, mode: str) -> Tensor:
     """The gradient of `padded`: (B, C, H + 2 pad, W + 2 pad) to (B, C, H, W).
 
-    One pass over the map: the margins, which are small, are added to what they show.
+    One pass over the map; the small margins are added to the positions that they copy.
     """
     middle, low, high = (_folded(part, 2, pad, mode) for part in _parts(grad, 3, pad))
     return _with_ends(middle, low, high, 3, mode)
@@ -46,13 +46,13 @@ def _folded(grad: Tensor, dim: int, pad: int, mode: str) -> Tensor:
 
 
 def _parts(grad: Tensor, dim: int, pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The middle of a padded side, and its two ends."""
+    """The middle of a padded side, and its two margins."""
     size = grad.shape[dim]
     return grad.narrow(dim, pad, size - 2 * pad), grad.narrow(dim, 0, pad), grad.narrow(dim, size - pad, pad)
 
 
 def _with_ends(middle: Tensor, low: Tensor, high: Tensor, dim: int, mode: str) -> Tensor:
-    """`middle`, changed, with what is at both ends of its side added where they show it."""
+    """`middle`, changed in place, with both margins added to the positions that they copy."""
     size, pad = middle.shape[dim], low.shape[dim]
     if mode == "replicate":
         middle.narrow(dim, 0, 1).add_(low.sum(dim, keepdim=True))

@@ -1,9 +1,9 @@
 """Registration of the ops with PyTorch: schemas, shapes for `torch.compile`, gradients, public names for TorchScript.
 
-An op has two faces. The public function (`cgcl_fast.ops.adain`) checks its arguments and chooses an implementation.
-The operator behind it (`torch.ops.cgcl_fast._adain`) is what the kernels implement, with everything that its backward
-needs among its outputs. `torch.ops.cgcl_fast.adain` is the public function again, under a name that TorchScript and
-`torch.export` know.
+An op has two parts. The public function (`cgcl_fast.ops.adain`) checks its arguments and chooses an implementation.
+The operator behind it (`torch.ops.cgcl_fast._adain`) is what the kernels implement; its outputs include everything that
+its backward needs. `torch.ops.cgcl_fast.adain` is the public function again, under a name for TorchScript and
+`torch.export`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ._schemas import SCHEMAS
 
 
 class _Fragment(torch.library.Library):
-    """Every gradient registered here refuses forward mode, of which PyTorch's registered gradients know nothing."""
+    """Makes every gradient registered here refuse forward mode, which PyTorch's registered gradients ignore."""
 
     def impl(self, op_name: str, fn: Callable[..., Any], dispatch_key: str = "", **options: Any) -> None:
         if dispatch_key == "Autograd":
@@ -63,7 +63,7 @@ _fragment = _Fragment("cgcl_fast", "FRAGMENT")
 
 
 def _defined(schema: str) -> str | None:
-    """The schema under which the library defined the operator of `schema`, None if it did not."""
+    """The schema with which the library defined the operator, None if it did not."""
     try:
         return str(torch._C._get_schema(f"cgcl_fast::{schema.split('(')[0]}", ""))
     except RuntimeError:
@@ -89,7 +89,7 @@ _define_what_the_library_did_not()
 
 
 def native_on_cpu(op: str) -> None:
-    """Record that public op `op` has a C++ kernel on the CPU, if the library is loaded."""
+    """Record that public op `op` has a C++ CPU kernel, if the library is loaded."""
     if _library.problem is None:
         _backend.add_kernels("native", "cpu", op)
     else:
@@ -97,7 +97,7 @@ def native_on_cpu(op: str) -> None:
 
 
 def native_on_cuda(op: str) -> None:
-    """Record that public op `op` has a CUDA C++ kernel, if the library with it is loaded."""
+    """Record that public op `op` has a CUDA C++ kernel, if the CUDA library is loaded."""
     if _library.cuda_problem is None:
         _backend.add_kernels("native", "cuda", op)
     else:
@@ -114,8 +114,8 @@ def triton(ops: tuple[str, ...], module: str, **operators: str) -> None:
     """Record the Triton kernels of public ops.
 
     Args:
-        ops: the public names.
-        module: the file in cgcl_fast/kernels, imported at the first call.
+        ops: public names.
+        module: file in cgcl_fast/kernels, imported at the first call.
         operators: operator name -> function in that file with the operator's arguments and results.
     """
     if not _HAS_TRITON:
@@ -129,40 +129,40 @@ def triton(ops: tuple[str, ...], module: str, **operators: str) -> None:
 
 def _register_triton(op: str, name: str, device: str) -> None:
     key = device.upper()
-    # A kernel of the library under the same operator stays reachable: for the backend "native", and for C++ programs,
-    # which load the library without Python.
+    # The library's kernel of the same operator stays reachable: for the backend "native", and for C++ programs, which
+    # load the library without Python.
     in_use = _library.cuda_problem is None if device == "cuda" else _library.problem is None
     if in_use and torch._C._dispatch_has_kernel_for_dispatch_key(f"cgcl_fast::{name}", key):
         _operator.native_kernels[name, device] = torch.library.get_kernel(f"cgcl_fast::{name}", key)
 
     def run(keys: Any, *arguments: Any) -> Any:
         dtypes = {tensor.dtype for tensor in _tensors(arguments) if tensor.is_floating_point()}
-        # What neither takes the library's kernel names in an error.
+        # If neither backend supports the dtypes, the library's kernel raises the error that names them.
         triton = _backend.kernel_backend(op, device, *dtypes) == "triton"
         backend = "triton" if triton or (name, device) not in _operator.native_kernels else "native"
         return _operator.find_kernel(name, backend, device)(*arguments)
 
-    with warnings.catch_warnings():  # which torch 2.11 gives in spite of allow_override
+    with warnings.catch_warnings():  # torch 2.11 warns in spite of allow_override
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
         _fragment.impl(name, run, key, with_keyset=True, allow_override=True)
 
 
 def fake(name: str, shapes: Callable[..., Any]) -> None:
-    """`shapes` returns empty tensors like those that operator `name` returns."""
+    """Register `shapes`, which returns empty tensors like the results of operator `name`."""
     torch.library.register_fake(f"cgcl_fast::{name}", shapes, lib=_fragment)
 
 
 def gradient(name: str, backward: Backward, setup_context: SetupContext, results: int = 0) -> Callable[..., Any]:
-    """Give operator `name` its gradient, whose backward runs the backend that its forward ran, in whatever thread.
+    """Give operator `name` its gradient. The backward runs on the backend of the forward, whatever its thread.
 
     Returns:
-        How the package itself calls the operator, see :func:`operator`.
+        The function with which the package calls the operator, see :func:`operator`.
     """
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.choice = _backend.current_backend()
         setup_context(ctx, inputs, output)
-        if isinstance(output, tuple):  # of which only the first has a gradient
+        if isinstance(output, tuple):  # only its first element has a gradient
             ctx.mark_non_differentiable(*output[1:])
             ctx.set_materialize_grads(False)
         ctx.backend = None
@@ -176,7 +176,7 @@ def gradient(name: str, backward: Backward, setup_context: SetupContext, results
 
 
 def once_differentiable(name: str) -> None:
-    """Operator `name` is a backward: differentiating it again raises, it is never silently zero."""
+    """For backward operators: differentiating `name` again raises, and is never silently zero."""
 
     def backward(ctx: Any, *grads: Any) -> Any:
         raise _unsupported("second derivatives", name, "to differentiate twice")

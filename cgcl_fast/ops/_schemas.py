@@ -1,4 +1,4 @@
-"""Schemas of the ops that have kernels: the same texts as in csrc/ops.cpp (a test compares the two)."""
+"""Schemas of the ops with kernels: the same texts as in csrc/ops.cpp (a test compares the two)."""
 
 SCHEMAS = (
     "_adain(Tensor x, Tensor? scale, Tensor? shift, float eps, str activation, Tensor? residual,"

@@ -2,9 +2,9 @@ r"""Adaptive instance normalisation with its activation, residual and padding in
 
 $$y = \mathrm{act}\Big(s\,\frac{x - \mu(x)}{\sqrt{\sigma^2(x) + \epsilon}} + t\Big) \;[+\; r]$$
 
-with the mean and the biased variance over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8;
-the style-conditioned decoders of MUNIT, CGL and CGCL, and without s and t the InstanceNorm of CUT's generator). With
-`pad` y comes with the margin that the next convolution wants around it.
+Mean and biased variance are over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8). The
+style-conditioned decoders of MUNIT, CGL and CGCL use it; without s and t it is the InstanceNorm of CUT's generator.
+With `pad`, y already has the margin that the next convolution needs.
 """
 
 from __future__ import annotations
@@ -124,20 +124,27 @@ def adain(
         eps: added to the variance.
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
         residual: (B, C, H, W), added after the activation.
-        pad: pixels that the result has more on each of its four sides, for a convolution without padding to follow:
-            no pass over the map is spent on them, forward or backward.
+        pad: extra pixels on each of the four sides, for a following convolution without padding. They cost no
+            additional pass over the map, forward or backward.
         pad_mode: "reflect", which needs H and W larger than `pad`, or "replicate".
 
     Returns:
-        (B, C, H + 2 pad, W + 2 pad) in x's dtype, channels_last if x is. Statistics are in float32 and of biased
-        variance, over the map without the padding.
+        (B, C, H + 2 pad, W + 2 pad) in x's dtype, channels_last if x is. Mean and biased variance are in float32, over
+        the map without the padding.
 
     Raises:
         ValueError: a shape, device or option is not as above.
         TypeError: an argument is not a floating-point tensor.
-        RuntimeError: when its gradient is differentiated again with the kernels.
+        RuntimeError: for second derivatives of the kernels.
 
     Source: Huang & Belongie 2017, Eq. 8. Gradients to x, scale, shift and residual.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> x = torch.tensor([[[[1.0, 3.0]]]])  # mean 2, variance 1
+        >>> ops.adain(x, scale=torch.tensor([[2.0]]), shift=torch.tensor([[5.0]]), eps=0)
+        tensor([[[[3., 7.]]]])
     """
     if scale is None or shift is None:
         raise TypeError("adain: expected scale and shift of shape (B, C), got None; instance_norm has neither")
@@ -167,6 +174,12 @@ def instance_norm(
 
     Raises:
         ValueError, TypeError, RuntimeError: as `adain`.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> ops.instance_norm(torch.tensor([[[[1.0, 3.0]]]]), eps=0, activation="relu")
+        tensor([[[[0., 1.]]]])
     """
     return _normalise("instance_norm", x, None, None, eps, activation, residual, pad, pad_mode)
 
@@ -215,7 +228,7 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> 
         return (None,) * 8
     x, scale, shift, mean, rstd = ctx.saved_tensors
     pad = ctx.pad
-    if pad > 0 and ctx.has_residual:  # whose gradient is that before padding, so that it has to be made anyway
+    if pad > 0 and ctx.has_residual:  # its gradient is the unpadded one, so that must be computed anyway
         grad, pad = _pad.folded(grad, pad, "replicate" if ctx.replicate else "reflect"), 0
     dx = dscale = dshift = None
     if any(needs[:3]):

@@ -11,8 +11,8 @@ interpolation: a position of the result lies a quarter of a pixel from the neare
 $$y_{2i} = \tfrac34 x_i + \tfrac14 x_{i-1}, \quad y_{2i+1} = \tfrac34 x_i + \tfrac14 x_{i+1},
 \qquad x_{-1} = x_0,\; x_n = x_{n-1}$$
 
-Published code pads, which copies the map, and convolves each channel by itself. Here source and result pass through
-memory once, and nothing is kept for the backward pass.
+Published code pads the map, which copies it, and then convolves each channel separately. Here source and result pass
+through memory once, and nothing is saved for the backward pass.
 """
 
 from __future__ import annotations
@@ -71,6 +71,15 @@ def blur_down(x: Tensor) -> Tensor:
         TypeError: x is not a floating-point tensor.
 
     Gradients to x, of any order, in x's memory format. Source: Zhang 2019; CUT's networks (Park et al. 2020).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> x = torch.zeros(1, 1, 4, 4)
+        >>> x[0, 0, 1, 1] = 16
+        >>> ops.blur_down(x)
+        tensor([[[[4., 2.],
+                  [2., 1.]]]])
     """
     op = "blur_down"
     _check.tensor(op, "x", x, 4, "(B, C, H, W)")
@@ -95,6 +104,13 @@ def blur_up(x: Tensor) -> Tensor:
         TypeError: x is not a floating-point tensor.
 
     Gradients to x, of any order, in x's memory format. Source: CUT's generator (Park et al. 2020).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> ops.blur_up(torch.tensor([[[[0.0, 16.0]]]]))
+        tensor([[[[ 0.,  4., 12., 16.],
+                  [ 0.,  4., 12., 16.]]]])
     """
     op = "blur_up"
     _check.tensor(op, "x", x, 4, "(B, C, H, W)")
@@ -143,7 +159,7 @@ def _backward_of_up(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Tens
     return (_blur_up_backward(ctx.backend, grad, ctx.channels_last),)
 
 
-# The gradients are linear maps too, whose gradients are the blurs: nothing has to be known of their arguments.
+# The backward operators are linear maps whose gradients are the blurs: they need to save nothing.
 
 
 def _setup_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,10 +1,10 @@
-r"""The feature vectors of chosen positions, without reordering the whole map.
+r"""The feature vectors at chosen positions, without a copy of the whole map.
 
 $$y_{b,p} = x_{b,\,:,\,\lfloor i_{b,p}/W \rfloor,\; i_{b,p} \bmod W}$$
 
-Published code permutes the map to (B, H·W, C) and indexes that; the gradient is then scattered and permuted back, which
-copies the whole map. The gradient here is a zero fill, in which each thread stores what falls into the part that it has
-just filled.
+Published code permutes the map to (B, H·W, C) and indexes that; its gradient is scattered and permuted back, so the
+whole map is copied. The gradient here is a zero fill, in which each thread then stores what belongs into the part that
+it has just filled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import _check, _registry
 def gather_patches_reference(features: Tensor, ids: Tensor) -> Tensor:
     """The equation above in plain PyTorch."""
     batch, _, height, width = features.shape
-    ids = torch.where(ids < 0, height * width, ids)  # out of range too, where indexing would count from the end
+    ids = torch.where(ids < 0, height * width, ids)  # out of range too, while plain indexing would count from the end
     rows, columns = ids // max(width, 1), ids % max(width, 1)
     if ids.dim() == 1:
         return features[:, :, rows, columns].transpose(1, 2).contiguous()
@@ -35,34 +35,42 @@ def gather_patches(features: Tensor, ids: Tensor) -> Tensor:
     """Gather the feature vectors at flattened positions.
 
     Args:
-        features: (B, C, H, W), any strides; nothing but the gathered elements is read.
-        ids: int64 (P,), the same positions for every image, or (B, P); values in [0, H·W), row-major.
-            `sample_patch_ids` and `dag_select` give distinct ids; where ids repeat, their gradients add up.
+        features: (B, C, H, W), any strides; only the gathered elements are read.
+        ids: int64 (P,), the same positions for every image, or (B, P); values in [0, H·W), row-major. They may repeat:
+            then gradients add up. `sample_patch_ids` and `dag_select` give distinct ids.
 
     Returns:
         (B, P, C), contiguous, in features' dtype.
 
     Raises:
-        ValueError: a shape or device is not as above, or on the CPU an id is not in [0, H·W). (RuntimeError inside
-            torch.compile.) Other devices cannot raise without waiting for them: on a GPU the kernels read NaN there,
-            visible in every loss, write nothing and give the gradient to no position.
-        TypeError: features of no floating-point dtype, ids not int64.
+        ValueError: a shape or device is not as above or, on the CPU, an id is not in [0, H·W). (RuntimeError inside
+            torch.compile.) Other devices cannot raise without a synchronisation: on a GPU such an id reads NaN, which
+            shows in every loss, and its gradient is dropped.
+        TypeError: features are not floating-point, or ids are not int64.
 
     Gradients to features, of any order, in features' memory format (contiguous or channels_last).
     Source: the patch sampling of CUT (Park et al. 2020, Sec. 3.2).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> features = torch.arange(8.0).reshape(1, 2, 2, 2)  # channel 0 is 0 to 3, channel 1 is 4 to 7
+        >>> ops.gather_patches(features, torch.tensor([0, 3]))
+        tensor([[[0., 4.],
+                 [3., 7.]]])
     """
     op = "gather_patches"
     _check.tensor(op, "features", features, 4, "(B, C, H, W)")
     _check.position_ids(op, "ids", ids, features.shape[0], "(P,) or (B, P)")
     _check.same_device(op, "ids", ids, "features", features)
     backend = choose(op, features)
-    if backend != "native":  # which looks at the ids itself
+    if backend != "native":  # native code checks the ids itself
         _check.in_range(op, "ids", ids, features.shape[2] * features.shape[3])
     if backend == "reference":
         return gather_patches_reference(features, ids)
     try:
         return _gather_patches(backend, features, ids)
-    except RuntimeError:  # the kernel has looked at the ids; here is the better type of error
+    except RuntimeError:  # the kernel has checked the ids; raise the more precise type of error
         _check.in_range(op, "ids", ids, features.shape[2] * features.shape[3])
         raise
 

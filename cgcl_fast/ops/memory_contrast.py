@@ -2,7 +2,7 @@ r"""The feature contrastive loss of MGUIT.
 
 $$\ell_p = -\log \frac{\exp(c_p \cdot k_{p+}/\tau)}{\sum_n \exp(c_p \cdot k_n/\tau)}$$
 
-(Jeong et al. 2021, Eq. 8), with k₊ the item nearest to the pixel: it draws features to their item and items apart.
+(Jeong et al. 2021, Eq. 8), with k₊ the item nearest to the pixel: pulls features to their item and items apart.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def memory_contrast_reference(
     if pixel_class is not None and item_class is not None:
         same = _memory.same_class(pixel_class, item_class)
         counts = same.any(dim=1)
-        # Logits of zero where no item is of the pixel's class: that loss is dropped, and its gradient must be a number.
+        # Logits of zero if no item has the pixel's class: that loss is dropped, but its gradient must not be NaN.
         logits = logits.masked_fill(~same, float("-inf")).masked_fill(~counts[:, None], 0)
     nearest = logits.detach().argmax(dim=1, keepdim=True)
     positive = logits.gather(1, nearest).squeeze(1)
@@ -55,25 +55,32 @@ def memory_contrast(
 
     Args:
         features: (B, C, H, W), any strides; float32 and bfloat16 have kernels, float16 on a GPU, other dtypes take the
-            reference. The logits are the dot products that the equation prints: normalise features first for cosines.
+            reference. The logits are dot products, as in the equation: normalise features first to get cosines.
         items: (N, C), N >= 1, keys or values of the memory, usually of unit length; any floating dtype.
         temperature: τ > 0.
-        pixel_class: (B, H, W), any integer dtype: a pixel is contrasted with items of its class only. Needs item_class.
+        pixel_class: (B, H, W), any integer dtype: contrast a pixel only with items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
-        reduction: "none" (B, H, W), "mean" or "sum". The loss of a pixel of a class without items is 0, and such pixels
-            do not count in the mean; the mean of no pixels is 0.
+        reduction: "none" (B, H, W), "mean" or "sum". A pixel whose class has no items has loss 0 and does not count in
+            the mean; the mean of no pixels is 0.
 
     Returns:
-        The loss in features' dtype; under autocast in float32. Arithmetic is in float32 at least. The nearest item is
-        that of the largest dot product, the first of several; where items are of unit length it is also the one at
-        the least distance. Which item is nearest carries no gradient.
+        The loss in features' dtype; under autocast in float32. Arithmetic is in float32 or wider. The nearest item has
+        the largest dot product, the first one if several do; for items of unit length it is also the one at the
+        smallest distance. The choice of the nearest item has no gradient.
 
     Raises:
-        ValueError: a shape, device or option is not as above, or one of the classes is given without the other.
-        TypeError: an argument is not a floating-point tensor, or a class not an integer one.
-        RuntimeError: when its gradient is differentiated again with the kernels.
+        ValueError: a shape, device or option is not as above, or only one of the two classes is given.
+        TypeError: an argument is not a floating-point tensor, or classes are not integers.
+        RuntimeError: for second derivatives of the kernels.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 8, whose sum over pixels is reduction="sum". Gradients to features and items.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> features = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
+        >>> ops.memory_contrast(features, torch.eye(2), temperature=1)  # log(1 + exp(-1))
+        tensor(0.3133)
     """
     op = "memory_contrast"
     _check.tensor(op, "features", features, 4, "(B, C, H, W)")
@@ -87,7 +94,7 @@ def memory_contrast(
         loss, counted = memory_contrast_reference(features, items, temperature, pixel_class, item_class)
     else:
         loss, _, counted = _memory_contrast(backend, features, items, temperature, pixel_class, item_class)
-    if reduction == "mean":  # of no pixels 0
+    if reduction == "mean":  # 0 for no pixels
         loss = loss.sum() / (max(loss.numel(), 1) if pixel_class is None else counted.clamp(min=1))
     elif reduction == "sum":
         loss = loss.sum()

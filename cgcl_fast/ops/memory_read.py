@@ -4,8 +4,8 @@ $$\alpha_{p,n} = \frac{\exp(d(c_p, k_n)/\tau)}{\sum_{n'} \exp(d(c_p, k_{n'})/\ta
 d(c, k) = \frac{c \cdot k}{\lVert c\rVert_2 \lVert k\rVert_2}, \qquad
 \hat s_p = \sum_n \alpha_{p,n} v_n$$
 
-(Jeong et al. 2021, Eq. 2-4, where τ = 1). While training, a pixel of class k addresses the items of class k only; at
-test time all.
+(Jeong et al. 2021, Eq. 2-4, where τ = 1). In training, a pixel of class k only addresses the items of class k; at test
+time it addresses all items.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def memory_read_reference(
     d = _autocast.einsum("bchw,nc->bnhw", _memory.unit(c, dim=1), _memory.unit(k, dim=1)) / temperature
     if pixel_class is not None and item_class is not None:
         same = _memory.same_class(pixel_class, item_class)
-        # Where no item is of the pixel's class the softmax is of equal logits, and its weights are dropped.
+        # If no item has the pixel's class, the softmax is over equal logits, and its weights are then dropped.
         alpha = torch.softmax(d.masked_fill(~same, torch.finfo(dtype).min), dim=1).masked_fill(~same, 0)
     else:
         alpha = torch.softmax(d, dim=1)
@@ -51,32 +51,38 @@ def memory_read(
     item_class: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Read for each pixel the values of the items whose keys its content resembles.
+    """Read, for each pixel, the values of the items whose keys resemble its content.
 
     Args:
         content: (B, C, H, W), any strides; float32 and bfloat16 have kernels, float16 on a GPU, other dtypes take the
             reference.
         keys: (N, C), N >= 1, any floating dtype; the similarity is the cosine, so lengths do not matter.
-        values: (N, Cv), taken as they are; the other domain's, to translate.
+        values: (N, Cv), used as they are; to translate, those of the other domain.
         pixel_class: (B, H, W), any integer dtype: a pixel reads only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
-        temperature: τ, at least 0.02. A cosine ends at 1, so a pixel cannot choose however well it fits: whose content
-            equals one of N = 20 orthonormal keys, it reads exp(entropy of α) = 19.2 items in effect at the paper's
-            τ = 1, 6.5 at 0.3, 2.0 at 0.2 and 1.01 at 0.1. It costs no more than τ = 1.
+        temperature: τ, at least 0.02; all cost the same. Cosines are at most 1, so even a perfect match cannot
+            select a single item: a pixel whose content equals one of N = 20 orthonormal keys effectively reads
+            exp(entropy of α) = 19.2 items at the paper's τ = 1, 6.5 at 0.3, 2.0 at 0.2 and 1.01 at 0.1.
 
     Returns:
-        (B, Cv, H, W) in content's dtype, channels_last if content is. Zeros at pixels of a class without items. Sums
-        are in float32. Content or keys of length zero have cosine 0 with everything and receive no gradient. Nothing
-        is cast under autocast.
+        (B, Cv, H, W) in content's dtype, channels_last if content is. Zeros at pixels whose class has no items. Sums
+        are in float32. Content or keys of length zero have cosine 0 with everything and receive no gradient. Autocast
+        casts nothing.
 
     Raises:
-        ValueError: a shape, device or the temperature is not as above, or one of the classes is given without the
-            other.
-        TypeError: an argument is not a floating-point tensor, or a class not an integer one.
-        RuntimeError: when its gradient is differentiated again with the kernels.
+        ValueError: a shape, device or the temperature is not as above, or only one of the two classes is given.
+        TypeError: an argument is not a floating-point tensor, or classes are not integers.
+        RuntimeError: for second derivatives of the kernels.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 2-4. Gradients to content, keys and values. Memory for the backward pass:
     N + 1 float32 a pixel.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> content = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)  # cosine 1 with the first key, 0 with the second
+        >>> ops.memory_read(content, torch.eye(2), torch.tensor([[10.0], [20.0]]))
+        tensor([[[[12.6894]]]])
     """
     op = "memory_read"
     _check.tensor(op, "content", content, 4, "(B, C, H, W)")

@@ -4,8 +4,8 @@ $$\beta_{p,n} = \frac{\exp(d(c_p, k_n)/\tau)}{\sum_{p'} \exp(d(c_{p'}, k_n)/\tau
 \hat k_n = \mathrm{unit}\Big(k_n + \sum_{\text{domains}} \sum_p \beta_{p,n} c_p\Big), \qquad
 \hat v_n = \mathrm{unit}\Big(v_n + \sum_p \beta_{p,n} s_p\Big)$$
 
-with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6, where τ = 1): a softmax over the pixels of the
-item's class, one for each item and domain; the key learns from all domains, a domain's value from its own.
+with d the cosine and unit(v) = v/‖v‖₂ (Jeong et al. 2021, Eq. 5-6, where τ = 1). The softmax is over the pixels of the
+item's class, separately for each item and domain. All domains contribute to a key, only its own domain to a value.
 """
 
 from __future__ import annotations
@@ -63,36 +63,49 @@ def memory_update(
     item_class: Tensor | None = None,
     temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Let the pixels of a batch of each domain write into the items that they resemble.
+    """Write the pixels of a batch of each domain into the items that they resemble.
 
     Args:
         keys: (N, C), N >= 1, shared by the domains.
-        values: (D, N, Cv), one set a domain, D >= 1.
-        contents: D maps (B, C, H, W), any strides; the sizes and batches of the domains may differ. float32 and
-            bfloat16 have kernels, float16 on a GPU; another dtype takes the reference (keys and values may be
-            float16 on a CPU too).
-        styles: D maps (B, Cv, H, W), each of its content's B, H and W.
+        values: (D, N, Cv), one set per domain, D >= 1.
+        contents: D maps (B, C, H, W), any strides; sizes and batches may differ between domains. float32 and bfloat16
+            have kernels, float16 on a GPU; other dtypes take the reference (keys and values may be float16 on a CPU
+            too).
+        styles: D maps (B, Cv, H, W), each with the B, H and W of its content.
         pixel_classes: D maps (B, H, W), any integer dtype: a pixel addresses only items of its class. Needs item_class.
         item_class: (N,), any integer dtype.
-        temperature: τ, at least 0.02. At the paper's τ = 1 no pixel weighs more than e² times another one, so that
-            items of a class become alike; the lower, the more an item takes from the pixels that resemble it most.
+        temperature: τ, at least 0.02. At the paper's τ = 1 no pixel has more than e² times the weight of another, so
+            that items of a class become alike. The lower τ, the more an item takes from the pixels that resemble it
+            most.
 
     Returns:
-        (new keys, new values), new tensors of the same shapes and dtypes. Rows are of unit length, except those of an
-        item that no pixel addresses (its class is not in the maps, or the batch is empty), which are what they were: a
-        value if its domain has no such pixel, a key if no domain has. A row that would be zero is zero. The paper's
-        batch is one image, and its memory one for all images: here the softmax of Eq. 5 runs over the pixels of all
-        images of a domain's batch, as one cluster of features per class.
+        (new keys, new values), new tensors of the same shapes and dtypes. Rows have unit length, except those of items
+        that no pixel addresses (their class is not in the maps, or the batch is empty), which stay unchanged: a value
+        if its domain has no such pixel, a key if no domain has one. A row that would be zero is zero. The paper's batch
+        is a single image; here the softmax of Eq. 5 is over the pixels of all images in a domain's batch, as one
+        cluster of features per class.
 
-        The results are detached: the update takes no gradient, whatever its arguments require. Nothing is cast under
-        autocast.
+        The results are detached: the update has no gradient, whatever its arguments require. Autocast casts nothing.
 
     Raises:
-        ValueError: a number of domains, shape, device or the temperature is not as above, or classes of pixels are
-            given without classes of items or the other way round.
-        TypeError: an argument is not a floating-point tensor (or a sequence of them), or a class not an integer one.
+        ValueError: a number of domains, shape, device or the temperature is not as above, or classes are given for
+            pixels but not for items, or the other way round.
+        TypeError: an argument is not a floating-point tensor (or a sequence of them), or classes are not integers.
 
     Source: MGUIT (Jeong et al. 2021), Eq. 5-6.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> keys, values = torch.eye(2), torch.ones(1, 2, 1)
+        >>> content, style = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1), torch.ones(1, 1, 1, 1)
+        >>> classes = torch.zeros(1, 1, 1, dtype=torch.int64)  # of the pixel, which writes into the first item alone
+        >>> new_keys, new_values = ops.memory_update(
+        ...     keys, values, [content], [style], pixel_classes=[classes], item_class=torch.tensor([0, 1])
+        ... )
+        >>> new_keys
+        tensor([[0.7071, 0.7071],
+                [0.0000, 1.0000]])
     """
     op = "memory_update"
     contents, styles, pixel_classes, item_class = _checked(
@@ -117,7 +130,7 @@ def _checked(
     pixel_classes: Sequence[Tensor] | None,
     item_class: Tensor | None,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor | None]:
-    """The lists as lists, classes as int64; no classes of pixels are an empty list."""
+    """The sequences as lists and classes as int64; without classes of pixels, an empty list."""
     _check.tensor(op, "keys", keys, 2, "(N, C)")
     _memory.items(op, "keys", keys, keys.shape[1], "keys", "(N, C)")
     N, C = keys.shape

@@ -1,10 +1,10 @@
-r"""PatchNCE: each query patch is to be told from other patches by its key.
+r"""PatchNCE: each query patch must identify its own key among other patches.
 
 $$\ell(q_s) = -\log\frac{\exp(q_s\cdot k_s/\tau)}{\exp(q_s\cdot k_s/\tau) + \sum_{n \in N(s)}\exp(q_s\cdot n/\tau)}$$
 
-(Park et al. 2020, CUT, Eq. 3). N(s) are the other keys of the image or of the batch, a few of them at cyclic offsets,
-and/or extra negatives such as a queue. With `loss="decoupled"` the positive is left out of the denominator (Yeh et al.
-2022, Eq. 5).
+(Park et al. 2020, CUT, Eq. 3). The negatives N(s) are the other keys of the image or of the batch, or a few of them at
+cyclic offsets, and/or extra negatives such as a queue. With `loss="decoupled"` the positive is left out of the
+denominator (Yeh et al. 2022, Eq. 5).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEGATIVES = ("image", "batch", "none")
 LOSSES = ("infonce", "decoupled")
 REDUCTIONS = ("none", "mean", "sum")
 MOST_KEYS_FORMED_FORWARD = 512
-MOST_LAYERS = 8  # of a call of the operator
+MOST_LAYERS = 8  # per call of the operator
 
 
 def normalize_rows(v: Tensor) -> Tensor:
@@ -41,13 +41,13 @@ def patch_nce_reference(
     decoupled: bool,
     normalize: bool,
 ) -> Tensor:
-    """The equation above in plain PyTorch for each row of each image: (B, P), in float32 or wider."""
+    """The equation above in plain PyTorch, for each row of each image: (B, P), in float32 or wider."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     query, key = query.to(dtype), key.to(dtype)
     extra = query.new_empty((0, query.shape[2])) if extra_negatives is None else extra_negatives.to(dtype)
     P = query.shape[1]
     others = 0 if negatives == "none" else P - 1 if offsets is None else offsets.shape[0]
-    if decoupled and others + extra.shape[0] == 0:  # nothing to be told from: zero, with zero gradients
+    if decoupled and others + extra.shape[0] == 0:  # no negatives: loss zero, with zero gradients
         return (query[:, :, :0] * key[:, :, :0]).sum(dim=2)
     if normalize:
         query, key, extra = normalize_rows(query), normalize_rows(key), normalize_rows(extra)
@@ -95,26 +95,33 @@ def patch_nce(
         query: (B, P, C), patch vectors of the translated image, usually of unit length.
         key: (B, P, C), key s is the positive of query s.
         temperature: τ > 0.
-        negatives: "image", the other keys of the same image; "batch", those of all images; "none" (or None), only
+        negatives: "image": the other keys of the same image; "batch": those of all images; "none" (or None): only
             `extra_negatives`.
         num_negatives: use only this many of those keys, at the same random offsets for every query: key (s + o) mod N.
         extra_negatives: (M, C), further negatives of every query, for example a queue.
-        offsets: int64 (M,), distinct, between 1 and N - 1, where N is P ("image") or B·P ("batch"): fixes the offsets.
-            On a GPU they are not read in advance: an offset out of range makes the losses NaN.
-        normalize: divide each vector by its length + 1e-7 first.
-        loss: "infonce", or "decoupled", without the positive in the denominator; a row without negatives is then 0.
+        offsets: int64 (M,), distinct, between 1 and N - 1, where N is P ("image") or B·P ("batch"): replaces the random
+            offsets. On a GPU they are not checked in advance: an offset out of range makes the losses NaN.
+        normalize: first divide each vector by its length + 1e-7.
+        loss: "infonce", or "decoupled": without the positive in the denominator; a row without negatives is then 0.
         reduction: "none" (B, P), "mean" or "sum". The mean of no rows is NaN, as in PyTorch.
 
     Returns:
-        The loss, in the widest dtype of the inputs; under autocast in float32. Arithmetic is in float32 at least.
+        The loss, in the widest dtype of the inputs; under autocast in float32. Arithmetic is in float32 or wider.
 
     Raises:
         ValueError: a shape, device, option or offset is not as above.
         TypeError: an argument is not a floating-point tensor, or offsets is not int64.
-        RuntimeError: when its gradient is differentiated again with the kernels.
+        RuntimeError: for second derivatives of the kernels.
 
     Source: CUT, Eq. 2 and 3; CGCL, Eq. 6 (offsets); gradients to query, key and extra_negatives. If only the query
     needs one it is formed in the forward pass: two matrix products in all. Memory O(B·P·C).
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> rows = torch.eye(2)[None]  # two patches, orthogonal to each other: log(1 + exp(-1)) each
+        >>> ops.patch_nce(rows, rows, temperature=1)
+        tensor(0.3133)
     """
     temperature = _check_options("patch_nce", temperature, negatives, normalize, loss, reduction)
     layer = _prepare(_NAMES, query, key, negatives, num_negatives, extra_negatives, offsets)
@@ -149,21 +156,28 @@ def patch_nce_layers(
     loss: str = "infonce",
     reduction: str = "mean",
 ) -> list[Tensor]:
-    """`patch_nce` of several layers in one call, whose numbers of patches and channels may differ.
+    """`patch_nce` of several layers in one call; their numbers of patches and channels may differ.
 
-    On a GPU a pass over all layers is one launch: the layers of CUT are problems so small that launches are their cost.
+    On a GPU each pass is one launch; CUT's layers are so small that launch overhead dominates.
 
     Args:
-        queries, keys: one (B, P, C) a layer.
-        extra_negatives, offsets: one for all layers, or one a layer.
-        temperature, negatives, num_negatives, normalize, loss, reduction: as of `patch_nce`, the same for each layer.
+        queries, keys: one (B, P, C) per layer.
+        extra_negatives, offsets: one for all layers, or one per layer.
+        temperature, negatives, num_negatives, normalize, loss, reduction: as in `patch_nce`, the same for each layer.
 
     Returns:
-        One result a layer, as `patch_nce` of the layer returns it.
+        One result per layer, as `patch_nce` returns it.
 
     Raises:
         ValueError, TypeError: as `patch_nce`, naming the layer; or lists differ in length.
         RuntimeError: when a gradient is differentiated again with the kernels.
+
+    Example:
+        >>> import torch
+        >>> from cgcl_fast import ops
+        >>> rows = torch.eye(2)[None]
+        >>> ops.patch_nce_layers([rows, rows], [rows, -rows], temperature=1)
+        [tensor(0.3133), tensor(1.3133)]
     """
     op = "patch_nce_layers"
     queries = _check.sequence(op, "queries", queries, "Tensors, one a layer")
@@ -190,7 +204,7 @@ def patch_nce_layers(
                 )
                 for layer in group
             ]
-            found = [_reduce(part, shape, reduction) for part, shape in zip(losses, shapes, strict=True)]
+            reduced = [_reduce(part, shape, reduction) for part, shape in zip(losses, shapes, strict=True)]
         else:
             rows = _patch_nce_layers(
                 backend,
@@ -200,16 +214,16 @@ def patch_nce_layers(
                 [layer.offsets for layer in group if layer.offsets is not None],
                 temperature, among_keys, decoupled, normalize, *_formed_forward(group, among_keys, reduction, backend),
             )[0]  # fmt: skip
-            found = _reduce_layers(rows, shapes, reduction)
+            reduced = _reduce_layers(rows, shapes, reduction)
         results += [
             loss if loss.dtype == layer.query.dtype or _autocast.enabled(layer.query) else loss.to(layer.query.dtype)
-            for loss, layer in zip(found, group, strict=True)
+            for loss, layer in zip(reduced, group, strict=True)
         ]
     return results
 
 
 class _Names(NamedTuple):
-    """What an error calls the op and its arguments."""
+    """How errors name the op and its arguments."""
 
     op: str
     query: str
@@ -228,7 +242,7 @@ def _names_of(layer: int) -> _Names:
 
 
 class _Layer(NamedTuple):
-    """Arguments of the operators: with negatives of the whole batch its images are one."""
+    """The operator's arguments for a layer; with negatives of the whole batch, its images count as one."""
 
     query: Tensor
     key: Tensor
@@ -239,7 +253,7 @@ class _Layer(NamedTuple):
 def _check_options(
     op: str, temperature: float, negatives: str | None, normalize: bool, loss: str, reduction: str
 ) -> float:
-    """The temperature as a float; the others are as they should be."""
+    """Check the options; returns the temperature as a float."""
     _check.choice(op, "negatives", "none" if negatives is None else negatives, NEGATIVES)
     _check.choice(op, "loss", loss, LOSSES)
     _check.choice(op, "reduction", reduction, REDUCTIONS)
@@ -256,7 +270,7 @@ def _prepare(
     extra: Tensor | None,
     offsets: Tensor | None,
 ) -> _Layer:
-    """The checked arguments of a layer, in one dtype."""
+    """The checked arguments of a layer, in a common dtype."""
     op = names.op
     _check.tensor(op, names.query, query, 3, "(B, P, C)")
     _check.tensor(op, names.key, key, 3, "(B, P, C)")
@@ -282,7 +296,7 @@ def _prepare(
 
 
 def _for_each(op: str, name: str, given: Tensor | Sequence[Tensor] | None, count: int) -> Sequence[Tensor | None]:
-    """One of `given` for each layer."""
+    """`given` as one entry per layer."""
     if given is None or isinstance(given, Tensor):
         return [given] * count
     _check.sequence(op, name, given, "Tensors, one a layer, or one Tensor for all")
@@ -294,10 +308,10 @@ def _for_each(op: str, name: str, given: Tensor | Sequence[Tensor] | None, count
 
 
 def _groups(layers: list[_Layer]) -> list[list[_Layer]]:
-    """Neighbouring layers of one dtype, device and kind of negatives, at most as many as a launch takes."""
+    """Groups of neighbouring layers of the same dtype, device and kind of negatives, one launch each."""
 
     def kind(layer: _Layer) -> tuple[Any, ...]:
-        # A layer of few keys has no offsets where the others have num_negatives of them.
+        # A layer with few keys has no offsets, while others have num_negatives of them.
         return layer.query.dtype, layer.query.device, layer.offsets is None
 
     groups: list[list[_Layer]] = []
@@ -310,11 +324,11 @@ def _groups(layers: list[_Layer]) -> list[list[_Layer]]:
 
 
 def _formed_forward(layers: list[_Layer], among_keys: str, reduction: str, backend: str) -> tuple[bool, bool]:
-    """Whether the forward pass forms the gradient of the queries, and that of the keys."""
+    """Whether the forward pass forms the gradient of the queries, and whether that of the keys."""
     grad = torch.is_grad_enabled()
     query_grad = grad and any(layer.query.requires_grad for layer in layers)
-    # Where every row counts the same, the gradient of the keys too is known before the upstream gradient; for many keys
-    # its partial sums would take more memory than the logits' tiles, and on a GPU nothing is saved by forming it early.
+    # If all rows count the same, the gradient of the keys is known before the upstream gradient, too. But for many keys
+    # its partial sums would need more memory than the logits' tiles, and on a GPU forming it early saves nothing.
     key_grad = grad and any(layer.key.requires_grad for layer in layers) and reduction != "none"
     few = all(layer.key.shape[1] <= MOST_KEYS_FORMED_FORWARD for layer in layers)
     return query_grad, key_grad and among_keys == "all" and few and backend == "native"
@@ -327,7 +341,7 @@ def _reduce(losses: Tensor, shape: Sequence[int], reduction: str) -> Tensor:
 
 
 def _reduce_layers(rows: Tensor, shapes: Sequence[Sequence[int]], reduction: str) -> list[Tensor]:
-    """The results of layers whose losses lie one behind the other; of layers of one size without a launch for each."""
+    """The results of layers whose losses are stored one after the other; layers of equal size share a launch."""
     sizes = [B * P for B, P in shapes]
     if reduction != "none" and all(size == sizes[0] for size in sizes):
         table = rows.reshape(len(sizes), sizes[0])
@@ -513,8 +527,8 @@ def _layers_backward(ctx: Any, needs: Sequence[Any], grad: Tensor | None, *_: An
         raise RuntimeError(
             "cgcl_fast._patch_nce_layers: query_grad=False was given but queries' gradients are asked for"
         )
-    found = _patch_nce_layers_backward(ctx.backend, grad, *lists, *saved, *ctx.options, *wanted)
-    for i, (flat, tensors, need) in enumerate(zip(found, lists, needs, strict=False)):
+    flat_grads = _patch_nce_layers_backward(ctx.backend, grad, *lists, *saved, *ctx.options, *wanted)
+    for i, (flat, tensors, need) in enumerate(zip(flat_grads, lists, needs, strict=False)):
         if wanted[i]:
             parts = flat.to(tensors[0].dtype).split(_sizes(tensors))
             grads[i] = [

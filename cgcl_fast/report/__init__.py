@@ -1,7 +1,7 @@
-"""One HTML file of a run, which opens from disk: ``python -m cgcl_fast.report RUN``.
+"""A run as one HTML file that opens from disk: ``python -m cgcl_fast.report RUN``.
 
-What the run was told and what it told are read by :mod:`.contents`, its test images translated by :mod:`.pictures`,
-curves drawn by :mod:`.charts`, and ``page.html`` puts them together.
+:mod:`.contents` reads the run's options and logs, :mod:`.pictures` translates its test images, :mod:`.charts` draws
+curves, and ``page.html`` combines them.
 """
 
 from cgcl_fast.report.page import page

@@ -1,8 +1,8 @@
-"""``python -m cgcl_fast.report RUN``: one HTML file of a run, which opens from disk and needs no other file.
+"""``python -m cgcl_fast.report RUN``: a run as one HTML file, which opens from disk and needs no other file.
 
-It has the run's options, its curves, test images beside their translations to every domain, in the style of a reference
-and in random styles, figures and drawings that are in the run's folder, messages and environment. Exit status: 0, or 2
-if the folder holds no run.
+It contains the run's options, curves, test images beside their translations to every domain, in the style of a
+reference and in random styles, metrics and drawings from the run's folder, messages and environment. Exit status: 0, or
+2 if the folder is not a run.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def scenes_of(options: ReportOptions) -> tuple[list[Scene], str]:
-    """Test images of the run with their translations; or none, and why. The rest of a report is worth having then."""
+    """Test images of the run with their translations; or none, and why. The rest of the report is useful without."""
     try:
-        found = open_run(options.run)
-        generator = getattr(found.method, found.method.generator_name)
-        return translations(generator, found.test_images().sample_batch(options.images), options.styles), ""
+        run = open_run(options.run)
+        generator = getattr(run.method, run.method.generator_name)
+        return translations(generator, run.test_images().sample_batch(options.images), options.styles), ""
     except (CheckpointError, OSError, ValueError) as error:
         return [], one_line(error)
 

@@ -1,4 +1,4 @@
-"""Line charts as SVG: small, without a script, legible in print and in the dark."""
+"""Line charts as SVG: small, without scripts, legible in print and in dark mode."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 Points = Sequence[tuple[float, float]]
-"""(step, value), ascending by step."""
+"""(step, value) pairs in ascending order of step."""
 
 MOST_POINTS = 300
-WIDTH, HEIGHT = 320, 150  # of the drawing, which is scaled to the room there is
+WIDTH, HEIGHT = 320, 150  # of the drawing, which scales to the available space
 LEFT, RIGHT, TOP, BOTTOM = 50, 8, 8, 22
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one line shows.
+    """One line of a chart.
 
     Attributes:
-        name: what it is called in the legend.
-        points: where it runs; those that are not finite are gaps.
-        kind: "main", or "beside" for what the main line is compared with, "other" for a second one of those.
+        name: its name in the legend.
+        points: those that are not finite are gaps.
+        kind: "main"; "beside" for a line that the main one is compared with; "other" for a second one.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Line:
 
 
 def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """No more than ``most`` points: means of neighbours, at the last of their steps. The first and the last point stay.
+    """At most ``most`` points: means of neighbours, at the last step of each group. The first and last point stay.
 
-    A neighbourhood with a value that is not finite is one that is not, so that a loss that breaks is seen to break.
+    A group with a value that is not finite is not finite, so that a diverged loss remains visible.
     """
     if len(points) <= most:
         return list(points)
@@ -47,7 +47,7 @@ def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten, ``about`` as many."""
+    """About ``about`` round numbers from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / about
     if not rough > 0 or not math.isfinite(rough):
         return [low]
@@ -58,7 +58,7 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def labels(values: Sequence[float]) -> list[str]:
-    """What stands beside ticks, each with as many digits as tells them apart."""
+    """Labels of ticks, with as many digits as distinguish them."""
     largest = max(map(abs, values))
     if largest and (largest < 1e-3 or largest >= 1e6):
         return [f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e") for value in values]
@@ -79,7 +79,7 @@ def number(value: float) -> str:
 
 
 def chart(title: str, lines: Sequence[Line]) -> Markup:
-    """The lines in one drawing. Lines without a finite point are left out; "" if none is left."""
+    """One drawing of all lines. Lines without a finite point are left out; "" if none is left."""
     drawn = [(line, thinned(line.points)) for line in lines]
     finite = [point for _, points in drawn for point in points if math.isfinite(point[1])]
     if not finite:
@@ -120,7 +120,7 @@ def chart(title: str, lines: Sequence[Line]) -> Markup:
 
 
 def described(title: str, lines: Sequence[Line]) -> str:
-    """What a chart shows, in words, for those who do not see it."""
+    """The content of a chart in words, for screen readers."""
     said = []
     for line in lines:
         points = [point for point in line.points if math.isfinite(point[1])]

@@ -1,4 +1,4 @@
-"""What is in a run's folder: options, what it logged, its figures, warnings, sample grid and pictures."""
+"""The content of a run's folder: options, logs, metrics, warnings, sample grid and pictures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Option:
     """An option of a run.
 
     Attributes:
-        default: the paper's.
-        changed: whether it is another one than the paper's.
+        default: the paper's value.
+        changed: whether the value differs from the paper's.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Contents:
     """A run.
 
     Attributes:
-        log: of each name in ``log.jsonl`` the steps and values.
-        figures: the same of ``metrics.jsonl``.
+        log: steps and values by name, from ``log.jsonl``.
+        figures: the same from ``metrics.jsonl``.
         evaluations: file name and content of each ``evaluation*.json``.
-        environment: of ``environment.json``; empty if the run has none.
+        environment: from ``environment.json``; empty if the run has none.
         warnings: lines of ``train.log``.
-        grid: the newest sample grid, None if there is none.
+        grid: the newest sample grid; None if there is none.
         pictures: PNG files in ``figures``.
     """
 
@@ -58,15 +58,15 @@ class Contents:
 
     @property
     def step(self) -> int:
-        """The last step that was logged."""
+        """The last logged step."""
         return int(max((points[-1][0] for points in self.log.values()), default=0))
 
 
 def read_contents(folder: Path) -> Contents:
-    """All of a run but its networks.
+    """Everything in a run except its networks.
 
     Raises:
-        ValueError: the folder holds no run; one line.
+        ValueError: the folder is not a run; one line.
     """
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder}: expected the folder of a run, but it has no config.yaml")
@@ -89,17 +89,17 @@ def read_contents(folder: Path) -> Contents:
 
 
 def series(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """The numbers in a file of JSON lines with a step each, by name; empty if there is no such file. Lines that a kill
-    has cut short are passed over."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """The numbers by name in a file of JSON lines with a step each; empty if there is no such file. Lines truncated by
+    a kill are skipped."""
+    points: dict[str, list[tuple[float, float]]] = {}
     for line in _json_lines(path):
         step = line.get("step")
         if not isinstance(step, (int, float)) or not math.isfinite(step):
             continue
         for name, value in line.items():
             if name not in ("step", "epoch") and isinstance(value, (int, float)):
-                found.setdefault(name, []).append((step, value))
-    return found
+                points.setdefault(name, []).append((step, value))
+    return points
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -108,11 +108,11 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                found = json.loads(line)
+                entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(found, dict):
-                yield found
+            if isinstance(entry, dict):
+                yield entry
 
 
 def _json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The page: groups of charts, tables and pictures, put into ``page.html``."""
+"""The page: groups of charts, tables and pictures, filled into ``page.html``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOSER = {True: " (higher is closer)", False: " (lower is closer)"}
 BETTER = {True: " (higher is better)", False: " (lower is better)", None: ""}
 
 DRAWN_HERE = ("losses", "metrics")
-"""Pictures of ``cgcl_fast.figures`` that show what the charts of the page show."""
+"""Pictures of ``cgcl_fast.figures`` whose content the page's charts already show."""
 
 
 def page(contents: Contents, scenes: Sequence[Scene] = (), missing: str = "") -> str:
@@ -34,7 +34,7 @@ def page(contents: Contents, scenes: Sequence[Scene] = (), missing: str = "") ->
     Args:
         contents: of the run.
         scenes: its translations of test images.
-        missing: why there are none, if there are none.
+        missing: if there are none, why.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -62,28 +62,28 @@ def page(contents: Contents, scenes: Sequence[Scene] = (), missing: str = "") ->
 
 
 def facts(contents: Contents) -> list[tuple[str, str]]:
-    """What a reader asks first."""
+    """The facts that a reader looks for first."""
     given = {option.name: option.value for option in contents.options}
     speed = [value for _, value in contents.log.get("images_per_second", [])]
     memory = [value for _, value in contents.log.get("memory_mb", [])]
-    found = [
+    rows = [
         ("steps", f"{contents.step:,}"),
         ("data", Path(given["data"]).name if given.get("data") else "built-in streets"),
         ("size", f"{given.get('size')} px"),
         ("batch", shown(given.get("batch_size"))),
     ]
     if speed:
-        found.append(("images a second, median", number(sorted(speed)[len(speed) // 2])))
+        rows.append(("images a second, median", number(sorted(speed)[len(speed) // 2])))
     if memory:
-        found.append(("memory, most", f"{number(max(memory))} MB"))
+        rows.append(("memory, most", f"{number(max(memory))} MB"))
     for name, distance in DISTANCES.items():
         if points := contents.figures.get(f"{name}/{AFTER}"):
-            found.append((f"{distance.title}, last", f"{points[-1][1]:.{distance.digits}f}"))
-    return found
+            rows.append((f"{distance.title}, last", f"{points[-1][1]:.{distance.digits}f}"))
+    return rows
 
 
 def groups(contents: Contents) -> list[tuple[str, list[tuple[str, Any, str]]]]:
-    """Charts by subject: title, chart and last value of each, its figures before its losses."""
+    """Charts by subject: each with title, chart and last value; metrics before losses."""
     truth = []
     for name, distance in DISTANCES.items():
         lines = [
@@ -98,18 +98,18 @@ def groups(contents: Contents) -> list[tuple[str, list[tuple[str, Any, str]]]]:
         for name, figure in FIGURES.items()
         if name in contents.figures
     ]
-    found = [("Distance to the truth", truth), ("Translations as a set", of_sets)]
+    groups = [("Distance to the truth", truth), ("Translations as a set", of_sets)]
     named: dict[str, list[tuple[str, list[Line]]]] = {}
     for name, points in contents.log.items():
         subject, _, what = name.rpartition("/")
         title = {"lr": "Learning rate", "": "Speed and memory"}.get(subject, f"Losses of the {subject}")
         named.setdefault(title, []).append((what.replace("_", " "), [Line(what, points)]))
     last = ("Learning rate", "Speed and memory")
-    found += [(title, lines) for title, lines in named.items() if title not in last]
-    found += [(title, named[title]) for title in last if title in named]
+    groups += [(title, lines) for title, lines in named.items() if title not in last]
+    groups += [(title, named[title]) for title in last if title in named]
     drawn = [
         (title, [(name, chart(name, lines), number(lines[0].points[-1][1])) for name, lines in members])
-        for title, members in found
+        for title, members in groups
     ]
     return [(title, members) for title, members in drawn if members]
 
@@ -126,7 +126,7 @@ def figure_rows(contents: Contents) -> list[tuple[str, list[str]]]:
 
 
 def style_rows(contents: Contents) -> list[tuple[str, str]]:
-    """What references and random styles change, where it was measured."""
+    """The effects of references and random styles, if they were measured."""
     return [
         (title.strip(), form.format(contents.figures[f"style/{name}"][-1][1]))
         for name, title, form in ROWS
@@ -135,23 +135,23 @@ def style_rows(contents: Contents) -> list[tuple[str, str]]:
 
 
 def evaluation_rows(content: Any) -> tuple[list[str], list[tuple[str, list[str]]], list[tuple[str, str]]]:
-    """Of a file of ``evaluate``: names of the figures of sets, these of each result, and all the rest."""
+    """From a file of ``evaluate``: names of the metrics of sets, their values for each result, and everything else."""
     results = content.get("results", []) if isinstance(content, Mapping) else []
     known = [each for each in results if isinstance(each, Mapping) and isinstance(each.get("figures"), Mapping)]
-    found = [(str(each.get("of", "")), each["figures"]) for each in known]
-    for each, (of, _) in zip(known, list(found), strict=True):
+    sets = [(str(each.get("of", "")), each["figures"]) for each in known]
+    for each, (of, _) in zip(known, list(sets), strict=True):
         if isinstance(each.get("untouched"), Mapping):
-            found.insert([name for name, _ in found].index(of) + 1, ("untouched", each["untouched"]))
-    if found and isinstance(content.get("mean"), Mapping):
-        found.append(("mean", content["mean"]))
-    columns = [name for name in FIGURES if any(name in figures for _, figures in found)]
-    rows = [(of, [shown(figures.get(name)) for name in columns]) for of, figures in found]
+            sets.insert([name for name, _ in sets].index(of) + 1, ("untouched", each["untouched"]))
+    if sets and isinstance(content.get("mean"), Mapping):
+        sets.append(("mean", content["mean"]))
+    columns = [name for name in FIGURES if any(name in figures for _, figures in sets)]
+    rows = [(of, [shown(figures.get(name)) for name in columns]) for of, figures in sets]
     rest = {name: value for name, value in content.items() if name != "results"} if known else content
     return [FIGURES[name].title for name in columns], rows, flat(rest)
 
 
 def flat(content: Any, name: str = "") -> list[tuple[str, str]]:
-    """JSON as rows: names within names are joined by dots."""
+    """JSON as rows: nested names are joined by dots."""
     if isinstance(content, Mapping):
         return [row for key, value in content.items() for row in flat(value, f"{name}.{key}" if name else str(key))]
     if isinstance(content, (list, tuple)) and any(isinstance(each, Mapping) for each in content):
@@ -161,7 +161,7 @@ def flat(content: Any, name: str = "") -> list[tuple[str, str]]:
 
 
 def shown(value: Any) -> str:
-    """A value as a reader sees it."""
+    """A value in readable form."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Test images of a run beside their translations: to every domain, in the style of a reference and in random styles."""
+"""Test images of a run beside their translations: to every domain, in a reference's style and in random styles."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from cgcl_fast.methods.base import translate_any_size
 from cgcl_fast.networks import StyledGenerator
 
 QUALITY = 92
-"""Of the JPEG pictures in the page."""
+"""JPEG quality of the page's pictures."""
 
 
 @dataclass(frozen=True)
 class Translation:
-    """Of one test image.
+    """One translation of a test image.
 
     Attributes:
-        name: what it is: the domain, and where its style is from.
+        name: the domain, and the source of the style.
         image: a data URL.
-        truth: what it should look like, a data URL; "" where that is not known.
+        truth: the true counterpart, a data URL; "" if unknown.
     """
 
     name: str
@@ -46,23 +46,23 @@ class Scene:
 
 @torch.no_grad()
 def translations(generator: nn.Module, batch: Mapping[str, Any], styles: int = 2) -> list[Scene]:
-    """Each image of a batch of test images, translated.
+    """All images of a test batch with their translations.
 
     Args:
         generator: of the run, in evaluation mode.
-        batch: as the data set's ``sample_batch`` gives it: "A", and where they are known references of each domain
-            ("reference_NAME") and truths ("truth", "truth_NAME").
-        styles: random styles of each domain, the same each time, for a generator with styles.
+        batch: from the data set's ``sample_batch``: "A" and, if known, references of each domain ("reference_NAME") and
+            truths ("truth", "truth_NAME").
+        styles: number of random styles per domain, the same ones every time, for a generator with styles.
     """
     device = next(generator.parameters()).device
     scenes = []
     for row in range(len(batch["A"])):
         source = batch["A"][row : row + 1].to(device)
-        found = [
+        pictures = [
             Translation(name, data_url(image), "" if truth is None else data_url(truth))
             for name, image, truth in _of(generator, source, batch, row, styles)
         ]
-        scenes.append(Scene(data_url(source), source.shape[-1], source.shape[-2], found))
+        scenes.append(Scene(data_url(source), source.shape[-1], source.shape[-2], pictures))
     return scenes
 
 
@@ -78,13 +78,13 @@ def _of(
         yield "translated", translate_any_size(generator, source, multiple), truth("truth")
         return
     drawn = generator.random_style(styles, torch.Generator().manual_seed(0)) if styles else ()
-    own = "A_domain" not in batch  # of two domains the sources are of the first
+    own = "A_domain" not in batch  # with two domains, the sources are from the first
     here = 0 if own else int(batch["A_domain"][row])
     others = [domain for domain in range(len(generator.domains)) if domain != here]
-    for domain in others if own else [*others, here]:  # first what is changed most
+    for domain in others if own else [*others, here]:  # the largest change first
         name = generator.domains[domain]
         known = truth(f"truth_{name}") if not own else truth("truth")
-        # Of a random style nobody knows what it should look like.
+        # The truth of a random style is unknown.
         chosen: list[tuple[str, Tensor | None, Tensor | None]] = [
             (f"{name}, random style {number}", style[None], None) for number, style in enumerate(drawn, 1)
         ]
@@ -102,7 +102,7 @@ def _of(
 
 
 def data_url(image: Tensor) -> str:
-    """(1, C, H, W) in [-1, 1] as a JPEG in a URL, of other than three channels as sample grids show them."""
+    """(1, C, H, W) in [-1, 1] as a JPEG in a data URL, with channels as in sample grids."""
     file = io.BytesIO()
     as_picture(image).save(file, format="JPEG", quality=QUALITY, subsampling=0)
     return in_url(file.getvalue(), "jpeg")

@@ -1,4 +1,4 @@
-// Values between pixels and their order, as dag_select takes them.
+// Bilinear interpolation of scores and a sortable integer for each score, for dag_select.
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,14 @@
 namespace cgcl {
 namespace {
 
-// The two pixels that an output position lies between, as offsets, and the weight of the second.
+// The two neighbouring pixels of an output position, as offsets, and the weight of the second.
 struct Tap {
   int64_t low, high;
   float weight;
 };
 
-// Position i of `length` on an axis of `size` pixels, `stride` apart: pixels at half-integers (align_corners=False),
-// positions before the first pixel's centre clamped to it.
+// Neighbours of position i of `length` on an axis of `size` pixels, `stride` apart. Pixel centres are at half-integers
+// (align_corners=False); positions before the first pixel's centre are clamped to it.
 CGCL_HOST_DEVICE Tap tap_of(int64_t i, int64_t length, int64_t size, int64_t stride) {
   const float scale = float(size) / float(length);
   float source = (float(i) + 0.5f) * scale - 0.5f;
@@ -33,7 +33,7 @@ CGCL_HOST_DEVICE float bilinear(const T* image, const Tap& y, const Tap& x) {
   return (1.0f - y.weight) * above + y.weight * below;
 }
 
-// An unsigned integer in the order of the values: -0 with 0, NaN after everything else.
+// An unsigned integer that sorts as the values do: -0 equals 0, NaN comes last.
 CGCL_HOST_DEVICE uint32_t rank_of(float value) {
   if (value != value) return 0xffffffffu;
   const uint32_t bits = bits_of(value + 0.0f);

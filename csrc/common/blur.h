@@ -1,4 +1,4 @@
-// The blurs along one axis: which positions of the source a position of the result adds up, and their weights.
+// The blur filters along one axis: which source positions contribute to a result position, and with what weight.
 #pragma once
 
 #include <cstdint>
@@ -7,23 +7,25 @@
 
 namespace cgcl {
 
-// Halving with [1, 2, 1] / 4 after reflection, doubling with [1, 3, 3, 1] / 4 transposed after replication, and the
-// transposed map of each, which takes gradients.
+// Halving with [1, 2, 1] / 4 after reflection padding, doubling with the transposed [1, 3, 3, 1] / 4 after replication
+// padding, and the transpose (backward) of each.
 enum class Blur { down, down_backward, up, up_backward };
 
 namespace {  // internal linkage: kernels built for different processors include it
 
 template <Blur kBlur>
-constexpr int kTaps = kBlur == Blur::down ? 3 : kBlur == Blur::up_backward ? 4 : 2;
+constexpr int kTaps = kBlur == Blur::down          ? 3
+                      : kBlur == Blur::up_backward ? 4
+                                                   : 2;
 
-// No weight is zero: zero times infinity would be NaN.
+// Weights are never zero: zero times infinity would be NaN.
 template <int N>
 struct Taps {
   int64_t at[N];
   float weight[N];
 };
 
-// Position i of `length`; the source has `from` positions.
+// The taps of result position i of `length`; the source has `from` positions.
 template <Blur kBlur>
 CGCL_HOST_DEVICE Taps<kTaps<kBlur>> taps_of(int64_t i, [[maybe_unused]] int64_t length, int64_t from) {
   if constexpr (kBlur == Blur::down) {
@@ -37,7 +39,7 @@ CGCL_HOST_DEVICE Taps<kTaps<kBlur>> taps_of(int64_t i, [[maybe_unused]] int64_t 
   } else {
     const int64_t j = i / 2;
     if (i % 2 == 0) return {{j, j}, {0.25f, 0.25f}};
-    // The reflection reads positions 1 and length - 2 (of an odd length) once more.
+    // Reflection reads positions 1 and length - 2 (if length is odd) one more time.
     const float before = i == 1 ? 0.5f : 0.25f, after = i == length - 2 ? 0.5f : 0.25f;
     if (j + 1 == from) return {{j, j}, {before / 2, before / 2}};
     return {{j, j + 1}, {before, after}};

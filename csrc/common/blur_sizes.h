@@ -1,4 +1,4 @@
-// Sizes of what the blurs and their gradients return, and the checks of their arguments.
+// Result sizes of the blurs and their gradients, and their argument checks.
 #pragma once
 
 #include "tensor.h"
@@ -34,8 +34,8 @@ inline MapSize blur_up_size(const Tensor& x) {
 inline MapSize blur_up_backward_size(const Tensor& grad) {
   check_dim(grad, 4, "blur_up", "grad");
   const int64_t H = grad.size(2), W = grad.size(3);
-  STD_TORCH_CHECK(H >= 2 && W >= 2 && H % 2 == 0 && W % 2 == 0, "blur_up: expected grad with even H and W, got (", H,
-                  ", ", W, ")");
+  STD_TORCH_CHECK(H >= 2 && W >= 2 && H % 2 == 0 && W % 2 == 0, "blur_up: expected grad with even H and W, got (", H, ", ",
+                  W, ")");
   return {H / 2, W / 2};
 }
 

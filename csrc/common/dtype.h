@@ -1,4 +1,4 @@
-// Element types that the kernels read and write. Arithmetic is always float32.
+// Element types of the kernels' inputs and outputs. All arithmetic is in float32.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace cgcl {
 
-enum class Dtype { float32, bfloat16 };  // of the CPU kernels
+enum class Dtype { float32, bfloat16 };  // those with CPU kernels
 
-// Bits of a bfloat16 and a float16; their own types so that overloads tell them from an integer.
+// Bits of a bfloat16 or float16, as distinct types so that overloads can tell them from integers.
 struct bf16 {
   uint16_t bits;
 };
@@ -41,13 +41,13 @@ CGCL_HOST_DEVICE float to_float(f16 v) {
 #else
   const uint32_t sign = uint32_t(v.bits & 0x8000u) << 16, magnitude = v.bits & 0x7fffu;
   if (magnitude >= 0x7c00u) return float_of(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);  // infinity, NaN
-  // The exponent is 112 too small as a float32's; the product with 2^112 mends it, for subnormal numbers too.
+  // The exponent is 112 below a float32's; multiplying by 2^112 corrects it, for subnormal numbers too.
   const float value = float_of(magnitude << 13) * float_of(239u << 23);
   return float_of(sign | bits_of(value));
 #endif
 }
 
-// To nearest, ties to even; every NaN becomes one and the same.
+// Round to nearest, ties to even; every NaN becomes the same NaN.
 CGCL_HOST_DEVICE void from_float(float* p, float v) { *p = v; }
 CGCL_HOST_DEVICE void from_float(bf16* p, float v) {
   const uint32_t bits = bits_of(v);

@@ -1,4 +1,4 @@
-// Functions that C++ on the CPU and CUDA C++ share.
+// Marks functions that are compiled both by the C++ compiler and by nvcc.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -5,7 +5,7 @@
 namespace cgcl {
 namespace {  // internal linkage: kernels built for different processors include it
 
-// Mean and centred sum of squares of parts, combined as Chan et al. do: never E[x²] - E[x]².
+// Count, mean and centred sum of squares, merged by the formula of Chan et al. (1979): never E[x²] - E[x]².
 template <class Real>
 struct BasicMoments {
   Real count = 0, mean = 0, m2 = 0;
@@ -19,12 +19,13 @@ struct BasicMoments {
 };
 using Moments = BasicMoments<double>;
 
-// Moments of n values from their sums around a pivot, which must not be far from them: Σ(x - pivot), Σ(x - pivot)².
+// Moments of n values from Σ(x - pivot) and Σ(x - pivot)²; the pivot must be close to the values.
 template <class Real>
 CGCL_HOST_DEVICE BasicMoments<Real> moments_around(Real pivot, Real n, Real sum, Real squares) {
   if (!(n > 0)) return {};
   const Real offset = sum / n, m2 = squares - sum * offset;
-  if (m2 != m2 && offset - offset == 0) return {n, pivot + offset, squares};  // squares overflowed: ∞ - ∞ is no answer
+  if (m2 != m2 && offset - offset == 0)
+    return {n, pivot + offset, squares};  // squares overflowed: infinite, not NaN (∞ - ∞)
   return {n, pivot + offset, m2 < 0 ? Real(0) : m2};  // NaN stays
 }
 

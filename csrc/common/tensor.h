@@ -1,4 +1,4 @@
-// What every op of the stable ABI needs on any device: checks that name the argument, dense float32, new tensors.
+// Helpers of the stable-ABI ops on any device: checks that name the argument, dense float32 copies, new tensors.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -21,18 +21,16 @@ inline void check_dim(const Tensor& tensor, int64_t dim, const char* op, const c
   STD_TORCH_CHECK(tensor.dim() == dim, op, ": expected ", argument, " with ", dim, " dimensions, got ", tensor.dim());
 }
 
-// The tensor itself if it is dense already.
-inline Tensor dense(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
+// The tensor itself if it is already dense.
+inline Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
 
-// A dense float32 tensor; the values themselves if they are that already.
+// A dense float32 tensor: the tensor itself if it is one already, a copy otherwise.
 inline Tensor as_float32(const Tensor& tensor) {
   return dense(tensor.scalar_type() == ScalarType::Float ? tensor : torch::stable::to(tensor, ScalarType::Float));
 }
 
-// Uninitialised, on the device of `like`. Not by the dispatcher, which the ABI calls by an operator's name and with boxed
-// arguments: that takes longer than the allocation, of which a small op has several.
+// Uninitialised, on the device of `like`. Bypasses the dispatcher, which the ABI calls by operator name with boxed
+// arguments: for small ops, which allocate several tensors, that takes longer than the allocation itself.
 inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, std::initializer_list<int64_t> strides,
                          ScalarType type) {
   int32_t device_type, device_index;
@@ -40,8 +38,8 @@ inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   const int32_t dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
   AtenTensorHandle made;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides.begin(), dtype,
-                                                         device_type, device_index, &made));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides.begin(), dtype, device_type,
+                                                  device_index, &made));
   return Tensor(made);
 }
 

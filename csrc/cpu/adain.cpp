@@ -25,8 +25,8 @@ float negative_slope_of(const std::string& activation) {
 std::optional<Tensor> parameter(const std::optional<Tensor>& p, const Tensor& x, const char* argument) {
   if (!p.has_value()) return std::nullopt;
   check_dim(*p, 2, "adain", argument);
-  STD_TORCH_CHECK(p->size(0) == x.size(0) && p->size(1) == x.size(1), "adain: expected ", argument,
-                  " of shape (B, C) = (", x.size(0), ", ", x.size(1), "), got (", p->size(0), ", ", p->size(1), ")");
+  STD_TORCH_CHECK(p->size(0) == x.size(0) && p->size(1) == x.size(1), "adain: expected ", argument, " of shape (B, C) = (",
+                  x.size(0), ", ", x.size(1), "), got (", p->size(0), ", ", p->size(1), ")");
   return as_float32(*p);
 }
 
@@ -35,8 +35,9 @@ void check_like(const Tensor& t, const Tensor& x, const char* argument, Pad pad 
   STD_TORCH_CHECK(t.scalar_type() == x.scalar_type(), "adain: expected ", argument, " of x's dtype");
   for (int64_t d = 0; d < 4; ++d) {
     const int64_t size = x.size(d) + (d < 2 ? 0 : 2 * pad.size);
-    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument, pad.size == 0 ? " of x's shape" : " of x's padded shape",
-                    ", size ", size, " in dimension ", d, ", got ", t.size(d));
+    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument,
+                    pad.size == 0 ? " of x's shape" : " of x's padded shape", ", size ", size, " in dimension ", d,
+                    ", got ", t.size(d));
   }
 }
 
@@ -44,7 +45,7 @@ const float* data(const std::optional<Tensor>& t) {
   return t.has_value() ? static_cast<const float*>(t->const_data_ptr()) : nullptr;
 }
 
-// A channels_last image in ranges of pixels, the same ones for any number of threads: sums do not depend on it.
+// A channels_last image split into ranges of pixels. The split does not depend on the number of threads, nor do the sums.
 struct Ranges {
   int64_t images, pixels, length, count;
 
@@ -73,7 +74,7 @@ void forward_planes(const AdainArgs& args, int dtype) {
 void forward_pixels(const AdainArgs& args, int dtype) {
   const int64_t C = args.C, pixels = args.H * args.W;
   const Ranges ranges(args.B, pixels, C);
-  // A range writes its mean and m2 and, behind them, sums that are no longer needed.
+  // Each range writes its mean and m2; the third C floats are scratch of the kernel.
   const std::unique_ptr<float[]> parts(new float[ranges.images * ranges.count * 3 * C]);
   const std::unique_ptr<float[]> gain(new float[args.B * C]);
   ranges.each(C, [&](PixelRange range, int64_t i) {
@@ -134,7 +135,7 @@ void backward_pixels(const AdainBackwardArgs& args, int dtype) {
   });
 }
 
-// The map of what is padded, without the padding.
+// The map inside its padding.
 Map inside(Map map, Pad pad, int dtype) {
   const int64_t offset = pad.size * (map.stride_h + map.stride_w), bytes = dtype == int(Dtype::float32) ? 4 : 2;
   map.data = static_cast<char*>(map.data) + offset * bytes;
@@ -152,15 +153,25 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, {x.size(0), x.size(1), x.size(2) + 2 * pad.size, x.size(3) + 2 * pad.size}, channels_last);
-  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
+  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float),
+         rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
   const bool pixel_rows = channels_last && (!residual.has_value() || is_channels_last(*residual));
-  AdainArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
+  AdainArgs args{x.size(0),
+                 x.size(1),
+                 x.size(2),
+                 x.size(3),
                  pixel_rows ? pixels_of(x) : map_of(x),
-                 !residual.has_value() ? Map{} : pixel_rows ? pixels_of(*residual) : map_of(*residual),
+                 !residual.has_value() ? Map{}
+                 : pixel_rows          ? pixels_of(*residual)
+                                       : map_of(*residual),
                  inside(pixel_rows ? pixels_of(y) : map_of(y), pad, dtype),
-                 data(gain), data(offset),
-                 static_cast<float*>(mean.mutable_data_ptr()), static_cast<float*>(rstd.mutable_data_ptr()),
-                 float(eps), negative_slope_of(activation), pad};
+                 data(gain),
+                 data(offset),
+                 static_cast<float*>(mean.mutable_data_ptr()),
+                 static_cast<float*>(rstd.mutable_data_ptr()),
+                 float(eps),
+                 negative_slope_of(activation),
+                 pad};
   if (args.B * args.C * args.H * args.W > 0) pixel_rows ? forward_pixels(args, dtype) : forward_planes(args, dtype);
   return {y, mean, rstd};
 }
@@ -180,14 +191,21 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   const bool parameters = scale.has_value() || shift.has_value();
   const int64_t B = parameters ? x.size(0) : 0, C = x.size(1);
   Tensor dscale = new_tensor(x, {B, C}, ScalarType::Float), dshift = new_tensor(x, {B, C}, ScalarType::Float);
-  AdainBackwardArgs args{x.size(0), x.size(1), x.size(2), x.size(3),
+  AdainBackwardArgs args{x.size(0),
+                         x.size(1),
+                         x.size(2),
+                         x.size(3),
                          pixel_rows ? pixels_of(x) : map_of(x),
                          inside(pixel_rows ? pixels_of(grad) : map_of(grad), pad, dtype),
                          pixel_rows ? pixels_of(dx) : map_of(dx),
-                         data(gain), data(offset), data(saved_mean), data(saved_rstd),
+                         data(gain),
+                         data(offset),
+                         data(saved_mean),
+                         data(saved_rstd),
                          parameters ? static_cast<float*>(dscale.mutable_data_ptr()) : nullptr,
                          parameters ? static_cast<float*>(dshift.mutable_data_ptr()) : nullptr,
-                         negative_slope_of(activation), pad};
+                         negative_slope_of(activation),
+                         pad};
   if (args.B * args.C * args.H * args.W > 0) {
     pixel_rows ? backward_pixels(args, dtype) : backward_planes(args, dtype);
   } else if (parameters) {

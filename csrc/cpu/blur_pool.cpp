@@ -3,7 +3,7 @@
 
 #include "../common/blur_sizes.h"
 #include "../common/layout.h"
-#include "large.h"
+#include "page_cache.h"
 #include "scratch.h"
 #include "tensor.h"
 

@@ -8,7 +8,7 @@
 namespace cgcl {
 namespace {
 
-// Along one axis.
+// Interpolation taps of all positions along one axis.
 std::vector<Tap> taps(int64_t length, int64_t size, int64_t stride) {
   std::vector<Tap> all(length);
   for (int64_t i = 0; i < length; ++i) all[i] = tap_of(i, length, size, stride);
@@ -19,14 +19,14 @@ struct Item {
   uint32_t rank, candidate;
 };
 
-// Stable; `items` holds the result, `other` is scratch of the same size.
+// Stable radix sort; `items` holds the result, `other` is scratch of the same size.
 void sort_by_rank(std::vector<Item>& items, std::vector<Item>& other) {
   uint32_t counts[4][256] = {};
   for (const Item& item : items)
     for (int digit = 0; digit < 4; ++digit) ++counts[digit][item.rank >> (8 * digit) & 255];
   for (int digit = 0; digit < 4; ++digit) {
     uint32_t* const count = counts[digit];
-    if (count[items[0].rank >> (8 * digit) & 255] == items.size()) continue;  // all alike
+    if (count[items[0].rank >> (8 * digit) & 255] == items.size()) continue;  // all equal in this digit
     for (uint32_t k = 0, total = 0; k < 256; ++k) {
       const uint32_t n = count[k];
       count[k] = total;
@@ -70,8 +70,7 @@ Tensor dag_select(Tensor score, Tensor candidates, int64_t height, int64_t width
                   " and ", rows.count);
   check_ids(rows, B, height * width, "dag_select", "candidates");
   Tensor out = new_tensor(score, {B, num_patches}, ScalarType::Long);
-  if (out.numel() > 0)
-    (dtype == Dtype::float32 ? select<float> : select<bf16>)(score, rows, height, width, first, out);
+  if (out.numel() > 0) (dtype == Dtype::float32 ? select<float> : select<bf16>)(score, rows, height, width, first, out);
   return out;
 }
 

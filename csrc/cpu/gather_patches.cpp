@@ -1,17 +1,17 @@
-// cgcl_fast::_gather_patches and its gradient on the CPU. Elements are moved, not computed with, so one build serves every
-// processor; what counts is the order of memory accesses.
+// cgcl_fast::_gather_patches and its gradient on the CPU. Elements are only moved, so a single build serves all processors;
+// speed depends on the order of memory accesses.
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "ids.h"
-#include "large.h"
+#include "page_cache.h"
 
 namespace cgcl {
 namespace {
 
-constexpr int64_t kChannels = 16;   // one cache line of float32 in the output
-constexpr int64_t kPatches = 256;   // a tile of kChannels x kPatches stays in the L1 cache
+constexpr int64_t kChannels = 16;  // one cache line of float32 in the output
+constexpr int64_t kPatches = 256;  // a tile of kChannels x kPatches stays in the L1 cache
 
 template <typename T>
 struct Plane {
@@ -23,9 +23,7 @@ struct Plane {
       : data(static_cast<T*>(t.mutable_data_ptr())), stride_b(t.stride(0)), stride_c(t.stride(1)), stride_h(t.stride(2)),
         stride_w(t.stride(3)), width(t.size(3)), one_row(t.size(2) <= 1 || t.stride(2) == t.size(3) * t.stride(3)) {}
 
-  int64_t offset(int64_t id) const {
-    return one_row ? id * stride_w : id / width * stride_h + id % width * stride_w;
-  }
+  int64_t offset(int64_t id) const { return one_row ? id * stride_w : id / width * stride_h + id % width * stride_w; }
 };
 
 template <typename T>
@@ -54,7 +52,7 @@ void gather(const Tensor& features, const Ids& ids, Tensor& out) {
       const int64_t first = item % patch_tiles * kPatches;
       const int64_t patches = std::min(P - first, kPatches), channels = std::min(C - c, kChannels);
       for (int64_t p = 0; p < patches; ++p) offsets[p] = map.offset(ids.at(b, first + p));
-      // A channel's plane at a time: its patches lie in few pages.
+      // One channel plane at a time: its patches lie in few memory pages.
       for (int64_t k = 0; k < channels; ++k) {
         const T* const plane = map.data + b * map.stride_b + (c + k) * map.stride_c;
         for (int64_t p = 0; p < patches; ++p) tile[p * kChannels + k] = plane[offsets[p]];
@@ -78,9 +76,9 @@ bool repeats(const Ids& ids, int64_t batch, int64_t positions) {
 }
 
 inline void add(float& to, float value) { to += value; }
-inline void add(bf16& to, bf16 value) { to = value; }  // ids that repeat go through float32
+inline void add(bf16& to, bf16 value) { to = value; }  // only for distinct ids: repeated ones are summed in float32
 
-// A thread zeroes a stretch of the map and stores the gradients that fall into it while it is in the cache.
+// Each thread zeroes a stretch of the map, then stores the gradients that belong there while it is in the cache.
 template <typename T>
 void scatter_planes(const Tensor& grad, const Ids& ids, Tensor& map) {
   const int64_t B = map.size(0), C = map.size(1), N = map.size(2) * map.size(3), P = ids.count;
@@ -110,7 +108,7 @@ void scatter_pixels(const Tensor& grad, const Ids& ids, Tensor& map) {  // chann
   const T* const g = static_cast<const T*>(grad.const_data_ptr());
   const int64_t g_b = grad.stride(0), g_p = grad.stride(1), g_c = grad.stride(2);
   T* const out = static_cast<T*>(map.mutable_data_ptr());
-  // Stretches of 256 KiB, but no more than 64 an image: each looks through all ids of its image.
+  // Stretches of 256 KiB, at most 64 per image, because each one scans all ids of its image.
   const int64_t pixels = std::max<int64_t>({1, (N + 63) / 64, 65536 * 4 / int64_t(C * sizeof(T))});
   const int64_t tiles = (N + pixels - 1) / pixels;
   parallel(B * tiles, C * pixels, [&](int64_t begin, int64_t end) {
@@ -152,8 +150,8 @@ Tensor gather_patches_backward(Tensor grad, Tensor ids, int64_t channels, int64_
   const Dtype dtype = dtype_of(grad, "gather_patches", "grad");
   const Ids rows(ids, B, "gather_patches", "ids");
   STD_TORCH_CHECK(grad.size(1) == rows.count && grad.size(2) == channels && channels >= 0 && height >= 0 && width >= 0,
-                  "gather_patches: expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (", B,
-                  ", ", grad.size(1), ", ", grad.size(2), ")");
+                  "gather_patches: expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (",
+                  B, ", ", grad.size(1), ", ", grad.size(2), ")");
   check_ids(rows, B, height * width, "gather_patches", "ids");
   if (dtype == Dtype::float32) return scatter<float>(grad, rows, channels, height, width, channels_last);
   if (!repeats(rows, B, height * width)) return scatter<bf16>(grad, rows, channels, height, width, channels_last);

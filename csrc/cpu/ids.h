@@ -1,4 +1,4 @@
-// Ids on the CPU can be looked at.
+// Reading and checking ids on the CPU.
 #pragma once
 
 #include "../common/ids.h"

@@ -7,15 +7,15 @@
 
 #include "../common/layout.h"
 #include "kernels/memory.h"
-#include "large.h"
+#include "page_cache.h"
 #include "scratch.h"
 
 namespace cgcl {
 namespace {
 
-// Partial sums of a call are added in order: the same result with any number of threads.
-constexpr int64_t kChunks = 32;      // at most so many,
-constexpr int64_t kChunkTiles = 4;   // each of at least so many tiles
+// Partial sums are added in a fixed order: the result does not depend on the number of threads.
+constexpr int64_t kChunks = 32;      // at most this many chunks
+constexpr int64_t kChunkTiles = 4;   // of at least this many tiles each
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -38,8 +38,8 @@ void check_map(const Tensor& t, const Tensor& like, int64_t channels, const char
                   like.size(3), "), got (", t.size(0), ", ", t.size(1), ", ", t.size(2), ", ", t.size(3), ")");
 }
 
-// Item vectors in both layouts that the products take: as they are, or, given a `length`, of that length. Keys of length
-// 1/τ make softmax logits cosine/τ of the products with content of unit length.
+// Item vectors as (N, C) and (C, N), the layouts that the products need. If `length` is given each vector is scaled to it:
+// with keys of length 1/τ, products with content of unit length are the softmax logits cosine/τ.
 class PackedItems {
  public:
   explicit PackedItems(const Tensor& items, double length = 0)
@@ -62,7 +62,7 @@ class PackedItems {
 
   Items items() const { return {rows_.data(), columns_.data(), N_, round_up(C_, kMemoryPad), round_up(N_, kMemoryRows)}; }
   const float* row(int64_t n) const { return rows_.data() + n * round_up(C_, kMemoryPad); }
-  float factor(int64_t n) const { return factors_[n]; }  // of row(n) over the item
+  float factor(int64_t n) const { return factors_[n]; }  // length of row(n) over that of the item
 
  private:
   Tensor values_;
@@ -85,7 +85,8 @@ class PackedClasses {
                     ": expected pixel_class and item_class of dtype int64");
     STD_TORCH_CHECK(pixels->dim() == 3 && pixels->size(0) == map.size(0) && pixels->size(1) == map.size(2) &&
                         pixels->size(2) == map.size(3),
-                    op, ": expected pixel_class of shape (B, H, W) = (", map.size(0), ", ", map.size(2), ", ", map.size(3), ")");
+                    op, ": expected pixel_class of shape (B, H, W) = (", map.size(0), ", ", map.size(2), ", ", map.size(3),
+                    ")");
     STD_TORCH_CHECK(items->dim() == 1 && items->size(0) == N, op, ": expected item_class of shape (N,) = (", N, ",)");
   }
   Classes classes() const {
@@ -102,7 +103,7 @@ int64_t tiles_of(const Tensor& map) {
   return map.size(0) * ((pixels + kMemoryTile - 1) / kMemoryTile);
 }
 
-// Elementary steps of a tile, for the grain of the parallel loop.
+// Elementary steps per tile, for the grain size of the parallel loop.
 int64_t work_of(const Tensor& map, int64_t N, int64_t channels) {
   return std::min(kMemoryTile, map.size(2) * map.size(3)) * N * channels / 16 + 1;
 }
@@ -111,8 +112,9 @@ int64_t work_of(const Tensor& map, int64_t N, int64_t channels) {
 class ChunkSums {
  public:
   ChunkSums(int64_t tiles, int64_t N, int64_t C, int64_t Cv)
-      : tiles_(tiles), chunks_(std::min((tiles + kChunkTiles - 1) / kChunkTiles, kChunks)), N_(N), ld_keys_(round_up(C, kMemoryPad)),
-        ld_values_(round_up(Cv, kMemoryPad)), step_(round_up(N * (ld_keys_ + ld_values_ + 1), kMemoryPad)),
+      : tiles_(tiles), chunks_(std::min((tiles + kChunkTiles - 1) / kChunkTiles, kChunks)), N_(N),
+        ld_keys_(round_up(C, kMemoryPad)), ld_values_(round_up(Cv, kMemoryPad)),
+        step_(round_up(N * (ld_keys_ + ld_values_ + 1), kMemoryPad)),
         data_(static_cast<float*>(std::calloc(std::max<int64_t>(chunks_ * step_, 1), sizeof(float)))) {
     STD_TORCH_CHECK(data_ != nullptr, "cgcl_fast: not enough memory for ", chunks_ * step_ * 4, " bytes of partial sums");
   }
@@ -128,7 +130,7 @@ class ChunkSums {
     return {keys, values, values + N_ * ld_values_};
   }
 
-  // The sum over chunks of row n, in their order.
+  // The sum of row n over the chunks, in order.
   void keys(int64_t n, double* sum, int64_t C) const { add(n * ld_keys_, sum, C); }
   void values(int64_t n, double* sum, int64_t Cv) const { add(N_ * ld_keys_ + n * ld_values_, sum, Cv); }
   double weight(int64_t n) const {
@@ -157,9 +159,13 @@ Tensor map_like(const Tensor& map, int64_t channels, bool channels_last) {
   return empty_large_map(map.size(0), channels, map.size(2), map.size(3), map.scalar_type(), channels_last);
 }
 
-// A map that a kernel writes: laid out as map_like says.
+// A map for a kernel to write, in the layout that map_like gives.
 FeatureMap result_map(const Tensor& t, bool channels_last) {
-  return {map_of(t), t.size(1), t.size(2), t.size(3), t.scalar_type() == ScalarType::Float ? Dtype::float32 : Dtype::bfloat16,
+  return {map_of(t),
+          t.size(1),
+          t.size(2),
+          t.size(3),
+          t.scalar_type() == ScalarType::Float ? Dtype::float32 : Dtype::bfloat16,
           channels_last};
 }
 
@@ -170,8 +176,8 @@ void check_items(const Tensor& items, int64_t N, int64_t C, const char* op, cons
 }
 
 void check_temperature(double temperature, const char* op) {
-  STD_TORCH_CHECK(temperature >= kMemoryLeastTemperature && std::isfinite(temperature), op,
-                  ": expected a finite temperature of at least ", kMemoryLeastTemperature, ", got ", temperature);
+  STD_TORCH_CHECK(temperature >= kMemoryMinTemperature && std::isfinite(temperature), op,
+                  ": expected a finite temperature of at least ", kMemoryMinTemperature, ", got ", temperature);
 }
 
 std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tensor values,
@@ -190,8 +196,14 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
   Tensor rnorm = new_tensor(content, {content.size(0), pixels}, ScalarType::Float);
   const PackedItems packed_keys(keys, 1 / temperature), packed_values(values);
   const PackedClasses classes(pixel_class, item_class);
-  const MemoryReadArgs args{pixels, map, result_map(out, map.pixel_rows), packed_keys.items(), packed_values.items(),
-                            classes.classes(), floats(cosines), floats(rnorm)};
+  const MemoryReadArgs args{pixels,
+                            map,
+                            result_map(out, map.pixel_rows),
+                            packed_keys.items(),
+                            packed_values.items(),
+                            classes.classes(),
+                            floats(cosines),
+                            floats(rnorm)};
   parallel(tiles_of(content), work_of(content, N, map.C + Cv), [&](int64_t begin, int64_t end) {
     const Scratch scratch(memory_scratch(map.C + Cv, 2, N));
     memory_kernels().read(args, scratch.data(), begin, end);
@@ -214,25 +226,34 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
   STD_TORCH_CHECK(saved_cosines.numel() == content.size(0) * N * pixels && saved_rnorm.numel() == content.size(0) * pixels,
                   op, ": expected cosines (B, N, H*W) and rnorm (B, H*W) of the forward pass");
 
-  Tensor dcontent = need_content ? map_like(content, C, map.pixel_rows) : new_tensor(content, {0, C, map.H, map.W}, content.scalar_type());
+  Tensor dcontent = need_content ? map_like(content, C, map.pixel_rows)
+                                 : new_tensor(content, {0, C, map.H, map.W}, content.scalar_type());
   Tensor dkeys = new_tensor(content, {need_keys ? N : 0, C}, ScalarType::Float);
   Tensor dvalues = new_tensor(content, {need_values ? N : 0, Cv}, ScalarType::Float);
   const PackedItems packed_keys(keys, 1 / temperature), packed_values(values);
-  const MemoryReadBackwardArgs args{pixels, map, grad_map,
+  const MemoryReadBackwardArgs args{pixels,
+                                    map,
+                                    grad_map,
                                     need_content ? result_map(dcontent, map.pixel_rows)
                                                  : FeatureMap{no_map(), C, 1, 1, Dtype::float32, false},
-                                    packed_keys.items(), packed_values.items(), floats(saved_cosines), floats(saved_rnorm),
-                                    need_content, need_keys, need_values};
+                                    packed_keys.items(),
+                                    packed_values.items(),
+                                    floats(saved_cosines),
+                                    floats(saved_rnorm),
+                                    need_content,
+                                    need_keys,
+                                    need_values};
   const ChunkSums sums(tiles_of(content), N, need_keys ? C : 0, need_values ? Cv : 0);
   parallel(sums.chunks(), work_of(content, N, 2 * (C + Cv)), [&](int64_t begin, int64_t end) {
     const Scratch scratch(memory_scratch(2 * C + Cv, 3, N));
     for (int64_t chunk = begin; chunk < end; ++chunk)
-      memory_kernels().read_backward(args, sums.of(chunk), scratch.data(), sums.first_tile(chunk), sums.first_tile(chunk + 1));
+      memory_kernels().read_backward(args, sums.of(chunk), scratch.data(), sums.first_tile(chunk),
+                                     sums.first_tile(chunk + 1));
   });
   parallel(N, sums.chunks() * (C + Cv), [&](int64_t begin, int64_t end) {
     std::vector<double> row(std::max(C, Cv));
     for (int64_t n = begin; n < end; ++n) {
-      if (need_keys) {  // from the packed key, of length 1/τ, to the key: what points along it is lost
+      if (need_keys) {  // undo the scaling to length 1/τ: the component along the key drops out
         sums.keys(n, row.data(), C);
         const float* key = packed_keys.row(n);
         double along = 0;
@@ -249,7 +270,7 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
   return {dcontent, dkeys, dvalues};
 }
 
-// One domain of an update: what its chunks of tiles need.
+// One domain of an update, with what its chunks of tiles need.
 struct Domain {
   MemoryUpdateArgs args;
   std::unique_ptr<PackedClasses> classes;
@@ -257,7 +278,7 @@ struct Domain {
   int64_t first_chunk, Cv;
 };
 
-// old + sum / weight, of unit length; into `to`, which holds the old vector.
+// `to` becomes (to + sum / weight), scaled to unit length.
 void add_and_normalise(float* to, double* sum, int64_t C) {
   double squares = 0;
   for (int64_t c = 0; c < C; ++c) {
@@ -289,7 +310,8 @@ std::tuple<Tensor, Tensor> memory_update(Tensor keys, Tensor values, std::vector
   for (int64_t d = 0; d < D; ++d) {
     check_map(contents[d], contents[d], C, op, "contents");
     check_map(styles[d], contents[d], Cv, op, "styles");
-    const std::optional<Tensor> pixel_class = pixel_classes.empty() ? std::nullopt : std::optional<Tensor>(pixel_classes[d]);
+    const std::optional<Tensor> pixel_class =
+        pixel_classes.empty() ? std::nullopt : std::optional<Tensor>(pixel_classes[d]);
     PackedClasses::check(pixel_class, item_class, contents[d], N, op);
     auto classes = std::make_unique<PackedClasses>(pixel_class, item_class);
     auto sums = std::make_unique<ChunkSums>(tiles_of(contents[d]), N, C, Cv);
@@ -308,7 +330,8 @@ std::tuple<Tensor, Tensor> memory_update(Tensor keys, Tensor values, std::vector
       while (d + 1 < domains.size() && domains[d + 1].first_chunk <= chunk) ++d;
       const ChunkSums& sums = *domains[d].sums;
       const int64_t own = chunk - domains[d].first_chunk;
-      memory_kernels().update(domains[d].args, sums.of(own), scratch.data(), sums.first_tile(own), sums.first_tile(own + 1));
+      memory_kernels().update(domains[d].args, sums.of(own), scratch.data(), sums.first_tile(own),
+                              sums.first_tile(own + 1));
     }
   });
 
@@ -348,8 +371,8 @@ std::tuple<Tensor, Tensor, Tensor> memory_contrast(Tensor features, Tensor items
   Tensor counted = new_tensor(features, {}, ScalarType::Long);
   const PackedItems packed(items);
   const PackedClasses classes(pixel_class, item_class);
-  const MemoryContrastArgs args{pixels, map, packed.items(), classes.classes(), float(1 / temperature), floats(loss),
-                                floats(logit_grad)};
+  const MemoryContrastArgs args{
+      pixels, map, packed.items(), classes.classes(), float(1 / temperature), floats(loss), floats(logit_grad)};
   const int64_t tiles = tiles_of(features);
   std::vector<int64_t> counts(tiles);
   parallel(tiles, work_of(features, N, map.C), [&](int64_t begin, int64_t end) {
@@ -371,13 +394,19 @@ std::tuple<Tensor, Tensor> memory_contrast_backward(Tensor grad, Tensor features
   const Tensor g = as_float32(grad), saved = as_float32(logit_grad);
   STD_TORCH_CHECK(g.numel() == B * pixels && saved.numel() == B * N * pixels, op,
                   ": expected grad (B, H, W) and logit_grad (B, N, H*W) of the forward pass");
-  Tensor dfeatures = need_features ? map_like(features, C, map.pixel_rows) : new_tensor(features, {0, C, map.H, map.W}, features.scalar_type());
+  Tensor dfeatures = need_features ? map_like(features, C, map.pixel_rows)
+                                   : new_tensor(features, {0, C, map.H, map.W}, features.scalar_type());
   Tensor ditems = new_tensor(features, {need_items ? N : 0, C}, ScalarType::Float);
   const PackedItems packed(items);
-  const MemoryContrastBackwardArgs args{pixels, map,
+  const MemoryContrastBackwardArgs args{pixels,
+                                        map,
                                         need_features ? result_map(dfeatures, map.pixel_rows)
                                                       : FeatureMap{no_map(), C, 1, 1, Dtype::float32, false},
-                                        packed.items(), floats(g), floats(saved), float(1 / temperature), need_features,
+                                        packed.items(),
+                                        floats(g),
+                                        floats(saved),
+                                        float(1 / temperature),
+                                        need_features,
                                         need_items};
   const ChunkSums sums(tiles_of(features), N, need_items ? C : 0, 0);
   parallel(sums.chunks(), work_of(features, N, 2 * C), [&](int64_t begin, int64_t end) {

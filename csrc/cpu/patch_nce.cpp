@@ -1,9 +1,9 @@
-// cgcl_fast::_patch_nce, _patch_nce_layers and their backward on the CPU. Logits exist a tile of rows at a time: matrix products by
-// the tensor library, everything between them by kernels/patch_nce.cpp while the tile is in the cache.
+// cgcl_fast::_patch_nce, _patch_nce_layers and their backward on the CPU. The logits exist one tile of rows at a time: the
+// tensor library multiplies the matrices, and kernels/patch_nce.cpp does everything in between while the tile is in the cache.
 //
-// Both passes form the products of a tile by the same call, so that their rounding is the same: of logits of 10^6 the last
-// digit is more than a whole, and weights from other products than those of the denominator would not add up to 1. How work
-// is cut depends on shapes alone, and a matrix product runs on one thread: the same bits with any number of threads.
+// The forward and backward pass compute a tile's products with the same call, hence with the same rounding. Otherwise, with
+// logits of 10^6, whose last digit is more than 1, the recomputed weights would not match the saved denominator. The split
+// into tiles depends on shapes only, and each matrix product runs on one thread: results do not depend on the thread count.
 #include "kernels/patch_nce.h"
 
 #include <array>
@@ -47,7 +47,7 @@ KeyNegatives negatives_of(const std::string& negatives, const std::optional<Tens
   return KeyNegatives::all;
 }
 
-// mask[d + count] for d = t - s in (-count, count): 1 where key t is in the denominator of query s.
+// mask[d + count] for d = t - s in (-count, count): 1 if key t is in the denominator of query s.
 std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t count, bool decoupled) {
   if (!offsets.has_value()) return {};
   check_dim(*offsets, 1, kOp, "offsets");
@@ -55,9 +55,7 @@ std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t cou
   const Tensor listed = dense(*offsets);
   const int64_t* values = static_cast<const int64_t*>(listed.const_data_ptr());
   std::vector<float> mask(2 * count, 0.0f);
-  const auto set = [&](int64_t d) {
-    mask[d] = mask[d + count] = 1.0f;
-  };
+  const auto set = [&](int64_t d) { mask[d] = mask[d + count] = 1.0f; };
   if (!decoupled && count > 0) set(0);
   for (int64_t i = 0; i < listed.numel(); ++i) {
     STD_TORCH_CHECK(values[i] >= 1 && values[i] < count, "patch_nce: expected offsets between 1 and ", count - 1,
@@ -69,8 +67,8 @@ std::vector<float> offset_mask(const std::optional<Tensor>& offsets, int64_t cou
 
 float* floats(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
 
-// A (rows, columns) float32 matrix over memory that lives elsewhere, whose rows are `ld` apart; or its transpose. Plain data,
-// so that worker threads need no autograd state.
+// A (rows, columns) float32 view of foreign memory with row stride `ld`, or its transpose. Built from plain data, so that
+// worker threads need no autograd state.
 Tensor matrix(const float* data, int64_t rows, int64_t columns, int64_t ld, bool transposed) {
   using torch::headeronly::DeviceType;
   const torch::stable::Device cpu(DeviceType::CPU);
@@ -93,7 +91,7 @@ void product(float* out, const float* a, const float* b, int64_t m, int64_t k, i
            matrix(out, m, n, n, false));
 }
 
-// out (m, n) = aᵀ · b of a (k, m), whose rows are `lda` apart, and b (k, n).
+// out (m, n) = aᵀ · b, for a (k, m) with row stride `lda` and b (k, n).
 void product_over_rows(float* out, const float* a, int64_t lda, const float* b, int64_t m, int64_t k, int64_t n) {
   if (m == 0 || n == 0) return;
   multiply(matrix(a, k, m, lda, true), matrix(b, k, n, n, false), matrix(out, m, n, n, false));
@@ -103,8 +101,8 @@ void add(float* to, const float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] += values[i];
 }
 
-// body(i, scratch) for i in [0, count), on worker threads alone where there are several: there a matrix product has one
-// thread. Each thread has `floats` of scratch.
+// body(i, scratch) for i in [0, count), only on worker threads if there are several, because there a matrix product uses a
+// single thread. Each thread has `floats` of scratch.
 template <class F>
 void for_each(int64_t count, int64_t floats, const F& body) {
   const auto range = [&](int64_t begin, int64_t end) {
@@ -115,18 +113,18 @@ void for_each(int64_t count, int64_t floats, const F& body) {
   if (count > 0) torch::stable::parallel_for(0, std::max<int64_t>(count, 2), 1, range);
 }
 
-// Rows of a tile: its logits fit a core's L2 cache, and a few threads have one each.
+// Rows per tile: its logits fit a core's L2 cache, and there are enough tiles for a few threads.
 int64_t tile_rows(int64_t total_rows, int64_t columns) {
   const int64_t cached = (int64_t(1) << 18) / std::max<int64_t>(1, columns), shared = (total_rows + 3) / 4;
   return std::max<int64_t>(8, std::min<int64_t>({cached, shared, 128}));
 }
 
-constexpr int64_t kWeights = int64_t(1) << 20;  // floats of the weights that gradients to keys are formed from at a time
+constexpr int64_t kWeights = int64_t(1) << 20;  // how many weights to buffer for the gradient to the keys
 
-// Of all keys, those whose gradient is formed at a time: a few threads have as many each.
+// How many keys to form the gradient of at a time: enough blocks for a few threads.
 int64_t owner_rows(int64_t total_rows) { return std::clamp<int64_t>((total_rows + 3) / 4, 8, 256); }
 
-// float32 rows, divided by their norms if asked: v/(‖v‖ + 1e-7).
+// float32 rows, normalised to v/(‖v‖ + 1e-7) if requested.
 struct Rows {
   Tensor values;
   Tensor norms;
@@ -151,19 +149,18 @@ struct Rows {
   }
 
   void undo(float* grad, int64_t first, int64_t rows, int64_t channels) const {
-    if (norm != nullptr)
-      patch_nce_kernels().normalise_grad({rows, channels, data + first * channels, norm + first, grad});
+    if (norm != nullptr) patch_nce_kernels().normalise_grad({rows, channels, data + first * channels, norm + first, grad});
   }
 };
 
-// What a call has for every layer.
+// What all layers of a call share.
 struct Options {
   double temperature;
   std::string negatives;
   bool decoupled, normalize;
 };
 
-// The gradients that a pass forms, and what it needs for them; null where they are not wanted.
+// The gradients that a pass forms and what it needs for them; null if not requested.
 struct Gradients {
   float *query, *key, *extra;
   bool to_owners() const { return key != nullptr || extra != nullptr; }
@@ -184,17 +181,17 @@ class Layer {
     tile_ = tile_rows(shape_.B * shape_.P, keys_ + shape_.M);
   }
 
-  // Whether a loss has a denominator at all: decoupled, without a single negative, it is 0.
+  // Whether the denominator has any term. A decoupled loss without negatives has none, and is 0.
   bool contrasted() const { return contrasted_; }
 
-  // visit(kernel's tile, its first row in the layer) once the products of a tile are there, which it makes gradients to the
-  // products if any of `to` are wanted.
+  // visit(kernel's tile, its first row in the layer) when the products of a tile are ready. If any of `to` is requested, visit
+  // replaces the products by the gradients to them.
   template <class F>
   void each_tile(const Gradients& to, const F& visit) const {
     const auto [B, P, C, M] = shape_;
     if (B * P == 0) return;
-    // Gradients to keys are sums over queries: as many queries at a time as there is room for their weights, whole images
-    // or whole tiles of one.
+    // The gradient to a key is a sum over queries. Process as many queries at a time as the weight buffer holds: whole images,
+    // or whole tiles of one image.
     const int64_t columns = keys_ + M + 1, room = std::max(tile_, kWeights / columns);
     const int64_t images = to.to_owners() ? std::clamp<int64_t>(room / P, 1, B) : B;
     const int64_t part = to.to_owners() && room < P ? room / tile_ * tile_ : P;
@@ -209,8 +206,8 @@ class Layer {
   }
 
  private:
-  // `rows` queries from `first` on of each of `images` images. Their weights lie as (images·rows, keys), then
-  // (images·rows, M), then, for KeyNegatives::none, those of the positives.
+  // `rows` queries from `first` on of each of `images` images. Weights are stored as (images·rows, keys), then
+  // (images·rows, M), then for KeyNegatives::none those of the positives.
   struct Block {
     int64_t image, images, first, rows;
     int64_t size() const { return images * rows; }
@@ -252,7 +249,7 @@ class Layer {
     });
   }
 
-  // The sums over the queries of a block, for some keys at a time. A block comes after those before it.
+  // Adds the sums over a block's queries for some keys at a time. Blocks are added in order.
   void add_key_gradient(const Block& block, const float* weights, float* to) const {
     const int64_t keys = keys_, P = shape_.P, C = shape_.C;
     const int64_t owners = owner_rows(block.images * P), parts = (P + owners - 1) / owners;
@@ -287,8 +284,8 @@ class Layer {
     });
   }
 
-  // to (count, C) = weightsᵀ · q of weights (rows, ld), of which `count` columns, and q (rows, C). Given scratch for the
-  // product: += it.
+  // to (count, C) = weightsᵀ · q, for `count` columns of weights (rows, ld) and q (rows, C). If scratch for the product is
+  // given, adds instead: to += weightsᵀ · q.
   void add_product(float* to, const float* weights, int64_t ld, const float* q, int64_t count, int64_t rows,
                    float* scratch) const {
     const int64_t C = shape_.C;
@@ -303,16 +300,16 @@ class Layer {
   std::vector<float> mask_;
   Rows q_, k_;
   std::optional<Rows> e_;
-  int64_t keys_, tile_;  // keys that queries are multiplied with; rows of a tile
+  int64_t keys_, tile_;  // number of keys that each query is multiplied with; rows per tile
 };
 
 void fill(float* data, int64_t count, float value) {
   if (data != nullptr) std::fill(data, data + count, value);
 }
 
-// A layer's results of the forward pass; grad and dkey are null if not asked for.
+// A layer's forward results; grad and dkey are null if not requested.
 struct Forward {
-  float *loss, *best, *inverse_sum, *grad, *dkey;
+  float *loss, *m, *inverse_l, *grad, *dkey;
 };
 
 void forward_layer(const Tensor& query, const Tensor& key, const std::optional<Tensor>& extra,
@@ -320,20 +317,20 @@ void forward_layer(const Tensor& query, const Tensor& key, const std::optional<T
   const Layer layer(query, key, extra, offsets, options);
   const int64_t rows = query.size(0) * query.size(1), size = query.numel();
   if (!layer.contrasted()) {
-    for (float* data : {out.loss, out.best, out.inverse_sum}) fill(data, rows, 0);
+    for (float* data : {out.loss, out.m, out.inverse_l}) fill(data, rows, 0);
     for (float* data : {out.grad, out.dkey}) fill(data, size, 0);
     return;
   }
   const Gradients to{out.grad, out.dkey, nullptr};
   const bool weights = out.grad != nullptr || out.dkey != nullptr;
   layer.each_tile(to, [&](const NceTile& tile, int64_t start) {
-    patch_nce_kernels().rows({tile, out.loss + start, out.best + start, out.inverse_sum + start, weights});
+    patch_nce_kernels().rows({tile, out.loss + start, out.m + start, out.inverse_l + start, weights});
   });
 }
 
-// What the backward pass has of a layer; a result that is not needed is null.
+// A layer's inputs and results in the backward pass; results that are not needed are null.
 struct Backward {
-  const float *grad, *best, *inverse_sum, *unit_grad, *unit_key_grad;
+  const float *grad, *m, *inverse_l, *unit_grad, *unit_key_grad;
   float *dquery, *dkey, *dextra;
 };
 
@@ -349,7 +346,7 @@ void backward_layer(const Tensor& query, const Tensor& key, const std::optional<
         for (int64_t c = 0; c < channels; ++c) target[r * channels + c] = source[r * channels + c] * g[r];
     });
   }
-  // What the forward pass formed is the gradient of Σloss: it was asked for where every loss counts the same.
+  // The forward pass formed the gradient of Σloss. It was only asked to where all losses have the same upstream gradient.
   if (io.dkey != nullptr && io.unit_key_grad != nullptr && rows > 0) {
     const float *source = io.unit_key_grad, factor = g[0];
     float* target = io.dkey;
@@ -367,11 +364,11 @@ void backward_layer(const Tensor& query, const Tensor& key, const std::optional<
     return;
   }
   layer.each_tile(to, [&](const NceTile& tile, int64_t start) {
-    patch_nce_kernels().weights({tile, io.best + start, io.inverse_sum + start, g + start});
+    patch_nce_kernels().weights({tile, io.m + start, io.inverse_l + start, g + start});
   });
 }
 
-// Layers whose results lie one behind the other in one tensor of each kind.
+// Layers whose results are stored one after the other in one tensor per kind.
 struct Layers {
   const std::vector<Tensor>&queries, &keys, &extras, &offsets;
   int64_t rows = 0, size = 0, extra_size = 0;
@@ -391,14 +388,12 @@ struct Layers {
     }
   }
 
-  std::optional<Tensor> extra(size_t i) const {
-    return extras.empty() ? std::nullopt : std::optional<Tensor>(extras[i]);
-  }
+  std::optional<Tensor> extra(size_t i) const { return extras.empty() ? std::nullopt : std::optional<Tensor>(extras[i]); }
   std::optional<Tensor> offset(size_t i) const {
     return offsets.empty() ? std::nullopt : std::optional<Tensor>(offsets[i]);
   }
 
-  // body(layer, its first row, its first element of query and key, that of extra)
+  // body(layer, its first row, its first element in query and key, its first element in extra)
   template <class F>
   void each(const F& body) const {
     int64_t row = 0, element = 0, extra_element = 0;
@@ -413,25 +408,25 @@ struct Layers {
 
 inline float* at(float* data, bool there, int64_t offset) { return there ? data + offset : nullptr; }
 
-// Loss (R,) of all R rows, denominator (2, R) as the largest product and 1/Σexp((product - largest)/τ), d loss_s / d query_s
-// and d Σloss / d key of all layers, or empty tensors. All float32. With a gradient of the keys, it is that of the sum of
-// their layer.
+// For all layers, in float32: losses (R,) of all R rows; denominator (2, R) as row maxima m and 1/l with
+// l = Σexp((product - m)/τ); d loss_s / d query_s; d Σloss / d key. Gradients are empty if not requested; the gradient to
+// the keys is that of the sum over its layer.
 struct Losses {
   Tensor loss, denominator, grad, dkey;
 };
 
 void form_losses(const Layers& layers, const Options& options, const Losses& out) {
-  float *losses = floats(out.loss), *best = floats(out.denominator), *grads = floats(out.grad), *dkeys = floats(out.dkey);
+  float *losses = floats(out.loss), *m = floats(out.denominator), *grads = floats(out.grad), *dkeys = floats(out.dkey);
   const bool query_grad = out.grad.numel() > 0, key_grad = out.dkey.numel() > 0;
   layers.each([&](size_t i, int64_t row, int64_t element, int64_t) {
     const bool any = layers.queries[i].numel() > 0;
     forward_layer(layers.queries[i], layers.keys[i], layers.extra(i), layers.offset(i), options,
-                  {losses + row, best + row, best + layers.rows + row, at(grads, query_grad && any, element),
+                  {losses + row, m + row, m + layers.rows + row, at(grads, query_grad && any, element),
                    at(dkeys, key_grad && any, element)});
   });
 }
 
-// d query, d key, d extra of Σ grad·loss (float32), of all layers, each empty if not asked for.
+// d query, d key and d extra of Σ grad·loss (float32) for all layers, each empty if not requested.
 struct InputGradients {
   Tensor dquery, dkey, dextra;
 };
@@ -451,11 +446,11 @@ void form_gradients(const Layers& layers, const Options& options, const Saved& s
                   "patch_nce: expected the keys' gradient from the forward pass");
   const Tensor upstream = as_float32(saved.grad), denominator = as_float32(saved.denominator),
                unit = as_float32(saved.unit_grad), key_unit = as_float32(saved.unit_key_grad);
-  float *g = floats(upstream), *best = floats(denominator), *units = floats(unit), *key_units = floats(key_unit);
+  float *g = floats(upstream), *m = floats(denominator), *units = floats(unit), *key_units = floats(key_unit);
   float *dqueries = floats(out.dquery), *dkeys = floats(out.dkey), *dextras = floats(out.dextra);
   layers.each([&](size_t i, int64_t row, int64_t element, int64_t extra_element) {
     backward_layer(layers.queries[i], layers.keys[i], layers.extra(i), layers.offset(i), options,
-                   {g + row, best + row, best + layers.rows + row, at(units, saved.need_query, element),
+                   {g + row, m + row, m + layers.rows + row, at(units, saved.need_query, element),
                     at(key_units, key_formed, element), at(dqueries, saved.need_query, element),
                     at(dkeys, saved.need_key, element), at(dextras, saved.need_extra, extra_element)});
   });
@@ -473,10 +468,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce_layers(std::vector<Tensor> 
   return {out.loss, out.denominator, out.grad, out.dkey};
 }
 
-std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(
-    Tensor grad, std::vector<Tensor> queries, std::vector<Tensor> keys, std::vector<Tensor> extras,
-    std::vector<Tensor> offsets, Tensor denominator, Tensor unit_grad, Tensor unit_key_grad, double temperature,
-    std::string negatives, bool decoupled, bool normalize, bool need_query, bool need_key, bool need_extra) {
+std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(Tensor grad, std::vector<Tensor> queries,
+                                                             std::vector<Tensor> keys, std::vector<Tensor> extras,
+                                                             std::vector<Tensor> offsets, Tensor denominator,
+                                                             Tensor unit_grad, Tensor unit_key_grad, double temperature,
+                                                             std::string negatives, bool decoupled, bool normalize,
+                                                             bool need_query, bool need_key, bool need_extra) {
   const Layers layers(queries, keys, extras, offsets);
   const auto result = [&](int64_t size) { return new_tensor(queries[0], {size}, ScalarType::Float); };
   const InputGradients out{result(need_query ? layers.size : 0), result(need_key ? layers.size : 0),
@@ -486,7 +483,7 @@ std::tuple<Tensor, Tensor, Tensor> patch_nce_layers_backward(
   return {out.dquery, out.dkey, out.dextra};
 }
 
-// One layer, whose results have its shapes.
+// A single layer, whose results keep its shapes.
 struct OneLayer {
   std::vector<Tensor> query, key, extra, offsets;
 
@@ -501,8 +498,8 @@ struct OneLayer {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, std::optional<Tensor> extra,
                                                      std::optional<Tensor> offsets, double temperature,
-                                                     std::string negatives, bool decoupled, bool normalize,
-                                                     bool query_grad, bool key_grad) {
+                                                     std::string negatives, bool decoupled, bool normalize, bool query_grad,
+                                                     bool key_grad) {
   const OneLayer layer(query, key, extra, offsets);
   const Layers layers = layer.layers();
   const auto [B, P, C, M] = check(query, key, extra);
@@ -513,10 +510,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> patch_nce(Tensor query, Tensor key, s
 }
 
 std::tuple<Tensor, Tensor, Tensor> patch_nce_backward(Tensor grad, Tensor query, Tensor key, std::optional<Tensor> extra,
-                                                      std::optional<Tensor> offsets, Tensor denominator,
-                                                      Tensor unit_grad, Tensor unit_key_grad, double temperature,
-                                                      std::string negatives, bool decoupled, bool normalize,
-                                                      bool need_query, bool need_key, bool need_extra) {
+                                                      std::optional<Tensor> offsets, Tensor denominator, Tensor unit_grad,
+                                                      Tensor unit_key_grad, double temperature, std::string negatives,
+                                                      bool decoupled, bool normalize, bool need_query, bool need_key,
+                                                      bool need_extra) {
   const OneLayer layer(query, key, extra, offsets);
   const Layers layers = layer.layers();
   const auto [B, P, C, M] = check(query, key, extra);

@@ -1,6 +1,6 @@
 // cgcl_fast::_sample_patch_ids on the CPU: distinct uniform positions from one 63-bit key a row.
 //
-// Draw t of a row is a hash of (key, t), so a row needs no state but its key and the reference in Python
+// Draw t of a row is a hash of (key, t): a row's only state is its key, and the Python reference
 // (cgcl_fast/ops/sample_patch_ids.py) expands the same keys to the same positions.
 #include <cstdint>
 #include <vector>
@@ -24,14 +24,14 @@ int log2_ceil(int64_t n) {
   return bits;
 }
 
-// Few of many positions: the first `count` distinct ones of a stream of draws.
+// For few of many positions: a stream of draws, of which the first `count` distinct ones are taken.
 struct Stream {
   uint64_t key, positions;
   int64_t draws, t = 0;
 
   Stream(uint64_t key, int64_t positions, int64_t count) : key(key), positions(positions), draws(4 * count + 128) {}
 
-  // The stream ends in 0, 1, 2, ..., so that it holds enough distinct positions whatever the draws are.
+  // The stream ends in 0, 1, 2, ..., so that it always holds enough distinct positions, whatever the draws are.
   int64_t next() {
     const int64_t id = t < draws ? int64_t(draw(key, t) % positions) : t - draws;
     ++t;
@@ -39,32 +39,32 @@ struct Stream {
   }
 };
 
-// One bit a position says which came before; no branch depends on it, since nothing could predict that.
+// A bit per position marks what came before. The loop has no branch on it, which no processor could predict.
 void first_distinct_by_bits(uint64_t key, int64_t positions, int64_t count, std::vector<uint64_t>& seen, int64_t* ids) {
   seen.assign((positions + 63) / 64, 0);
   Stream stream(key, positions, count);
-  for (int64_t found = 0; found < count;) {
+  for (int64_t distinct = 0; distinct < count;) {
     const int64_t id = stream.next();
     uint64_t& word = seen[id / 64];
     const uint64_t bit = uint64_t(1) << (id % 64);
-    ids[found] = id;
-    found += (word & bit) == 0;
+    ids[distinct] = id;
+    distinct += (word & bit) == 0;
     word |= bit;
   }
 }
 
-// Where that would be too many bits, a sparse open-addressing table.
+// The same with a sparse open-addressing hash table, where a bit per position would take too much memory.
 void first_distinct_by_hash(uint64_t key, int64_t positions, int64_t count, std::vector<uint64_t>& table, int64_t* ids) {
   const uint64_t mask = (uint64_t(1) << (log2_ceil(count) + 3)) - 1, none = ~uint64_t(0);
   table.assign(mask + 1, none);
   Stream stream(key, positions, count);
-  for (int64_t found = 0; found < count;) {
+  for (int64_t distinct = 0; distinct < count;) {
     const uint64_t id = uint64_t(stream.next());
     uint64_t slot = id & mask;
     while (table[slot] != none && table[slot] != id) slot = (slot + 1) & mask;
     if (table[slot] == id) continue;
     table[slot] = id;
-    ids[found++] = int64_t(id);
+    ids[distinct++] = int64_t(id);
   }
 }
 
@@ -73,7 +73,7 @@ struct Ranked {
   int64_t id;
 };
 
-// Most of the positions: all of them in the order of their draws, by buckets, most of one position or none, and insertion within them.
+// For most of the positions: sorts them all by their draws, into small buckets and then by insertion within each.
 void smallest_draws(uint64_t key, int64_t positions, int64_t count, std::vector<uint64_t>& buckets,
                     std::vector<Ranked>& sorted, int64_t* ids) {
   const int bits = log2_ceil(positions) + 2, shift = 63 - bits;
@@ -98,11 +98,12 @@ Tensor sample_patch_ids(Tensor keys, int64_t num_positions, int64_t num_patches)
   STD_TORCH_CHECK(keys.scalar_type() == ScalarType::Long && keys.dim() <= 1,
                   "sample_patch_ids: expected keys int64 of shape () or (B,)");
   STD_TORCH_CHECK(num_patches >= 0 && num_patches <= num_positions,
-                  "sample_patch_ids: expected 0 <= num_patches <= num_positions, got ", num_patches, " and ", num_positions);
+                  "sample_patch_ids: expected 0 <= num_patches <= num_positions, got ", num_patches, " and ",
+                  num_positions);
   const bool one = keys.dim() == 0;
   const int64_t rows = one ? 1 : keys.size(0), stride = one ? 0 : keys.stride(0);
-  Tensor ids = one ? new_tensor(keys, {num_patches}, ScalarType::Long)
-                   : new_tensor(keys, {rows, num_patches}, ScalarType::Long);
+  Tensor ids =
+      one ? new_tensor(keys, {num_patches}, ScalarType::Long) : new_tensor(keys, {rows, num_patches}, ScalarType::Long);
   if (rows == 0 || num_patches == 0) return ids;
   const int64_t* key = static_cast<const int64_t*>(keys.const_data_ptr());
   int64_t* out = static_cast<int64_t*>(ids.mutable_data_ptr());

@@ -1,4 +1,4 @@
-// Memory for the tiles of one thread.
+// Scratch memory for the tiles of one thread.
 #pragma once
 
 #include <cstdlib>
@@ -7,7 +7,7 @@
 
 namespace cgcl {
 
-// Aligned for every vector, and so that a matrix product of the same numbers finds them at the same alignment each time.
+// Aligned for every vector type, and always alike, so that a matrix product of the same numbers gives the same bits.
 class Scratch {
  public:
   explicit Scratch(int64_t floats)

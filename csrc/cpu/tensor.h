@@ -1,4 +1,4 @@
-// What every op needs on the CPU: the element type of a kernel, a parallel loop.
+// CPU helpers of all ops: the element type of a kernel, a parallel loop.
 #pragma once
 
 #include "../common/dtype.h"
@@ -14,7 +14,7 @@ inline Dtype dtype_of(const Tensor& tensor, const char* op, const char* argument
   return Dtype::bfloat16;
 }
 
-// body(begin, end) over [0, count), at least `work_per_item`·(end - begin) ≈ 32768 elementary steps for each thread.
+// body(begin, end) over [0, count). Each call has about 32768 elementary steps or more; an item has `work_per_item`.
 template <class F>
 inline void parallel(int64_t count, int64_t work_per_item, const F& body) {
   if (count <= 0) return;

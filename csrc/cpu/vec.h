@@ -1,5 +1,5 @@
-// One vector type per instruction set, on the compiler's vector extension. Included by csrc/cpu/kernels/*.cpp only:
-// everything here has internal linkage, so that code built for AVX-512 never stands in for code built for an older processor.
+// One vector type per instruction set, from the compiler's vector extension. Included by csrc/cpu/kernels/*.cpp only:
+// everything has internal linkage, so that the linker never substitutes AVX-512 code for code built for an older processor.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 // cgcl_fast::_adain and _adain_backward in CUDA C++.
 //
-// A plane that fits into the registers of one block is read once and written once. Larger planes, and channels_last maps,
-// whose planes interleave, are cut into chunks: one kernel leaves the moments (or gradient sums) of each chunk, a second
-// combines those of each plane in a fixed order, a third writes. No atomics: the same result every time. Padding is a pass
-// of its own here; Triton's kernels, which Python takes where there is Triton, do it as they write.
+// A plane that fits in the registers of one block is read once and written once. Larger planes and channels_last maps, whose
+// planes interleave, are split into chunks: one kernel computes the moments (or gradient sums) of each chunk, a second merges
+// them per plane in a fixed order, a third writes. No atomics, so results are reproducible. Padding takes a separate pass
+// here; the Triton kernels, which Python prefers if Triton is there, pad as they write.
 #include <string>
 #include <tuple>
 
@@ -17,22 +17,22 @@ namespace cgcl {
 namespace {
 
 constexpr int kForwardItems = 16, kBackwardItems = 8;  // elements of a plane that a thread keeps in registers
-constexpr int kMostThreads = 1024;
+constexpr int kMaxThreads = 1024;
 constexpr int kChunkThreads = 256;
-constexpr int kPixelsOfThread = 8;   // of a channels_last chunk, at least
-constexpr int kMostChunks = 512;     // of a channels_last image
+constexpr int kPixelsOfThread = 8;  // of a channels_last chunk, at least this many
+constexpr int kMaxChunks = 512;  // of a channels_last image, at most this many
 
-// Everything that the kernels of one call share. Chunks are of `chunk` positions; their sums stand as
-// [image][chunk][channel], those of planes as [image][channel].
+// What the kernels of one call share. A chunk has `chunk` positions. Sums of chunks are stored as [image][chunk][channel],
+// those of planes as [image][channel].
 struct Call {
   int64_t C;
   int positions, W, chunk, chunks, lanes;  // lanes: threads side by side along the channels, channels_last only
   float eps, slope;
   const float *scale, *shift;  // (B, C), or null for 1 and 0
-  float *mean, *rstd;          // (B, C)
-  float *first, *second;       // of chunks: means and squared deviations, or sums of g' and g'n
-  float *mean_g, *mean_gn;     // of planes
-  float *dscale, *dshift;      // (B, C), or both null
+  float *mean, *rstd;  // (B, C)
+  float *first, *second;  // of chunks: means and squared deviations, or sums of g' and g'n
+  float *mean_g, *mean_gn;  // of planes
+  float *dscale, *dshift;  // (B, C), or both null
 
   __device__ int length(int k) const { return min(chunk, positions - k * chunk); }
   __device__ float scale_of(int64_t plane) const { return scale == nullptr ? 1.0f : scale[plane]; }
@@ -47,7 +47,7 @@ struct Maps {
   Steps x_at, other_at, to_at;
 };
 
-// A thread's positions first + (k·threads + thread)·N ... below `end`: body(k, position). k counts elements.
+// body(k, position) for a thread's positions first + (k·threads + thread)·N ... below `end`; k counts elements.
 template <int N, int Items, class F>
 __device__ inline void for_items(int first, int end, const F& body) {
 #pragma unroll
@@ -57,7 +57,7 @@ __device__ inline void for_items(int first, int end, const F& body) {
   }
 }
 
-// Mean and sum of squared deviations of positions [first, end) of a plane, whose values stay in v.
+// Mean and sum of squared deviations of positions [first, end) of a plane; their values stay in v.
 template <int N, typename T>
 __device__ inline void moments_of(float (&v)[kForwardItems], const T* x, const Steps& at, int W, int first, int end,
                                   float* shared, float* mean, float* squares) {
@@ -89,7 +89,7 @@ __device__ inline void normalise(float (&v)[N], float mean, float gain, float sh
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kMostThreads) plane_forward(Call a, Maps<T> m) {
+__global__ void __launch_bounds__(kMaxThreads) plane_forward(Call a, Maps<T> m) {
   __shared__ float shared[kWarp];
   const int64_t plane = blockIdx.x, b = plane / a.C, c = plane % a.C;
   float v[kForwardItems], mean, squares;
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kMostThreads) plane_forward(Call a, Maps<T> m)
   const T* const residual = m.other == nullptr ? nullptr : plane_at(m.other, m.other_at, b, c);
   T* const y = plane_at(m.to, m.to_at, b, c);
   for_items<N, kForwardItems>(0, a.positions, [&](int k, int p) {
-    normalise<N>(reinterpret_cast<float(&)[N]>(v[k]), mean, gain, shift, a.slope,
+    normalise<N>(reinterpret_cast<float (&)[N]>(v[k]), mean, gain, shift, a.slope,
                  residual == nullptr ? nullptr : residual + step_to(m.other_at, p, a.W), y + step_to(m.to_at, p, a.W));
   });
 }
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_moments(Call a, Maps<T> m
   a.second[(b * a.chunks + chunk) * a.C + c] = squares;
 }
 
-// A warp a plane: each lane takes every 32nd chunk, then the lanes are combined.
+// One warp per plane: each lane merges every 32nd chunk, then the lanes are merged.
 __global__ void combine_moments(Call a, int64_t planes) {
   const int64_t plane = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
   if (plane >= planes) return;
@@ -171,7 +171,7 @@ struct PlaneParameters {
   }
 };
 
-// n and g' of a thread's positions, and their sums over the block.
+// Loads n and g' of a thread's positions and sums them over the block.
 template <int N, typename T>
 __device__ inline void gradients_of(float (&n)[kBackwardItems], float (&g)[kBackwardItems], const PlaneParameters& q,
                                     const T* x, const Steps& x_at, const T* grad, const Steps& grad_at, int W, int first,
@@ -193,7 +193,7 @@ __device__ inline void gradients_of(float (&n)[kBackwardItems], float (&g)[kBack
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kMostThreads) plane_backward(Call a, Maps<T> m) {
+__global__ void __launch_bounds__(kMaxThreads) plane_backward(Call a, Maps<T> m) {
   __shared__ float shared[kWarp];
   const int64_t plane = blockIdx.x, b = plane / a.C, c = plane % a.C;
   const PlaneParameters q(a, plane);
@@ -219,9 +219,8 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_sums(Call a, Maps<T> m) {
   const int64_t plane = blockIdx.x / a.chunks, b = plane / a.C, c = plane % a.C;
   const int chunk = blockIdx.x % a.chunks, first = chunk * a.chunk;
   float n[kBackwardItems], g[kBackwardItems], sum_g, sum_gn;
-  gradients_of<N>(n, g, PlaneParameters(a, plane), plane_at(m.x, m.x_at, b, c), m.x_at,
-                  plane_at(m.other, m.other_at, b, c), m.other_at, a.W, first, first + a.length(chunk), shared, &sum_g,
-                  &sum_gn);
+  gradients_of<N>(n, g, PlaneParameters(a, plane), plane_at(m.x, m.x_at, b, c), m.x_at, plane_at(m.other, m.other_at, b, c),
+                  m.other_at, a.W, first, first + a.length(chunk), shared, &sum_g, &sum_gn);
   if (threadIdx.x != 0) return;
   a.first[(b * a.chunks + chunk) * a.C + c] = sum_g;
   a.second[(b * a.chunks + chunk) * a.C + c] = sum_gn;
@@ -269,11 +268,11 @@ __global__ void __launch_bounds__(kChunkThreads) chunk_backward(Call a, Maps<T> 
   });
 }
 
-// channels_last: a block takes a chunk of pixels and `lanes`·N channels of an image. A thread has N channels of every
+// channels_last: a block takes a chunk of pixels and `lanes`·N channels of an image; a thread takes N channels of every
 // rows-th pixel.
 template <int N>
 struct PixelThread {
-  int64_t b, c, part;  // image, first channel, where its sums stand
+  int64_t b, c, part;  // image, first channel, index of its sums
   int row, rows, first, end;
   bool inside;
 
@@ -450,8 +449,8 @@ std::optional<Tensor> parameter(const std::optional<Tensor>& p, const Tensor& x,
   if (!p.has_value()) return std::nullopt;
   check_dim(*p, 2, "adain", argument);
   check_device(*p, x, "adain", argument);
-  STD_TORCH_CHECK(p->size(0) == x.size(0) && p->size(1) == x.size(1), "adain: expected ", argument,
-                  " of shape (B, C) = (", x.size(0), ", ", x.size(1), "), got (", p->size(0), ", ", p->size(1), ")");
+  STD_TORCH_CHECK(p->size(0) == x.size(0) && p->size(1) == x.size(1), "adain: expected ", argument, " of shape (B, C) = (",
+                  x.size(0), ", ", x.size(1), "), got (", p->size(0), ", ", p->size(1), ")");
   return as_float32(*p);
 }
 
@@ -461,8 +460,9 @@ void check_like(const Tensor& t, const Tensor& x, const char* argument, Pad pad 
   STD_TORCH_CHECK(t.scalar_type() == x.scalar_type(), "adain: expected ", argument, " of x's dtype");
   for (int64_t d = 0; d < 4; ++d) {
     const int64_t size = x.size(d) + (d < 2 ? 0 : 2 * pad.size);
-    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument, pad.size == 0 ? " of x's shape" : " of x's padded shape",
-                    ", size ", size, " in dimension ", d, ", got ", t.size(d));
+    STD_TORCH_CHECK(t.size(d) == size, "adain: expected ", argument,
+                    pad.size == 0 ? " of x's shape" : " of x's padded shape", ", size ", size, " in dimension ", d,
+                    ", got ", t.size(d));
   }
 }
 
@@ -470,8 +470,8 @@ Steps steps_of(const Map& map, int64_t H, int64_t W) {
   return {map.stride_b, map.stride_c, map.stride_h, map.stride_w, H == 1 || map.stride_h == W * map.stride_w};
 }
 
-// Whether accesses of n elements are whole and aligned in a map whose neighbours in memory are `neighbours` many:
-// positions of a plane, or channels of a pixel.
+// Whether all vector accesses of n elements are whole and aligned. `neighbours` is how many elements are contiguous: the
+// positions of a plane, or the channels of a pixel.
 bool is_wide(const Map& map, const Steps& at, int64_t n, int64_t bytes, int64_t neighbours, bool pixel_rows) {
   if (map.data == nullptr) return true;
   const int64_t other = pixel_rows ? at.stride_w : at.stride_c, step = pixel_rows ? at.stride_c : at.stride_w;
@@ -479,7 +479,7 @@ bool is_wide(const Map& map, const Steps& at, int64_t n, int64_t bytes, int64_t 
          reinterpret_cast<uintptr_t>(map.data) % (n * bytes) == 0;
 }
 
-// The maps of one call, how they are cut, and the kernels' arguments.
+// The maps of one call, their split into chunks, and the kernel arguments.
 template <typename T>
 struct Plan {
   Call call{};
@@ -492,8 +492,9 @@ struct Plan {
     STD_TORCH_CHECK(H * W < (int64_t(1) << 30), "adain: expected planes of less than 2^30 positions, got ", H * W);
     const auto map = [&](const Tensor& t) { return pixel_rows ? pixels_of(t) : map_of(t); };
     const Map from = map(x), second = other == nullptr ? Map{} : map(*other), result = map(to);
-    maps = {static_cast<const T*>(from.data), static_cast<const T*>(second.data), static_cast<T*>(result.data),
-            steps_of(from, H, W), steps_of(second, H, W), steps_of(result, H, W)};
+    maps = {static_cast<const T*>(from.data), static_cast<const T*>(second.data),
+            static_cast<T*>(result.data),     steps_of(from, H, W),
+            steps_of(second, H, W),           steps_of(result, H, W)};
     const int64_t neighbours = pixel_rows ? C : H * W;
     wide = is_wide(from, maps.x_at, kWide<T>, sizeof(T), neighbours, pixel_rows) &&
            is_wide(second, maps.other_at, kWide<T>, sizeof(T), neighbours, pixel_rows) &&
@@ -505,11 +506,11 @@ struct Plan {
 
   int n() const { return wide ? kWide<T> : 1; }
 
-  // For planes in one piece: threads that hold `items` elements each.
-  bool fits(int items) const { return !pixel_rows && call.positions <= kMostThreads * items; }
+  // For planes in one piece, with `items` elements per thread.
+  bool fits(int items) const { return !pixel_rows && call.positions <= kMaxThreads * items; }
   int threads(int items) const { return int(ceil_div(ceil_div(call.positions, items), kWarp)) * kWarp; }
 
-  // For planes in chunks; returns the number of blocks.
+  // For planes in chunks. Returns the number of blocks.
   int64_t cut(int items) {
     if (!pixel_rows) {
       call.chunk = kChunkThreads * items;
@@ -520,14 +521,12 @@ struct Plan {
     call.lanes = 1;
     while (call.lanes < kWarp && call.lanes < packs) call.lanes *= 2;
     const int rows = kChunkThreads / call.lanes;
-    const int64_t least = ceil_div(ceil_div(call.positions, kMostChunks), rows);
+    const int64_t least = ceil_div(ceil_div(call.positions, kMaxChunks), rows);
     call.chunk = rows * int(std::max<int64_t>(kPixelsOfThread, least));
     call.chunks = int(ceil_div(call.positions, call.chunk));
     return B * call.chunks * ceil_div(packs, call.lanes);
   }
-  Tensor room_for_chunks(const Tensor& x) const {
-    return new_tensor(x, {2, B, call.chunks, call.C}, ScalarType::Float);
-  }
+  Tensor room_for_chunks(const Tensor& x) const { return new_tensor(x, {2, B, call.chunks, call.C}, ScalarType::Float); }
   void use(Tensor& room) {
     call.first = elements<float>(room);
     call.second = call.first + B * call.chunks * call.C;
@@ -589,7 +588,8 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, channels_last);
-  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float), rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
+  Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float),
+         rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
   with_element(x, "adain", "x", [&](auto element) {
     if (x.numel() == 0) return;
     Plan<decltype(element)> plan(x, residual.has_value() ? &*residual : nullptr, y,
@@ -613,7 +613,8 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   const OnDevice device(x, "adain", "x");
   const Pad pad = pad_of(x, "adain", pad_size, replicate);
   check_like(grad, x, "grad", pad);
-  if (pad.size > 0) with_element(x, "adain", "x", [&](auto element) { grad = folded<decltype(element)>(device, grad, pad); });
+  if (pad.size > 0)
+    with_element(x, "adain", "x", [&](auto element) { grad = folded<decltype(element)>(device, grad, pad); });
   const float slope = negative_slope_of(activation);
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   Tensor saved_mean = *parameter(mean, x, "mean"), saved_rstd = *parameter(rstd, x, "rstd");
@@ -622,7 +623,7 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   Tensor dx = empty_map(x, channels_last);
   const int64_t B = parameters ? x.size(0) : 0, C = x.size(1);
   Tensor dscale = new_tensor(x, {B, C}, ScalarType::Float), dshift = new_tensor(x, {B, C}, ScalarType::Float);
-  if (x.numel() == 0) {  // sums over nothing
+  if (x.numel() == 0) {  // sums over no elements
     device.fill_with_zeros(dscale.mutable_data_ptr(), dscale.numel() * sizeof(float));
     device.fill_with_zeros(dshift.mutable_data_ptr(), dshift.numel() * sizeof(float));
   }

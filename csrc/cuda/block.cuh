@@ -1,20 +1,20 @@
-// Inside a kernel: vectors of elements, sums over a block.
+// Device helpers: vectors of elements, sums over a block.
 #pragma once
 
 #include "../common/dtype.h"
-#include "../common/map.h"
+#include "../common/strided_map.h"
 
 namespace cgcl {
 namespace {
 
 constexpr int kWarp = 32;
 
-// N neighbouring elements, read and written at once.
+// N contiguous elements, read and written at once.
 template <typename T, int N>
 struct alignas(sizeof(T) * N) Pack {
   T v[N];
 };
-// How many elements are 16 bytes, the widest access of a thread.
+// How many elements fill 16 bytes, a thread's widest access.
 template <typename T>
 constexpr int kWide = 16 / int(sizeof(T));
 
@@ -32,7 +32,7 @@ __device__ inline void write(T* to, const float* from) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// A plane of a map. `linear`: the step from each position to the next is stride_w, which spares a division.
+// Steps within a plane of a map. `linear`: all consecutive positions are stride_w apart, which saves a division.
 struct Steps {
   int64_t stride_b, stride_c, stride_h, stride_w;
   bool linear;
@@ -46,12 +46,12 @@ __device__ inline int64_t step_to(const Steps& s, int p, int W) {
   return s.linear ? p * s.stride_w : p / W * s.stride_h + p % W * s.stride_w;
 }
 
-// The sum over all threads of a block, in a fixed order; every thread gets it. `shared` has a float for each warp.
+// The sum over all threads of a block, in a fixed order, returned to every thread. `shared` has one float per warp.
 __device__ inline float block_sum(float value, float* shared) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
   const int warps = int(blockDim.x) / kWarp;
   if (warps == 1) return value;
-  __syncthreads();  // an earlier sum has been read
+  __syncthreads();  // wait until an earlier sum has been read
   if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
   __syncthreads();
   value = threadIdx.x % kWarp < warps ? shared[threadIdx.x % kWarp] : 0.0f;

@@ -1,5 +1,5 @@
-// cgcl_fast::_blur_down, _blur_up and their gradients in CUDA C++, for programs without Python: exported generators hold
-// the first and the third. A thread adds up an element; what neighbours read in common comes from the L1 cache.
+// cgcl_fast::_blur_down, _blur_up and their gradients in CUDA C++, for programs without Python (exported generators contain
+// _blur_down and _blur_up). One thread per result element; inputs shared by neighbours come from the L1 cache.
 #include "../common/blur.h"
 #include "../common/blur_sizes.h"
 #include "launch.h"
@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(kThreads) blur(BlurCall a) {
   float sum = 0;
   for (int k = 0; k < N; ++k)
     for (int l = 0; l < N; ++l)
-      sum += to_float(from[down.at[k] * a.from.stride_h + across.at[l] * a.from.stride_w]) * (down.weight[k] * across.weight[l]);
+      sum += to_float(from[down.at[k] * a.from.stride_h + across.at[l] * a.from.stride_w]) *
+             (down.weight[k] * across.weight[l]);
   T* const to = static_cast<T*>(a.to.data) + b * a.to.stride_b + c * a.to.stride_c;
   from_float(to + h * a.to.stride_h + w * a.to.stride_w, sum);
 }

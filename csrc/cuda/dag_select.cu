@@ -1,5 +1,5 @@
-// cgcl_fast::_dag_select in CUDA C++: a block an image. Bilinear scores at the candidates only; a radix search for the
-// scores at which the lowest and the highest part end; only what is chosen is ordered.
+// cgcl_fast::_dag_select in CUDA C++, one block per image. Bilinear scores at the candidates only; a radix search finds the
+// scores that bound the lowest and the highest part; only the chosen candidates are sorted.
 #include "../common/bilinear.h"
 #include "block.cuh"
 #include "launch.h"
@@ -9,25 +9,25 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kBins = 256;         // of one digit of a rank
+constexpr int kBins = 256;  // of one digit of a rank
 constexpr int kInSharedMemory = 4096;  // ranks, or chosen candidates
 
 struct SelectCall {
   Ids candidates;
   int64_t stride_b, stride_h, stride_w, h, w, H, W;
-  int32_t count, lowest, highest;  // candidates of an image, how many are chosen of either end
-  uint32_t* ranks;                 // (B, count), null where they fit into shared memory
-  uint64_t* chosen;                // (B, lowest + highest), likewise
+  int32_t count, lowest, highest;  // candidates per image, how many to choose at each end
+  uint32_t* ranks;  // (B, count), null if they fit into shared memory
+  uint64_t* chosen;  // (B, lowest + highest), null if they fit into shared memory
   int64_t* out;
 };
 
-// Where one end of the order stops: all candidates of a rank before `rank` belong to it, and `ties` of those at `rank`.
+// Where one end of the order stops: it has all candidates below `rank`, and `ties` of those equal to it.
 struct Threshold {
   uint32_t rank;
   int32_t ties;
 };
 
-// The rank of which `wanted` candidates (1 <= wanted <= count) in ascending order reach into, found digit by digit.
+// The rank of the wanted-th candidate (1 <= wanted <= count) in ascending order, found digit by digit.
 __device__ Threshold find_threshold(const uint32_t* ranks, int32_t count, int32_t wanted, uint32_t* bins,
                                     Threshold* shared) {
   uint32_t prefix = 0, mask = 0;
@@ -36,7 +36,7 @@ __device__ Threshold find_threshold(const uint32_t* ranks, int32_t count, int32_
     if (threadIdx.x < kBins) bins[threadIdx.x] = 0;
     __syncthreads();
     for (int32_t k = threadIdx.x; k < count; k += kThreads)
-      if ((ranks[k] & mask) == prefix) atomicAdd(&bins[ranks[k] >> shift & (kBins - 1)], 1u);  // of integers: exact
+      if ((ranks[k] & mask) == prefix) atomicAdd(&bins[ranks[k] >> shift & (kBins - 1)], 1u);  // of integers, so exact
     __syncthreads();
     if (threadIdx.x < kWarp) {  // a warp adds up 8 bins a lane
       uint32_t own = 0;
@@ -61,11 +61,11 @@ __device__ Threshold find_threshold(const uint32_t* ranks, int32_t count, int32_
   return {prefix, wanted};
 }
 
-// How many threads before this one say yes, and how many of the block do.
+// How many threads before this one have `yes` set, and how many of the block do.
 __device__ int count_before(bool yes, int32_t* warps, int* total) {
   const unsigned ballot = __ballot_sync(0xffffffffu, yes);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  __syncthreads();  // an earlier count has been read
+  __syncthreads();  // wait until an earlier count has been read
   if (lane == 0) warps[warp] = __popc(ballot);
   __syncthreads();
   int before = 0, all = 0;
@@ -91,19 +91,19 @@ __global__ void __launch_bounds__(kThreads) select(const T* score, SelectCall a)
   const int64_t positions = a.H * a.W;
   for (int32_t k = threadIdx.x; k < a.count; k += kThreads) {
     const int64_t id = a.candidates.at(b, k);
-    uint32_t rank = 0xffffffffu;  // out of range: as NaN, which nothing was read for
+    uint32_t rank = 0xffffffffu;  // out of range: ranked as NaN, without a read
     if (uint64_t(id) < uint64_t(positions))
       rank = rank_of(bilinear(image, tap_of(id / a.W, a.H, a.h, a.stride_h), tap_of(id % a.W, a.W, a.w, a.stride_w)));
     ranks[k] = rank;
   }
   __syncthreads();
 
-  // Candidates are counted in ascending order of score, equal ones in their own order: the lowest part are the first
-  // `lowest`, the highest part those from count - highest on.
+  // Candidates are ordered by ascending score, ties in their given order. The lowest part are the first `lowest`, the highest
+  // part those from count - highest on.
   const Threshold low = a.lowest > 0 ? find_threshold(ranks, a.count, a.lowest, bins, &threshold) : Threshold{0, 0};
   const int32_t skipped = a.count - a.highest;
-  const Threshold high = a.highest > 0 && skipped > 0 ? find_threshold(ranks, a.count, skipped, bins, &threshold)
-                                                      : Threshold{0, 0};
+  const Threshold high =
+      a.highest > 0 && skipped > 0 ? find_threshold(ranks, a.count, skipped, bins, &threshold) : Threshold{0, 0};
   int32_t low_ties = 0, high_ties = 0, low_count = 0, high_count = 0;  // the same in all threads
   for (int32_t first = 0; first < a.count; first += kThreads) {
     const int32_t k = first + threadIdx.x;
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kThreads) select(const T* score, SelectCall a)
   }
   __syncthreads();
 
-  // Its place in the order is how many of its part come before it: no two items are equal.
+  // A candidate's place is the number of those in its part that come before it; no two are equal.
   for (int32_t p = threadIdx.x; p < P; p += kThreads) {
     const uint64_t item = chosen[p];
     const int32_t begin = p < a.lowest ? 0 : a.lowest, end = p < a.lowest ? a.lowest : int32_t(P);
@@ -157,8 +157,17 @@ Tensor dag_select(Tensor score, Tensor candidates, int64_t height, int64_t width
   Tensor chosen = new_tensor(score, {chosen_fit ? 0 : B, num_patches}, ScalarType::Long);
   with_element(score, op, "score", [&](auto element) {
     using T = decltype(element);
-    const SelectCall call{rows, score.stride(0), score.stride(2), score.stride(3), score.size(2), score.size(3), height,
-                          width, int32_t(rows.count), int32_t(first), int32_t(num_patches - first),
+    const SelectCall call{rows,
+                          score.stride(0),
+                          score.stride(2),
+                          score.stride(3),
+                          score.size(2),
+                          score.size(3),
+                          height,
+                          width,
+                          int32_t(rows.count),
+                          int32_t(first),
+                          int32_t(num_patches - first),
                           ranks_fit ? nullptr : static_cast<uint32_t*>(ranks.mutable_data_ptr()),
                           chosen_fit ? nullptr : static_cast<uint64_t*>(chosen.mutable_data_ptr()),
                           static_cast<int64_t*>(out.mutable_data_ptr())};

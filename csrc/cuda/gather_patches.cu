@@ -1,5 +1,5 @@
-// cgcl_fast::_gather_patches and its gradient in CUDA C++. An id out of range is never followed: what it would read is
-// NaN, what it would write is dropped.
+// cgcl_fast::_gather_patches and its gradient in CUDA C++. An id out of range never accesses memory: reading it gives NaN,
+// writing to it is dropped.
 #include "block.cuh"
 #include "launch.h"
 
@@ -7,7 +7,7 @@ namespace cgcl {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMostBlocks = 132 * 64;  // threads beyond stride over the rest
+constexpr int kMaxBlocks = 132 * 64;  // with more work than this, each thread loops
 
 struct GatherCall {
   int64_t patches, channels, positions, W;  // patches of all images; channels in units
@@ -15,7 +15,7 @@ struct GatherCall {
   Ids ids;
 };
 
-// A unit is what a thread moves: an element, or 16 bytes of neighbouring channels.
+// A unit is what a thread moves at once: an element, or 16 bytes of contiguous channels.
 template <typename Unit>
 __global__ void __launch_bounds__(kThreads) gather(const Unit* features, Unit* out, Unit nan, GatherCall a) {
   const int64_t count = a.patches * a.channels;
@@ -28,8 +28,8 @@ __global__ void __launch_bounds__(kThreads) gather(const Unit* features, Unit* o
   }
 }
 
-// Ids that repeat: their gradients add up, in the order of the patches. The first patch of an id owns its position; from
-// it `next` leads to the others.
+// For repeated ids, whose gradients are added in the order of the patches. The first patch of an id owns the position;
+// `next` leads from it to the others.
 struct Link {
   int32_t next;   // -1 after the last
   int32_t owner;  // 0 also for ids out of range
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) scatter(ScatterCall<T> a) {
   }
 }
 
-int64_t blocks_for(int64_t count) { return std::min<int64_t>(ceil_div(count, kThreads), kMostBlocks); }
+int64_t blocks_for(int64_t count) { return std::min<int64_t>(ceil_div(count, kThreads), kMaxBlocks); }
 
 struct alignas(16) Unit16 {
   uint32_t v[4];
@@ -100,7 +100,10 @@ Tensor gather_patches(Tensor features, Tensor ids) {
     if (out.numel() == 0) return;
     T nan;
     from_float(&nan, float_of(0x7fc00000u));
-    GatherCall call{B * rows.count, C, H * W, W,
+    GatherCall call{B * rows.count,
+                    C,
+                    H * W,
+                    W,
                     {features.stride(0), features.stride(1), features.stride(2), features.stride(3),
                      H == 1 || features.stride(2) == W * features.stride(3)},
                     rows};
@@ -130,8 +133,8 @@ Tensor gather_patches_backward(Tensor grad, Tensor ids, int64_t channels, int64_
   check_device(ids, grad, op, "ids");
   const int64_t B = grad.size(0);
   const Ids rows(ids, B, op, "ids");
-  STD_TORCH_CHECK(grad.size(1) == rows.count && grad.size(2) == channels && channels >= 0 && height >= 0 && width >= 0,
-                  op, ": expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (", B, ", ",
+  STD_TORCH_CHECK(grad.size(1) == rows.count && grad.size(2) == channels && channels >= 0 && height >= 0 && width >= 0, op,
+                  ": expected grad of shape (B, P, C) = (", B, ", ", rows.count, ", ", channels, "), got (", B, ", ",
                   grad.size(1), ", ", grad.size(2), ")");
   STD_TORCH_CHECK(rows.count < (int64_t(1) << 31), op, ": expected less than 2^31 ids an image, got ", rows.count);
   Tensor map = empty_map(grad, {B, channels, height, width}, channels_last);
@@ -146,8 +149,17 @@ Tensor gather_patches_backward(Tensor grad, Tensor ids, int64_t channels, int64_
     const int64_t positions = height * width;
     const Steps at = channels_last ? Steps{channels * positions, 1, width * channels, channels, true}
                                    : Steps{channels * positions, positions, width, 1, true};
-    const ScatterCall<T> call{elements<T>(grad), elements<T>(map), chain, B * rows.count, channels, width,
-                              grad.stride(0), grad.stride(1), grad.stride(2), at, rows};
+    const ScatterCall<T> call{elements<T>(grad),
+                              elements<T>(map),
+                              chain,
+                              B * rows.count,
+                              channels,
+                              width,
+                              grad.stride(0),
+                              grad.stride(1),
+                              grad.stride(2),
+                              at,
+                              rows};
     device.launch(scatter<T>, blocks_for(grad.numel()), kThreads, call);
   });
   return map;

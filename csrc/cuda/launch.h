@@ -1,5 +1,5 @@
-// What every CUDA kernel needs on the host: the device and stream of its tensors, a launch that is checked, the element
-// type. PyTorch's stable ABI and the CUDA runtime, nothing else.
+// Host helpers of all CUDA kernels: the device and stream of their tensors, a checked launch, the element type. Only uses
+// PyTorch's stable ABI and the CUDA runtime.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@
 namespace cgcl {
 namespace {
 
-// While it lives, launches and allocations are on the device of a tensor and on PyTorch's current stream there.
+// While it exists, launches and allocations are on the device of a tensor and on PyTorch's current stream there.
 class OnDevice {
  public:
   OnDevice(const Tensor& tensor, const char* op, const char* argument)
@@ -25,7 +25,7 @@ class OnDevice {
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
-  // kernel<<<blocks, threads>>>(arguments...); nothing for no blocks.
+  // kernel<<<blocks, threads>>>(arguments...); does nothing for 0 blocks.
   template <class... Parameters, class... Arguments>
   void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, Arguments... arguments) const {
     if (blocks == 0) return;
@@ -51,7 +51,7 @@ class OnDevice {
   cudaStream_t stream_;
 };
 
-// Every other tensor must be where the first is: a kernel would read foreign memory.
+// Every tensor must be on the device of the first: a kernel would read foreign memory.
 inline void check_device(const Tensor& tensor, const Tensor& first, const char* op, const char* argument) {
   STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == first.get_device_index(), op, ": expected ", argument,
                   " on CUDA device ", first.get_device_index());
@@ -81,9 +81,7 @@ template <typename T>
 T* elements(Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
-inline const float* floats_or_null(const std::optional<Tensor>& t) {
-  return t.has_value() ? elements<float>(*t) : nullptr;
-}
+inline const float* floats_or_null(const std::optional<Tensor>& t) { return t.has_value() ? elements<float>(*t) : nullptr; }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -1,7 +1,7 @@
 // cgcl_fast::_memory_read and its backward in CUDA C++.
 //
-// A block takes 32 pixels of an image, one a lane; its eight warps share the channels. A tile of channels passes through
-// shared memory, so that maps of either layout are read in whole lines; the items are few and are read from the cache.
+// A block takes 32 pixels of an image, one per lane; its eight warps share the channels. Tiles of channels pass through
+// shared memory, so that maps of either layout are read in whole cache lines; the few items are read from the cache.
 #include <cmath>
 #include <tuple>
 #include <utility>
@@ -14,12 +14,12 @@ namespace cgcl {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * kWarp;
-constexpr int kChannels = 64;          // of a tile
+constexpr int kChannels = 64;          // per tile
 constexpr int kOfWarp = kChannels / kWarps;
-constexpr int kItems = 32;             // whose sums a thread keeps at a time
-constexpr int kPitch = kWarp + 1;      // of a tile's rows: no two lanes in one bank
-constexpr int kSumPixels = 256;        // least pixels of a partial sum over pixels
-constexpr int kSumParts = 64;          // about so many of them
+constexpr int kItems = 32;             // items whose sums a thread keeps at a time
+constexpr int kPitch = kWarp + 1;      // row stride of a tile: no two lanes hit the same bank
+constexpr int kSumPixels = 256;        // pixels of a partial sum, at least
+constexpr int kSumParts = 64;          // number of partial sums, approximately
 
 template <typename T>
 struct FeatureMap {
@@ -34,11 +34,11 @@ struct FeatureMap {
 
 // Item vectors twice, padded with zeros to multiples of 4: (N, ld_rows) and (C, ld_columns).
 struct Items {
-  float *rows, *columns, *factors;  // factors (N): of the rows over the items
+  float *rows, *columns, *factors;  // factors (N): length of the row over that of the item
   int64_t N, C, ld_rows, ld_columns;
 };
 
-// A warp an item: as it is, or, given a `length`, of that length.
+// One warp per item: copied, or scaled to `length` if that is given.
 __global__ void __launch_bounds__(kThreads) pack_items(const float* from, Items items, double length) {
   const int64_t n = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) pack_items(const float* from, Items 
   }
 }
 
-// What a block keeps in shared memory.
+// A block's shared memory.
 struct Shared {
   float tile[kChannels][kPitch];
   float parts[kWarps][kItems][kWarp];
@@ -78,10 +78,10 @@ struct Block {
     first = blockIdx.x % tiles * kWarp;
   }
   __device__ bool inside() const { return first + lane < pixels; }
-  // Where item n of this lane's pixel stands in (B, N, H·W).
+  // Index of (item n, this lane's pixel) in (B, N, H·W).
   __device__ int64_t at(int64_t N, int64_t n) const { return (b * N + n) * pixels + first + lane; }
 
-  // The sum of a pixel's values over the warps, for every thread of the pixel.
+  // The sum of a pixel's values over the warps, returned to every thread of the pixel.
   __device__ float over_warps(float value) const {
     __syncthreads();
     s.of_warps[warp][lane] = value;
@@ -91,7 +91,7 @@ struct Block {
     return sum;
   }
 
-  // visit(channel of the tile, pixel of the tile) in the order of memory.
+  // visit(channel of the tile, pixel of the tile), in memory order.
   template <class F>
   __device__ void for_tile(bool pixel_rows, const F& visit) const {
     for (int i = threadIdx.x; i < kChannels * kWarp; i += kThreads)
@@ -107,7 +107,7 @@ struct Block {
     __syncthreads();
   }
 
-  // Inner products of the pixels with all items: each(n, product, the pixel's Σx²), for the items n that are this warp's
+  // Inner products of the pixels with all items. Calls each(n, product, the pixel's Σx²) for the items n of this warp
   // (n % kWarps == warp).
   template <typename T, class F>
   __device__ void products(const FeatureMap<T>& m, const Items& items, const F& each) const {
@@ -146,7 +146,7 @@ struct Block {
     }
   }
 
-  // Σ_n weights(n)·item n for all channels: put(channel, pixel of the tile, sum), in the order of memory.
+  // Σ_n weights(n)·item n for all channels: calls put(channel, pixel of the tile, sum), in memory order.
   template <class F, class G>
   __device__ void combine(const Items& items, bool pixel_rows, const F& weight, const G& put) const {
     for (int64_t c0 = 0; c0 < items.C; c0 += kChannels) {
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kThreads, 3) read_memory(ReadCall<T> a) {
     a.cosines[t.at(N, n)] = cosine;
     if (n == 0) a.rnorm[pixel] = rnorm;
   });
-  const float scale = softmax_scale(t.over_warps(total));  // its barriers: the cosines of all warps are there
+  const float scale = softmax_scale(t.over_warps(total));  // its barriers also make all warps' cosines visible
   t.combine(
       a.values, a.out.pixel_rows, [&](int64_t n) { return weight_of(a.cosines[t.at(N, n)], scale); },
       [&](int64_t c, int p, float sum) { from_float(a.out.element(t.b, c, t.first + p), sum); });
@@ -215,14 +215,14 @@ __global__ void __launch_bounds__(kThreads, 3) read_memory(ReadCall<T> a) {
 template <typename T>
 struct ReadBackwardCall {
   FeatureMap<const T> content, grad;
-  FeatureMap<T> dcontent;  // no data where it is not wanted
+  FeatureMap<T> dcontent;  // null data if not wanted
   Items keys, values;
   const float *cosines, *rnorm;
-  float *weights, *dcosines;  // (B, N, H·W) each, either may be null: softmax weights, and gradients over ‖content‖
+  float *weights, *dcosines;  // softmax weights, and gradients over ‖content‖, each (B, N, H·W) or null
   int pixels;
 };
 
-// With α the weights, d the cosines over τ, ĉ content of unit length and k̂ keys of length 1/τ:
+// Notation: weights α, cosines d over τ, ĉ content of unit length, k̂ keys of length 1/τ.
 //   dv = Σ_p α g,   dα = g·v,   dd = α(dα - Σ_n α dα),   dk̂ = Σ_p dd ĉ,   dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 3) read_memory_backward(ReadBackwardCall<T> a) {
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, 3) read_memory_backward(ReadBackward
   inner = t.over_warps(inner);
   const float rnorm = t.inside() ? a.rnorm[pixel] : 0.0f;
   if (t.inside())
-    for (int64_t n = t.warp; n < N; n += kWarps) {  // the items whose products this thread has written
+    for (int64_t n = t.warp; n < N; n += kWarps) {  // the items whose products this thread wrote
       const int64_t at = t.at(N, n);
       const float cosine = a.cosines[at], dd = softmax_gradient(weight_of(cosine, scale), a.dcosines[at], inner);
       along = fmaf(dd, cosine, along);
@@ -263,10 +263,10 @@ __global__ void __launch_bounds__(kThreads, 3) read_memory_backward(ReadBackward
       });
 }
 
-// Σ_p weight·x for each item and channel over the pixels of one part: parts (part, N, C), 32 items and 64 channels a block.
+// Σ_p weight·x for each item and channel over one part of the pixels: parts (part, N, C), 32 items and 64 channels per block.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) sum_over_pixels(FeatureMap<const T> m, const float* weights, float* sums,
-                                                            int64_t N, int pixels, int part_pixels) {
+__global__ void __launch_bounds__(kThreads)
+    sum_over_pixels(FeatureMap<const T> m, const float* weights, float* sums, int64_t N, int pixels, int part_pixels) {
   __shared__ float x[kChannels][kPitch], w[kItems][kPitch];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t item_tiles = (N + kItems - 1) / kItems, channel_tiles = (m.C + kChannels - 1) / kChannels;
@@ -303,10 +303,10 @@ __global__ void __launch_bounds__(kThreads) sum_over_pixels(FeatureMap<const T> 
   }
 }
 
-// The parts of each item added up in their order. `project`: from the packed key, of length 1/τ, to the key; what points
-// along it is lost. It comes as τ², or 0.
-__global__ void __launch_bounds__(kThreads) add_parts(const float* sums, float* to, int64_t parts, int64_t N, int64_t C,
-                                                      Items keys, float project) {
+// Adds the parts of each item in order. `project`: converts the gradient to the packed key (length 1/τ) into that to the key,
+// by removing the component along the key. Its value is τ², or 0 for no projection.
+__global__ void __launch_bounds__(kThreads)
+    add_parts(const float* sums, float* to, int64_t parts, int64_t N, int64_t C, Items keys, float project) {
   __shared__ float shared[kWarp];
   const int64_t n = blockIdx.x;
   float along = 0;
@@ -322,7 +322,7 @@ __global__ void __launch_bounds__(kThreads) add_parts(const float* sums, float* 
     to[n * C + c] = (to[n * C + c] - along * keys.rows[n * keys.ld_rows + c]) * keys.factors[n];
 }
 
-// Item vectors as the kernels read them, and the memory that they stand in.
+// Item vectors in the kernels' layouts, with the memory that holds them.
 class PackedItems {
  public:
   PackedItems(const OnDevice& device, const Tensor& items, double length = 0)
@@ -349,7 +349,9 @@ template <typename T>
 FeatureMap<T> feature_map(T* data, const Tensor& t) {
   return {data,
           {t.stride(0), t.stride(1), t.stride(2), t.stride(3), t.size(2) <= 1 || t.stride(2) == t.size(3) * t.stride(3)},
-          t.size(1), int(t.size(3)), is_channels_last(t)};
+          t.size(1),
+          int(t.size(3)),
+          is_channels_last(t)};
 }
 
 void check_items(const Tensor& items, const Tensor& content, int64_t N, int64_t C, const char* argument) {
@@ -364,14 +366,14 @@ std::optional<Tensor> class_tensor(const std::optional<Tensor>& classes, const T
                                    const char* argument) {
   if (!classes.has_value()) return std::nullopt;
   check_device(*classes, content, "memory_read", argument);
-  STD_TORCH_CHECK(classes->scalar_type() == ScalarType::Long && classes->numel() == count, "memory_read: expected ", argument,
-                  " of dtype int64 with ", count, " elements");
+  STD_TORCH_CHECK(classes->scalar_type() == ScalarType::Long && classes->numel() == count, "memory_read: expected ",
+                  argument, " of dtype int64 with ", count, " elements");
   return dense(*classes);
 }
 
 void check_temperature(double temperature) {
-  STD_TORCH_CHECK(temperature >= kMemoryLeastTemperature && std::isfinite(temperature),
-                  "memory_read: expected a finite temperature of at least ", kMemoryLeastTemperature, ", got ", temperature);
+  STD_TORCH_CHECK(temperature >= kMemoryMinTemperature && std::isfinite(temperature),
+                  "memory_read: expected a finite temperature of at least ", kMemoryMinTemperature, ", got ", temperature);
 }
 
 int64_t pixel_blocks(const Tensor& content) { return content.size(0) * ceil_div(content.size(2) * content.size(3), kWarp); }
@@ -388,7 +390,8 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
   check_items(keys, content, N, content.size(1), "keys");
   check_dim(values, 2, op, "values");
   check_items(values, content, N, values.size(1), "values");
-  STD_TORCH_CHECK(pixel_class.has_value() == item_class.has_value(), op, ": expected pixel_class and item_class, or neither");
+  STD_TORCH_CHECK(pixel_class.has_value() == item_class.has_value(), op,
+                  ": expected pixel_class and item_class, or neither");
   const std::optional<Tensor> of_pixels = class_tensor(pixel_class, content, B * pixels, "pixel_class");
   const std::optional<Tensor> of_items = class_tensor(item_class, content, N, "item_class");
 
@@ -401,10 +404,15 @@ std::tuple<Tensor, Tensor, Tensor> memory_read(Tensor content, Tensor keys, Tens
     PackedItems packed_keys(device, keys, 1 / temperature), packed_values(device, values);
     FeatureMap<T> result = feature_map(elements<T>(out), out);
     result.pixel_rows = is_channels_last(content);
-    const ReadCall<T> call{feature_map(elements<T>(std::as_const(content)), content), result, packed_keys.items(),
-                           packed_values.items(), of_pixels.has_value() ? elements<int64_t>(*of_pixels) : nullptr,
-                           of_items.has_value() ? elements<int64_t>(*of_items) : nullptr, elements<float>(cosines),
-                           elements<float>(rnorm), int(pixels)};
+    const ReadCall<T> call{feature_map(elements<T>(std::as_const(content)), content),
+                           result,
+                           packed_keys.items(),
+                           packed_values.items(),
+                           of_pixels.has_value() ? elements<int64_t>(*of_pixels) : nullptr,
+                           of_items.has_value() ? elements<int64_t>(*of_items) : nullptr,
+                           elements<float>(cosines),
+                           elements<float>(rnorm),
+                           int(pixels)};
     device.launch(read_memory<T>, pixel_blocks(content), kThreads, call);
   });
   return {out, cosines, rnorm};
@@ -433,12 +441,13 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
                   ": expected cosines (B, N, H*W) and rnorm (B, H*W) of the forward pass");
 
   const bool channels_last = is_channels_last(content);
-  Tensor dcontent = need_content ? empty_map(content, channels_last) : new_tensor(content, {0, C, H, W}, content.scalar_type());
+  Tensor dcontent =
+      need_content ? empty_map(content, channels_last) : new_tensor(content, {0, C, H, W}, content.scalar_type());
   Tensor dkeys = new_tensor(content, {need_keys ? N : 0, C}, ScalarType::Float);
   Tensor dvalues = new_tensor(content, {need_values ? N : 0, Cv}, ScalarType::Float);
   with_element(content, op, "content", [&](auto element) {
     using T = decltype(element);
-    if (B * pixels == 0) {  // sums over nothing
+    if (B * pixels == 0) {  // sums over no pixels
       device.fill_with_zeros(dkeys.mutable_data_ptr(), dkeys.numel() * sizeof(float));
       device.fill_with_zeros(dvalues.mutable_data_ptr(), dvalues.numel() * sizeof(float));
       return;
@@ -454,10 +463,16 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
     }
     const FeatureMap<const T> content_map = feature_map(elements<T>(std::as_const(content)), content);
     const FeatureMap<const T> grad_map = feature_map(elements<T>(std::as_const(grad)), grad);
-    const ReadBackwardCall<T> call{content_map, grad_map, result, packed_keys.items(), packed_values.items(),
-                                   elements<float>(saved_cosines), elements<float>(saved_rnorm),
+    const ReadBackwardCall<T> call{content_map,
+                                   grad_map,
+                                   result,
+                                   packed_keys.items(),
+                                   packed_values.items(),
+                                   elements<float>(saved_cosines),
+                                   elements<float>(saved_rnorm),
                                    need_values ? elements<float>(weights) : nullptr,
-                                   need_cosines ? elements<float>(dcosines) : nullptr, int(pixels)};
+                                   need_cosines ? elements<float>(dcosines) : nullptr,
+                                   int(pixels)};
     device.launch(read_memory_backward<T>, pixel_blocks(content), kThreads, call);
 
     const int64_t least = ceil_div(B * pixels, kSumParts * kWarp) * kWarp;
@@ -468,8 +483,8 @@ std::tuple<Tensor, Tensor, Tensor> memory_read_backward(Tensor grad, Tensor cont
       if (to.numel() == 0) return;
       device.launch(sum_over_pixels<T>, parts * ceil_div(N, kItems) * ceil_div(map.C, kChannels), kThreads, map,
                     elements<float>(factors), elements<float>(sums), N, int(pixels), part_pixels);
-      device.launch(add_parts, N, kThreads, elements<float>(sums), elements<float>(to), parts, N, map.C, packed_keys.items(),
-                    project);
+      device.launch(add_parts, N, kThreads, elements<float>(sums), elements<float>(to), parts, N, map.C,
+                    packed_keys.items(), project);
     };
     if (need_keys) sum(content_map, dcosines, dkeys, float(temperature * temperature));
     if (need_values) sum(grad_map, weights, dvalues, 0.0f);

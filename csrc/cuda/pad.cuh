@@ -1,4 +1,4 @@
-// A map padded, and the gradient of a padded map as that of the map: a pass each, for kernels that do not pad themselves.
+// Padding of a map and its gradient, as a pass of its own, for kernels that do not pad themselves.
 #pragma once
 
 #include "../common/pad.h"
@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kPadThreads = 256;
 
-// Which element of a map a thread has, neighbours in memory to neighbouring threads.
+// The element of a map that a thread handles; neighbouring threads take neighbours in memory.
 struct Element {
   int64_t b, c, h, w;
 
@@ -28,10 +28,10 @@ __device__ inline T* element_at(const Map& map, int64_t b, int64_t c, int64_t h,
   return static_cast<T*>(map.data) + b * map.stride_b + c * map.stride_c + h * map.stride_h + w * map.stride_w;
 }
 
-// H and W are those of the map before padding.
+// H and W are those of the unpadded map.
 template <typename T>
-__global__ void __launch_bounds__(kPadThreads) pad_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad,
-                                                            bool channels_last, int64_t count) {
+__global__ void __launch_bounds__(kPadThreads)
+    pad_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad, bool channels_last, int64_t count) {
   const int64_t i = int64_t(blockIdx.x) * kPadThreads + threadIdx.x;
   if (i >= count) return;
   const Element e(i, C, H + 2 * pad.size, W + 2 * pad.size, channels_last);
@@ -40,8 +40,8 @@ __global__ void __launch_bounds__(kPadThreads) pad_elements(Map from, Map to, in
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kPadThreads) fold_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad,
-                                                             bool channels_last, int64_t count) {
+__global__ void __launch_bounds__(kPadThreads)
+    fold_elements(Map from, Map to, int64_t C, int64_t H, int64_t W, Pad pad, bool channels_last, int64_t count) {
   const int64_t i = int64_t(blockIdx.x) * kPadThreads + threadIdx.x;
   if (i >= count) return;
   const Element e(i, C, H, W, channels_last);

@@ -1,4 +1,4 @@
-"""SinCUT's published weights: names and shapes as published, and the numbers that such a file stands for."""
+"""SinCUT's published weights: names and shapes as published, and the numbers that such a file gives."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@
 #include "common/cosine.h"
 #include "common/dtype.h"
 #include "common/moments.h"
+#include "cpu/dispatch.h"
 #include "cpu/kernels/adain.h"
-#include "cpu/variant.h"
 
 namespace {
 

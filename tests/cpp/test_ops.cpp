@@ -31,12 +31,13 @@ void test_adain() {
   const at::Tensor scale = at::full({1, 1}, 2.f), shift = at::full({1, 1}, 1.f);
   const auto result = call("_adain", {x, scale, shift, 0.0, "relu", c10::IValue(), int64_t(0), false});
   const float step = 2 / std::sqrt(5.f);
-  expect_values("adain", result[0].toTensor(), at::tensor({0.f, 1 - step, 1 + step, 1 + 3 * step}).relu().view({1, 1, 2, 2}));
+  expect_values("adain", result[0].toTensor(),
+                at::tensor({0.f, 1 - step, 1 + step, 1 + 3 * step}).relu().view({1, 1, 2, 2}));
   expect_values("adain mean", result[1].toTensor(), at::full({1, 1}, 4.f));
   expect_values("adain rstd", result[2].toTensor(), at::full({1, 1}, 1 / std::sqrt(5.f)));
 
-  const auto gradients = call(
-      "_adain_backward", {at::ones_like(x), x, scale, shift, result[1], result[2], "none", int64_t(0), false});
+  const auto gradients =
+      call("_adain_backward", {at::ones_like(x), x, scale, shift, result[1], result[2], "none", int64_t(0), false});
   expect_values("adain dx", gradients[0].toTensor(), at::zeros_like(x));
   expect_values("adain dscale", gradients[1].toTensor(), at::zeros({1, 1}));
   expect_values("adain dshift", gradients[2].toTensor(), at::full({1, 1}, 4.f));
@@ -44,8 +45,8 @@ void test_adain() {
   // Padded by reflection: each of the 16 positions shows one of the four.
   const auto padded = call("_adain", {x, scale, shift, 0.0, "relu", c10::IValue(), int64_t(1), false});
   expect_values("adain padded", padded[0].toTensor(), at::reflection_pad2d(result[0].toTensor(), {1, 1, 1, 1}));
-  const auto folded = call("_adain_backward", {at::ones({1, 1, 4, 4}), x, scale, shift, result[1], result[2], "none",
-                                               int64_t(1), false});
+  const auto folded =
+      call("_adain_backward", {at::ones({1, 1, 4, 4}), x, scale, shift, result[1], result[2], "none", int64_t(1), false});
   expect_values("adain dshift of the padded", folded[2].toTensor(), at::full({1, 1}, 16.f));
 }
 
@@ -75,7 +76,9 @@ void test_blurs() {
 void test_patch_nce() {
   const at::Tensor vectors = at::eye(2).view({1, 2, 2});
   const auto loss = [&](bool decoupled) {
-    return call("_patch_nce", {vectors, vectors, c10::IValue(), c10::IValue(), 1.0, "all", decoupled, false, false, false})[0].toTensor();
+    return call("_patch_nce",
+                {vectors, vectors, c10::IValue(), c10::IValue(), 1.0, "all", decoupled, false, false, false})[0]
+        .toTensor();
   };
   expect_values("patch_nce", loss(false), at::full({1, 2}, float(std::log1p(std::exp(-1.0)))));
   expect_values("patch_nce decoupled", loss(true), at::full({1, 2}, -1.f));
@@ -105,7 +108,8 @@ void test_wrong_argument_is_named() {
     call("_adain", {at::zeros({2, 2}), c10::IValue(), c10::IValue(), 1e-5, "none", c10::IValue(), int64_t(0), false});
     expect("an x of two dimensions is refused", false);
   } catch (const std::exception& error) {
-    expect("the error names the argument", std::string(error.what()).find("expected x with 4 dimensions") != std::string::npos);
+    expect("the error names the argument",
+           std::string(error.what()).find("expected x with 4 dimensions") != std::string::npos);
   }
 }
 

@@ -1,4 +1,4 @@
-"""Image files of every kind that the tests read."""
+"""Image files of every kind for the tests to read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Every format that the installed Pillow writes, in every mode and under every suffix: how it is read, and how what
-``translate`` makes of it is written and read again.
+"""Every format that the installed Pillow writes, in every mode and under every suffix: how it is read, and how the
+translations of ``translate`` are written and read back.
 
 ``python tests/data/table_of_formats.py [FILE]`` prints the table, or writes it to FILE (docs/formats.md).
 """

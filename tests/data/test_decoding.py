@@ -1,4 +1,4 @@
-"""Files with other than 8-bit RGB: the numbers that are in them, and files that are written like them."""
+"""Files with numbers other than 8-bit RGB: reading them, and writing files like them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods ask of their data, and that data knows nothing of methods."""
+"""What methods need of their data, and that data knows nothing of methods."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_data_imports_nothing_of_methods_and_networks():
 @pytest.mark.parametrize(
     "needs",
     [
-        {"classes": ("car", "person"), "object_size": 8, "least_object": 4, "random_pairs": True},
-        {"crops": Crops(count=2, size=16, least_width=32, most_width=40)},
+        {"classes": ("car", "person"), "object_size": 8, "min_object": 4, "random_pairs": True},
+        {"crops": Crops(count=2, size=16, min_width=32, max_width=40)},
     ],
 )
 def test_needs_are_the_keywords_in_one(needs):

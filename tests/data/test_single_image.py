@@ -1,4 +1,4 @@
-"""Minibatches of crops of one image a domain."""
+"""Minibatches of crops of one image per domain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgcl_fast.data.random import item_random
 from cgcl_fast.data.single_image import _cells, _resize, _window
 from cgcl_fast.data.unpaired import Picture
 
-CROPS = Crops(count=5, size=16, least_width=32, most_width=64)
+CROPS = Crops(count=5, size=16, min_width=32, max_width=64)
 
 
 def ramp(width, height):
@@ -60,7 +60,7 @@ def test_items_are_a_function_of_seed_epoch_and_index():
 
 
 def test_one_zoom_for_a_minibatch_that_keeps_the_shape():
-    data = dataset_of(Crops(count=6, size=16, least_width=40, most_width=80))
+    data = dataset_of(Crops(count=6, size=16, min_width=40, max_width=80))
     widths = []
     for index in range(20):
         for domain in "AB":
@@ -72,7 +72,7 @@ def test_one_zoom_for_a_minibatch_that_keeps_the_shape():
 
 
 def test_published_factors_are_independent():
-    data = dataset_of(Crops(count=4, size=16, least_width=40, most_width=80, independent=True))
+    data = dataset_of(Crops(count=4, size=16, min_width=40, max_width=80, independent=True))
     shapes = []
     for index in range(40):
         across, down = zooms(data[index]["A"], 16)
@@ -90,7 +90,7 @@ def test_a_zoom_for_each_crop_of_the_images_own_size():
     assert abs(torch.corrcoef(torch.stack([across, down]))[0, 1]) < 0.15
     small = dataset_of(Crops(count=4, size=16, per_crop=True, independent=True, grid=True), size=(20, 12))
     assert small[0]["A"].shape == (4, 3, 16, 16)
-    wide = dataset_of(Crops(count=9, size=16, least_width=150, per_crop=True), size=(120, 90))
+    wide = dataset_of(Crops(count=9, size=16, min_width=150, per_crop=True), size=(120, 90))
     assert zooms(wide[0]["A"], 16)[0].mean() == pytest.approx(150, rel=0.1)
 
 
@@ -103,7 +103,7 @@ def test_images_of_any_channels_are_zoomed_for_each_crop():
         eight, found = to_tensor(_window(image, *where, 16)), to_tensor(_window(planes, *where, 16))
         assert found.shape == (5, 16, 16) and (found[:3] - eight).abs().max() < 3 / 255
         assert torch.equal(found[3:], found[:2])
-    crops = Crops(count=6, size=16, least_width=40, most_width=100, per_crop=True, independent=True, grid=True)
+    crops = Crops(count=6, size=16, min_width=40, max_width=100, per_crop=True, independent=True, grid=True)
     five, three = (
         SingleImageDataset({"A": Picture(each, "a"), "B": Picture(each, "b")}, crops)[3]["A"]
         for each in (planes, image)
@@ -205,8 +205,8 @@ def test_streets_know_the_truth():
     [
         (Crops(0, 16, 32, 64), "count of crops must be at least 1, got 0"),
         (Crops(4, 0, 32, 64), "size of crops must be at least 1, got 0"),
-        (Crops(4, 40, 32, 64), "got size 40, least_width 32, most_width 64"),
-        (Crops(4, 16, 65, 64), "got size 16, least_width 65, most_width 64"),
+        (Crops(4, 40, 32, 64), "got size 40, min_width 32, max_width 64"),
+        (Crops(4, 16, 65, 64), "got size 16, min_width 65, max_width 64"),
     ],
 )
 def test_wrong_crops_are_named(crops, message):
@@ -215,7 +215,7 @@ def test_wrong_crops_are_named(crops, message):
 
 
 def test_the_direction_b_to_a_exchanges_the_images():
-    crops = Crops(count=1, size=16, least_width=32, most_width=32)
+    crops = Crops(count=1, size=16, min_width=32, max_width=32)
     there, back = (open_dataset(None, crops=crops, direction=way) for way in ("AtoB", "BtoA"))
     assert back.names == {"A": there.names["B"], "B": there.names["A"]}
     assert back.images["A"] == there.images["B"] and back.truth.size == (32, 32)

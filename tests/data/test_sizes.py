@@ -1,4 +1,4 @@
-"""Images that keep sizes of their own: what they become, and those that networks or batches cannot take."""
+"""Images of different sizes: the sizes that they get, and those that networks or batches cannot accept."""
 
 from __future__ import annotations
 

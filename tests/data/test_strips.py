@@ -1,4 +1,4 @@
-"""Photographs that are too large for memory: the same as those that are not."""
+"""Photographs too large for memory give the same results as small ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats, modes and suffixes: what the installed libraries write is read right, or named with its reason."""
+"""Formats, modes and suffixes: files that installed libraries write are read correctly, or rejected with a reason."""
 
 from __future__ import annotations
 

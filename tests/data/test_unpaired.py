@@ -122,9 +122,9 @@ def test_objects_are_cut_from_boxes_that_are_large_enough():
 
 
 def test_least_object():
-    item = make(object_size=8, least_object=28)[0]
+    item = make(object_size=8, min_object=28)[0]
     assert item["red_has_object"] and torch.allclose(item["red_object"], torch.tensor(128 / 127.5 - 1), atol=1e-5)
-    item = make(object_size=8, least_object=31)[0]
+    item = make(object_size=8, min_object=31)[0]
     assert not item["red_has_object"] and item["red_object"].count_nonzero() == 0
 
 
@@ -183,7 +183,7 @@ def test_boxes_of_one_batch_may_differ_in_number():
         ({"domains": ("red",), "random_pairs": True}, "random_pairs needs two or more different domains, got red"),
         ({"domains": ("red", "red"), "random_pairs": True}, "two or more different domains"),
         ({"object_size": 0}, "object_size must be at least 1, got 0"),
-        ({"least_object": 0}, "least_object must be at least 1, got 0"),
+        ({"min_object": 0}, "min_object must be at least 1, got 0"),
         ({"classes": ()}, "classes must be one or more names"),
     ],
 )

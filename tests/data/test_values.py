@@ -1,4 +1,4 @@
-"""What numbers become -1 and 1, and back."""
+"""Mapping numbers to [-1, 1] and back."""
 
 from __future__ import annotations
 

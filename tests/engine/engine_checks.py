@@ -1,4 +1,4 @@
-"""What the tests of runs look at."""
+"""Checks shared by the tests of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings of the cases of tests/methods/graph_cases.py, with graphs and without, and all that they leave."""
+"""Trainings of the cases in tests/methods/graph_cases.py, with and without graphs, and everything they leave."""
 
 from __future__ import annotations
 

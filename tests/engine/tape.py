@@ -1,4 +1,4 @@
-"""A CUDA graph on the CPU: the operations of a function on the tensors that it had, done again without the function."""
+"""A CUDA graph on the CPU: repeats a function's recorded operations on its original tensors, without the function."""
 
 from __future__ import annotations
 

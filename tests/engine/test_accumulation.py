@@ -1,7 +1,7 @@
-"""A step of several parts is the step of one batch with all their images: the same weights, queues, pools, memories.
+"""A step of several parts equals the step of one batch with all their images: weights, queues, pools, memories.
 
-What is drawn is the same for every image here, so that it does not depend on how they are divided; and all is computed
-in float64, where nothing but rounding is left between the two.
+Random draws are the same for every image here, so that they do not depend on the division into parts, and everything is
+in float64, so that only rounding differs.
 
 ``python test_accumulation.py`` prints the largest difference of every case, with Adam's own ε;
 ``python test_accumulation.py FILE``, in each of several processes, trains on their share and writes the weights.

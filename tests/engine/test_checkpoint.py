@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, read without running anything in them."""
+"""Checkpoint files: complete or absent, and read without executing anything in them."""
 
 from __future__ import annotations
 

@@ -134,9 +134,7 @@ def test_it_begins_where_a_run_had_none_and_ends_where_it_is_not_wanted(tmp_path
         ("G.9.bias", torch.zeros(4), r"weights: has the unknown G\.9\.bias"),
     ],
 )
-def test_an_average_that_does_not_fit_is_refused(
-    name: str, value: Tensor, reason: str, tmp_path: Path
-) -> None:
+def test_an_average_that_does_not_fit_is_refused(name: str, value: Tensor, reason: str, tmp_path: Path) -> None:
     make_trainer(tmp_path, 1, ema_decay=DECAY).fit()
     path = tmp_path / "checkpoints" / "step_00000001.pt"
     state = last_state(tmp_path)

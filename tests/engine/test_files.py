@@ -1,4 +1,4 @@
-"""Folders that one process at a time works in."""
+"""Folders in which only one process works at a time."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def test_a_second_trainer_is_told_who_trains_in_the_folder_and_touches_nothing(t
     temporary = tmp_path / "checkpoints" / ".step_00000001.pt.77.tmp"
     temporary.parent.mkdir()
     temporary.write_bytes(b"half")
+    mine = tmp_path / "checkpoints" / ".notes.tmp"  # no process of ours has called a file so
+    mine.write_text("mine")
     trainer = make_trainer(tmp_path, 1)
     with another_process_in(tmp_path) as other:
         before = sorted(tmp_path.rglob("*"))
@@ -54,7 +56,7 @@ def test_a_second_trainer_is_told_who_trains_in_the_folder_and_touches_nothing(t
             trainer.fit()
         assert sorted(tmp_path.rglob("*")) == before
     trainer.fit()
-    assert not temporary.exists() and not list(tmp_path.rglob(files.LOCK))
+    assert not temporary.exists() and mine.exists() and not list(tmp_path.rglob(files.LOCK))
 
 
 def test_the_forked_worker_of_a_killed_trainer_does_not_keep_others_out(tmp_path: Path) -> None:

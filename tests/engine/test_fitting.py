@@ -1,4 +1,5 @@
-"""A run goes on from a checkpoint only if all of it fits; else one line says what does not, and nothing changed."""
+"""A run continues from a checkpoint only if all of it fits; otherwise one line says what does not, and nothing
+changes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Replayed steps are the steps without: losses, weights, optimisers, memories, generators, bit for bit.
+"""Replayed steps equal steps without graphs: losses, weights, optimisers, memories, generators, bit for bit.
 
-A CUDA graph is played on the CPU in two ways (tape.py): by calling the step again on the memory of the recording, and
-by doing the recorded operations again on the tensors that they had, without any of the step's Python.
+A CUDA graph is simulated on the CPU in two ways (tape.py): by calling the step again on the memory of the recording,
+and by repeating the recorded operations on their original tensors, without any of the step's Python.
 """
 
 from __future__ import annotations

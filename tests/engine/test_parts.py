@@ -1,4 +1,4 @@
-"""The small parts of the engine: generators' states, grids."""
+"""Small parts of the engine: states of generators, grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A method of two tiny networks and a data set of noise: enough to test the engine, and a command that trains them.
+"""A method with two tiny networks and a data set of noise, for testing the engine, and a command that trains them.
 
 ``python toy_run.py FOLDER STEPS fresh|resume|plain [kill STEP]``
 """

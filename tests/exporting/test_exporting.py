@@ -109,9 +109,7 @@ def test_torchscript_tells_the_default_style(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         for domain in range(len(generator.domains)):
             style = loaded.default_style(torch.tensor(domain))
-            torch.testing.assert_close(
-                loaded(x, torch.tensor(domain), style), generator(x, domain), atol=1e-5, rtol=0
-            )
+            torch.testing.assert_close(loaded(x, torch.tensor(domain), style), generator(x, domain), atol=1e-5, rtol=0)
 
 
 def test_a_domain_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m cgcl_fast.figures`` on tiny runs: what it draws of which method, and what it refuses."""
+"""``python -m cgcl_fast.figures`` on tiny runs: the figures of each method, and what it rejects."""
 
 from __future__ import annotations
 

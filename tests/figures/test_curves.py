@@ -1,4 +1,4 @@
-"""Curves of runs: what is read from their logs, and what is drawn."""
+"""Curves of runs: reading their logs, and drawing."""
 
 from __future__ import annotations
 

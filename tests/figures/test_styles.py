@@ -32,7 +32,7 @@ from cgcl_fast.methods import METHODS, Method
 OPTIONS = {
     "cgl": {
         **{"domains": ("sunny", "night", "rainy"), "ngf": 4, "ndf": 4, "n_blocks": 1, "d_layers": 3, "style_dim": 3},
-        **{"object_size": 16, "least_object": 4, "mlp_dim": 8},
+        **{"object_size": 16, "min_object": 4, "mlp_dim": 8},
     },
     "mguit": {"ngf": 4, "ndf": 4, "n_blocks": 1, "style_nc": 6, "d_layers": 3, "n_scales": 2, "content_layers": 1},
     "cut": {"ngf": 4, "ndf": 4, "n_blocks": 5, "nce_dim": 8},

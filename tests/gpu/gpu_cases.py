@@ -1,4 +1,4 @@
-"""Every op once, with the arguments that the tests on a GPU give it. Nothing here needs a GPU."""
+"""Every op once, with the arguments of the GPU tests. Nothing here needs a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a GPU shows: graphs, streams, repeated runs, host synchronisation, mixed precision, ids out of range."""
+"""Tests that need a GPU: graphs, streams, repeated runs, host synchronisation, mixed precision, ids out of range."""
 
 from __future__ import annotations
 

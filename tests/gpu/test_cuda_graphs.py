@@ -1,4 +1,4 @@
-"""Steps replayed as CUDA graphs are the steps without, for every method; and what cannot be captured is not."""
+"""Steps replayed as CUDA graphs equal steps without, for every method; steps that cannot be captured are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cases of the GPU's tests themselves, on the CPU: each is valid, and no op is without one."""
+"""The cases of the GPU tests, on the CPU: each is valid, and every op has one."""
 
 from __future__ import annotations
 

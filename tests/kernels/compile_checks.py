@@ -1,4 +1,4 @@
-"""Kernels compiled for GPUs that are not here: registers spilled and shared memory, as the assembler reports them."""
+"""Kernels compiled for absent GPUs: spilled registers and shared memory, as reported by the assembler."""
 
 from __future__ import annotations
 

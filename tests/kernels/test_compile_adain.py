@@ -1,4 +1,4 @@
-"""adain's kernels compile for GPUs at the shapes of the papers. What they compute, test_interpreter.py runs."""
+"""adain's kernels compile for GPUs at the papers' shapes. test_interpreter.py checks their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blurs' kernels compile for GPUs at the shapes of the papers. What they compute, test_interpreter.py runs."""
+"""The blurs' kernels compile for GPUs at the papers' shapes. test_interpreter.py checks their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""memory_read's kernels compile for GPUs at the shapes of the paper. What they compute, test_interpreter.py runs."""
+"""memory_read's kernels compile for GPUs at the paper's shapes. test_interpreter.py checks their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""memory_update's kernels compile for GPUs at the shapes of the paper. What they compute, test_interpreter.py runs."""
+"""memory_update's kernels compile for GPUs at the paper's shapes. test_interpreter.py checks their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sample_patch_ids' kernels compile for GPUs at the papers' shapes. What they compute, test_interpreter.py runs."""
+"""sample_patch_ids' kernels compile for GPUs at the papers' shapes. test_interpreter.py checks their results."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""No op waits for the device or reads a tensor's value in Python, forward or backward: CUDA graphs can capture it.
+"""No op waits for the device or reads a tensor's value in Python, forward or backward, so CUDA graphs can capture it.
 
-The ops run on fake tensors of a CUDA device, which have no values: what would read one (.item(), .tolist(), bool(),
-nonzero, a mask as an index) raises, as does a copy between host and device. Every operator with a Triton kernel runs
-the function that would launch it, on the same fake tensors, up to the launch.
+The ops run on fake tensors of a CUDA device, which have no values: reading one (.item(), .tolist(), bool(), nonzero, a
+mask as an index) raises, as does a copy between host and device. Every operator with a Triton kernel runs its launching
+function on the same fake tensors, up to the launch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The tests of the ops again, with the Triton kernels in Triton's interpreter: a process of its own, since Triton reads
-TRITON_INTERPRET when a kernel is decorated.
+"""The tests of the ops again, with the Triton kernels in Triton's interpreter, in a separate process, because Triton
+reads TRITON_INTERPRET when a kernel is decorated.
 
-There bfloat16, with which the interpreter computes wrongly, takes the other kernels: it is left to a GPU.
+The interpreter computes bfloat16 wrongly, so bfloat16 runs other kernels there; it is tested on a GPU.
 """
 
 from __future__ import annotations

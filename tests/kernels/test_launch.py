@@ -1,4 +1,4 @@
-"""Compiled kernels that are held: found again for the same dtypes, alignments and numbers, and for no others."""
+"""The cache of compiled kernels: hits for the same dtypes, alignments and numbers, and for no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method at a tiny size, with the options that change what a step does, and batches for them."""
+"""Every method at tiny size, with all options that change a step's work, and batches for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step as the engine runs it, phase by phase, for tests that look at what each one leaves."""
+"""A step as the engine runs it, phase by phase, for tests of what each phase leaves."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""CGL's networks and losses from the papers' equations, one image at a time, on nothing of the package but its weights.
+"""CGL's networks and losses from the papers' equations, one image at a time, using only the weights of the package.
 
 Label maps are concatenated, sizes are doubled before the convolution, every network runs as often as the equations name
-it, and there are no masks: what does not exist is not computed.
+it, and instead of masks, missing instances are simply not computed.
 """
 
 from __future__ import annotations

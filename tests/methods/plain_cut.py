@@ -1,6 +1,6 @@
 """The plain CUT step: stock PyTorch modules in the published order, four encoder passes, nothing fused or reused.
 
-Written from the description of the published training loop alone and on no module of the package, so that the tests
+Written only from the description of the published training loop, without any module of the package, so that the tests
 can compare the package's networks, losses and gradients with it, and the benchmark its time and memory.
 """
 

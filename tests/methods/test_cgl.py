@@ -1,4 +1,4 @@
-"""CGL's losses against the papers' equations one image at a time, and what each phase may touch."""
+"""CGL's losses against the papers' equations one image at a time, and what each phase may change."""
 
 from __future__ import annotations
 
@@ -347,8 +347,8 @@ def test_learning_rates_are_halved() -> None:
 
 
 def test_what_it_asks_of_the_data() -> None:
-    needs = CGL.needs(CGLConfig(**SMALL, least_object=5))
-    assert (needs.random_pairs, needs.object_size, needs.least_object, needs.classes) == (True, 16, 5, None)
+    needs = CGL.needs(CGLConfig(**SMALL, min_object=5))
+    assert (needs.random_pairs, needs.object_size, needs.min_object, needs.classes) == (True, 16, 5, None)
     assert CGL.needs(CGLConfig(classes=("car",))).classes == ("car",)
 
 

@@ -1,4 +1,4 @@
-"""The CUT step against the plain one, and what each phase may touch."""
+"""The CUT step against the plain one, and what each phase may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CycleGAN's losses against a slow computation on plain networks, and what each phase may touch."""
+"""CycleGAN's losses against a slow computation on plain networks, and what each phase may change."""
 
 from __future__ import annotations
 

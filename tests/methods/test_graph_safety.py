@@ -1,8 +1,8 @@
-"""Nothing in a step of any method waits for the device, decides on the host or brings something from it.
+"""No step of any method waits for the device, decides on the host or copies from it.
 
-The steps run on the meta device, whose tensors have no values: what would read one raises. So does, here, every
-operation of a tensor on the host, wherever it comes from: a draw of the CPU's generator, a list, a copy. How the ops'
-kernels behave on a GPU is looked at in tests/kernels/test_graph_safety.py.
+The steps run on the meta device, whose tensors have no values: reading one raises. So does, in these tests, every
+operation on a host tensor, wherever it comes from: a draw from the CPU's generator, a list, a copy.
+tests/kernels/test_graph_safety.py tests the ops' kernels.
 """
 
 from __future__ import annotations

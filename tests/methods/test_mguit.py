@@ -1,4 +1,4 @@
-"""MGUIT's losses, gradients and memory against the paper pixel by pixel, and what each phase may touch."""
+"""MGUIT's losses, gradients and memory against the paper pixel by pixel, and what each phase may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges of options: every number has one, and what is out of it is refused by name, by configs and commands alike."""
+"""Ranges of options: every number has one, and values outside are rejected by name, by configs and commands alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method trains, is interrupted without warning, goes on bit for bit, and translates, through the commands."""
+"""Every method trains, is killed, resumes bit for bit, and translates, through the commands."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""SinCUT's losses against a slow computation on plain networks, and what each phase may touch."""
+"""SinCUT's losses against a slow computation on plain networks, and what each phase may change."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +11,13 @@ from networks import plain_stylegan2
 from op_checks import DEVICE
 from torch import Tensor, nn
 
+from cgcl_fast._translator import Translator, in_tiles
 from cgcl_fast.data.decoding import FileImage
 from cgcl_fast.data.formats import FileFormat
 from cgcl_fast.data.values import Values
 from cgcl_fast.engine import translate_tiled
 from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.sincut import SinCUT, SinCUTConfig, split_into_tiles
-from cgcl_fast.translate import Job, Loaded, Translator, in_tiles
 
 SMALL: dict[str, Any] = {"ngf": 1, "ndf": 1, "n_blocks": 2, "nce_dim": 8, "num_crops": 3, "crop_size": 16}
 
@@ -199,18 +198,18 @@ def test_tiles_are_in_reading_order() -> None:
 def test_what_it_asks_of_its_data() -> None:
     crops = SinCUT.needs(SinCUTConfig()).crops
     assert crops is not None
-    assert (crops.count, crops.size, crops.least_width, crops.most_width) == (16, 128, 384, 1024)
+    assert (crops.count, crops.size, crops.min_width, crops.max_width) == (16, 128, 384, 1024)
     assert not crops.per_crop and not crops.independent and not crops.grid and SinCUT(SinCUTConfig()).tile_size == 64
     published = SinCUTConfig(crops="published")
     crops = SinCUT.needs(published).crops
     assert crops is not None
-    assert (crops.count, crops.size, crops.least_width, crops.most_width) == (16, 64, None, None)
+    assert (crops.count, crops.size, crops.min_width, crops.max_width) == (16, 64, None, None)
     assert crops.per_crop and crops.independent and crops.grid and SinCUT(published).tile_size == 64
     for name, zoom in (("paper", "crop"), ("published", "minibatch")):
         crops = SinCUT.needs(SinCUTConfig(crops=name, zoom=zoom)).crops
         assert crops is not None and crops.per_crop == (zoom == "crop") and crops.grid == (name == "published")
-    crops = SinCUT.needs(SinCUTConfig(crop_size=32, least_width=40, most_width=50, num_crops=2)).crops
-    assert crops is not None and (crops.count, crops.size, crops.least_width, crops.most_width) == (2, 32, 40, 50)
+    crops = SinCUT.needs(SinCUTConfig(crop_size=32, min_width=40, max_width=50, num_crops=2)).crops
+    assert crops is not None and (crops.count, crops.size, crops.min_width, crops.max_width) == (2, 32, 40, 50)
 
 
 @pytest.mark.parametrize("size", [(31, 42), (3, 2), (1, 1)])
@@ -231,12 +230,11 @@ def test_tiles_give_the_whole(size: tuple[int, int]) -> None:
     image = torch.rand(3, *size, device="cpu") * 2 - 1
     form = FileFormat("NPY", "float32")
     file = FileImage(image.permute(1, 2, 0).numpy(), None, Values("float32", -1, 1), form)
-    loaded = Loaded(Job(Path("in.npy"), Path("out.npy"), form), file)
     translate = translator.for_batch(1)
     whole = translate(image[None])[0]
     scale = float(whole.std())
     for tile in (64, 75):  # margins of 16 pixels
-        found = torch.cat(list(in_tiles(loaded, translator, tile, None, 2)), dim=1)[:, : size[0], : size[1]]
+        found = torch.cat(list(in_tiles(file, translator, tile, None, 2)), dim=1)[:, : size[0], : size[1]]
         torch.testing.assert_close(found / scale, whole / scale, atol=1e-5, rtol=1e-5)
     blended = translate_tiled(translate, image, tile=64, overlap=8)
     assert (blended - whole).abs().max() > 0.01 * scale  # so that the equality above means something

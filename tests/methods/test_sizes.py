@@ -1,5 +1,5 @@
-"""Images of several sizes: in how many passes they go through a network, the least that a method takes, and runs on
-folders of which no two images need have one size.
+"""Images of several sizes: the number of passes through a network, the smallest size of each method, and runs on
+folders whose images all differ in size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every method trains in several processes, which hold the same weights, memories and penalties all along."""
+"""Every method trains in several processes, which have the same weights, memories and penalties at all times."""
 
 from __future__ import annotations
 

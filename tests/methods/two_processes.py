@@ -1,4 +1,4 @@
-"""``train`` as one of several processes, each of which notes what it holds at the end beside the run:
+"""``train`` as one of several processes, each of which writes its final state beside the run:
 ``python two_processes.py ARGUMENT... --output FOLDER`` writes FOLDER.RANK.json.
 """
 

@@ -1,5 +1,4 @@
-"""The networks of figures with random weights: the published ones need a download, which tests do without. And one that
-is small."""
+"""The metrics' networks with random weights, because the published ones need a download, and a small network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reinhard's colour transfer: the statistics that it promises, and the matrices that the paper prints."""
+"""Reinhard's colour transfer: the statistics of its results, and the paper's matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which figures there are of what, and which of them grow with what is good."""
+"""Which metrics are computed of what, and which of them increase with quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures that a run notes at every save."""
+"""The metrics that a run logs at every save."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The classifier of domains: a fine-tuning of it, its file, and what the command refuses.
+"""The domain classifier: fine-tuning, its file, and what the command rejects.
 
-What takes many steps has a small network in the place of Inception-v3, which takes one step at 75x75 pixels. Its
-weights are random: ImageNet's need a download.
+Tests with many steps replace Inception-v3 by a small network; Inception-v3 takes one step at 75x75 pixels. Weights are
+random: ImageNet's need a download.
 """
 
 from __future__ import annotations

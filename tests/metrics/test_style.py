@@ -1,4 +1,4 @@
-"""What a reference changes, of generators whose answer is known."""
+"""The effect of references, for generators whose result is known."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """StyleGAN2's blocks as its paper describes them: upsampling by zeros, filters as explicit convolutions, gains applied
-after the activation. Written on no module of the package, to compare with; nothing here is fast.
+after the activation. For comparison: written without any module of the package, and not fast.
 """
 
 from __future__ import annotations

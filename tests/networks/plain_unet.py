@@ -1,6 +1,6 @@
 """The published U-Net and PixelGAN in stock PyTorch modules, whose names in the state dict are the published ones.
 
-Written from the description of the layers alone and on no module of the package, to compare with.
+For comparison: written only from the description of the layers, without any module of the package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A number of layers that no image is large enough for is refused before 2 to the power of it is computed."""
+"""A number of layers too large for any image is rejected before 2 to the power of it is computed."""
 
 from __future__ import annotations
 

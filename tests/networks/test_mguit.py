@@ -1,4 +1,4 @@
-"""What MGUIT's networks are beyond the losses: files, styles, noise, sizes."""
+"""MGUIT's networks apart from the losses: files, styles, noise, sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss module against sums written out row by row."""
+"""The loss module against explicit sums, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests of the ops make their tensors on the device under test without naming it, some of them when collected."""
+"""Tests of the ops create their tensors on the device under test without naming it, some of them during collection."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Random calls of every op, compared with its reference: `make fuzz`, or `python tests/ops/fuzz.py [OP SEED]`.
 
-A case follows from its op and seed alone. It has any sizes, strides, dtypes, options and upstream gradients, and values
-that are hard: NaN, infinity, denormal and huge numbers, constant planes, zero vectors, ties, large logits. The kernel
-must give NaN and infinity where the reference does, and else be within twice the reference's own error; that is
-`disagreement` below. With wrong arguments an op may raise ValueError or TypeError and nothing else.
+A case follows from its op and seed alone. It has random sizes, strides, dtypes, options and upstream gradients, and
+difficult values: NaN, infinity, denormal and huge numbers, constant planes, zero vectors, ties, large logits. The
+kernel must give NaN and infinity where the reference does, and otherwise be within twice the reference's own error; see
+`disagreement` below. With wrong arguments an op may only raise ValueError or TypeError.
 
-test_fuzz.py runs a fixed set of seeds. Run by itself this file draws seeds until its time is up and says of each
-failure how to have it again.
+test_fuzz.py runs a fixed set of seeds. Run as a program, this file draws seeds until its time is up, and prints for
+each failure how to repeat it.
 """
 
 from __future__ import annotations

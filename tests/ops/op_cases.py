@@ -1,4 +1,4 @@
-"""Every op once or more, small, as a function of its floating-point tensors: for what is to hold of all ops alike."""
+"""Every op at least once, small, as a function of its floating-point tensors: for properties that all ops share."""
 
 from __future__ import annotations
 

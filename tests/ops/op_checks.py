@@ -1,4 +1,4 @@
-"""What every op is checked for: values and gradients of its reference, gradcheck, opcheck, compile, TorchScript."""
+"""Checks of every op: values and gradients against its reference, gradcheck, opcheck, compile, TorchScript."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under autocast an op casts nothing: the numbers and dtypes are those without it, and losses stay in float32."""
+"""Ops under autocast do not cast: numbers and dtypes are the same as without it, and losses stay in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forward-mode differentiation and `torch.func`: right or refused, never silently zero or detached."""
+"""Forward-mode differentiation and `torch.func`: correct or rejected, never silently zero or detached."""
 
 from __future__ import annotations
 

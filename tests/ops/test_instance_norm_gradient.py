@@ -1,5 +1,5 @@
-"""The gradient of an instance norm at batch 1 where the one that comes in is channels_last, as PatchNCE's is: its rows
-are gathered from a map by its channels. PyTorch's own is wrong there on a CPU, seen from 2.11 to 2.14.1.
+"""The gradient of instance norm at batch 1 if its incoming gradient is channels_last, like that of gathered patches in
+PatchNCE. PyTorch's own is wrong there on a CPU, seen from 2.11 to 2.14.1.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What the ops do with NaN, infinity and large numbers, and that their bits do not depend on the number of threads."""
+"""The ops' results for NaN, infinity and large numbers, and their independence of the number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`with cgcl_fast.backend(...)` is of the thread that runs the block, not of the process."""
+"""`with cgcl_fast.backend(...)` applies to the thread that runs the block, not to the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every argument of every op, given what it does not take: the error names the op, the argument and what came."""
+"""Invalid values for every argument of every op: the error names the op, the argument and the value."""
 
 from __future__ import annotations
 

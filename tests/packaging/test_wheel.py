@@ -1,4 +1,4 @@
-"""The source distribution and the wheel made of it: what they carry, and that the wheel works where it is installed."""
+"""The source distribution and the wheel built from it: their content, and that the installed wheel works."""
 
 from __future__ import annotations
 

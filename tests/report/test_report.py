@@ -1,4 +1,4 @@
-"""The report of a run: what is in it, and what a browser makes of it."""
+"""The report of a run: its content, and how a browser shows it."""
 
 from __future__ import annotations
 

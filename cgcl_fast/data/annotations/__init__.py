@@ -1,5 +1,5 @@
-"""Boxes of objects in the files of common data sets; :mod:`.reading` lists the formats, :mod:`.index` says where the
-files are looked for."""
+"""Object boxes in the file formats of common data sets: :mod:`.reading` lists the formats, :mod:`.index` describes
+where the files are searched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file of boxes comes to, whatever its format."""
+"""The boxes of an image, independent of the file format."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import numpy as np
 from cgcl_fast.data.tars import open_file
 
 MOST_BYTES = 16 * 2**20
-"""Of a file about one image. What is read from it takes up to some thirty times as much memory."""
+"""Maximum size of a file about one image. Its parsed content takes up to about thirty times as much memory."""
 
-_MOST_DIGITS = 100  # of an integer; converting takes time quadratic in their number, and Python refuses thousands
+_MOST_DIGITS = 100  # of an integer: conversion takes quadratic time, and Python refuses thousands of digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +25,12 @@ class Annotation:
     """The boxes of one image.
 
     Attributes:
-        boxes: float64 (N,4), finite corners x0 y0 x1 y1 with x0 <= x1 and y0 <= y1; they may reach beyond the image.
+        boxes: float64 (N,4), finite corners x0 y0 x1 y1 with x0 <= x1 and y0 <= y1; they may extend beyond the image.
         names: class of each box.
-        size: (width, height) that the file says the image has, None if it does not say.
-        relative: the corners are fractions of width and height, not pixels.
-        broken: number of boxes that were left out because their corners are not numbers.
-        attributes: what else is said of the image ("timeofday", "weather").
+        size: (width, height) of the image according to the file, None if the file does not say.
+        relative: whether corners are fractions of width and height instead of pixels.
+        broken: number of boxes left out because their corners are not numbers.
+        attributes: other statements about the image ("timeofday", "weather").
     """
 
     boxes: np.ndarray
@@ -44,7 +44,7 @@ class Annotation:
 EMPTY = Annotation(np.zeros((0, 4)), ())
 
 UNDECIDED = Annotation(np.zeros((0, 4)), ())
-"""Of a name that stands for several images with boxes in a file about many."""
+"""The annotation of a name that several images with boxes share, in a file about many images."""
 
 
 def annotation(
@@ -54,9 +54,9 @@ def annotation(
     relative: bool = False,
     attributes: tuple[tuple[str, str], ...] = (),
 ) -> Annotation:
-    """Boxes from (class, corners) pairs as they stand in a file.
+    """Boxes from (class, corners) pairs as written in a file.
 
-    Reversed corners are put in order. A box whose corners are not four finite numbers is counted and left out.
+    Reversed corners are put in order. A box whose corners are not four finite numbers is left out and counted.
     """
     boxes: list[tuple[float, float, float, float]] = []
     names: list[str] = []
@@ -68,7 +68,7 @@ def annotation(
         else:
             boxes.append(box)
             names.append(name)
-    # Copies of few different strings in a great many annotations: one object each.
+    # The same few strings repeat in a great many annotations: keep one object of each.
     shared = {name: name for name in names}
     return Annotation(
         np.array(boxes, dtype=np.float64).reshape(-1, 4),
@@ -99,7 +99,7 @@ def _size(size: tuple[Any, Any] | None) -> tuple[int, int] | None:
 
 
 def corners_of(x: Any, y: Any, width: Any, height: Any) -> tuple[Any, Any, Any, Any]:
-    """Corners of a box given by its least corner and its size; what is no number comes to no number."""
+    """Corners of a box given by its top left corner and size; anything that is not a number becomes NaN."""
     try:
         x, y, width, height = float(x), float(y), float(width), float(height)
     except (TypeError, ValueError, OverflowError):
@@ -112,7 +112,7 @@ def corners_around(points: Iterable[Any]) -> tuple[float, ...]:
     left = top = math.inf
     right = bottom = -math.inf
     try:
-        for x, y in points:  # one by one: there may be millions
+        for x, y in points:  # one at a time: there may be millions
             x, y = float(x), float(y)
             if not (math.isfinite(x) and math.isfinite(y)):
                 return ()
@@ -138,7 +138,7 @@ def bytes_of(path: Path, most: int | None = MOST_BYTES) -> bytes:
 
 
 def text_of(data: bytes) -> str:
-    """Text in UTF-8, in UTF-16 with its mark, or, if it is neither, in Latin-1."""
+    """Text in UTF-8, in UTF-16 with a byte order mark, or otherwise in Latin-1."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
     try:
@@ -148,11 +148,11 @@ def text_of(data: bytes) -> str:
 
 
 def json_of(data: bytes) -> Any:
-    """Content of a JSON file. NaN and infinities, which are no JSON but occur, are read; so are integers that are too
-    long for a number that means anything, as what they come to in floating point.
+    """Content of a JSON file. NaN and infinities, which are not valid JSON but occur, are accepted. Integers with very
+    many digits are read as floating-point numbers.
 
     Raises:
-        ValueError: it is no JSON, or is nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text_of(data), parse_int=_integer)
@@ -165,10 +165,10 @@ def _integer(digits: str) -> int | float:
 
 
 def text(value: Any) -> str:
-    """A value of a JSON file that should be a name, as one; "" if it is none."""
+    """A value of a JSON file that should be a name; "" if it is not one."""
     return value.strip() if isinstance(value, str) else str(value) if isinstance(value, int) else ""
 
 
 def dicts(value: Any) -> list[dict[str, Any]]:
-    """The objects in what should be a list of objects; anything else is left out."""
+    """The objects of what should be a list of objects; anything else is left out."""
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []

@@ -17,14 +17,14 @@ GROUPS = {
     "cloudy": ("daytime", ("partly cloudy", "cloudy")),
     "rainy": ("daytime", ("rainy",)),
 }
-"""CGL's Table 1: the time of day and the weather of each domain. Its 4262 images of "cloudy weather" at daytime are
-fewer than BDD100K's overcast ones alone, so they are those called partly cloudy. All others (snow, fog, dawn, rain at
-night) are in no domain."""
+"""Time of day and weather of each domain in CGL's Table 1. Its 4262 images of "cloudy weather" in daytime are fewer
+than BDD100K's overcast ones alone, so they must be those labelled partly cloudy. All other images (snow, fog, dawn,
+rain at night) belong to no domain."""
 
 
-def group_of(found: Annotation) -> str | None:
+def group_of(annotation: Annotation) -> str | None:
     """The domain of an image, or None if it is in none."""
-    said = dict(found.attributes)
+    said = dict(annotation.attributes)
     for domain, (time, weathers) in GROUPS.items():
         if said.get("timeofday") == time and said.get("weather") in weathers:
             return domain

@@ -1,7 +1,7 @@
-"""Cityscapes: a JSON file an image, of polygons (gtFine, gtCoarse) or boxes (gtBbox3d, gtBboxCityPersons).
+"""Cityscapes: one JSON file per image, with polygons (gtFine, gtCoarse) or boxes (gtBbox3d, gtBboxCityPersons).
 
-The box of a polygon is what it spans. Only the classes that are single things are taken (``THINGS``); groups
-(``cargroup``) and regions to ignore are left out.
+The box of a polygon is its bounding box. Only the classes of single things are read (``THINGS``); groups (``cargroup``)
+and regions to ignore are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ THINGS = frozenset(
 KEY_ENDING = re.compile(
     r"_(?:leftImg8bit(?:_(?:foggy|rain)[\w.]*)?|gtFine_polygons|gtCoarse_polygons|gtBbox3d|gtBboxCityPersons)$"
 )
-"""What differs between the names of an image, of its versions in fog and rain, and of its files."""
+"""Parts in which the names of an image, of its fog and rain versions, and of its annotation files differ."""
 
 
 def is_cityscapes(content: Any) -> bool:

@@ -1,6 +1,6 @@
 """COCO: one JSON file with ``images``, ``annotations`` and ``categories``; ``bbox`` is ``[x, y, width, height]``.
 
-Where there is no ``bbox``, the box is what the polygons of ``segmentation`` span, ``[[x, y, x, y, ...], ...]``.
+Without a ``bbox``, the box is the bounding box of the polygons in ``segmentation``, ``[[x, y, x, y, ...], ...]``.
 Boxes of crowds (``iscrowd``), which hold any number of objects, are left out.
 """
 
@@ -24,7 +24,7 @@ def is_coco(content: Any) -> bool:
 
 
 def parse_coco(content: dict[str, Any]) -> dict[str, Annotation]:
-    """The boxes of each image by its file name (with the folders that stand before it)."""
+    """The boxes of each image, by its file name (including the folders in front of it)."""
     names = {_id(category.get("id")): text(category.get("name")) for category in dicts(content.get("categories"))}
     rows: dict[str | None, list[tuple[str, Any]]] = {}
     for entry in dicts(content.get("annotations")):
@@ -32,19 +32,19 @@ def parse_coco(content: dict[str, Any]) -> dict[str, Annotation]:
             continue
         number = _id(entry.get("category_id"))
         rows.setdefault(_id(entry.get("image_id")), []).append((names.get(number) or str(number), _corners(entry)))
-    found: dict[str, Annotation] = {}
-    numbers: dict[str, str | None] = {}  # of the images whose boxes are found
+    annotations: dict[str, Annotation] = {}
+    numbers: dict[str, str | None] = {}  # ids of the images with boxes
     for image in dicts(content.get("images")):
         name, number = text(image.get("file_name")), _id(image.get("id"))
-        if not name or (name in found and number not in rows):
+        if not name or (name in annotations and number not in rows):
             continue
-        if numbers.get(name, number) != number:  # as where two data sets were joined to one
-            found[name] = UNDECIDED
+        if numbers.get(name, number) != number:  # for example after two data sets were joined
+            annotations[name] = UNDECIDED
             continue
-        found[name] = annotation(rows.get(number, ()), size=(image.get("width"), image.get("height")))
+        annotations[name] = annotation(rows.get(number, ()), size=(image.get("width"), image.get("height")))
         if number in rows:
             numbers[name] = number
-    return found
+    return annotations
 
 
 def _corners(entry: dict[str, Any]) -> tuple[Any, ...]:
@@ -53,7 +53,7 @@ def _corners(entry: dict[str, Any]) -> tuple[Any, ...]:
         return corners_of(*box)
     if not isinstance(polygons, list):
         return ()
-    if not any(isinstance(each, list) for each in polygons):  # the only polygon by itself
+    if not any(isinstance(each, list) for each in polygons):  # a single polygon, not in a list
         polygons = [polygons]
     if not all(isinstance(each, list) and len(each) % 2 == 0 for each in polygons):
         return ()
@@ -61,7 +61,7 @@ def _corners(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _id(value: Any) -> str | None:
-    """Ids are numbers, but some programs write them as text; anything else is no id."""
+    """An id as text. Ids are numbers, but some programs write them as text; anything else is not an id."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, (int, float, str)) else None

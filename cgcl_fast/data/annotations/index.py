@@ -1,18 +1,18 @@
 """Which annotation belongs to which image of a folder.
 
-An image and its annotation have the same name but for the suffix, or the image's name stands in a file about many
-images. Annotation files are looked for
+An image and its annotation have the same name except for the suffix, or the image's name appears in a file about many
+images. Annotation files are searched
 
 * beside the images and in the folders below;
-* in folders whose names begin with one of ``FOLDER_NAMES``, beside any folder on the way from the data folder to the
+* in folders whose names begin with one of ``FOLDER_NAMES``, beside any folder on the path from the data folder to the
   images: for ``images/train`` in ``labels/train``, else ``labels``; for ``trainA`` in ``annotations/trainA``, else
   ``annotations``, and ``trainA_labels``; for ``leftImg8bit/train`` in ``gtFine/train``;
 * files about many images (COCO, BDD100K) also in every folder on that way;
 * in the tar that holds the images; they annotate images of that tar only.
 
-Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out,
-and of a file about many images the entries whose path, as far from its end on as there are such folders, leads to
-another folder than the image's.
+Folders and files about many images that are named after another split or domain (``instances_val.json``) are left out.
+So are entries of such a file that belong to an image of another folder: an entry's path is compared with the image's,
+from the end, for as many parts as name existing folders.
 """
 
 from __future__ import annotations
@@ -41,39 +41,39 @@ FOLDER_NAMES = (
 )
 
 FULL_READ_BYTES = 64 * 2**20
-"""Up to this many bytes of annotation files are read when a folder is opened; beyond it each is read when its image
-is."""
+"""Up to this many bytes of annotation files are read when the folder is opened; beyond it, each file is read together
+with its image."""
 
-_NAMED = 200  # no more images than this are named in one line of the log
+_NAMED = 200  # log at most this many names per line
 
-_DEEPEST = 16  # no more folders than these, the last, of a path in a file are looked at
+_DEEPEST = 16  # look at most at this many trailing folders of a path in a file
 
-_SET_FILES = 64  # more JSON files than this that belong to no image are files of other images, not about many
+_SET_FILES = 64  # more unmatched JSON files than this are assumed to annotate other images
 
 
 class _Candidate(NamedTuple):
-    """An annotation that may be of an image: a file, or an entry of a file about many images."""
+    """A possible annotation of an image: a file, or an entry of a file about many images."""
 
-    parts: tuple[str, ...]  # the folders it is in
-    rank: int  # the least is preferred
+    parts: tuple[str, ...]  # its folders
+    rank: int  # the smallest is preferred
     file: Path
-    known: Annotation | None = None  # None: the file is about one image
-    entry: str = ""  # what the file calls the image
+    known: Annotation | None = None  # None: a file about a single image
+    entry: str = ""  # the image's name in the file
 
 
 class AnnotationIndex:
-    """The annotations of the images in a folder. What is wrong with one is in the log once, and the image counts as
-    without boxes.
+    """The annotations of the images in a folder. A problem with an annotation is logged once, and its image counts as
+    having no boxes.
 
     Attributes:
-        sources: of each image that has an annotation, the file and, if it is about many images, its name in it.
+        sources: for each image that has an annotation, its file and, in a file about many images, its name there.
 
     Args:
-        folder: the images, with those in its subfolders.
-        root: the data folder: nothing outside it is looked at.
+        folder: the images, including those in subfolders.
+        root: the data folder: nothing outside it is searched.
         images: all images in ``folder``.
-        words: pairs of words, in lower case, in the names of files and folders: those that mean these images ("train"),
-            and those that mean others ("test") unless one of the first is there too.
+        words: pairs of lower-case words in names of files and folders: those that mean these images ("train"), and
+            those that mean other images ("test") unless one of the former is there, too.
         excluded: folders with the images of other domains.
         borrowed: folders anywhere in the data folder where annotations are looked for last.
         tars: the tar files that hold the images, if they are members of tars.
@@ -111,21 +111,21 @@ class AnnotationIndex:
         self._names = self._yolo_names() if (self._format or "").startswith("yolo") else {}
 
     def read(self, images: Sequence[Path]) -> None:
-        """Read the annotations of these images now, unless they are too large, and say what is wrong with them."""
+        """Read the annotations of these images now, unless they are too large, and log what is wrong with them."""
         files = [self._files[path] for path in images if path in self._files]
         if sum(map(size_of_file, files)) <= FULL_READ_BYTES:
             for path in files:
                 self._known[path] = self._read(path, quiet=True)
         missing, empty = [], []
         for path in images:
-            file, found = self._files.get(path), self._entries.get(path)
-            if file is None and found is None:
+            file, annotation = self._files.get(path), self._entries.get(path)
+            if file is None and annotation is None:
                 missing.append(path)
                 continue
-            found = found or self._known.get(file)  # type: ignore[arg-type]
+            annotation = annotation or self._known.get(file)  # type: ignore[arg-type]
             if path in self._entries:
                 self._say_if_wrong(path, self._entries[path])
-            if found is not None and not found.names and not found.broken and file not in self._said:
+            if annotation is not None and not annotation.names and not annotation.broken and file not in self._said:
                 empty.append(path)
         where = printable(self.folder)
         if len(missing) == len(images):
@@ -136,18 +136,18 @@ class AnnotationIndex:
             logger.warning("%s: annotations of %d images hold no boxes: %s", where, *_named(empty))
 
     def names(self) -> set[str]:
-        """Classes of all the boxes that have been read."""
-        return {name for found in (*self._known.values(), *self._entries.values()) for name in found.names}
+        """Classes of all boxes read so far."""
+        return {name for annotation in (*self._known.values(), *self._entries.values()) for name in annotation.names}
 
     def count(self, images: Sequence[Path], wanted: Callable[[str], bool]) -> str:
-        """How many of the images have boxes of wanted classes, in words. What is not read yet does not tell."""
-        found = [self._entries.get(path) or self._known.get(self._files.get(path, path)) for path in images]
-        boxes = sum(each is not None and any(map(wanted, each.names)) for each in found)
-        unread = sum(each is None and path in self._files for path, each in zip(images, found, strict=True))
+        """How many of the images have boxes of wanted classes, in words. Images not read yet do not count."""
+        annotations = [self._entries.get(path) or self._known.get(self._files.get(path, path)) for path in images]
+        boxes = sum(each is not None and any(map(wanted, each.names)) for each in annotations)
+        unread = sum(each is None and path in self._files for path, each in zip(images, annotations, strict=True))
         return f"{unread} with annotations, read when they are needed" if unread else f"{boxes} with boxes"
 
     def __getitem__(self, image: Path) -> Annotation:
-        """The annotation of an image, without boxes if it has none that can be read."""
+        """The annotation of an image; without boxes if it has none that can be read."""
         if image in self._entries:
             return self._entries[image]
         file = self._files.get(image)
@@ -159,20 +159,20 @@ class AnnotationIndex:
 
     def _read(self, path: Path, *, quiet: bool = False) -> Annotation:
         try:
-            found = read_file(path, self._format, self._names)
+            annotation = read_file(path, self._format, self._names)
         except Exception as error:  # damaged files make parsers raise nearly anything, RecursionError included
             self._say(path, f"{reason_of(error)}: its image counts as without boxes")
             return EMPTY
-        if found is None:
+        if annotation is None:
             if not quiet:
                 self._say(path, "it is empty: its image counts as without boxes")
             return EMPTY
-        self._say_if_wrong(path, found)
-        return found
+        self._say_if_wrong(path, annotation)
+        return annotation
 
-    def _say_if_wrong(self, path: Path, found: Annotation) -> None:
-        if found.broken:
-            self._say(path, f"{found.broken} of {found.broken + len(found.names)} boxes are no boxes and left out")
+    def _say_if_wrong(self, path: Path, boxes: Annotation) -> None:
+        if boxes.broken:
+            self._say(path, f"{boxes.broken} of {boxes.broken + len(boxes.names)} boxes are no boxes and left out")
 
     def _say(self, path: Path, what: str) -> None:
         if path not in self._said:
@@ -180,7 +180,7 @@ class AnnotationIndex:
             logger.warning("annotation %s: %s", printable(path), what)
 
     def _text_format(self) -> str | None:
-        """The format that most of the text files seem to be in. An empty file, or a broken one, does not tell."""
+        """The format of most of the text files. Empty or broken files do not count."""
         votes: Counter[str] = Counter()
         contents: list[str] = []
         for path in (path for path in self._files.values() if path.suffix.lower() == ".txt"):
@@ -235,15 +235,15 @@ class AnnotationIndex:
 
     def _add_set(self, file: Path) -> None:
         try:
-            found = read_set(file)
+            annotations = read_set(file)
         except Exception as error:
             self._say(file, f"{reason_of(error)}: the images that it is about count as without boxes")
             return
-        undecided = [name for name, known in (found or {}).items() if known is UNDECIDED]
+        undecided = [name for name, known in (annotations or {}).items() if known is UNDECIDED]
         if undecided:
             count, first = len(undecided), printable(undecided[0])
             self._say(file, f"{count} names stand for several images, as {first}: they count as without boxes")
-        for name, known in (found or {}).items():
+        for name, known in (annotations or {}).items():
             key = image_key(name)
             if key in self._candidates and known is not UNDECIDED:
                 parts = PurePosixPath(name.replace("\\", "/")).parent.parts
@@ -259,7 +259,7 @@ class AnnotationIndex:
             parts = _plain(candidate.parts)
             if candidate.known is None:
                 common = _common(parts, inside)
-                if parts and inside and not common:  # the same name in another subfolder
+                if parts and inside and not common:  # an image of the same name in another subfolder
                     continue
             else:
                 if not self._may_be_of(candidate, image):
@@ -273,7 +273,8 @@ class AnnotationIndex:
         return next((above for above in path.parents if above in self._tars), None) if self._tars else None
 
     def _may_be_of(self, entry: _Candidate, image: Path) -> bool:
-        """Whether the folders before the file name of an entry are not those of another image of that name."""
+        """Whether the folders in front of an entry's file name can be those of the image, not of another with its
+        name."""
         named = self._folders_named(entry.file, entry.parts)
         if not named:
             return not self._is_other(*entry.parts)
@@ -281,13 +282,13 @@ class AnnotationIndex:
         return here in named or any(folder in here.parents and not (folder / image.name).is_file() for folder in named)
 
     def _folders_named(self, file: Path, parts: tuple[str, ...]) -> list[Path]:
-        """The folders that a path in a file may mean, as far from its end on as there are some."""
+        """The existing folders that a path in a file may mean, matched from its end."""
         if (file, parts) not in self._named:
             names = [part for part in parts if part.strip("/.")][-_DEEPEST:]  # not "/", "." and ".."
             roots = dict.fromkeys([*_up(file.parent, self._root), *_up(self.folder, self._root)])
             tails = ([root.joinpath(*names[start:]) for root in roots] for start in range(len(names)))
-            found = ([self._real(folder) for folder in tail if os.path.isdir(folder)] for tail in tails)
-            self._named[file, parts] = next(filter(None, found), [])
+            candidates = ([self._real(folder) for folder in tail if os.path.isdir(folder)] for tail in tails)
+            self._named[file, parts] = next(filter(None, candidates), [])
         return self._named[file, parts]
 
     def _real(self, folder: Path) -> Path:
@@ -343,32 +344,32 @@ class AnnotationIndex:
             for here, names in walk(place, self._say_hidden, enter=enter):
                 parts = here.relative_to(place).parts
                 yield from ((here / name, parts) for name in names if name.lower().endswith(SUFFIXES))
-        except ValueError as error:  # an OSError, of the place itself
+        except ValueError as error:  # an OSError of the place itself
             self._say_hidden(place, error.__cause__ or error)
 
     def _say_hidden(self, place: Path, error: BaseException) -> None:
         self._say(place, f"{reason_of(error)}: the annotations in this folder are not found")
 
     def _is_other(self, *names: str) -> bool:
-        """Whether the names of a file and its folders say that it is about images of another split or domain."""
-        found = {word.lower() for name in names for word in (name, *re.findall("[A-Z]?[a-z]+|[A-Z]+", name))}
-        found |= {word for name in names for word in re.findall("[a-z]+", name.lower())}
-        return any(found & others and not found & mine for mine, others in self._words)
+        """Whether the names of a file and its folders mark it as one of another split or domain."""
+        words = {word.lower() for name in names for word in (name, *re.findall("[A-Z]?[a-z]+|[A-Z]+", name))}
+        words |= {word for name in names for word in re.findall("[a-z]+", name.lower())}
+        return any(words & others and not words & mine for mine, others in self._words)
 
 
 def _up(folder: Path, root: Path) -> list[Path]:
-    """The folder and those above it, up to the root."""
+    """The folder and all folders above it, up to the root."""
     above = [folder, *folder.parents]
     return above[: above.index(root) + 1] if root in above else [folder]
 
 
 def _plain(parts: Sequence[str]) -> tuple[str, ...]:
-    """Without folders that only say what is in them ("images", "labels")."""
+    """The parts without folders that only name their kind of content ("images", "labels")."""
     return tuple(part for part in parts if not part.lower().startswith(("image", "img", "jpegimages", *FOLDER_NAMES)))
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many parts from the end on are the same."""
+    """How many trailing parts are equal."""
     count = 0
     for one, other in zip(reversed(first), reversed(second), strict=False):
         if one != other:
@@ -378,6 +379,6 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def _named(paths: Sequence[Path]) -> tuple[int, str]:
-    """How many, and which."""
+    """Their number and names."""
     names = ", ".join(printable(path.name) for path in paths[:_NAMED])
     return len(paths), names + (" ..." if len(paths) > _NAMED else "")

@@ -1,7 +1,7 @@
-"""LabelMe: a JSON file an image, with ``shapes`` of a ``label``, a ``shape_type`` and ``points`` in pixels.
+"""LabelMe: one JSON file per image, whose ``shapes`` have a ``label``, a ``shape_type`` and ``points`` in pixels.
 
-The box of a polygon, a rectangle (of two opposite corners, or all four) or a mask is what its points span; that of a
-circle, a centre and a point of the line, is around it. Points and lines, which have no area, are left out.
+The box of a polygon, a rectangle (two opposite corners, or all four) or a mask is the bounding box of its points; that
+of a circle, given by its centre and a point of the line, encloses it. Points and lines have no area and are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which formats there are, and reading a file in the one that it is in."""
+"""The list of annotation formats, and reading a file in the right one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from cgcl_fast.data.annotations.yolo import parse_yolo
 from cgcl_fast.data.images import IMAGE_SUFFIXES
 
 SUFFIXES = (".xml", ".json", ".txt")
-"""Of annotation files; where an image has several, the first that comes here is taken: YOLO's text has no names."""
+"""Suffixes of annotation files. If an image has several files, the first suffix wins: YOLO's text has no class
+names."""
 
 
 class JsonFormat(NamedTuple):
-    """How to tell a format by the content of a JSON file, and how to read it."""
+    """How to recognise a format from the content of a JSON file, and how to read it."""
 
     recognise: Callable[[Any], bool]
     parse: Callable[[Any], Any]
@@ -45,7 +46,7 @@ SET_FORMATS = {  # of many images; each gives a dict, file name to Annotation
 
 
 def image_key(name: str) -> str:
-    """What an image and its annotation have in common: the name of the file without its suffix."""
+    """The name that an image and its annotation share: that of the file without suffixes."""
     base = PurePosixPath(name.replace("\\", "/")).name
     for _ in range(2):  # photo.jpg.xml
         stem, dot, suffix = base.rpartition(".")
@@ -60,11 +61,11 @@ def read_set(path: Path) -> dict[str, Annotation] | None:
     Raises:
         OSError, ValueError: it cannot be read.
     """
-    content = json_of(bytes_of(path, None))  # those of large data sets have more than a GiB
+    content = json_of(bytes_of(path, None))  # no limit: files of large data sets have more than a GiB
     for form in SET_FORMATS.values():
         if form.recognise(content):
-            found: dict[str, Annotation] = form.parse(content)
-            return found
+            annotations: dict[str, Annotation] = form.parse(content)
+            return annotations
     return None
 
 
@@ -73,8 +74,8 @@ def read_file(path: Path, text_format: str | None, names: dict[int, str]) -> Ann
 
     Args:
         path: a file with one of ``SUFFIXES``.
-        text_format: of ``TEXT_FORMATS``, for a ``.txt`` file.
-        names: the classes of YOLO by number.
+        text_format: one of ``TEXT_FORMATS``, for a ``.txt`` file.
+        names: YOLO's classes by number.
 
     Raises:
         OSError, ValueError: it cannot be read, or is in none of the formats.
@@ -94,11 +95,11 @@ def read_file(path: Path, text_format: str | None, names: dict[int, str]) -> Ann
 
 
 def _read_json(path: Path, content: Any) -> Annotation:
-    for form in SET_FORMATS.values():  # a set of one image
+    for form in SET_FORMATS.values():  # a set with a single image
         if form.recognise(content):
-            found = {image_key(name): each for name, each in form.parse(content).items()}
-            if image_key(path.name) in found or len(found) == 1:
-                mine: Annotation = found.get(image_key(path.name)) or next(iter(found.values()))
+            annotations = {image_key(name): each for name, each in form.parse(content).items()}
+            if image_key(path.name) in annotations or len(annotations) == 1:
+                mine: Annotation = annotations.get(image_key(path.name)) or next(iter(annotations.values()))
                 return mine
             raise ValueError("it names other images only")
     for form in IMAGE_FORMATS.values():

@@ -1,4 +1,4 @@
-"""What ``python -m cgcl_fast.data.streets`` writes: a JSON file beside each image.
+"""The format of ``python -m cgcl_fast.data.streets``: a JSON file beside each image.
 
 {"size": [width, height], "boxes": [{"class": "car", "box": [x0, y0, x1, y1]}, ...]}
 """

@@ -1,11 +1,11 @@
-"""Text files with a box a line, one file an image: INIT, KITTI, and which of them or :mod:`.yolo` a file is.
+"""Text files with one box per line, one file per image: INIT, KITTI, and the decision between them and :mod:`.yolo`.
 
 ========  =================================================================================================
 INIT      line 1 the path of the image, line 2 anything, from line 3 on ``class x0 y0 x1 y1`` in pixels
 KITTI     ``class truncated occluded alpha x0 y0 x1 y1 h w l x y z rotation [score]``, corners in pixels
 ========  =================================================================================================
 
-The suffix of all of them is ``.txt``, so :func:`guess` tells them apart by content. A line that is no box is left out
+All of them have the suffix ``.txt``; :func:`guess` tells them apart by content. A line that is not a box is left out
 and counted.
 """
 
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from cgcl_fast.data.annotations.annotation import Annotation, annotation
 from cgcl_fast.data.images import IMAGE_SUFFIXES
 
-_IGNORED = ("dontcare", "ignore")  # KITTI's regions that were not looked at
+_IGNORED = ("dontcare", "ignore")  # KITTI's regions without annotation
 
 
 def guess(content: str) -> str | None:
-    """Which format a file is in: "init", "kitti" or "yolo"; None if nothing in it tells."""
+    """The format of a file: "init", "kitti" or "yolo"; None if its content does not tell."""
     lines = [line.split() for line in content.splitlines()]
     numbers = [line for line in lines if len(line) >= 5 and all(map(_number, line))]
     numbered = [line for line in numbers if _is_numbered_kitti(line)]
@@ -31,7 +31,7 @@ def guess(content: str) -> str | None:
         "init": sum(_split_init(line) is not None for line in lines[2:]),
     }
     first = content.lstrip().partition("\n")[0].strip().lower()
-    if first.endswith(IMAGE_SUFFIXES):  # nothing else names its image
+    if first.endswith(IMAGE_SUFFIXES):  # only INIT names its image
         return "init"
     if votes["kitti"]:
         return "kitti"
@@ -41,7 +41,7 @@ def guess(content: str) -> str | None:
 
 
 def _is_numbered_kitti(line: Sequence[str]) -> bool:
-    """Whether a line of numbers is KITTI's of a class that is called by a number: the corners are pixels."""
+    """Whether a line of numbers is KITTI's with a number as class: then its corners are in pixels."""
     return len(line) in (15, 16) and any(abs(float(corner)) > 2 for corner in line[4:8])
 
 
@@ -51,7 +51,7 @@ def parse_init(content: str) -> Annotation:
 
 
 def _split_init(row: Sequence[str]) -> tuple[str, Sequence[str]] | None:
-    # A class may be of several words ("traffic sign"); some files separate by commas.
+    # A class may have several words ("traffic sign"); some files use commas as separators.
     if len(row) == 1:
         row = row[0].split(",")
     if len(row) < 5 or not all(map(_number, row[-4:])):

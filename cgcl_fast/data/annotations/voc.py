@@ -1,10 +1,10 @@
-"""Pascal VOC: an XML file an image, ``<annotation>`` with an ``<object>`` for each box.
+"""Pascal VOC: one XML file per image, ``<annotation>`` with an ``<object>`` for each box.
 
     <object><name>car</name><bndbox><xmin>10</xmin><ymin>20</ymin><xmax>50</xmax><ymax>60</ymax></bndbox></object>
 
-Corners are taken as they are, in pixels from 0. The ``<filename>`` inside is not looked at: it often has another
-suffix than the image. Nothing outside the file is read, no more of it is kept than the boxes, and a file with
-declarations of its own is refused: entities and default attributes make many times its size of it.
+Corners are used as they are, in pixels from 0. The ``<filename>`` in the file is ignored: its suffix often differs from
+the image's. The parser never reads outside the file, keeps nothing but the boxes, and rejects files that declare
+entities or default attributes, which can expand to many times the file's size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xml.parsers import expat
 from cgcl_fast.data.annotations.annotation import Annotation, annotation
 
 DEEPEST = 100
-"""Elements inside each other; a box has five."""
+"""Maximum nesting depth of elements; a box needs five."""
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _SIZE: dict[tuple[str, ...], str] = {("size", side): side for side in ("width", "height")}
@@ -26,7 +26,7 @@ def parse_voc(data: bytes) -> Annotation:
     """The boxes of a file.
 
     Raises:
-        ValueError: it is no XML, has declarations of its own, is nested too deeply, or is XML of something else.
+        ValueError: it is not XML, contains declarations, is nested too deeply, or is not Pascal VOC.
     """
     reader = _Reader()
     parser = expat.ParserCreate()
@@ -37,26 +37,26 @@ def parse_voc(data: bytes) -> Annotation:
     parser.CharacterDataHandler = reader.characters
     try:
         parser.Parse(_readable(data), True)
-    except (expat.ExpatError, LookupError) as error:  # the latter: an encoding that Python does not know
+    except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that Python does not know
         raise ValueError(f"no XML: {error}") from error
     return annotation(reader.rows, size=(reader.size.get("width"), reader.size.get("height")))
 
 
 class _Reader:
-    """Takes the boxes from the elements as they come; a tree of all of them would be far larger than the file.
+    """Collects the boxes while parsing; a tree of all elements would be far larger than the file.
 
     Attributes:
         rows: class and corners of each object.
-        size: of the image, where it is said.
+        size: of the image, if the file has it.
     """
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, Sequence[str | None]]] = []
         self.size: dict[str, str] = {}
-        self._inside: list[str] = []  # the elements that are open
+        self._inside: list[str] = []  # the open elements
         self._object: dict[str, str] = {}
         self._boxes = 0  # of the object
-        self._text: list[str] | None = None  # of the element that was opened last, if it is wanted
+        self._text: list[str] | None = None  # of the last opened element, if it is needed
 
     def doctype(self, name: str, system: str | None, public: str | None, declarations: int) -> None:
         if declarations:
@@ -72,7 +72,7 @@ class _Reader:
         place = tuple(self._inside[1:])
         if place == ("object",):
             self._object, self._boxes = {}, 0
-        elif place == ("object", "bndbox"):  # a child: the parts of an object have boxes and names of their own
+        elif place == ("object", "bndbox"):  # a child element: the parts of an object have boxes and names, too
             self._boxes += 1
         elif place in _SIZE or place == ("object", "name") or (place in _OBJECT and self._boxes == 1):
             self._text = []
@@ -85,12 +85,12 @@ class _Reader:
         self._keep_text()
         self._inside.pop()
         if len(self._inside) == 1 and tag == "object":
-            found = self._object
-            corners = [found.get(side) for side in _SIDES] if self._boxes else ()
-            self.rows.append((found.get("name", "").strip(), corners))
+            annotated = self._object
+            corners = [annotated.get(side) for side in _SIDES] if self._boxes else ()
+            self.rows.append((annotated.get("name", "").strip(), corners))
 
     def _keep_text(self) -> None:
-        """Of an element that is there several times the first counts, and of its text what stands before others."""
+        """Of repeated elements the first counts; of its text, what comes before any child element."""
         if self._text is None:
             return
         text, self._text = "".join(self._text), None
@@ -102,7 +102,7 @@ class _Reader:
 
 
 def _readable(data: bytes) -> bytes:
-    """Bytes that are no UTF-8, though nothing in the file says that they are anything else, as UTF-8."""
+    """The bytes as UTF-8: re-encodes them if they are not valid UTF-8 and the file declares no other encoding."""
     if b"encoding" in data[:100] or data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data
     try:

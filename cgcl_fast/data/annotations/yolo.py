@@ -1,8 +1,8 @@
-"""YOLO: a text file an image, a line for each object, all numbers fractions of the image's width and height.
+"""YOLO: one text file per image, one line per object, all numbers as fractions of the image's width and height.
 
 ===========  ==========================================================================================================
 boxes        ``number x y width height [confidence]``, the centre and the size
-polygons     ``number x y x y x y ...``, of three points or more; the box is what they span
+polygons     ``number x y x y x y ...``, of three points or more; the box is their bounding box
 keypoints    ``number x y width height`` and for each keypoint ``x y`` or ``x y visibility``; only the box is taken
 ===========  ==========================================================================================================
 
@@ -31,10 +31,10 @@ NAME_FILES = ("classes.txt", "obj.names", "classes.names", "data.names", "_class
 """Files with the name of a YOLO class on each line."""
 
 _LEAST_KEYPOINTS = 5
-"""Fewer without visibility, where nothing says that there are some, are a polygon: four corners of a turned box have as
-many numbers as two keypoints."""
+"""Without visibility values, keypoints need at least this many points; fewer are read as a polygon, because the four
+corners of a rotated box have as many numbers as two keypoints."""
 
-_TOLERANCE = 0.05  # of the image, by which keypoints and boxes may reach beyond
+_TOLERANCE = 0.05  # how far keypoints and boxes may reach beyond the image
 
 
 def parse_yolo(content: str, names: dict[int, str], *, keypoints: bool = False) -> Annotation:
@@ -42,8 +42,8 @@ def parse_yolo(content: str, names: dict[int, str], *, keypoints: bool = False) 
 
     Args:
         content: of the file.
-        names: of the classes by number. A class without one is called by its number.
-        keypoints: lines with more numbers than a box has are boxes with keypoints, not polygons.
+        names: of the classes by number. A class without a name is called by its number.
+        keypoints: lines with more numbers than a box needs are boxes with keypoints, not polygons.
     """
     rows = [(_name(row[0], names), _corners(row[1:], keypoints)) for row in map(str.split, content.splitlines()) if row]
     return annotation(rows, relative=True)
@@ -78,11 +78,11 @@ def _numbers(values: Sequence[str]) -> list[float]:
 
 
 def holds_keypoints(contents: Iterable[str]) -> bool:
-    """Whether the files of a data set have boxes with keypoints rather than polygons, which their format leaves open.
+    """Whether the files of a data set contain boxes with keypoints, not polygons; the format itself does not say.
 
-    Keypoints are as many on each line. With visibility, every third number is 0, 1 or 2. Without, they are in the box
-    that the first four numbers are, and few polygons of the same length all lie so. Where there are few lines, either
-    the box's size would be a corner of the polygon far from all others, or its outline would go to and fro.
+    All lines have the same number of keypoints. With visibility, every third number is 0, 1 or 2. Without, all points
+    lie in the box given by the first four numbers, which is rare for polygons of the same length. If there are few
+    lines, read as a polygon either the box's size would be a corner far from all others, or the outline would zigzag.
     """
     rows = [row for content in contents for line in content.splitlines() if (row := _numbers(line.split()[1:]))]
     length = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
@@ -112,7 +112,7 @@ def _are_inside(row: Sequence[float]) -> bool:
 
 
 def _leaps(row: Sequence[float]) -> bool:
-    """Whether the second of the points, if they are a polygon's, is by itself."""
+    """Whether the second point, read as one of a polygon, is isolated."""
     others = corners_around([row[:2], *_points(row[4:])])
     return any(
         not low - (high - low) / 4 <= value <= high + (high - low) / 4
@@ -121,7 +121,7 @@ def _leaps(row: Sequence[float]) -> bool:
 
 
 def _wanders(row: Sequence[float]) -> bool:
-    """Whether the points go a longer way than the outline of any convex polygon in their box."""
+    """Whether the path through the points is longer than the outline of any convex polygon in their box."""
     points = _points(row[4:])
     left, top, right, bottom = corners_around(points) or (0, 0, 0, 0)
     way = sum(math.dist(*pair) for pair in zip(points, points[1:], strict=False))
@@ -129,12 +129,12 @@ def _wanders(row: Sequence[float]) -> bool:
 
 
 def _points(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Keypoints; one at (0, 0) is not there."""
+    """Keypoints; those at (0, 0) are missing."""
     return [point for point in zip(values[0::2], values[1::2], strict=True) if point != (0, 0)]
 
 
 def says_keypoints(folders: Sequence[Path]) -> bool:
-    """Whether a YAML file in one of the folders says that the data set has keypoints (``kpt_shape``)."""
+    """Whether a YAML file in one of the folders declares keypoints (``kpt_shape``)."""
     return any(
         isinstance(content.get("kpt_shape"), list) for folder in folders for content in _described(folder, quiet=True)
     )
@@ -144,10 +144,10 @@ def says_keypoints(folders: Sequence[Path]) -> bool:
 
 
 def read_names(folders: Sequence[Path]) -> dict[int, str]:
-    """Names of the YOLO classes by number, from the first of the folders that has some.
+    """Names of the YOLO classes by number, from the first of the folders that has them.
 
-    They are in a ``data.yaml`` (any YAML file with ``names``: a list, or numbers to names), or in one of
-    ``NAME_FILES``, a name on each line. A YAML file that cannot be read is named in the log.
+    They come from a ``data.yaml`` (any YAML file with ``names``: a list, or a mapping of numbers to names), or from one
+    of ``NAME_FILES``, one name per line. A YAML file that cannot be read is logged.
     """
     for folder in folders:
         for content in _described(folder):
@@ -165,7 +165,7 @@ def read_names(folders: Sequence[Path]) -> dict[int, str]:
 
 
 def _described(folder: Path, *, quiet: bool = False) -> Iterator[dict[str, Any]]:
-    """What the YAML files of a folder say."""
+    """The contents of the YAML files in a folder."""
     for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
         try:
             content = read_yaml(path, text_of)
@@ -184,5 +184,5 @@ def _names(names: Any) -> dict[int, str]:
         names = dict(enumerate(names))
     try:
         return {int(number): str(name) for number, name in names.items()} if isinstance(names, dict) else {}
-    except (ValueError, TypeError, OverflowError):  # the key is no number
+    except (ValueError, TypeError, OverflowError):  # a key is not a number
         return {}

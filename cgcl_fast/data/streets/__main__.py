@@ -102,10 +102,10 @@ def _save(path: Path, data: StreetsDataset, domain: str, index: int, varied: boo
     path.parent.mkdir(parents=True, exist_ok=True)
     scene = data.scene(domain, index)
     Image.fromarray(render(scene, domain, data.size, like=scene if varied else None)).save(path)
-    found = [
+    files = [
         {"class": box.name, "box": [round(value, 2) for value in box[1:]]} for box in scene_boxes(scene, data.size)
     ]
-    path.with_suffix(".json").write_text(json.dumps({"size": [data.size, data.size], "boxes": found}) + "\n")
+    path.with_suffix(".json").write_text(json.dumps({"size": [data.size, data.size], "boxes": files}) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

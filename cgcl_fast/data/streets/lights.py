@@ -52,34 +52,34 @@ def shadows(scene: Scene, size: tuple[int, int], depth: float) -> np.ndarray:
 def _cast(scene: Scene) -> list[list[Point]]:
     """Outlines of the shadows that the sun casts on the ground."""
     away, wall = -scene.sun * _AWAY, scene.half_road + scene.sidewalk
-    found: list[list[Point]] = []
+    shadows: list[list[Point]] = []
     for building in scene.buildings:
         if building.side == scene.sun and building.far > 1.5:
             x, far = building.side * wall, min(building.far, 200.0)
             reach = min(building.height * _AWAY, wall + 0.55 * scene.half_road)
             steps = [max(building.near, 1.3), *(z for z in _SHADOW_STEPS if building.near < z < far), far]
-            found.append([(x, z) for z in steps] + [(x - building.side * reach, z) for z in reversed(steps)])
+            shadows.append([(x, z) for z in steps] + [(x - building.side * reach, z) for z in reversed(steps)])
     for tree in scene.trees:
         if tree.z < 60.0 and abs(tree.x) < wall:
             x, radius = tree.x + away * tree.height * 0.8, tree.radius * 1.1
-            found.append(_line(tree.x, tree.z, x, tree.z + 0.4, 0.12))
-            found.append([(x + radius * dx, tree.z + 0.4 + radius * 0.9 * dz) for dx, dz in _RING])
+            shadows.append(_line(tree.x, tree.z, x, tree.z + 0.4, 0.12))
+            shadows.append([(x + radius * dx, tree.z + 0.4 + radius * 0.9 * dz) for dx, dz in _RING])
     for lamp in scene.lamps:
-        found.append(_line(lamp.x, lamp.z, lamp.x + away * 6.0, lamp.z + 0.4, 0.06))
+        shadows.append(_line(lamp.x, lamp.z, lamp.x + away * 6.0, lamp.z + 0.4, 0.06))
     for sign in scene.signs:
         x, z = sign.x + away * 2.5, sign.z + 0.25
-        found.append(_line(sign.x, sign.z, x, z, 0.05))
-        found.append([(x + 0.32 * dx, z + 0.32 * dz) for dx, dz in _RING])
+        shadows.append(_line(sign.x, sign.z, x, z, 0.05))
+        shadows.append([(x + 0.32 * dx, z + 0.32 * dz) for dx, dz in _RING])
     for person in scene.persons:
         x, z = person.x + away * person.height, person.z
-        found.append(
+        shadows.append(
             [(person.x - 0.12, z - 0.1), (person.x, z + 0.12), (x, z + 0.5), (x + 0.14, z + 0.3), (x - 0.1, z + 0.1)]
         )
     for car in scene.cars:
         x0, x1, end = car.x - CAR_HALF_WIDTH, car.x + CAR_HALF_WIDTH, car.z + car_length(car)
         x0, x1 = min(x0, x0 + away * 1.35), max(x1, x1 + away * 1.35)
-        found.append([(x0, car.z + 0.2), (x1, car.z + 0.2), (x1, end), (x0, end)])
-    return found
+        shadows.append([(x0, car.z + 0.2), (x1, car.z + 0.2), (x1, end), (x0, end)])
+    return shadows
 
 
 def _line(x0: float, z0: float, x1: float, z1: float, half: float) -> list[Point]:

@@ -200,7 +200,7 @@ def boxes(raster: Raster) -> list[Box]:
     factor = raster.factor
     owner = raster.materials[:, INSTANCE].astype(np.int32)
     least = max(2.0, height / 64)
-    found = []
+    visible = []
     for number, (name, (x0, y0, x1, y1)) in enumerate(raster.instances, start=1):
         left, top = max(0, int(x0) - 1), max(0, int(y0) - 1)
         right, bottom = min(width * factor, int(x1) + 2), min(height * factor, int(y1) + 2)
@@ -215,5 +215,5 @@ def boxes(raster: Raster) -> list[Box]:
         seen = (box.x1 - box.x0) * (box.y1 - box.y0) * factor**2
         whole = max(1.0, (x1 - x0) * (y1 - y0))
         if min(box.x1 - box.x0, box.y1 - box.y0) >= least and seen >= 0.4 * whole and mask.mean() >= 0.2:
-            found.append(box)
-    return found
+            visible.append(box)
+    return visible

@@ -201,7 +201,7 @@ def generate_scene(seed: int) -> Scene:
 
 
 def _buildings(dice: _Dice, side: int) -> tuple[Building, ...]:
-    found: list[Building] = []
+    buildings: list[Building] = []
     z = dice.between(-6.0, 1.0)
     tall = dice.chance(0.25)
     while z < 190.0:
@@ -210,7 +210,7 @@ def _buildings(dice: _Dice, side: int) -> tuple[Building, ...]:
             z += length * 0.8
             continue
         floors = dice.integer(4, 9) if tall and dice.chance(0.6) else dice.integer(2, 5)
-        found.append(
+        buildings.append(
             Building(
                 side=side,
                 near=z,
@@ -226,25 +226,25 @@ def _buildings(dice: _Dice, side: int) -> tuple[Building, ...]:
                 shop=dice.pick(_SHOPS) if dice.chance(0.55) else None,
                 shutters=dice.chance(0.25),
                 lights=dice.integer(0, 2**30),
-                covered=found[-1].height if found and found[-1].far == z else 0.0,
+                covered=buildings[-1].height if buildings and buildings[-1].far == z else 0.0,
             )
         )
         z += length + (dice.between(0.8, 3.0) if dice.chance(0.2) else 0.0)
-    return tuple(found)
+    return tuple(buildings)
 
 
 def _lamps(dice: _Dice, half_road: float) -> tuple[Lamp, ...]:
     spacing, z = dice.between(16.0, 24.0), dice.between(7.0, 15.0)
-    found = []
+    lamps = []
     side = dice.pick((-1, 1))
     while z < 110.0:
-        found.append(Lamp(side * (half_road + 0.55), z))
+        lamps.append(Lamp(side * (half_road + 0.55), z))
         side, z = -side, z + spacing * 0.5
-    return tuple(found)
+    return tuple(lamps)
 
 
 def _cars(dice: _Dice, half_road: float, lanes: int, crossing: float | None) -> tuple[Car, ...]:
-    found = []
+    cars = []
     kinds = ("saloon", "hatchback", "hatchback", "saloon", "van")
     lane = half_road * 2.0 / lanes
     for number in range(lanes):
@@ -253,7 +253,7 @@ def _cars(dice: _Dice, half_road: float, lanes: int, crossing: float | None) -> 
         z = dice.between(7.0, 20.0) if oncoming else dice.between(7.5, 22.0)
         for _ in range(dice.integer(1, 3)):
             if crossing is None or not crossing - 5.5 < z < crossing + 4.5:
-                found.append(
+                cars.append(
                     Car(
                         x + dice.between(-0.2, 0.2),
                         z,
@@ -273,9 +273,9 @@ def _cars(dice: _Dice, half_road: float, lanes: int, crossing: float | None) -> 
                 clear = crossing is None or not crossing - 7.0 < z < crossing + 6.0
                 if clear and dice.chance(0.8):
                     paint = dice.shade(dice.pick(_PAINTS), 8)
-                    found.append(Car(side * (half_road - 0.75), z, side < 0, True, paint, dice.pick(kinds)))
+                    cars.append(Car(side * (half_road - 0.75), z, side < 0, True, paint, dice.pick(kinds)))
                 z += dice.between(5.4, 8.0)
-    return _apart(found)
+    return _apart(cars)
 
 
 def _apart(cars: Sequence[Car]) -> tuple[Car, ...]:
@@ -313,14 +313,14 @@ def _persons(dice: _Dice, half_road: float, sidewalk: float, crossing: float | N
 
 
 def _signs(dice: _Dice, half_road: float, crossing: float | None, lamps: Sequence[Lamp]) -> tuple[Sign, ...]:
-    found = []
+    signs = []
     for _ in range(dice.integer(1, 4)):
         side, z = dice.pick((1, 1, -1)), dice.between(6.5, 34.0)
-        found.append(Sign(side * (half_road + dice.between(0.35, 0.6)), z, dice.pick(SIGN_KINDS)))
+        signs.append(Sign(side * (half_road + dice.between(0.35, 0.6)), z, dice.pick(SIGN_KINDS)))
     if crossing is not None:
-        found.append(Sign(half_road + 0.45, crossing - 0.6, "crossing"))
+        signs.append(Sign(half_road + 0.45, crossing - 0.6, "crossing"))
     kept: list[Sign] = []
-    for sign in found:
+    for sign in signs:
         others = [(other.x, other.z) for other in kept] + [(lamp.x, lamp.z) for lamp in lamps]
         if all(x * sign.x < 0 or abs(z - sign.z) > 2.5 for x, z in others):
             kept.append(sign)
@@ -328,7 +328,7 @@ def _signs(dice: _Dice, half_road: float, crossing: float | None, lamps: Sequenc
 
 
 def _trees(dice: _Dice, half_road: float, wall: float, lamps: Sequence[Lamp]) -> tuple[Tree, ...]:
-    found = []
+    trees = []
     leaf = dice.pick(_LEAVES)
     for side in (-1, 1):
         if not dice.chance(0.55):
@@ -337,13 +337,13 @@ def _trees(dice: _Dice, half_road: float, wall: float, lamps: Sequence[Lamp]) ->
         while z < 90.0:
             x = side * (half_road + 0.9)
             if dice.chance(0.75) and all(lamp.x * side < 0 or abs(lamp.z - z) > 2.0 for lamp in lamps):
-                found.append(_tree(dice, x, z, leaf, (4.6, 6.4), (1.3, 1.9)))
+                trees.append(_tree(dice, x, z, leaf, (4.6, 6.4), (1.3, 1.9)))
             z += spacing
     for side in (-1, 1):  # behind the sidewalk, seen in the gaps
         for _ in range(7):
             x = side * (wall + dice.between(2.5, 8.0))
-            found.append(_tree(dice, x, dice.between(8.0, 120.0), dice.pick(_LEAVES), (5.0, 9.0), (1.8, 3.0)))
-    return tuple(found)
+            trees.append(_tree(dice, x, dice.between(8.0, 120.0), dice.pick(_LEAVES), (5.0, 9.0), (1.8, 3.0)))
+    return tuple(trees)
 
 
 def _tree(

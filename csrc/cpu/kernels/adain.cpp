@@ -12,9 +12,9 @@ namespace cgcl {
 namespace CGCL_VARIANT {
 namespace {
 
-constexpr int64_t kChunk = 1024;  // elements in flight: four float buffers of it stay in the L1 cache
+constexpr int64_t kChunk = 1024;  // elements per chunk: four float buffers of this size fit in the L1 cache
 
-// n elements from p, `stride` apart, as float32: in place where they are that already.
+// n elements from p, `stride` apart, as float32; returns p itself if they already are contiguous float32.
 template <typename T>
 inline const float* fetch(const T* p, int64_t n, int64_t stride, float* buffer) {
   if (stride == 1) {
@@ -52,7 +52,7 @@ inline T* plane_of(const Map& map, int64_t b, int64_t c) {
   return static_cast<T*>(map.data) + b * map.stride_b + c * map.stride_c;
 }
 
-// The plane that follows, to be fetched while this one is written: the statistics of a plane then find it in the cache.
+// The next plane, to prefetch while this one is written, so that its statistics find it in the cache.
 template <typename T, class Args>
 inline const T* next_plane(const Args& a, const Map& map, const T* current, int64_t plane, int64_t end) {
   return plane + 1 < end ? plane_of<T>(map, (plane + 1) / a.C, (plane + 1) % a.C) : current;
@@ -62,15 +62,15 @@ inline bool is_one_row(const Map& map, int64_t H, int64_t W) {
   return map.data == nullptr || H == 1 || map.stride_h == W * map.stride_w;
 }
 
-// visit(row offset index h, first column w, n) in chunks; planes whose rows follow one another count as one row.
+// visit(row offset index h, first column w, n) in chunks; a plane whose rows are contiguous counts as one row.
 template <class F>
 inline void for_chunks(int64_t rows, int64_t columns, const F& visit) {
   for (int64_t h = 0; h < rows; ++h)
     for (int64_t w = 0; w < columns; w += kChunk) visit(h, w, columns - w < kChunk ? columns - w : kChunk);
 }
 
-// Moments of n values around `pivot`, which is a mean of neighbouring values: a pivot far from this chunk's mean is far
-// because the plane varies that much, so what cancels is small beside the plane's variance.
+// Moments of n values around `pivot`, the mean of neighbouring values. If the pivot is far from this chunk's mean, the plane
+// itself varies that much, so the cancellation error is small compared with the plane's variance.
 inline void add_chunk(Moments& moments, const float* x, int64_t n, float pivot) {
   vf s[4] = {}, q[4] = {};
   int64_t i = 0;
@@ -95,7 +95,7 @@ inline void add_chunk(Moments& moments, const float* x, int64_t n, float pivot) 
   moments.add(chunk.count, chunk.mean, chunk.m2);
 }
 
-// A pivot for the first chunk of a plane.
+// The pivot for the first chunk of a plane.
 inline float rough_mean(const float* x, int64_t n) {
   const int64_t few = n < 64 ? n : 64;
   float total = 0;
@@ -103,7 +103,7 @@ inline float rough_mean(const float* x, int64_t n) {
   return total / float(few);
 }
 
-// visit(row, column, n, first): the rows, or parts of them, that positions [first, last) of a plane consist of.
+// visit(row, column, n, first) for the rows, or parts of rows, that make up positions [first, last) of a plane.
 template <class F>
 inline void for_rows(int64_t first, int64_t last, int64_t W, const F& visit) {
   for (int64_t n; first < last; first += n) {
@@ -113,7 +113,7 @@ inline void for_rows(int64_t first, int64_t last, int64_t W, const F& visit) {
   }
 }
 
-// visit(position, what it shows) for the padding at both ends of a side of length n, as far as that is in [first, last).
+// visit(position, source position) for the padding at both ends of a side of length n, within [first, last).
 template <class F>
 inline void for_padding(int64_t first, int64_t last, int64_t n, Pad pad, const F& visit) {
   for (int64_t k = 1; k <= pad.size; ++k)
@@ -123,7 +123,7 @@ inline void for_padding(int64_t first, int64_t last, int64_t n, Pad pad, const F
     }
 }
 
-// As flush, of n positions from p on of a plane that is padded; and what the padding left and right of it shows of them.
+// Like flush, for n positions of a padded plane starting at p; also writes their copies in the left and right padding.
 template <typename T>
 inline void flush_padded(T* y, const Map& map, int64_t W, Pad pad, int64_t p, int64_t n, const float* buffer) {
   for_rows(p, p + n, W, [&](int64_t h, int64_t w, int64_t count, int64_t first) {
@@ -140,7 +140,7 @@ inline void flush_padded(T* y, const Map& map, int64_t W, Pad pad, int64_t p, in
   });
 }
 
-// The padding above and below a plane, whose rows are padded already.
+// Writes the padding above and below a plane whose rows are already padded.
 template <typename T>
 inline void pad_rows(T* y, const Map& map, int64_t H, int64_t W, Pad pad) {
   for_padding(0, H, H, pad, [&](int64_t t, int64_t shown) {
@@ -154,7 +154,7 @@ inline void pad_rows(T* y, const Map& map, int64_t H, int64_t W, Pad pad) {
   });
 }
 
-// As fetch, of n positions from p on of a plane before padding: what comes to all the positions that show them.
+// Like fetch, for the gradient of n positions from p on of the unpadded plane: sums over all padded copies of each.
 template <typename T>
 inline const float* fetch_folded(const T* grad, const Map& map, int64_t H, int64_t W, Pad pad, int64_t p, int64_t n,
                                  float* buffer) {
@@ -183,7 +183,8 @@ inline const float* fetch_folded(const T* grad, const Map& map, int64_t H, int64
 
 template <typename T, bool Padded>
 void forward_planes(const AdainArgs& a, int64_t begin, int64_t end) {
-  const bool one_row = is_one_row(a.x, a.H, a.W) && (Padded || is_one_row(a.y, a.H, a.W)) && is_one_row(a.residual, a.H, a.W);
+  const bool one_row =
+      is_one_row(a.x, a.H, a.W) && (Padded || is_one_row(a.y, a.H, a.W)) && is_one_row(a.residual, a.H, a.W);
   const int64_t rows = one_row ? 1 : a.H, columns = one_row ? a.H * a.W : a.W;
   float x_buffer[kChunk], r_buffer[kChunk], y_buffer[kChunk];
   for (int64_t plane = begin; plane < end; ++plane) {
@@ -326,11 +327,11 @@ void backward(const AdainBackwardArgs& a, int64_t begin, int64_t end) {
   a.pad.size == 0 ? backward_planes<T, false>(a, begin, end) : backward_planes<T, true>(a, begin, end);
 }
 
-// channels_last: a range of pixels with all their channels, vectors along the channels. A tile of pixels is taken a vector of
-// channels at a time, so that sums and parameters stay in registers while the tile stays in the L1 cache.
+// channels_last: a range of pixels with all channels, vectorised along the channels. Each tile of pixels is processed one
+// vector of channels at a time, so that sums and parameters stay in registers while the tile stays in the L1 cache.
 constexpr int64_t kTile = 8;
 
-// visit(c, n): the vector of channels at c, of n <= kLanes channels.
+// visit(c, n): the vector of n <= kLanes channels that starts at c.
 template <class F>
 inline void for_channels(int64_t C, const F& visit) {
   int64_t c = 0;
@@ -350,8 +351,8 @@ inline void put(T* p, vf v, int64_t n) {
   }
 }
 
-// visit(row, column, n, first): the pixels of a range in pieces of which each lies in one row if rows are Padded; else the
-// rows follow one another, and all are one.
+// visit(row, column, n, first): the pixels of a range in pieces. If rows are Padded each piece lies in one row; otherwise
+// rows are contiguous and the range is one piece.
 template <bool Padded, class F>
 inline void for_pieces(PixelRange range, int64_t W, const F& visit) {
   if constexpr (Padded) {
@@ -361,7 +362,7 @@ inline void for_pieces(PixelRange range, int64_t W, const F& visit) {
   }
 }
 
-// What a padding shows of the n pixels from (h, w) on of a map of images, whose pixels follow one another in a row.
+// Writes the padding that copies the n contiguous pixels from (h, w) on.
 template <typename T>
 inline void pad_pixels(T* y, const AdainArgs& a, int64_t h, int64_t w, int64_t n) {
   const Images rows = images_of(h, a.H, a.pad);
@@ -369,13 +370,12 @@ inline void pad_pixels(T* y, const AdainArgs& a, int64_t h, int64_t w, int64_t n
   for (int64_t i = 0; i < rows.count(); ++i) {
     T* row = y + rows.at(i) * a.y.stride_h;
     if (rows.at(i) != h) std::memcpy(row + w * pixel, y + h * a.y.stride_h + w * pixel, n * pixel * sizeof(T));
-    for_padding(w, w + n, a.W, a.pad, [&](int64_t t, int64_t shown) {
-      std::memcpy(row + t * pixel, row + shown * pixel, pixel * sizeof(T));
-    });
+    for_padding(w, w + n, a.W, a.pad,
+                [&](int64_t t, int64_t shown) { std::memcpy(row + t * pixel, row + shown * pixel, pixel * sizeof(T)); });
   }
 }
 
-// The gradient of a tile of pixels from (h, w) on, by vectors of channels.
+// Loads the gradient of a tile of pixels from (h, w) on, one vector of channels at a time.
 template <typename T>
 struct TileGradient {
   const T* first;
@@ -386,7 +386,7 @@ struct TileGradient {
   vf at(int64_t i, int64_t c, int64_t n) const { return take(first + i * stride + c, n); }
 };
 
-// Before padding: what comes to all the pixels that show them.
+// The same for a padded map: sums over all padded copies of each pixel.
 template <typename T>
 struct FoldedTileGradient {
   const T* image;
@@ -394,7 +394,7 @@ struct FoldedTileGradient {
   const TileGradient<T> plain;
   const Images rows;
   Images columns[kTile];
-  bool alone[kTile];  // shown by itself only
+  bool alone[kTile];  // has no copy in the padding
 
   FoldedTileGradient(const AdainBackwardArgs& a, const T* image, int64_t h, int64_t w, int64_t count)
       : image(image), map(a.grad), plain(a, image, h, w, count), rows(images_of(h, a.H, a.pad)) {
@@ -417,7 +417,7 @@ template <typename T>
 void pixel_moments(const AdainArgs& a, PixelRange range, float* mean, float* m2) {
   const T* x = plane_of<T>(a.x, range.b, 0) + range.first * a.x.stride_w;
   const int64_t pixels = range.last - range.first, few = pixels < kTile ? pixels : kTile;
-  float* pivot = mean;  // the mean of the first pixels: near enough that the shifted sums cancel nothing that matters
+  float* pivot = mean;  // of the first pixels: close enough that the shifted sums lose no significant digits
   for_channels(a.C, [&](int64_t c, int64_t n) {
     vf total{};
     for (int64_t p = 0; p < few; ++p) total += take(x + p * a.x.stride_w + c, n);
@@ -444,7 +444,7 @@ void pixel_moments(const AdainArgs& a, PixelRange range, float* mean, float* m2)
   for_channels(a.C, [&](int64_t c, int64_t n) {
     const vf s = take(sums + c, n), offset = s / float(pixels);
     const vf squares = take(m2 + c, n), centred = squares - s * offset;
-    // Squares of large numbers may be infinite, and so may the variance: then ∞ - ∞ is no answer.
+    // Squares of large numbers may overflow to infinity, and with them the variance; avoid NaN from ∞ - ∞.
     put(m2 + c, squares == __builtin_inff() ? squares : max(centred, vf{}), n);
     put(mean + c, take(pivot + c, n) + offset, n);
   });

@@ -1,12 +1,12 @@
-// y = act(scale·(x - mean)/sqrt(var + eps) + shift) [+ residual], statistics over H, W of each (b, c) plane. With a padding
-// the maps y and grad start at their position (0, 0), around which the padding lies.
+// y = act(scale·(x - mean)/sqrt(var + eps) + shift) [+ residual], statistics over H, W of each (b, c) plane. With padding,
+// the pointers of y and grad refer to position (0, 0) of the unpadded map, inside the padding.
 #pragma once
 
 #include <cstdint>
 
-#include "../../common/map.h"
 #include "../../common/pad.h"
-#include "../variant.h"
+#include "../../common/strided_map.h"
+#include "../dispatch.h"
 
 namespace cgcl {
 
@@ -29,7 +29,7 @@ struct AdainBackwardArgs {
 };
 
 // The pixels [first, last) of image b of a channels_last map, with all their channels. Each pass over an image writes two
-// sums per channel of that range; the caller combines the ranges in order, in float64.
+// sums per channel and range; the caller merges the ranges in order, in float64.
 struct PixelRange {
   int64_t b, first, last;
 };

@@ -8,7 +8,7 @@ namespace cgcl {
 namespace CGCL_VARIANT {
 namespace {
 
-// y = Σ_k weight[k]·row[k] of n neighbouring elements.
+// y = Σ_k weight[k]·row[k] for n contiguous elements.
 template <int N, typename T, typename U>
 inline void add(const T* const (&rows)[N], const float (&weight)[N], int64_t n, U* y) {
   int64_t i = 0;
@@ -24,7 +24,7 @@ inline void add(const T* const (&rows)[N], const float (&weight)[N], int64_t n, 
   }
 }
 
-// The filter along a row t of n values, to y of W. There is room for t[-1] and t[n].
+// The filter along a row t of n values, written to the W values of y. t[-1] and t[n] must be writable.
 template <Blur kBlur>
 inline void along(float* __restrict t, int64_t n, float* __restrict y, int64_t W) {
   if constexpr (kBlur == Blur::down) {
@@ -92,13 +92,15 @@ void planes(const BlurArgs& a, int64_t begin, int64_t end, float* scratch) {
   }
 }
 
-// channels_last: vectors run along the channels. What the rows of the source add up to goes to the scratch a tile of pixels
-// and a block of channels at a time, and stays in the L1 cache until the tile is written. Both are read and written in
-// long runs: pixels are often a power of two apart, of which a cache holds few.
+// channels_last, vectorised along the channels. The vertical sums of a tile of pixels and a block of channels go to the
+// scratch, which stays in the L1 cache until the tile is written. Source and result are accessed in long runs, because
+// pixels are often a power of two apart, and a cache holds few lines at such a distance.
 constexpr int64_t kTile = 8;
 
 template <Blur kBlur>
-constexpr int64_t kSpan = kBlur == Blur::down ? 2 * kTile + 1 : kBlur == Blur::up_backward ? 2 * kTile + 2 : kTile / 2 + 2;
+constexpr int64_t kSpan = kBlur == Blur::down          ? 2 * kTile + 1
+                          : kBlur == Blur::up_backward ? 2 * kTile + 2
+                                                       : kTile / 2 + 2;
 static_assert(kSpan<Blur::up_backward> == kBlurSpan);
 
 template <Blur kBlur, typename T>
@@ -137,9 +139,9 @@ void pixels(const BlurArgs& a, int64_t begin, int64_t end, float* scratch) {
   }
 }
 
-// Doubling: the four positions between four pixels of the source read the same four, in registers. "Rows" are those
-// between two rows of the source, and one at each border: b·(from_h + 1) + h. At a border there is one position where
-// there are two within: both are computed, and are the same.
+// Doubling: the four results between four source pixels read the same four pixels, from registers. A "row" here is the pair
+// of result rows between two source rows, or the one at each border: b·(from_h + 1) + h. At a border both rows of the pair
+// are computed, with equal values, and refer to the same position.
 template <typename T>
 void up_pixels(const BlurArgs& a, int64_t begin, int64_t end, float*) {
   for (int64_t row = begin; row < end; ++row) {

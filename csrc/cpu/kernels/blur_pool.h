@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "../../common/blur.h"
-#include "../../common/map.h"
-#include "../variant.h"
+#include "../../common/strided_map.h"
+#include "../dispatch.h"
 
 namespace cgcl {
 
@@ -15,14 +15,14 @@ struct BlurArgs {
   Map from, to;
 };
 
-constexpr int64_t kBlurSpan = 18, kBlurChannels = 256;  // of the source at a time, where channels are neighbours
+constexpr int64_t kBlurSpan = 18, kBlurChannels = 256;  // of the source at a time, if channels_last
 
-// By Blur and Dtype.
+// Indexed by Blur and Dtype.
 struct BlurKernels {
   // Rows (b·C + c)·H + h of the result from `begin` to `end`. scratch: from_w + W + 2 floats.
   void (*planes[4][2])(const BlurArgs&, int64_t begin, int64_t end, float* scratch);
-  // Rows b·H + h of the result with all their channels, neighbours in both maps; of Blur::up those between the rows of the
-  // source, b·(from_h + 1) + h. scratch: kBlurSpan · kBlurChannels floats.
+  // channels_last: rows b·H + h of the result with all their channels. Blur::up instead counts the rows between source rows,
+  // b·(from_h + 1) + h. scratch: kBlurSpan · kBlurChannels floats.
   void (*pixels[4][2])(const BlurArgs&, int64_t begin, int64_t end, float* scratch);
 };
 

@@ -2,13 +2,13 @@
 
 #include <cstring>
 
-#include "products.h"
+#include "gemm.h"
 
 namespace cgcl {
 namespace CGCL_VARIANT {
 namespace {
 
-// Hands out parts of the scratch memory: rows of kMemoryRow floats.
+// Hands out rows of kMemoryRow floats from the scratch memory.
 struct Rows {
   float* next;
   float* take(int64_t rows) {
@@ -26,7 +26,7 @@ inline vf reciprocal_norm(vf squares) {
   return reciprocal_of_norm(norm);
 }
 
-// What stands at items of other classes becomes `value`.
+// Replaces the entries of items of other classes by `value`.
 inline void mask(const Classes& classes, int64_t N, int64_t pixels, const Span& span, float* d, float value) {
   if (classes.pixels == nullptr) return;
   const int64_t* pixel = classes.pixels + span.image * pixels + span.first;
@@ -37,7 +37,7 @@ inline void mask(const Classes& classes, int64_t N, int64_t pixels, const Span& 
   }
 }
 
-// How many items each pixel of a span addresses.
+// Counts the items that each pixel of a span addresses.
 inline void count_items(const Classes& classes, int64_t N, int64_t pixels, const Span& span, float* counts) {
   for (int64_t p = 0; p < span.padded; ++p) counts[p] = classes.pixels == nullptr ? float(N) : 0.0f;
   if (classes.pixels == nullptr) return;
@@ -46,7 +46,7 @@ inline void count_items(const Classes& classes, int64_t N, int64_t pixels, const
     for (int64_t p = 0; p < span.count; ++p) counts[p] += pixel[p] == classes.items[n] ? 1.0f : 0.0f;
 }
 
-// Cosines (over τ, by the length of the keys) from products; rnorm receives one over each pixel's length in place of its square.
+// Turns products into cosines over τ (keys have length 1/τ). rnorm: in the squared length of each pixel, out its reciprocal.
 inline void cosines_of(int64_t N, const Span& span, float* d, float* rnorm) {
   for (int64_t p = 0; p < span.padded; p += kLanes) store(rnorm + p, reciprocal_norm(load(rnorm + p)));
   for (int64_t n = 0; n < N; ++n) {
@@ -55,7 +55,7 @@ inline void cosines_of(int64_t N, const Span& span, float* d, float* rnorm) {
   }
 }
 
-// Softmax over items, from cosines over τ, which are bounded: no maximum is needed. All weights are 0 where every item is masked.
+// Softmax over items of cosines over τ: bounded, so no maximum is subtracted. If every item is masked, all weights are 0.
 inline void softmax_of_cosines(int64_t N, const Span& span, const float* d, float* weights) {
   for (int64_t p = 0; p < span.padded; p += kLanes) {
     vf total = {};
@@ -66,11 +66,12 @@ inline void softmax_of_cosines(int64_t N, const Span& span, const float* d, floa
     }
     const vf scale = softmax_scale(total);
     for (int64_t n = 0; n < N; ++n)
-      store(weights + n * kMemoryRow + p, softmax_weight(load(weights + n * kMemoryRow + p), load(d + n * kMemoryRow + p), scale));
+      store(weights + n * kMemoryRow + p,
+            softmax_weight(load(weights + n * kMemoryRow + p), load(d + n * kMemoryRow + p), scale));
   }
 }
 
-// Rows of (B, N, H·W) in memory, from and to rows of kMemoryRow.
+// Copies between rows of kMemoryRow and rows of (B, N, H·W).
 inline void save(float* to, const float* rows, int64_t N, int64_t pixels, const Span& span) {
   for (int64_t n = 0; n < N; ++n)
     std::memcpy(to + (span.image * N + n) * pixels + span.first, rows + n * kMemoryRow, span.count * sizeof(float));
@@ -103,7 +104,7 @@ void read(const MemoryReadArgs& a, float* scratch, int64_t begin, int64_t end) {
   }
 }
 
-// With α the weights, d the cosines over τ, ĉ content of unit length and k̂ keys of length 1/τ:
+// Notation: weights α, cosines d over τ, ĉ content of unit length, k̂ keys of length 1/τ.
 //   dv = Σ_p α g,   dα = g·v,   dd = α(dα - Σ_n α dα),   dk̂ = Σ_p dd ĉ,   dc = (Σ_n dd k̂ - ĉ Σ_n dd d)/‖c‖.
 void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, float* scratch, int64_t begin, int64_t end) {
   Rows rows{scratch};
@@ -134,7 +135,7 @@ void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, floa
       }
       store(scale + p, along * r * r);
     }
-    for (int64_t n = 0; n < N; ++n)  // beyond the span the products with infinite values are NaN
+    for (int64_t n = 0; n < N; ++n)  // beyond the span, products with infinite values are NaN
       for (int64_t p = span.count; p < span.padded; ++p) dweights[n * kMemoryRow + p] = 0.0f;
     const Tile x = load_tile(a.content, span, content);
     if (a.need_keys) accumulate(a.content, x, span, dweights, N, room, sums.keys);
@@ -146,7 +147,7 @@ void read_backward(const MemoryReadBackwardArgs& a, const MemorySums& sums, floa
   }
 }
 
-// Σ_p e^d, Σ_p e^d c and Σ_p e^d s of each item in one pass; what the softmax over pixels divides by comes last.
+// Σ_p e^d, Σ_p e^d c and Σ_p e^d s of each item in one pass. The softmax denominator is only known at the end, so divide then.
 void update(const MemoryUpdateArgs& a, const MemorySums& sums, float* scratch, int64_t begin, int64_t end) {
   Rows rows{scratch};
   const int64_t N = a.keys.count;
@@ -175,8 +176,8 @@ void update(const MemoryUpdateArgs& a, const MemorySums& sums, float* scratch, i
   }
 }
 
-// Eq. 8 as log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)): the nearest item n₊ has the largest logit, so the sum is at most N - 1. An
-// infinite or NaN logit of the pixel's class makes the loss NaN, and the gradient at the logits that torch.logsumexp has it.
+// Eq. 8 as log(1 + Σ_{n ≠ n₊} e^(l_n - l_n₊)): the nearest item n₊ has the largest logit, so the sum is at most N - 1. If a
+// logit of the pixel's class is infinite or NaN, the loss is NaN and the gradient to the logits is that of torch.logsumexp.
 int64_t contrast(const MemoryContrastArgs& a, float* scratch, int64_t begin, int64_t end) {
   Rows rows{scratch};
   const int64_t N = a.items.count;
@@ -205,7 +206,7 @@ int64_t contrast(const MemoryContrastArgs& a, float* scratch, int64_t begin, int
       for (int64_t n = 0; n < N; ++n) {
         const vf logit = load(l + n * kMemoryRow + p), e = exp(logit - best);
         store(l + n * kMemoryRow + p, e);
-        // Equal ones count 1, infinite ones too: then what is finite beside them has the gradient 0.
+        // Logits equal to the maximum count 1, infinite ones too; finite logits beside an infinite one get gradient 0.
         rest += nearest == vi{} + int32_t(n) ? vf{} : logit == best ? vf{} + 1.0f : e;
       }
       const vi has_items = load(counts + p) > 0.0f;

@@ -5,21 +5,21 @@
 
 #include "../../common/cosine.h"
 #include "../../common/dtype.h"
-#include "../../common/map.h"
-#include "../variant.h"
+#include "../../common/strided_map.h"
+#include "../dispatch.h"
 
 namespace cgcl {
 
-constexpr int64_t kMemoryTile = 256;              // pixels in work at a time
-constexpr int64_t kMemoryRow = kMemoryTile + 16;  // floats from one row of a tile to the next: no power of two
-constexpr int64_t kMemoryPad = 16;                // channels in rows are padded to the widest vector
-constexpr int64_t kMemoryRows = 4;                // item rows are padded to the blocks of the inner products
+constexpr int64_t kMemoryTile = 256;              // pixels per tile
+constexpr int64_t kMemoryRow = kMemoryTile + 16;  // row stride of a tile in floats: not a power of two
+constexpr int64_t kMemoryPad = 16;  // channels of a row are padded to a multiple of this, the widest vector
+constexpr int64_t kMemoryRows = 4;  // item rows are padded to a multiple of this, for the inner-product blocks
 
 struct FeatureMap {
   Map map;
   int64_t C, H, W;
   Dtype dtype;
-  bool pixel_rows;  // vectors run along the channels of a pixel (channels_last) rather than along pixels
+  bool pixel_rows;  // vectors run along channels (channels_last) instead of along pixels
 };
 
 // N item vectors as float32, twice: (N, C) and (C, N), both padded with zeros.
@@ -37,7 +37,7 @@ struct MemoryReadArgs {
   FeatureMap content, out;
   Items keys, values;  // keys of length 1/τ
   Classes classes;
-  float *cosines, *rnorm;  // (B, N, H·W) and (B, H·W): cosines over τ, and one over the length of a pixel's content
+  float *cosines, *rnorm;  // (B, N, H·W) cosines over τ, and (B, H·W) reciprocal lengths of the pixels' content
 };
 
 struct MemoryReadBackwardArgs {
@@ -73,24 +73,25 @@ struct MemoryContrastBackwardArgs {
   bool need_features, need_items;
 };
 
-// Sums over the tiles of one call: (N, C) and (N, Cv) with rows padded to kMemoryPad; weights (N).
+// Sums over the tiles of one call: (N, C) and (N, Cv), with rows padded to kMemoryPad, and weights (N).
 struct MemorySums {
   float *keys, *values, *weights;
 };
 
-// Ranges count tiles: image · tiles per image + tile.
+// begin and end count tiles: image · tiles per image + tile.
 struct MemoryKernels {
   void (*read)(const MemoryReadArgs&, float* scratch, int64_t begin, int64_t end);
   void (*read_backward)(const MemoryReadBackwardArgs&, const MemorySums&, float* scratch, int64_t begin, int64_t end);
   void (*update)(const MemoryUpdateArgs&, const MemorySums&, float* scratch, int64_t begin, int64_t end);
-  int64_t (*contrast)(const MemoryContrastArgs&, float* scratch, int64_t begin, int64_t end);  // pixels that count
+  int64_t (*contrast)(const MemoryContrastArgs&, float* scratch, int64_t begin,
+                      int64_t end);  // returns how many pixels count
   void (*contrast_backward)(const MemoryContrastBackwardArgs&, const MemorySums&, float* scratch, int64_t begin,
                             int64_t end);
 };
 
 CGCL_DECLARE_KERNELS(MemoryKernels, memory_kernels)
 
-// Floats of scratch that a kernel needs for maps of `channels` channels (the sum over its maps) and N items.
+// Scratch floats of a kernel for N items and maps with `channels` channels in total.
 inline int64_t memory_scratch(int64_t channels, int64_t maps, int64_t N) {
   const int64_t rows = channels + maps * kMemoryPad + 5 * (N + kMemoryRows) + 4;
   return rows * kMemoryRow;

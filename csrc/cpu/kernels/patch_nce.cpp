@@ -10,19 +10,19 @@ namespace {
 
 constexpr float kInfinity = __builtin_inff();
 
-// The largest of n numbers, NaN aside; -inf where there is none.
+// The largest of n numbers, ignoring NaN; -inf if there is none.
 inline float row_max(const float* x, int64_t n, const float* mask) {
-  vf best[2] = {broadcast(-kInfinity), broadcast(-kInfinity)};
+  vf largest[2] = {broadcast(-kInfinity), broadcast(-kInfinity)};
   int64_t i = 0;
   if (mask == nullptr) {
     for (; i + 2 * kLanes <= n; i += 2 * kLanes)
-      for (int j = 0; j < 2; ++j) best[j] = max(load(x + i + j * kLanes), best[j]);
+      for (int j = 0; j < 2; ++j) largest[j] = max(load(x + i + j * kLanes), largest[j]);
   } else {
     for (; i + 2 * kLanes <= n; i += 2 * kLanes)
       for (int j = 0; j < 2; ++j)
-        best[j] = max(load(mask + i + j * kLanes) > 0.0f ? load(x + i + j * kLanes) : broadcast(-kInfinity), best[j]);
+        largest[j] = max(load(mask + i + j * kLanes) > 0.0f ? load(x + i + j * kLanes) : broadcast(-kInfinity), largest[j]);
   }
-  float value = max(max(best[0], best[1]));
+  float value = max(max(largest[0], largest[1]));
   for (; i < n; ++i)
     if (mask == nullptr || mask[i] > 0.0f) value = x[i] > value ? x[i] : value;
   return value;
@@ -34,7 +34,7 @@ inline bool has_nan(const float* x, int64_t n, const float* mask) {
   return false;
 }
 
-// x <- f(x) where the mask has it, 0 elsewhere; returns the sum. Selected and not multiplied: 0·NaN would be NaN.
+// x <- f(x) where the mask is set, 0 elsewhere; returns the sum. Selects instead of multiplying: 0·NaN would be NaN.
 template <class F>
 inline float map_row(float* x, int64_t n, const float* mask, const F& f) {
   vf total[2] = {};
@@ -80,8 +80,7 @@ struct Row {
   Row(const NceTile& a, int64_t r)
       : keys(a.negatives == KeyNegatives::none ? nullptr : a.products + r * a.count),
         extra(a.extra_products + r * a.extra_count),
-        mask(a.negatives == KeyNegatives::offsets ? a.mask + a.count - (a.first + r) : nullptr),
-        own(a.first + r),
+        mask(a.negatives == KeyNegatives::offsets ? a.mask + a.count - (a.first + r) : nullptr), own(a.first + r),
         positive(keys != nullptr ? keys[own] : dot(a.query + r * a.channels, a.key + r * a.channels, a.channels)) {}
 
   template <class F>
@@ -89,7 +88,7 @@ struct Row {
     return (keys == nullptr ? 0.0f : map_row(keys, a.count, mask, f)) + map_row(extra, a.extra_count, nullptr, f);
   }
 
-  // From the weight of the positive in the softmax to the gradient to its product. `one` is what a weight of 1 comes to.
+  // Turns the positive's softmax weight into the gradient to its product. `one` is what a weight of 1 is scaled to.
   void finish(const NceTile& a, int64_t r, float own_weight, float one) const {
     if (keys == nullptr) {
       a.own[r] = (a.decoupled ? 0.0f : own_weight) - one;
@@ -99,8 +98,8 @@ struct Row {
   }
 };
 
-// NaN and infinite products come through as in torch.logsumexp and its gradient: NaN makes a row NaN; where the maximum is
-// infinite so is the logarithm, and the weights of those that reach it are NaN (∞ - ∞).
+// NaN and infinite products behave as in torch.logsumexp and its gradient: a NaN makes the row NaN; if the maximum is
+// infinite so is the logarithm, and the weights of the products that equal it are NaN (∞ - ∞).
 void rows(const NceRows& args) {
   const NceTile& a = args.tile;
   const float scale = float(a.inverse_temperature);
@@ -108,29 +107,29 @@ void rows(const NceRows& args) {
     const Row row(a, r);
     if (row.keys != nullptr && a.decoupled && a.negatives == KeyNegatives::all) row.keys[row.own] = -kInfinity;
 
-    float best = a.decoupled ? -kInfinity : row.positive;
+    float m = a.decoupled ? -kInfinity : row.positive;
     if (row.keys != nullptr) {
       const float value = row_max(row.keys, a.count, row.mask);
-      best = value > best ? value : best;
+      m = value > m ? value : m;
     }
-    const float extra_best = row_max(row.extra, a.extra_count, nullptr);
-    best = extra_best > best ? extra_best : best;
-    const bool finite = best - best == 0;
-    const bool nan = !finite && (best != best || (row.keys != nullptr && has_nan(row.keys, a.count, row.mask)) ||
+    const float extra_m = row_max(row.extra, a.extra_count, nullptr);
+    m = extra_m > m ? extra_m : m;
+    const bool finite = m - m == 0;
+    const bool nan = !finite && (m != m || (row.keys != nullptr && has_nan(row.keys, a.count, row.mask)) ||
                                  has_nan(row.extra, a.extra_count, nullptr));
 
-    float total = row.map(a, [=](vf x) { return exp((x - best) * scale); });
+    float l = row.map(a, [=](vf x) { return exp((x - m) * scale); });
     float own_weight = 0;
     if (row.keys == nullptr && !a.decoupled) {
-      own_weight = __builtin_expf((row.positive - best) * scale);
-      total += own_weight;
+      own_weight = __builtin_expf((row.positive - m) * scale);
+      l += own_weight;
     }
-    if (!finite) total = nan ? best - best : 1;  // not what ∞ - ∞ has made of it
-    args.loss[r] = float(std::log(double(total)) + (double(best) - double(row.positive)) * a.inverse_temperature);
-    args.best[r] = best;
-    args.inverse_sum[r] = 1.0f / total;
+    if (!finite) l = nan ? m - m : 1;  // not what ∞ - ∞ has made of it
+    args.loss[r] = float(std::log(double(l)) + (double(m) - double(row.positive)) * a.inverse_temperature);
+    args.m[r] = m;
+    args.inverse_l[r] = 1.0f / l;
     if (!args.weights) continue;
-    const float share = scale / total;
+    const float share = scale / l;
     row.map(a, [=](vf weight) { return weight * share; });
     row.finish(a, r, own_weight * share, scale);
   }
@@ -141,9 +140,9 @@ void weights(const NceWeights& args) {
   const float scale = float(a.inverse_temperature);
   for (int64_t r = 0; r < a.rows; ++r) {
     const Row row(a, r);
-    const float best = args.best[r], one = args.grad[r] * scale, share = args.inverse_sum[r] * one;
-    row.map(a, [=](vf x) { return exp((x - best) * scale) * share; });
-    row.finish(a, r, __builtin_expf((row.positive - best) * scale) * share, one);
+    const float m = args.m[r], one = args.grad[r] * scale, share = args.inverse_l[r] * one;
+    row.map(a, [=](vf x) { return exp((x - m) * scale) * share; });
+    row.finish(a, r, __builtin_expf((row.positive - m) * scale) * share, one);
   }
 }
 

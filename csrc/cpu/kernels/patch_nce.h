@@ -1,50 +1,50 @@
-// The row-wise parts of PatchNCE between matrix products: from a tile of dot products to losses and to the loss's gradient to
-// those products.
+// The row-wise parts of PatchNCE between the matrix products: from a tile of dot products to the losses, and to the gradient
+// of the losses with respect to those products.
 #pragma once
 
 #include <cstdint>
 
-#include "../variant.h"
+#include "../dispatch.h"
 
 namespace cgcl {
 
-// Negatives among the keys: none of them, all others, or those at given cyclic offsets.
+// Which other keys are negatives: none, all, or those at given cyclic offsets.
 enum class KeyNegatives { none, all, offsets };
 
-// A tile of `rows` queries, the first of them query `first` of `count`.
+// A tile of `rows` queries, starting with query `first` of `count`.
 struct NceTile {
   int64_t rows, first, count, extra_count, channels;
   KeyNegatives negatives;
-  bool decoupled;              // the positive is left out of the denominator
+  bool decoupled;  // the positive is left out of the denominator
   double inverse_temperature;
-  const float* mask;           // offsets: mask[t - s + count] is 1 where key t is in the denominator of query s, else 0
-  float* products;             // (rows, count) q·k, unused for KeyNegatives::none
-  float* extra_products;       // (rows, extra_count) q·e
-  float* own;                  // (rows) for KeyNegatives::none: receives the gradient to the positive's product
-  const float *query, *key;    // (rows, channels)
+  const float* mask;  // offsets: mask[t - s + count] is 1 where key t is in the denominator of query s, else 0
+  float* products;  // (rows, count) q·k, unused for KeyNegatives::none
+  float* extra_products;  // (rows, extra_count) q·e
+  float* own;  // (rows) for KeyNegatives::none: receives the gradient to the positive's product
+  const float *query, *key;  // (rows, channels)
 };
 
-// The denominator of a row is exp(best/τ)/inverse_sum. `best` is the largest product itself: its quotient would be rounded,
-// and what is left of large logits beside their maximum is a difference of two products.
+// Online softmax of a row: its maximum product m and l = Σ exp((product - m)/τ), saved as 1/l. m is not divided by τ before it
+// is saved: the quotient would be rounded, while a difference of two large products keeps the digits that matter.
 struct NceRows {
   NceTile tile;
-  float *loss, *best, *inverse_sum;  // (rows)
-  bool weights;                // whether the products become d loss / d product
+  float *loss, *m, *inverse_l;  // (rows)
+  bool weights;  // whether the products become d loss / d product
 };
 
-// The products of the forward pass, formed again by the same call, become d(Σ grad·loss)/d product.
+// The products of the forward pass, recomputed by the same call, become d(Σ grad·loss)/d product.
 struct NceWeights {
   NceTile tile;
-  const float *best, *inverse_sum, *grad;  // (rows)
+  const float *m, *inverse_l, *grad;  // (rows)
 };
 
 struct Normalise {
   int64_t rows, channels;
   const float* input;
-  float *output, *norm;        // norm (rows) may be null
+  float *output, *norm;  // norm (rows) may be null
 };
 
-// In place: the gradient with respect to v/(‖v‖ + 1e-7) becomes that with respect to v.
+// In place: turns the gradient to v/(‖v‖ + 1e-7) into the gradient to v.
 struct NormaliseGrad {
   int64_t rows, channels;
   const float *normalised, *norm;

@@ -1,4 +1,4 @@
-"""What a file of boxes comes to."""
+"""Boxes from annotation files, independent of the format."""
 
 from __future__ import annotations
 

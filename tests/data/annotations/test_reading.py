@@ -1,4 +1,4 @@
-"""Which format a file is in."""
+"""Recognising the format of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""INIT and KITTI, and telling them from YOLO."""
+"""INIT and KITTI, and distinguishing them from YOLO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Split and name in one word."""
+"""Split and domain in a single folder name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layout is a file of the package, and nothing else names it."""
+"""A layout is a file of the package; no other file has to name it."""
 
 from __future__ import annotations
 

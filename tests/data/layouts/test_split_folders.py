@@ -1,4 +1,4 @@
-"""A folder for each split, with the domains in it."""
+"""One folder per split, with the domains inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder for each domain, without splits."""
+"""One folder per domain, without splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests use of hypothesis, where it is not installed: a few examples drawn at random, never simplified."""
+"""The parts of hypothesis that the tests use, if it is not installed: a few random examples, never simplified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-#include "large.h"
+#include "page_cache.h"
 
 #include <cstdlib>
 #include <mutex>

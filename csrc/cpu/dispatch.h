@@ -1,14 +1,14 @@
-// Which build of the CPU kernels runs.
+// Runtime dispatch: which build of the CPU kernels runs on this processor.
 //
-// Every file in csrc/cpu/kernels is compiled once per instruction set, into a namespace of its own, and exports one table of
-// function pointers. Everything else (checks, allocation, threading) is compiled once, for the oldest processor.
+// Every file in csrc/cpu/kernels is compiled once per instruction set, in a separate namespace, and exports one table of
+// function pointers. Everything else (checks, allocation, threading) is compiled once, for the oldest supported processor.
 #pragma once
 
 namespace cgcl {
 
 enum class Variant { baseline, avx2, avx512 };
 
-// Chosen once, from the processor; CGCL_FAST_CPU_VARIANT=baseline|avx2|avx512 lowers it (never raises it).
+// Chosen once, by the processor. CGCL_FAST_CPU_VARIANT=baseline|avx2|avx512 can lower the choice, never raise it.
 Variant cpu_variant();
 const char* variant_name(Variant variant);
 

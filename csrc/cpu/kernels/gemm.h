@@ -1,7 +1,7 @@
-// Products of feature maps with a few item vectors, tile of pixels by tile of pixels. Included by csrc/cpu/kernels/*.cpp only.
+// Small matrix products (GEMM) of feature maps and a few item vectors, tile by tile. Only for csrc/cpu/kernels/*.cpp.
 //
-// A tile lies either as rows of channels (vectors run along pixels, NCHW) or as rows of pixels (vectors run along channels,
-// channels_last). With W (N, C) item vectors and w (N, pixels) weights, each product has one form in either:
+// A tile is stored as rows of channels (NCHW: vectorised along pixels) or as rows of pixels (channels_last: vectorised along
+// channels). For item vectors W (N, C) and weights w (N, pixels) the three products take these forms:
 //                                            rows of channels        rows of pixels
 //   similarity  d(n,p) = Σ_c W(n,c) x(c,p)   outer products          inner products
 //   combine     y(c,p) = Σ_n w(n,p) W(n,c)   outer products          outer products
@@ -32,10 +32,10 @@ struct StartArgs {
   const float* scale = nullptr;
 };
 
-constexpr int kRows = kLanes == 16 ? 10 : 6;  // of accumulators, times two vectors: what the register file holds
-constexpr int64_t kDepth = 8;                 // rows of B at a time, so that they are read in long runs
+constexpr int kRows = kLanes == 16 ? 10 : 6;  // accumulator rows, of two vectors each: as many as the register file holds
+constexpr int64_t kDepth = 8;  // rows of B per step, so that B is read in long runs
 
-// kFirst: B is met for the first time. Then Σ_k B(k, j)² goes to `squares`, and the next kDepth rows are fetched.
+// kFirst: this is the first pass over B. It also adds Σ_k B(k, j)² to `squares` and prefetches the next kDepth rows.
 template <int R, int V, Start kStart, bool kFirst>
 inline void outer_block(int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb, float* C, int64_t ldc,
                         const StartArgs& start, int64_t row, int64_t column, float* squares) {
@@ -74,7 +74,7 @@ inline void outer_block(int64_t K, const float* A, int64_t lda, const float* B, 
     for (int v = 0; v < V; ++v) store(squares + column + v * kLanes, squared[v]);
 }
 
-// One block of rows over columns [first, last); returns how many rows it was.
+// One block of rows over columns [first, last). Returns the number of rows.
 template <int R, Start kStart, bool kFirst>
 inline int64_t outer_rows(int64_t first, int64_t last, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb,
                           float* C, int64_t ldc, const StartArgs& start, int64_t row, float* squares) {
@@ -98,11 +98,11 @@ inline int64_t outer_some_rows(int64_t M, int64_t first, int64_t last, int64_t K
   return outer_rows<1, kStart, kFirst>(first, last, K, A, lda, B, ldb, C, ldc, start, row, squares);
 }
 
-// For a C much larger than B. M rows and `columns` columns, a multiple of kLanes.
+// For C much larger than B. `columns` is a multiple of kLanes.
 template <Start kStart>
 void outer_products(int64_t M, int64_t columns, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb,
                     float* C, int64_t ldc, const StartArgs& start = {}) {
-  // As many columns at a time as keep their part of B in half the L1 cache, so that C is written in long runs.
+  // Panels of columns such that their part of B takes half the L1 cache, so that C is written in long runs.
   const int64_t panel = larger(4096 / larger(K, 1) / (2 * kLanes), 1) * (2 * kLanes);
   for (int64_t first = 0; first < columns; first += panel)
     for (int64_t row = 0; row < M;)
@@ -110,7 +110,7 @@ void outer_products(int64_t M, int64_t columns, int64_t K, const float* A, int64
                                             row, nullptr);
 }
 
-// For a B much larger than C: outer_sums adds to C, outer_sums_and_squares starts it, and gives Σ_k B(k, j)² besides.
+// For B much larger than C: outer_sums adds to C; outer_sums_and_squares overwrites C and also gives Σ_k B(k, j)².
 void outer_sums(int64_t M, int64_t columns, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb, float* C,
                 int64_t ldc) {
   constexpr int64_t kLong = 64;
@@ -152,14 +152,14 @@ using AllLanes = Lanes<0, 1, 2, 3>;
 #define CGCL_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, vi{__VA_ARGS__})
 #endif
 
-// Lane i: a[i] + a[i + Step] where bit Step of i is 0, b[i - Step] + b[i] where it is 1.
+// One step of a transposing sum. Lane i: a[i] + a[i + Step] if bit Step of i is 0, b[i - Step] + b[i] if it is 1.
 template <int Step, int... I>
 inline vf fold(vf a, vf b, Lanes<I...>) {
   return CGCL_SHUFFLE(a, b, ((I & Step) ? kLanes + (I ^ Step) : I)...) +
          CGCL_SHUFFLE(a, b, ((I & Step) ? kLanes + I : (I ^ Step))...);
 }
 
-// Lane i of the result: the sum of v[i]'s lanes.
+// Lane i of the result is the sum over the lanes of v[i].
 inline vf sums_of(vf* v) {
   for (int i = 0; i < kLanes / 2; ++i) v[i] = fold<1>(v[2 * i], v[2 * i + 1], AllLanes{});
   for (int i = 0; i < kLanes / 4; ++i) v[i] = fold<2>(v[2 * i], v[2 * i + 1], AllLanes{});
@@ -170,10 +170,10 @@ inline vf sums_of(vf* v) {
   return v[0];
 }
 
-constexpr int kRowsB = kLanes == 16 ? 4 : 2;  // with kMemoryRows rows of A: the accumulators of a block
+constexpr int kRowsB = kLanes == 16 ? 4 : 2;  // columns per block; kMemoryRows·kRowsB accumulators
 
-// A has a multiple of kMemoryRows rows of memory, of which M count; K is a multiple of kLanes. kFetch: fetch the next rows
-// of B ahead of their use. squares, if wanted: Σ_k B[j·ldb + k]² for each j.
+// A is stored with a multiple of kMemoryRows rows, of which M are used; K is a multiple of kLanes. kFetch: prefetch the
+// next rows of B. squares, if not null, receives Σ_k B[j·ldb + k]² for each j.
 template <bool kAdd, bool kFetch>
 void inner_products(int64_t M, int64_t columns, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb,
                     float* C, int64_t ldc, float* squares = nullptr) {
@@ -224,7 +224,7 @@ void inner_products(int64_t M, int64_t columns, int64_t K, const float* A, int64
 
 // ---- Tiles
 
-// `count` pixels of one image from `first` on, flattened.
+// `count` consecutive (flattened) pixels of one image, starting at `first`.
 struct Span {
   int64_t image, first, count, padded;  // padded: count rounded up to whole vectors
 };
@@ -235,23 +235,21 @@ inline Span span_of(int64_t tile, int64_t pixels) {
   return {tile / tiles, first, count, round_up(count, kLanes)};
 }
 
-// Row r starts at data + r·ld: a channel with its pixels, or a pixel with its channels. What pads a row is readable.
+// Row r starts at data + r·ld and is a channel over pixels, or a pixel over channels. Padding of rows must be readable.
 struct Tile {
   const float* data;
   int64_t ld;
 };
 
-// The step from a pixel to the next where it is the same all over the map, 0 otherwise.
+// The distance between consecutive pixels if it is the same all over the map, else 0.
 inline int64_t pixel_step(const FeatureMap& m) {
   if (m.W == 1) return m.H == 1 ? 1 : m.map.stride_h;
   return m.H == 1 || m.map.stride_h == m.W * m.map.stride_w ? m.map.stride_w : 0;
 }
 
-inline int64_t pixel_offset(const FeatureMap& m, int64_t p) {
-  return p / m.W * m.map.stride_h + p % m.W * m.map.stride_w;
-}
+inline int64_t pixel_offset(const FeatureMap& m, int64_t p) { return p / m.W * m.map.stride_h + p % m.W * m.map.stride_w; }
 
-// Whether the kernels may read and write the span in place, in whole vectors.
+// Whether the kernels can access the span in the map itself, in whole vectors.
 inline bool in_place(const FeatureMap& m, const Span& span) {
   if (m.dtype != Dtype::float32) return false;
   if (m.pixel_rows) return pixel_step(m) != 0 && (m.C == 1 || m.map.stride_c == 1) && m.C % kLanes == 0;
@@ -280,7 +278,7 @@ inline void copy_out(T* to, int64_t step, const float* from, int64_t count) {
   for (; i < count; ++i) from_float(to + i * step, from[i]);
 }
 
-// visit(pixels done, offset, step, count) for the runs of pixels of a span that lie a fixed step apart.
+// visit(pixels done, offset, step, count) for each run of equally spaced pixels of a span.
 template <class F>
 inline void for_runs(const FeatureMap& m, const Span& span, const F& visit) {
   const int64_t step = pixel_step(m);
@@ -336,7 +334,8 @@ inline void unpack(const FeatureMap& m, const Span& span, const Output& out) {
   T* image = static_cast<T*>(m.map.data) + span.image * m.map.stride_b;
   for_runs(m, span, [&](int64_t done, int64_t offset, int64_t step, int64_t n) {
     if (m.pixel_rows) {
-      for (int64_t p = 0; p < n; ++p) copy_out(image + offset + p * step, m.map.stride_c, out.data + (done + p) * out.ld, m.C);
+      for (int64_t p = 0; p < n; ++p)
+        copy_out(image + offset + p * step, m.map.stride_c, out.data + (done + p) * out.ld, m.C);
     } else {
       for (int64_t c = 0; c < m.C; ++c)
         copy_out(image + c * m.map.stride_c + offset, step, out.data + c * out.ld + done, n);
@@ -355,7 +354,7 @@ inline void finish_tile(const FeatureMap& m, const Span& span, const Output& out
 
 // ---- The three products
 
-// d(n, p) in rows of kMemoryRow; squares receives Σ_c x(c, p)².
+// d(n, p) in rows of kMemoryRow. squares receives Σ_c x(c, p)².
 inline void similarity(const FeatureMap& m, const Tile& x, const Span& span, const Items& items, float* d, float* squares) {
   if (!m.pixel_rows) {
     outer_sums_and_squares(items.count, span.padded, m.C, items.columns, items.ld_columns, x.data, x.ld, d, kMemoryRow,
@@ -369,7 +368,7 @@ inline void similarity(const FeatureMap& m, const Tile& x, const Span& span, con
     for (int64_t p = span.count; p < span.padded; ++p) d[n * kMemoryRow + p] = 0.0f;
 }
 
-// y(c, p) into `out`, which lies as m says; with x and scale: y(c, p) - x(c, p)·scale[p].
+// y(c, p) into `out`, in the layout of m. If x and scale are given: y(c, p) - x(c, p)·scale[p].
 inline void combine(const FeatureMap& m, const Output& out, const Span& span, const float* weights, const Items& items,
                     const Tile* x = nullptr, const float* scale = nullptr) {
   const int64_t rows = m.pixel_rows ? span.count : m.C, columns = m.pixel_rows ? round_up(m.C, kLanes) : span.padded;
@@ -389,10 +388,10 @@ inline void combine(const FeatureMap& m, const Output& out, const Span& span, co
   }
 }
 
-// s(n, c) in rows of round_up(C, kMemoryPad). Weights beyond span.count must be finite: what they meet there is zero.
-// `room` is for kMemoryTile·round_up(count, kMemoryRows) floats.
-inline void accumulate(const FeatureMap& m, const Tile& x, const Span& span, const float* weights, int64_t count, float* room,
-                       float* sums) {
+// Adds s(n, c), in rows of round_up(C, kMemoryPad). Weights beyond span.count must be finite: they are multiplied by zeros.
+// `room` holds kMemoryTile·round_up(count, kMemoryRows) floats.
+inline void accumulate(const FeatureMap& m, const Tile& x, const Span& span, const float* weights, int64_t count,
+                       float* room, float* sums) {
   const int64_t ld = round_up(m.C, kMemoryPad);
   if (!m.pixel_rows) {
     inner_products<true, true>(count, m.C, span.padded, weights, kMemoryRow, x.data, x.ld, sums, ld);

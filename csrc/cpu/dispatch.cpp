@@ -1,4 +1,4 @@
-#include "variant.h"
+#include "dispatch.h"
 
 #include <cstdlib>
 #include <cstring>

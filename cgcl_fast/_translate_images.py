@@ -1,0 +1,179 @@
+"""Images through the generator: read ahead of it, translated in batches or in tiles, and written behind it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from cgcl_fast._pipeline import Pipeline
+from cgcl_fast._translate_input import Job, Loaded, batches_of, in_parts, load
+from cgcl_fast._translate_output import Stopped
+from cgcl_fast._translator import NotFinite, Translation, Translator, in_tiles
+from cgcl_fast.data.formats import printable, reason_of
+from cgcl_fast.data.tars import size_of_file
+
+ROOM = 2**28  # bytes of images that are read ahead of the generator, and of those that are written behind it
+
+FAILURES = (RuntimeError, ValueError, MemoryError, OSError, NotFinite)  # in translating
+
+
+class Settings(Protocol):
+    """What of the options says how images go through the generator; see ``TranslateOptions``."""
+
+    output: Path
+    tile: int | None
+    overlap: int | None
+    batch_size: int
+
+
+def translate_images(
+    jobs: Sequence[Job],
+    translator: Translator,
+    options: Settings,
+    workers: int,
+    finish: Callable[[Loaded, np.ndarray], Any],
+    settled: Callable[[Job, Any], None],
+) -> None:
+    """Translate images.
+
+    Args:
+        workers: threads beside the one that works.
+        finish: what is done with a translation, in one of them.
+        settled: told in the order of the images what ``finish`` returned, or why an image could not be translated.
+
+    Raises:
+        Stopped: no other image could be translated; what had been is finished.
+    """
+    most = 2 * (workers + options.batch_size)
+    pipeline: Pipeline[Job] = Pipeline(
+        workers, settled, size=partial(bytes_of, translator), room=ROOM, most=most, begin=partial(_begin, translator)
+    )
+    with pipeline:
+        found = pipeline.ahead(jobs, partial(load, translator=translator, tile=options.tile, clock=perf_counter))
+        batches = batches_of(found, options.batch_size, lambda job, reason: pipeline.behind(job, lambda: reason))
+        for image, result in translated(batches, translator, options):
+            pipeline.behind(image.job, partial(finished, replace(image, whole=None), result, finish, options))
+
+
+def bytes_of(translator: Translator, job: Job) -> int:
+    """What an image takes in memory. Of one in a tar that is not known before it is read; photographs are compressed to
+    a tenth or less, and their pixels are numbers of 8 and of 32 bits."""
+    if job.form is None:
+        return 50 * size_of_file(job.source) if job.tar is not None else 0
+    return translator.bytes_of(job.size, job.form.type)
+
+
+def _begin(translator: Translator) -> None:
+    """Let a thread take memory that the translator's GPU copies from; each one begins with the first GPU."""
+    if translator.device.type == "cuda" and translator.device.index is not None:
+        torch.cuda.set_device(translator.device)
+
+
+def translated(
+    batches: Iterable[list[Loaded]], translator: Translator, options: Settings
+) -> Iterator[tuple[Loaded, Translation | str]]:
+    """Each image with its translation, or why there is none. A GPU gets its next batch before the last is waited for.
+
+    Raises:
+        Stopped: the device does not work any more.
+    """
+    begun: deque[list[tuple[Loaded, Translation | str]]] = deque()
+    stopped = None
+    try:
+        for batch in batches:
+            begun.append(list(zip(batch, attempt(batch, translator, options), strict=True)))
+            if len(begun) > int(translator.on_gpu):
+                yield from waited(begun.popleft(), options)
+    except Stopped as error:
+        stopped = error
+    for pairs in begun:
+        yield from waited(pairs, options)
+    if stopped is not None:
+        raise stopped
+
+
+def waited(
+    pairs: Iterable[tuple[Loaded, Translation | str]], options: Settings
+) -> Iterator[tuple[Loaded, Translation | str]]:
+    """The same when the device has done its work."""
+    for image, result in pairs:
+        try:
+            if isinstance(result, Translation) and result.copied is not None:
+                result.copied.synchronize()
+        except FAILURES as error:
+            result = why_not(error, image, options)
+        yield image, result
+
+
+def attempt(batch: Sequence[Loaded], translator: Translator, options: Settings) -> list[Translation | str]:
+    """The images of a batch translated, or why one could not be. Those of a batch that fails are tried one by one.
+
+    Raises:
+        Stopped: the device does not work any more.
+    """
+    try:
+        if options.tile is None or not in_parts(batch[0], options.tile):
+            return [*translator.start([(image.image, image.whole) for image in batch], options.output)]
+        done: list[Translation | str] = []
+        for image in batch:
+            bands = in_tiles(image.image, translator, options.tile, options.overlap, options.batch_size)
+            numbers = translator.numbers(image.image, bands, options.output)
+            done.append(Translation(lambda numbers=numbers: numbers))  # type: ignore[misc]
+        return done
+    except FAILURES as error:
+        reason = why_not(error, batch[0], options)
+    if len(batch) == 1:
+        return [reason]
+    return [result for image in batch for result in attempt([image], translator, options)]
+
+
+def why_not(error: Exception, image: Loaded, options: Settings) -> str:
+    """Why an image could not be translated.
+
+    Raises:
+        Stopped: no other one could be.
+    """
+    if isinstance(error, torch.AcceleratorError):
+        raise Stopped(reason_of(error)) from error
+    if isinstance(error, OSError):  # no room for a large one
+        raise Stopped(f"{printable(options.output)}: {reason_of(error)}") from error
+    if isinstance(error, NotFinite):
+        return str(error)
+    if lacks_memory(error):
+        height, width = image.image.numbers.shape[:2]
+        less = "a smaller --tile" if options.tile else "--tile"
+        return f"cannot be translated: not enough memory for {width}x{height} pixels; {less} takes less"
+    return f"cannot be translated: {reason_of(error)}"
+
+
+def finished(
+    image: Loaded, result: Translation | str, finish: Callable[[Loaded, np.ndarray], Any], options: Settings
+) -> Any:
+    """What ``finish`` makes of a translation; why there is none, if there is none.
+
+    Raises:
+        Stopped: as :func:`attempt`, and what ``finish`` raises.
+    """
+    if isinstance(result, str):
+        return result
+    try:
+        numbers = result.numbers()
+    except FAILURES as error:
+        return why_not(error, image, options)
+    return finish(image, numbers)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """PyTorch's allocator of CPUs raises a RuntimeError, oneDNN one of its own and C++ std::bad_alloc."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    signs = ("DefaultCPUAllocator", "could not create a memory", "bad_alloc", "allocate memory")
+    return any(words in str(error) for words in signs)

@@ -1,0 +1,108 @@
+"""The manifest of a translation: whose lines count, and what is left of processes that were killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgcl_fast._manifest import NAME, Manifest, stamp
+
+
+def line(name: str, status: str = "done", **more: Any) -> dict[str, Any]:
+    return {"input": name, "output": f"{name}.out", "status": status, "source": [1, 2], **more}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(each) for each in (folder / NAME).read_text().splitlines()]
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / f"{name}.out").write_text(name)
+
+
+def is_done(manifest: Manifest, *names: str) -> list[bool]:
+    return [manifest.done(name, [1, 2]) is not None for name in names]
+
+
+def test_lines_of_killed_processes_are_put_together(tmp_path: Path) -> None:
+    """A file that was begun is done if it is there; a line that is cut short says nothing."""
+    Manifest(tmp_path, {"a": 1}).begin()
+    make(tmp_path, "a", "b", "c")
+    Manifest.journal_in(tmp_path, 0).add([line("a", "begun"), line("a", bytes=7), line("lost", "begun")])
+    Manifest.journal_in(tmp_path, 3).add([line("b", "begun"), line("c", "failed", error="why")])
+    with open(tmp_path / ".translated.3.jsonl", "a") as file:
+        file.write('{"input": "d", "outp')
+    found = Manifest(tmp_path, {"a": 1})
+    assert (
+        found.goes_on
+        and not found.first
+        and is_done(found, "a", "b", "c", "d", "lost") == [True, True, False, False, False]
+    )
+    assert found.done("a", [1, 3]) is None and found.done("a", None) is None  # another file
+    for _ in range(2):  # the same after a start that came no further
+        Manifest(tmp_path, {"a": 1}).begin()
+        assert lines(tmp_path) == [
+            {"work": {"a": 1}, "overwrite": False},
+            line("a", bytes=7),
+            line("b", bytes=1),
+            line("c", "failed", error="why"),
+        ]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+    (tmp_path / "a.out").unlink()
+    assert is_done(Manifest(tmp_path, {"a": 1}), "a", "b") == [False, True]
+
+
+def test_what_another_work_has_replaced_is_not_done(tmp_path: Path) -> None:
+    make(tmp_path, "a", "b")
+    for work, names in ((1, "ab"), (2, "b")):
+        manifest = Manifest(tmp_path, {"of": work}, overwrite=work == 2)
+        manifest.begin()
+        Manifest.journal_in(tmp_path, 0).add(line(name) for name in names)
+        manifest.end(complete=True)
+    assert [each.get("work", each.get("input")) for each in lines(tmp_path)] == [{"of": 1}, "a", {"of": 2}, "b"]
+    first = Manifest(tmp_path, {"of": 1})
+    assert first.goes_on and is_done(first, "a", "b") == [True, False]
+    assert is_done(Manifest(tmp_path, {"of": 2}), "a", "b") == [False, True]
+    assert is_done(Manifest(tmp_path, {"of": 3}), "a", "b") == [False, False]
+    first.begin()
+    assert is_done(Manifest(tmp_path, {"of": 2}), "b") == [True]
+
+
+def test_lines_of_a_killed_work_are_not_those_of_the_next_one(tmp_path: Path) -> None:
+    Manifest(tmp_path, {"of": 1}).begin()
+    make(tmp_path, "a")
+    Manifest.journal_in(tmp_path, 1).add([line("a")])
+    Manifest(tmp_path, {"of": 2}).begin()
+    assert is_done(Manifest(tmp_path, {"of": 2}), "a") == [False] and is_done(Manifest(tmp_path, {"of": 1}), "a") == [
+        True
+    ]
+
+
+def test_the_leave_to_replace_files_ends_with_the_work(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path, {}, overwrite=True)
+    manifest.begin()
+    manifest.end(complete=False)
+    assert Manifest(tmp_path, {}).overwrite
+    manifest.end(complete=True)
+    again = Manifest(tmp_path, {})
+    assert again.goes_on and not again.overwrite
+
+
+def test_a_file_of_the_name_that_is_no_manifest_is_kept(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"my": "own"}\n')
+    with pytest.raises(ValueError, match="not the manifest of a translation"):
+        Manifest(tmp_path, {})
+    assert not Manifest(tmp_path, {}, overwrite=True).goes_on
+
+
+def test_files_are_known_by_size_and_time(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("12")
+    first = stamp(path)
+    assert first is not None and first[0] == 2 and stamp(tmp_path / "b") is None
+    path.write_text("123")
+    assert stamp(path) != first
