@@ -40,6 +40,7 @@ from cgcl_fast.engine import (
     make_accelerator,
     seed_all,
     set_tf32,
+    slow_precision,
 )
 from cgcl_fast.engine.graphs import MOST_KINDS, obstacle
 from cgcl_fast.engine.schedule import Schedule
@@ -71,7 +72,7 @@ def train(arguments: Sequence[str]) -> int:
             save_config({**start.plain, "ranges": data.ranges}, start.output)
             save_environment(start.output, accelerator, start.run.precision)
             describe(start, data, method, course, accelerator.device, without_graphs)
-            for line in filter(None, (taken, phase)):
+            for line in filter(None, (taken, phase, slow_precision(accelerator.device, start.run.precision))):
                 logger.warning(line)
         trainer = build_trainer(
             start, data, method, course, schedule, measures, stage=stage, found=found, accelerator=accelerator

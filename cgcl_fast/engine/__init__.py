@@ -1,7 +1,7 @@
 """The training engine: runs any method's phases over batches, and stops, saves and goes on without losing anything."""
 
 from .checkpoint import CheckpointError, Checkpoints, read_checkpoint, safe_load
-from .device import device_for, make_accelerator
+from .device import device_for, make_accelerator, slow_precision
 from .files import InUseError, alone_in
 from .graphs import CaptureError
 from .processes import leave_group
@@ -38,6 +38,7 @@ __all__ = [
     "seed_all",
     "set_rng_state",
     "set_tf32",
+    "slow_precision",
     "translate_bands",
     "translate_tiled",
 ]

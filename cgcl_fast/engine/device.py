@@ -34,6 +34,16 @@ def device_for(device: str = "auto", precision: str = "fp32") -> torch.device:
     return torch.device(device)
 
 
+def slow_precision(device: torch.device, precision: str) -> str | None:
+    """A line about a precision for which the device has no instructions; None if it has."""
+    if device.type != "cpu" or precision != "bf16":
+        return None
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not in builds without oneDNN
+    if supported is None or supported():
+        return None
+    return "--precision bf16: oneDNN has no kernels for it on this CPU: convolutions take many times as long as in fp32"
+
+
 def make_accelerator(
     *, device: str = "auto", precision: str = "fp32", accumulate: int = 1, timeout: float = 900
 ) -> Accelerator:

@@ -10,7 +10,7 @@ from engine_checks import assert_same
 from torch import nn
 from toy_run import Plain, make_trainer
 
-from cgcl_fast.engine import device_for, make_accelerator
+from cgcl_fast.engine import device_for, make_accelerator, slow_precision
 
 
 def trained(folder: Path, precision: str, accumulate: int) -> dict[str, torch.Tensor]:
@@ -70,3 +70,12 @@ def test_what_is_not_here_is_named(device: str, precision: str, said: str, monke
     for function in (device_for, lambda *options: make_accelerator(device=options[0], precision=options[1])):
         with pytest.raises(ValueError, match=said):
             function(device, precision)
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_a_precision_without_kernels_is_said(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported, raising=False)
+    line = slow_precision(torch.device("cpu"), "bf16")
+    assert line is None if supported else "bf16" in str(line)
+    assert slow_precision(torch.device("cpu"), "fp32") is None
+    assert slow_precision(torch.device("cuda"), "bf16") is None
