@@ -1,6 +1,6 @@
 """Tables and a plot from the results of `python -m benchmarks.run` (or from pytest-benchmark's own JSON).
 
-    python -m benchmarks.report FILE.json [--cuda FILE.json] [--markdown OUT.md] [--plot OUT.png] [--readme docs/speed.md]
+    python -m benchmarks.report FILE.json [--cuda FILE.json] [--markdown OUT.md] [--plot OUT.png] [--readme PAGE.md]
 
 Prints the tables of all cases. `--readme` replaces the text between the two comments that name this program in a
 Markdown file by the cases that have a target, with a GPU's from `--cuda` ("not measured" without it). Results of
