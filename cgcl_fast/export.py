@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
+from cgcl_fast._files import check_regular
 from cgcl_fast._generator import find_generator
 from cgcl_fast.data.formats import printable
 from cgcl_fast.exporting import export_generator, largest_difference
@@ -54,7 +55,10 @@ def export(arguments: Sequence[str]) -> int:
             raise UsageError(f"--output: {output} is a folder; name a file in it")
         if options.output.exists() and not overwrite:
             raise UsageError(f"--output: {output} would be overwritten (--overwrite allows it)")
+        check_regular(options.output, missing_ok=True)
         generator, file = find_generator(options.checkpoint, options.direction)
+        if options.output.exists() and options.output.samefile(file):
+            raise UsageError(f"--output: {output} is the checkpoint itself; name another file")
         options.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     found = export_generator(generator, options.format, options.output)
     for each in found:

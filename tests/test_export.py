@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,24 @@ def test_wrong_options(
     assert main([str(option) for option in options(published)]) == 2
     printed = capsys.readouterr().err
     assert complaint in printed and printed.count("\n") == 1
+
+
+def test_the_checkpoint_is_not_overwritten(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file, link = tmp_path / "latest_net_G_A.pth", tmp_path / "link.pth"
+    file.write_bytes((published / "latest_net_G_A.pth").read_bytes())
+    link.symlink_to(file)
+    before = file.read_bytes()
+    for checkpoint, output in ((file, file), (link, file), (tmp_path, file)):
+        assert run(checkpoint, output, "--overwrite") == 2
+        assert "is the checkpoint itself" in capsys.readouterr().err
+        assert file.read_bytes() == before
+
+
+def test_only_regular_files_are_replaced(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run(published, tmp_path / "pipe", "--overwrite") == 2
+    assert "a named pipe, not a regular file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_missing_extra_is_named(

@@ -13,6 +13,7 @@ H and W are multiples of ``multiple`` and at least ``least``: who calls it pads 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,13 +166,19 @@ class Interface:
 
 
 def interface_of(generator: nn.Module) -> Interface:
-    """What is exported of a generator, which is set to evaluation.
+    """What is exported of a generator: a copy for evaluation, in float32 on the CPU.
 
     Args:
-        generator: one of this package; its ``ranges`` and ``direction``, if it has them, go into the metadata.
+        generator: one of this package, of any device and floating-point type, which stays as it is; its ``ranges`` and
+            ``direction``, if it has them, go into the metadata.
+
+    Raises:
+        TypeError: ``generator`` is not one.
     """
-    generator.eval().requires_grad_(False)
-    config: dict[str, Any] = generator.config  # type: ignore[assignment]
+    config: Any = getattr(generator, "config", None)
+    if not isinstance(config, dict) or "input_nc" not in config:
+        raise TypeError(f"generator: expected one of this package, got {type(generator).__name__}")
+    generator = copy.deepcopy(generator).cpu().float().eval().requires_grad_(False)
     multiple = getattr(generator, "multiple", 4)
     least = max(LEAST, multiple)
     taken = int(config["input_nc"])

@@ -19,7 +19,7 @@ def export_generator(generator: nn.Module, kind: str, output: Path, limit: float
     """Write ``output`` and compare it with eager on three sizes, before it gets its name.
 
     Args:
-        generator: one of this package, on the CPU; it is set to evaluation.
+        generator: one of this package, of any device and floating-point type, which stays as it is.
         kind: one of ``FORMATS``: "torchscript", "torch-export", "aoti" or "onnx".
         output: the file; one that is there is replaced.
         limit: the largest absolute difference allowed, of numbers in [-1, 1].
@@ -29,6 +29,7 @@ def export_generator(generator: nn.Module, kind: str, output: Path, limit: float
 
     Raises:
         ValueError: there is no such format.
+        TypeError: ``generator`` is not one of this package.
         MissingExtraError: a package that the format needs is not installed.
         ExportError: the generator cannot be exported, or the file differs from it by more than ``limit``.
         OSError: the file cannot be written.

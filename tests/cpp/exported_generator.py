@@ -33,7 +33,7 @@ def export(folder: Path) -> None:
     padded = torch.nn.functional.pad(image, (0, 3, 0, 2), mode="replicate")
     for name, make in GENERATORS.items():
         torch.manual_seed(0)
-        generator = make()
+        generator = make().eval()
         export_generator(generator, "torchscript", folder / f"{name}.pt")
         graph = torch.jit.load(str(folder / f"{name}.pt")).inlined_graph
         assert "cgcl_fast::_adain" in str(graph), "the program would not need the library"

@@ -42,7 +42,7 @@ ONNX = pytest.param("onnx", marks=needs_onnx)
 
 def made(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return GENERATORS[name]()
+    return GENERATORS[name]().eval()
 
 
 CASES = [
@@ -120,6 +120,16 @@ def test_a_domain_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         FORMATS["torchscript"].load(file)(image, torch.tensor(4), style)
 
 
+@pytest.mark.parametrize("name", ["cut", "cgcl", "mguit"])
+def test_the_generator_stays_as_it_is(name: str, tmp_path: Path) -> None:
+    generator = made(name).train().double()
+    names = list(generator.state_dict())
+    export_generator(generator, "torchscript", tmp_path / "generator.pt")
+    assert all(module.training for module in generator.modules())
+    assert all(weight.requires_grad and weight.dtype == torch.float64 for weight in generator.parameters())
+    assert list(generator.state_dict()) == names
+
+
 class Broken(nn.Module):
     """A generator that is not the same where it is traced."""
 
@@ -161,6 +171,12 @@ def test_a_file_that_is_not_the_generator_does_not_stay(generator: nn.Module, co
 def test_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="kind: expected one of torchscript, torch-export, aoti, onnx, got 'caffe'"):
         export_generator(made("cut"), "caffe", tmp_path / "generator")
+
+
+def test_another_module_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="generator: expected one of this package, got Conv2d"):
+        export_generator(nn.Conv2d(3, 3, 1), "torchscript", tmp_path / "generator.pt")
+    assert not list(tmp_path.iterdir())
 
 
 class Ops(nn.Module):
