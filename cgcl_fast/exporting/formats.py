@@ -73,7 +73,10 @@ def describe_torchscript(path: Path) -> str:
 
 @torch.no_grad()
 def exported_program(interface: Interface) -> torch.export.ExportedProgram:
-    with _quiet():
+    # The innermost map of a U-Net may be one pixel wide or high. Without this setting the program would refuse such
+    # images: the exporter assumes that a side which is not one where it traces never is.
+    setting = {"backed_size_oblivious": interface.least == interface.multiple}
+    with _quiet(), torch.fx.experimental._config.patch(setting):  # type: ignore[attr-defined]
         return torch.export.export(
             interface.module, interface.example(*TRACED), dynamic_shapes=interface.dynamic_shapes(), strict=False
         )

@@ -72,6 +72,17 @@ def test_a_file_gives_what_eager_gives(name: str, kind: str, tmp_path: Path) -> 
             torch.testing.assert_close(exported(*inputs), expected, atol=1e-4, rtol=0)
 
 
+def test_a_unet_takes_images_of_its_least_size(tmp_path: Path) -> None:
+    file = tmp_path / "generator.pt2"
+    generator = UnetGenerator(ngf=2, n_down=5).eval()
+    export_generator(generator, "torch-export", file)
+    exported = FORMATS["torch-export"].load(file)
+    for batch, height, width in ((1, 32, 32), (2, 32, 96), (1, 64, 32)):
+        x = torch.rand(batch, 3, height, width) * 2 - 1
+        with torch.no_grad():
+            torch.testing.assert_close(exported(x), generator(x), atol=1e-5, rtol=0)
+
+
 @pytest.mark.slow
 @pytest.mark.compile
 def test_a_compiled_package_gives_what_eager_gives(tmp_path: Path) -> None:
