@@ -1,4 +1,4 @@
-"""A generator in a C++ program without Python: trace it, build the program with CMake, translate a street scene.
+"""A generator in a C++ program without Python: export it, build the program with CMake, translate a street scene.
 
 Run `python examples/cpp_inference.py OUTPUT [CHECKPOINT] [BUILD]`. CHECKPOINT is a .safetensors file of a run or a
 published latest_net_G.pth, of a generator with one style; without it an untrained one does. CMake builds in BUILD, or
@@ -7,13 +7,13 @@ build/cmake if it is not given; a program that is there is run as it is. Its sou
 
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import torch
 
 from cgcl_fast import compat
 from cgcl_fast.data import open_dataset, read_image, to_image, to_tensor
+from cgcl_fast.exporting import export_generator
 from cgcl_fast.networks import ResnetGenerator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,10 +34,9 @@ def main(output: str, checkpoint: str | None = None, build: str = str(ROOT / "bu
     generator = compat.load_generator(checkpoint) if checkpoint else ResnetGenerator(ngf=16, n_blocks=3)
     to_image(open_dataset(size=128, train=False).sample_batch(1)["A"][0]).save(folder / "scene.ppm")
     scene = to_tensor(read_image(folder / "scene.ppm"))[None]
-    warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of checks that sizes pass, whatever they are
+    export_generator(generator, "torchscript", folder / "generator.pt")  # it takes images of any size
     with torch.no_grad():
-        torch.jit.trace(generator.eval(), scene).save(str(folder / "generator.pt"))  # it takes images of any size
-        expected = generator(scene)[0]
+        expected = generator.eval()(scene)[0]
     command = [program(Path(build)), folder / "generator.pt", folder / "scene.ppm", folder / "translated.ppm"]
     subprocess.run(command, check=True)
     difference = (to_tensor(read_image(folder / "translated.ppm")) - expected).abs().max().item()

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from cgcl_fast import compat, networks
+from cgcl_fast.exporting import export_generator
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "cmake-tests"
@@ -42,6 +43,15 @@ def build() -> Path:
     return BUILD
 
 
+@pytest.fixture(scope="module")
+def exported(build: Path) -> Path:
+    """Generators and an image, which ctest exported, or else this."""
+    folder = build / "exported"
+    if not (folder / "plain.pt").exists():
+        run(sys.executable, str(ROOT / "tests" / "cpp" / "exported_generator.py"), "export", str(folder))
+    return folder
+
+
 @pytest.mark.slow
 def test_ctest_passes(build):
     shown = run(str(Path(CMAKE).with_name("ctest")), "--test-dir", str(build), "--output-on-failure")
@@ -54,18 +64,47 @@ def test_ctest_passes(build):
     ("content", "complaint"),
     [(b"P5\n1 1\n255\n0", "not a binary PPM"), (b"P6\n4 4\n255\n012", "truncated"), (b"P6\n4 4\n65535\n", "8 bits")],
 )
-def test_example_refuses_a_bad_image(build, tmp_path, content, complaint):
+def test_example_refuses_a_bad_image(build, exported, tmp_path, content, complaint):
     (tmp_path / "bad.ppm").write_bytes(content)
-    # The generator is read first: ctest exported one, or else this exports it.
-    exported = build / "exported"
-    if not (exported / "plain.pt").exists():
-        run(sys.executable, str(ROOT / "tests" / "cpp" / "exported_generator.py"), "export", str(exported))
     result = subprocess.run(
         [build / "translate", exported / "plain.pt", tmp_path / "bad.ppm", tmp_path / "out.ppm"],
         capture_output=True,
         text=True,
     )
     assert result.returncode == 1 and complaint in result.stderr
+    assert not (tmp_path / "out.ppm").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("generator", "domain", "complaint"),
+    [
+        ("styled", "3", "expected less than 3, got 3"),
+        ("styled", "night", "expected the index of a domain, got night"),
+        ("styled", "-1", "expected the index of a domain, got -1"),
+        ("plain", "1", "takes none"),
+    ],
+)
+def test_example_refuses_a_domain_that_is_not_there(build, exported, tmp_path, generator, domain, complaint):
+    result = subprocess.run(
+        [build / "translate", exported / f"{generator}.pt", exported / "source.ppm", tmp_path / "out.ppm", domain],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and result.stderr.startswith("translate: DOMAIN: ") and complaint in result.stderr
+    assert not (tmp_path / "out.ppm").exists()
+
+
+@pytest.mark.slow
+def test_example_refuses_translations_that_are_not_of_three_channels(build, tmp_path):
+    export_generator(networks.ResnetGenerator(3, 1, ngf=4, n_blocks=1), "torchscript", tmp_path / "gray.pt")
+    (tmp_path / "source.ppm").write_bytes(b"P6\n8 8\n255\n" + bytes(192))
+    result = subprocess.run(
+        [build / "translate", tmp_path / "gray.pt", tmp_path / "source.ppm", tmp_path / "out.ppm"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and "3 channels, the translation 1" in result.stderr
     assert not (tmp_path / "out.ppm").exists()
 
 

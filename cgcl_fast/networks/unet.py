@@ -87,7 +87,7 @@ class UnetGenerator(nn.Module):
             raise ValueError(
                 f"x: expected (B, {channels}, H, W) with H and W multiples of {self.multiple}, got {tuple(x.shape)}"
             )
-        # An exporter compares the strides of channels_last maps, and its program then refuses an innermost map one pixel
+        # An exporter compares the strides of channels_last maps; its program would refuse an innermost map one pixel
         # wide or high.
         x = x.contiguous() if torch.compiler.is_exporting() else in_fast_format(x)
         x = F.leaky_relu(self.down[0](x), 0.2)

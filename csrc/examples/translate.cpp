@@ -4,20 +4,23 @@
 //
 // The generator is what `python -m cgcl_fast.export --format torchscript` writes. It calls cgcl_fast's ops, which
 // libcgcl_fast.so registers when the program starts. DOMAIN is the index of the domain to translate to, of a generator
-// that takes one (1 if not given); the style is the generator's own. Images are binary PPM (P6, 8 bits a channel).
+// that takes one (1 if not given); the style is the generator's own. Images are binary PPM (P6, 8 bits a channel), so
+// the generator is one from three channels to three.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 namespace {
@@ -46,6 +49,8 @@ at::Tensor read_ppm(const std::string& path) {
 }
 
 void write_ppm(const std::string& path, const at::Tensor& image) {
+  if (image.size(1) != 3)
+    throw std::runtime_error(path + ": a PPM image has 3 channels, the translation " + std::to_string(image.size(1)));
   const at::Tensor pixels =
       image.squeeze(0).permute({1, 2, 0}).add(1).mul(127.5).round().clamp(0, 255).to(at::kByte).contiguous();
   std::ofstream file(path, std::ios::binary);
@@ -54,17 +59,34 @@ void write_ppm(const std::string& path, const at::Tensor& image) {
   if (!file.flush()) throw std::runtime_error(path + ": could not be written");
 }
 
-// Generators halve the size: pad to the next side that they take by repeating the border, crop afterwards.
-at::Tensor translate(torch::jit::Module& generator, const at::Tensor& image, int64_t domain) {
+// The index of a domain, from the command line.
+int64_t domain_number(const std::string& text) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 0)
+    throw std::runtime_error("DOMAIN: expected the index of a domain, got " + text);
+  return number;
+}
+
+// Generators halve the size: pad to the next side that they take by reflection, as cgcl_fast.translate does, and by
+// repeating the border where an image is too small to be reflected; crop afterwards.
+at::Tensor translate(torch::jit::Module& generator, const at::Tensor& image, std::optional<int64_t> domain) {
   const int64_t multiple = generator.attr("multiple").toTensor().item<int64_t>();
   const auto missing = [multiple](int64_t side) {
     return std::max<int64_t>(8, (side + multiple - 1) / multiple * multiple) - side;
   };
   const int64_t height = image.size(2), width = image.size(3);
-  std::vector<c10::IValue> inputs = {at::replication_pad2d(image, {0, missing(width), 0, missing(height)})};
+  const std::vector<int64_t> border = {0, missing(width), 0, missing(height)};
+  const bool reflects = border[1] < width && border[3] < height;
+  std::vector<c10::IValue> inputs = {reflects ? at::reflection_pad2d(image, border) : at::replication_pad2d(image, border)};
   if (const auto default_style = generator.find_method("default_style")) {
-    const at::Tensor index = at::scalar_tensor(domain, at::kLong);
+    const int64_t number = domain.value_or(1), domains = generator.attr("styles").toTensor().size(0);
+    if (number >= domains)
+      throw std::runtime_error("DOMAIN: expected less than " + std::to_string(domains) + ", got " + std::to_string(number));
+    const at::Tensor index = at::scalar_tensor(number, at::kLong);
     inputs.insert(inputs.end(), {index, (*default_style)({index})});
+  } else if (domain) {
+    throw std::runtime_error("DOMAIN: this generator takes none");
   }
   return generator.forward(inputs).toTensor().narrow(2, 0, height).narrow(3, 0, width);
 }
@@ -80,7 +102,8 @@ int main(int argc, char** argv) {
     const at::NoGradGuard no_grad;
     torch::jit::Module generator = torch::jit::load(argv[1]);
     generator.eval();
-    write_ppm(argv[3], translate(generator, read_ppm(argv[2]), argc == 5 ? std::atoll(argv[4]) : 1));
+    const auto domain = argc == 5 ? std::optional(domain_number(argv[4])) : std::nullopt;
+    write_ppm(argv[3], translate(generator, read_ppm(argv[2]), domain));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "translate: %s\n", error.what());
     return 1;

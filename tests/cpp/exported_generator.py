@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from cgcl_fast.exporting import export_generator
+from cgcl_fast.methods.base import translate_any_size
 from cgcl_fast.networks import DisentangledGenerator, MGUITGenerator, ResnetGenerator
 
 HEIGHT, WIDTH = 46, 37
@@ -21,7 +23,7 @@ GENERATORS = {
 }
 """As CMakeLists.txt names them."""
 
-DOMAIN = {"styled": 2, "memory": 0}
+TO = {"styled": {"domain": 2}, "memory": {"domain": 0}}
 """As CMakeLists.txt has the program translate to."""
 
 
@@ -30,7 +32,6 @@ def export(folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "source.ppm")
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
-    padded = torch.nn.functional.pad(image, (0, 3, 0, 2), mode="replicate")
     for name, make in GENERATORS.items():
         torch.manual_seed(0)
         generator = make().eval()
@@ -38,7 +39,7 @@ def export(folder: Path) -> None:
         graph = torch.jit.load(str(folder / f"{name}.pt")).inlined_graph
         assert "cgcl_fast::_adain" in str(graph), "the program would not need the library"
         with torch.no_grad():
-            translated = generator(padded, *([DOMAIN[name]] if name in DOMAIN else []))[..., :HEIGHT, :WIDTH]
+            translated = translate_any_size(partial(generator, **TO.get(name, {})), image)
         expected = ((translated + 1) * 127.5).round().clamp(0, 255).byte()[0].permute(1, 2, 0)
         Image.fromarray(expected.numpy()).save(folder / f"{name}-expected.ppm")
 
