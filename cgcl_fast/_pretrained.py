@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from cgcl_fast import __version__
 from cgcl_fast._command import one_line
 from cgcl_fast._files import check_regular
 from cgcl_fast.engine import CheckpointError
-from cgcl_fast.engine.files import write_atomically
+from cgcl_fast.engine.files import write_together
 from cgcl_fast.networks import StyledGenerator
 from cgcl_fast.networks.files import describe_generator, generator_bytes
 
@@ -82,7 +81,8 @@ def is_pretrained(folder: Path) -> bool:
 def write_pretrained(
     folder: Path, generator: nn.Module, backward: nn.Module | None, about: Mapping[str, Any], card: str
 ) -> None:
-    """Write a folder to share. Each file is whole or as it was before; the weights come last.
+    """Write a folder to share: all of its files, or, where that fails, those of before. The weights come last: a folder
+    of which a part is of another model is none.
 
     Args:
         backward: the generator of the way back, if there is one.
@@ -102,10 +102,8 @@ def write_pretrained(
     for name in contents:
         check_regular(folder / name, missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if backward is None:  # one of another model would be taken for this one's
-        (folder / BACKWARD).unlink(missing_ok=True)
-    for name, content in contents.items():
-        write_atomically(folder / name, methodcaller("write", content))
+    # A way back of another model would be taken for this one's.
+    write_together(folder, contents, last=WEIGHTS, remove=() if backward is not None else (BACKWARD,))
 
 
 def _described(generator: nn.Module, backward: nn.Module | None, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from inspect import signature
@@ -19,6 +20,8 @@ from torch import nn
 
 from cgcl_fast import hub, networks
 from cgcl_fast._initial import take_weights
+from cgcl_fast._model_card import STREETS
+from cgcl_fast._pretrained import is_pretrained
 from cgcl_fast.engine import CheckpointError
 from cgcl_fast.evaluate import main as evaluate
 from cgcl_fast.methods import METHODS
@@ -158,6 +161,38 @@ def test_one_way_is_not_made_two_by_what_was_there_before(tmp_path: Path) -> Non
         hub.from_pretrained(tmp_path / "shared", direction="BtoA")
 
 
+def test_a_folder_is_exchanged_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves it as it was; while files of two models are in it, it is no model."""
+    before, after = save_run(tmp_path / "before", "cyclegan"), save_run(tmp_path / "after", "cut")
+    folder = tmp_path / "shared"
+    assert share(before, "--output", folder) == 0
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    fsync, replace = os.fsync, os.replace
+    written, seen = [], []
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert share(after, "--output", folder, "--overwrite") == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append((Path(target).name, is_pretrained(folder), (folder / "generator_B.safetensors").exists()))
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", watched)
+        assert share(after, "--output", folder, "--overwrite") == 0
+    assert [name for name, *_ in seen] == ["README.md", "config.json", "model.safetensors"]
+    assert not any(model or back for _, model, back in seen)
+    assert {path.name for path in folder.iterdir()} == {name for name, *_ in seen}
+
+
 def test_the_memory_and_the_domains_go_along(tmp_path: Path) -> None:
     torch.manual_seed(1)
     memory = networks.MGUITGenerator(ngf=2, n_blocks=1, style_nc=4, domains=("day", "night"))
@@ -197,6 +232,40 @@ def test_a_card_says_what_evaluate_found_of_this_step(tmp_path: Path) -> None:
     card = ModelCard(text)
     assert card.data.license == "cc-by-4.0" and "# CUT: sunny to night\n" in text
     assert {result.metric_type for result in card.data.eval_results} == {"psnr", "frechet_lite0", "fid"}
+
+
+def test_a_card_gives_each_figure_to_the_images_it_is_of(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", "cut", data="/home/someone/secret/..")
+    for name, data, fid in (("own", "/home/someone/secret/..", 41.5), ("other", "/home/someone/more", 77.25)):
+        protocol = {"step": 12, "data": data}
+        content = {"results": [{"of": "A to B", "figures": {"fid": fid}}], "protocol": protocol}
+        (run / f"evaluation-{name}.json").write_text(json.dumps(content))
+    streets = {"results": [{"of": "A to B", "figures": {"fid": 9.5}}], "protocol": {"step": 12, "data": STREETS}}
+    (run / "evaluation-streets.json").write_text(json.dumps(streets))
+    assert share(run, "--output", tmp_path / "shared", "--data-description", "horses") == 0
+    text = (tmp_path / "shared" / "README.md").read_text()
+    assert "someone" not in text
+    results = [
+        (r.dataset_name, r.dataset_type, r.metric_type, r.metric_value) for r in ModelCard(text).data.eval_results
+    ]
+    rendered = "the built-in street scenes of cgcl_fast, which are rendered"
+    assert sorted(results) == [
+        ("horses", "folder", "fid", 41.5),
+        ("horses", "folder", "frechet_lite0", 7.5),
+        ("horses", "folder", "psnr", 13.75),
+        ("images of the folder more", "folder", "fid", 77.25),
+        (rendered, "streets", "fid", 9.5),
+    ]
+    assert "| `cgcl_fast.evaluate`, images of the folder more | FID |" in text
+    assert share(run, "--output", tmp_path / "nameless") == 0
+    assert "| data | images of a folder |" in (tmp_path / "nameless" / "README.md").read_text()
+
+
+def test_the_way_back_has_no_figures_of_the_way_there(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", "cyclegan")
+    for name, measured in (("step_00000012", True), ("generator_B_00000012", False)):
+        assert share(run / "checkpoints" / f"{name}.safetensors", "--output", tmp_path / name) == 0
+        assert ("13.75" in (tmp_path / name / "README.md").read_text()) == measured
 
 
 def test_evaluate_knows_the_streets_that_a_folder_was_trained_on(
