@@ -202,7 +202,7 @@ def prediction_table(steps: list[Step], links: Links) -> str:
     return table(header, rows)
 
 
-def input_table(steps: list[Step], data: dict[str, float], links: Links) -> str:
+def input_table(steps: list[Step], data: dict[str, float]) -> str:
     """What the steps of `prediction_table` read, if no step takes longer than on one GPU: an upper bound."""
     header = ["step", "cores a GPU", "to the GPU, MB/s"]
     header += [f"{gpus:,}: images/s of a domain" for gpus in GPUS] + [f"{gpus:,}: files, GB/s" for gpus in GPUS]
@@ -255,11 +255,13 @@ def section(source: Path, gpu_source: Path, links: Links = LINKS) -> str:
         "### Counted: what a step exchanges and reads",
         counts_table(counts),
         f"### Predicted: {' and '.join(f'{gpus:,}' for gpus in GPUS)} GPUs",
-        f"One GPU: {gpu['machine_info']['gpu']}, measured. Everything else in these two tables is the formula with the "
-        f"assumptions {links.nvlink / 1e9:.0f} GB/s in a machine of {links.in_machine}, {links.network / 1e9:.0f} GB/s "
+        f"One GPU: {gpu['machine_info']['gpu']}, measured. The rest of this table is the formula with the assumptions "
+        f"{links.nvlink / 1e9:.0f} GB/s in a machine of {links.in_machine}, {links.network / 1e9:.0f} GB/s "
         f"a GPU between machines, {links.reached:.0%} of both reached, {links.hop * 1e6:.0f} µs a hop.",
         prediction_table(steps, links),
-        input_table(steps, data, links),
+        "What so many GPUs make and read if every step takes as long as on one of them, an efficiency of 100%: upper "
+        "bounds. Cores are those of the machine above, which make the images from JPEGs.",
+        input_table(steps, data),
         f"From `{shown(source)}` and `{shown(gpu_source)}`.",
     ]
     return "\n\n".join(part for part in parts if part)
