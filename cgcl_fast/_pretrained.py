@@ -78,6 +78,12 @@ def is_pretrained(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
+def check_no_run(folder: Path) -> None:
+    """Raise a ValueError if a folder holds a run: whoever reads it is given the run's newest generator."""
+    if (folder / "checkpoints").is_dir() or any(folder.glob("step_*")):
+        raise ValueError(f"{folder}: expected a folder without a run in it, whose generator would be read instead")
+
+
 def write_pretrained(
     folder: Path, generator: nn.Module, backward: nn.Module | None, about: Mapping[str, Any], card: str
 ) -> None:
@@ -91,8 +97,10 @@ def write_pretrained(
 
     Raises:
         TypeError: a generator is none of this package.
+        ValueError: the folder holds a run.
         OSError: a file cannot be written.
     """
+    check_no_run(folder)
     contents = {
         CARD: card.encode(),
         CONFIG: (json.dumps(_described(generator, backward, about), indent=1) + "\n").encode(),

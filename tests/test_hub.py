@@ -193,6 +193,17 @@ def test_a_folder_is_exchanged_as_a_whole(tmp_path: Path, monkeypatch: pytest.Mo
     assert {path.name for path in folder.iterdir()} == {name for name, *_ in seen}
 
 
+def test_a_runs_folder_is_not_made_one_to_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would go on to give the run's generator."""
+    run, other = save_run(tmp_path / "run", "cyclegan"), save_run(tmp_path / "other", "cut")
+    for folder in (run, run / "checkpoints"):
+        assert share(other, "--output", folder) == 2
+        assert f"{folder}: expected a folder without a run in it" in capsys.readouterr().err
+        with pytest.raises(ValueError, match="expected a folder without a run in it"):
+            hub.save_pretrained(hub.from_pretrained(other), folder)
+        assert not (folder / "model.safetensors").exists() and not (folder / "README.md").exists()
+
+
 def test_the_memory_and_the_domains_go_along(tmp_path: Path) -> None:
     torch.manual_seed(1)
     memory = networks.MGUITGenerator(ngf=2, n_blocks=1, style_nc=4, domains=("day", "night"))
