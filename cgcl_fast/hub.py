@@ -22,7 +22,7 @@ from torch import nn
 from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast._generator import find_generator
 from cgcl_fast._model_card import Facts, model_card
-from cgcl_fast._networks import OTHER_WAY
+from cgcl_fast._networks import OTHER_WAY, check_direction
 from cgcl_fast._pretrained import CARD, CONFIG, FILES, check_no_run, is_pretrained, local_path, write_pretrained
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import CheckpointError
@@ -90,7 +90,10 @@ def from_pretrained(
 
     Raises:
         CheckpointError: there is none, or it cannot be had or read; one line.
+        ValueError: ``direction`` is none.
     """
+    if direction is not None:
+        check_direction(direction)
     download = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     return find_generator(local_path(Path(name), **download), direction)[0].eval()
 

@@ -140,6 +140,8 @@ def test_both_ways_of_cyclegan(tmp_path: Path) -> None:
     for direction, generator in (("AtoB", forth), ("BtoA", back)):
         assert torch.equal(generator(x), hub.from_pretrained(run, direction=direction)(x))
     assert not torch.equal(forth(x), back(x))
+    with pytest.raises(ValueError, match="direction: expected AtoB or BtoA, got 'back'"):
+        hub.from_pretrained(tmp_path / "shared", direction="back")
     # A file of the way back is the model then, and the other one its way back.
     assert share(run / "checkpoints" / "generator_B_00000012.safetensors", "--output", tmp_path / "turned") == 0
     turned = hub.from_pretrained(tmp_path / "turned")
