@@ -102,13 +102,16 @@ class Step:
 
 
 def fitted(exchanged: list[dict[str, Any]]) -> tuple[float, float]:
-    """Latency (seconds) and rate (bytes a second) of the line that is least off the medians, each by its share."""
+    """Latency (seconds, at least 0) and rate (bytes a second) of the line that is least off the medians, each by its
+    share."""
     sizes = np.array([row["bytes"] for row in exchanged], dtype=float)
     seconds = np.array([statistics.median(row["seconds"]) for row in exchanged])
     (latency, per_byte), *_ = np.linalg.lstsq(
         np.stack([1 / seconds, sizes / seconds], axis=1), np.ones_like(sizes), rcond=None
     )
-    return max(0.0, float(latency)), 1 / float(per_byte)
+    if latency < 0:  # the best line that is none of these begins at 0
+        latency, per_byte = 0.0, np.sum(sizes / seconds) / np.sum((sizes / seconds) ** 2)
+    return float(latency), 1 / float(per_byte)
 
 
 def megabytes(size: float) -> str:
