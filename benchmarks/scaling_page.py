@@ -102,13 +102,16 @@ class Step:
 
 
 def fitted(exchanged: list[dict[str, Any]]) -> tuple[float, float]:
-    """Latency (seconds) and rate (bytes a second) of the line that is least off the medians, each by its share."""
+    """Latency (seconds, at least 0) and rate (bytes a second) of the line that is least off the medians, each by its
+    share."""
     sizes = np.array([row["bytes"] for row in exchanged], dtype=float)
     seconds = np.array([statistics.median(row["seconds"]) for row in exchanged])
     (latency, per_byte), *_ = np.linalg.lstsq(
         np.stack([1 / seconds, sizes / seconds], axis=1), np.ones_like(sizes), rcond=None
     )
-    return max(0.0, float(latency)), 1 / float(per_byte)
+    if latency < 0:  # the best line that is none of these begins at 0
+        latency, per_byte = 0.0, np.sum(sizes / seconds) / np.sum((sizes / seconds) ** 2)
+    return float(latency), 1 / float(per_byte)
 
 
 def megabytes(size: float) -> str:
@@ -202,7 +205,7 @@ def prediction_table(steps: list[Step], links: Links) -> str:
     return table(header, rows)
 
 
-def input_table(steps: list[Step], data: dict[str, float], links: Links) -> str:
+def input_table(steps: list[Step], data: dict[str, float]) -> str:
     """What the steps of `prediction_table` read, if no step takes longer than on one GPU: an upper bound."""
     header = ["step", "cores a GPU", "to the GPU, MB/s"]
     header += [f"{gpus:,}: images/s of a domain" for gpus in GPUS] + [f"{gpus:,}: files, GB/s" for gpus in GPUS]
@@ -255,11 +258,13 @@ def section(source: Path, gpu_source: Path, links: Links = LINKS) -> str:
         "### Counted: what a step exchanges and reads",
         counts_table(counts),
         f"### Predicted: {' and '.join(f'{gpus:,}' for gpus in GPUS)} GPUs",
-        f"One GPU: {gpu['machine_info']['gpu']}, measured. Everything else in these two tables is the formula with the "
-        f"assumptions {links.nvlink / 1e9:.0f} GB/s in a machine of {links.in_machine}, {links.network / 1e9:.0f} GB/s "
+        f"One GPU: {gpu['machine_info']['gpu']}, measured. The rest of this table is the formula with the assumptions "
+        f"{links.nvlink / 1e9:.0f} GB/s in a machine of {links.in_machine}, {links.network / 1e9:.0f} GB/s "
         f"a GPU between machines, {links.reached:.0%} of both reached, {links.hop * 1e6:.0f} µs a hop.",
         prediction_table(steps, links),
-        input_table(steps, data, links),
+        "What so many GPUs make and read if every step takes as long as on one of them, an efficiency of 100%: upper "
+        "bounds. Cores are those of the machine above, which make the images from JPEGs.",
+        input_table(steps, data),
         f"From `{shown(source)}` and `{shown(gpu_source)}`.",
     ]
     return "\n\n".join(part for part in parts if part)

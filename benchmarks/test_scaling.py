@@ -58,6 +58,13 @@ def test_the_line_is_that_of_the_medians() -> None:
     assert latency == pytest.approx(1e-3) and rate == pytest.approx(1e9)
 
 
+def test_no_line_begins_below_zero() -> None:
+    """Without that bound the line through both would be 3 x - 2."""
+    rows = [{"bytes": size, "seconds": [seconds]} for size, seconds in ((1, 1.0), (2, 4.0))]
+    latency, rate = fitted(rows)
+    assert latency == 0 and rate == pytest.approx((1 + 0.25) / (1 + 0.5))
+
+
 def test_a_rehearsal_fills_the_page_and_so_do_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By processes as a training has them."""
     page, output = tmp_path / "page.md", tmp_path / "scaling.json"

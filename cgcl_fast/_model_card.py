@@ -23,6 +23,10 @@ from cgcl_fast.report.charts import number
 from cgcl_fast.report.contents import Contents
 from cgcl_fast.report.page import BETTER, TITLES, evaluation_rows, figure_rows, shown, style_rows
 
+STREETS = "built-in streets"
+"""As ``evaluate`` names them."""
+_STREETS = "the built-in street scenes of cgcl_fast, which are rendered"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -49,7 +53,7 @@ def model_card(generator: nn.Module, facts: Facts) -> str:
     """A card as the Hub reads them: YAML between dashes, then Markdown."""
     from huggingface_hub import ModelCardData  # here, since most commands need none of it
 
-    run = None if facts.run is None else _at(facts.run, facts.step)
+    run = None if facts.run is None else _of_generator(facts.run, facts.step, generator)
     method = None if run is None else run.method
     title = f"{TITLES[method] if method else type(generator).__name__}: {_ways(generator, facts)}"
     paper, link = PAPERS[method] if method else (None, None)
@@ -66,16 +70,19 @@ def model_card(generator: nn.Module, facts: Facts) -> str:
         f"# {title}",
         _introduction(generator, paper, link),
         _usage(generator, facts),
-        *([] if run is None else [_training(run, facts), *_metrics(run, evaluations, facts.step)]),
+        *([] if run is None else [_training(run, facts), *_metrics(run, evaluations, facts)]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _at(run: Contents, step: int | None) -> Contents:
+def _of_generator(run: Contents, step: int | None, generator: nn.Module) -> Contents:
     """The run with only those figures that were measured of the generator of a step."""
     if step is None:
         return replace(run, figures={}, evaluations={})
     of_step = {name: [point for point in points if point[0] == step] for name, points in run.figures.items()}
+    trained = {option.name: option.value for option in run.options}.get("direction")
+    if not isinstance(generator, StyledGenerator) and _direction(generator) != (trained or "AtoB"):
+        of_step = {}  # a training measures its own direction, and this one is the way back
     evaluations = {
         name: content
         for name, content in run.evaluations.items()
@@ -139,8 +146,23 @@ def _data(run: Contents, facts: Facts) -> str:
     if facts.data is not None:
         return facts.data
     if _of_streets(run):
-        return "the built-in street scenes of cgcl_fast, which are rendered"
-    return f"images of the folder {printable(Path(str(given['data'])).name)}"
+        return _STREETS
+    return _folder(str(given["data"]))
+
+
+def _folder(path: str) -> str:
+    """Its name alone: the rest is of somebody's machine."""
+    name = Path(path).name
+    return f"images of the folder {printable(name)}" if name not in ("", "..") else "images of a folder"
+
+
+def _judged(content: Mapping[str, Any], run: Contents, facts: Facts) -> tuple[str, str]:
+    """The images that a file of ``evaluate`` is of, which need not be those of the training: kind and words."""
+    data = {option.name: option.value for option in run.options}.get("data")
+    of = _mapping(content.get("protocol")).get("data", data)
+    if of == data or (data is None and of == STREETS):
+        return ("streets" if data is None else "folder"), _data(run, facts)
+    return ("streets", _STREETS) if of == STREETS else ("folder", _folder(str(of)))
 
 
 def _training(run: Contents, facts: Facts) -> str:
@@ -163,9 +185,9 @@ def _training(run: Contents, facts: Facts) -> str:
     return "## Training\n\n" + _table(["", ""], rows)
 
 
-def _metrics(run: Contents, evaluations: Mapping[str, Any], step: int | None) -> list[str]:
+def _metrics(run: Contents, evaluations: Mapping[str, Any], facts: Facts) -> list[str]:
     """What was measured of this generator, while it was trained and by ``evaluate``."""
-    parts = []
+    parts, step = [], facts.step
     if rows := figure_rows(run):
         head = ["distance of test scenes to the truth", "untouched", "colour transfer", "translated"]
         parts.append(_table(head, [(title, *cells) for title, cells in rows]))
@@ -181,30 +203,36 @@ def _metrics(run: Contents, evaluations: Mapping[str, Any], step: int | None) ->
     for content in evaluations.values():
         titles, rows, _ = evaluation_rows(content)
         if titles:
-            parts.append(_table(["`cgcl_fast.evaluate`", *titles], [(of, *cells) for of, cells in rows]))
+            title = f"`cgcl_fast.evaluate`, {_judged(content, run, facts)[1]}"
+            parts.append(_table([title, *titles], [(of, *cells) for of, cells in rows]))
     return [f"## Metrics at step {step:,}", *parts] if parts and step is not None else []
 
 
 def _results(run: Contents | None, evaluations: Mapping[str, Any], facts: Facts) -> list[Any]:
-    """The same for the Hub's own tables: of each figure one number."""
+    """The same for the Hub's own tables: of each figure one number, of each data set."""
     if run is None:
         return []
     from huggingface_hub import EvalResult
 
     found = {name: run.figures[f"{name}/{AFTER}"][-1][1] for name in DISTANCES if f"{name}/{AFTER}" in run.figures}
     found |= {name: run.figures[name][-1][1] for name in FIGURES if name in run.figures}
+    own = ("streets" if _of_streets(run) else "folder", _data(run, facts))
+    of_data = {own: found}
     for content in evaluations.values():
         results = [_mapping(each).get("figures") for each in content.get("results", [])]
         mean = content.get("mean") or (results[0] if len(results) == 1 else None)
-        found |= {name: value for name, value in _mapping(mean).items() if name in FIGURES}
+        of_this = of_data.setdefault(_judged(content, run, facts), {})
+        of_this |= {name: value for name, value in _mapping(mean).items() if name in FIGURES}
     titles = {name: distance.title for name, distance in DISTANCES.items()}
     titles |= {name: figure.title for name, figure in FIGURES.items()}
     return [
         EvalResult(
-            task_type="image-to-image", dataset_type="streets" if _of_streets(run) else "folder",
-            dataset_name=_data(run, facts), metric_type=name, metric_name=titles[name], metric_value=value,
+            task_type="image-to-image", dataset_type=kind, dataset_name=words,
+            dataset_config=None if (kind, words) == own else words,  # folders without it would be taken for one
+            metric_type=name, metric_name=titles[name], metric_value=value,
         )
-        for name, value in found.items()
+        for (kind, words), figures in of_data.items()
+        for name, value in figures.items()
     ]  # fmt: skip
 
 

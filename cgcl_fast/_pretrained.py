@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from cgcl_fast import __version__
 from cgcl_fast._command import one_line
 from cgcl_fast._files import check_regular
 from cgcl_fast.engine import CheckpointError
-from cgcl_fast.engine.files import write_atomically
+from cgcl_fast.engine.files import write_together
 from cgcl_fast.networks import StyledGenerator
 from cgcl_fast.networks.files import describe_generator, generator_bytes
 
@@ -79,10 +78,17 @@ def is_pretrained(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
+def check_no_run(folder: Path) -> None:
+    """Raise a ValueError if a folder holds a run: whoever reads it is given the run's newest generator."""
+    if (folder / "checkpoints").is_dir() or any(folder.glob("step_*")):
+        raise ValueError(f"{folder}: expected a folder without a run in it, whose generator would be read instead")
+
+
 def write_pretrained(
     folder: Path, generator: nn.Module, backward: nn.Module | None, about: Mapping[str, Any], card: str
 ) -> None:
-    """Write a folder to share. Each file is whole or as it was before; the weights come last.
+    """Write a folder to share: all of its files, or, where that fails, those of before. The weights come last: a folder
+    of which a part is of another model is none.
 
     Args:
         backward: the generator of the way back, if there is one.
@@ -91,8 +97,10 @@ def write_pretrained(
 
     Raises:
         TypeError: a generator is none of this package.
+        ValueError: the folder holds a run.
         OSError: a file cannot be written.
     """
+    check_no_run(folder)
     contents = {
         CARD: card.encode(),
         CONFIG: (json.dumps(_described(generator, backward, about), indent=1) + "\n").encode(),
@@ -102,10 +110,8 @@ def write_pretrained(
     for name in contents:
         check_regular(folder / name, missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if backward is None:  # one of another model would be taken for this one's
-        (folder / BACKWARD).unlink(missing_ok=True)
-    for name, content in contents.items():
-        write_atomically(folder / name, methodcaller("write", content))
+    # A way back of another model would be taken for this one's.
+    write_together(folder, contents, last=WEIGHTS, remove=() if backward is not None else (BACKWARD,))
 
 
 def _described(generator: nn.Module, backward: nn.Module | None, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from torch import nn
 from cgcl_fast._command import Parser, UsageError, as_usage_error, one_line, run, underscored
 from cgcl_fast._generator import find_generator
 from cgcl_fast._model_card import Facts, model_card
-from cgcl_fast._networks import OTHER_WAY
-from cgcl_fast._pretrained import CARD, CONFIG, FILES, is_pretrained, local_path, write_pretrained
+from cgcl_fast._networks import OTHER_WAY, check_direction
+from cgcl_fast._pretrained import CARD, CONFIG, FILES, check_no_run, is_pretrained, local_path, write_pretrained
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import CheckpointError
 from cgcl_fast.networks import StyledGenerator
@@ -57,6 +57,7 @@ def save_pretrained(
 
     Raises:
         TypeError: a generator is none of this package.
+        ValueError: the folder holds a run.
         OSError: a file cannot be written.
     """
     folder = Path(folder)
@@ -89,7 +90,10 @@ def from_pretrained(
 
     Raises:
         CheckpointError: there is none, or it cannot be had or read; one line.
+        ValueError: ``direction`` is none.
     """
+    if direction is not None:
+        check_direction(direction)
     download = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     return find_generator(local_path(Path(name), **download), direction)[0].eval()
 
@@ -259,10 +263,11 @@ def content_of(path: Path, folder: Path, options: HubOptions, overwrite: bool) -
 
     Raises:
         UsageError: the folder cannot be used.
-        CheckpointError, ValueError: there is no generator, or its run cannot be read.
+        CheckpointError, ValueError: there is no generator, its run cannot be read, or the folder holds a run.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output: {printable(folder)} is no folder")
+    check_no_run(folder)
     if there := [folder / name for name in FILES if (folder / name).exists() and not overwrite]:
         raise UsageError(f"--output: {printable(there[0])} would be overwritten (--overwrite allows it)")
     generator, backward, file = both_ways(path)

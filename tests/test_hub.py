@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from inspect import signature
@@ -19,6 +20,8 @@ from torch import nn
 
 from cgcl_fast import hub, networks
 from cgcl_fast._initial import take_weights
+from cgcl_fast._model_card import STREETS
+from cgcl_fast._pretrained import is_pretrained
 from cgcl_fast.engine import CheckpointError
 from cgcl_fast.evaluate import main as evaluate
 from cgcl_fast.methods import METHODS
@@ -137,6 +140,8 @@ def test_both_ways_of_cyclegan(tmp_path: Path) -> None:
     for direction, generator in (("AtoB", forth), ("BtoA", back)):
         assert torch.equal(generator(x), hub.from_pretrained(run, direction=direction)(x))
     assert not torch.equal(forth(x), back(x))
+    with pytest.raises(ValueError, match="direction: expected AtoB or BtoA, got 'back'"):
+        hub.from_pretrained(tmp_path / "shared", direction="back")
     # A file of the way back is the model then, and the other one its way back.
     assert share(run / "checkpoints" / "generator_B_00000012.safetensors", "--output", tmp_path / "turned") == 0
     turned = hub.from_pretrained(tmp_path / "turned")
@@ -156,6 +161,49 @@ def test_one_way_is_not_made_two_by_what_was_there_before(tmp_path: Path) -> Non
     assert not (tmp_path / "shared" / "generator_B.safetensors").exists()
     with pytest.raises(CheckpointError, match="translates A to B only, not BtoA"):
         hub.from_pretrained(tmp_path / "shared", direction="BtoA")
+
+
+def test_a_folder_is_exchanged_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves it as it was; while files of two models are in it, it is no model."""
+    before, after = save_run(tmp_path / "before", "cyclegan"), save_run(tmp_path / "after", "cut")
+    folder = tmp_path / "shared"
+    assert share(before, "--output", folder) == 0
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    fsync, replace = os.fsync, os.replace
+    written, seen = [], []
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert share(after, "--output", folder, "--overwrite") == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append((Path(target).name, is_pretrained(folder), (folder / "generator_B.safetensors").exists()))
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", watched)
+        assert share(after, "--output", folder, "--overwrite") == 0
+    assert [name for name, *_ in seen] == ["README.md", "config.json", "model.safetensors"]
+    assert not any(model or back for _, model, back in seen)
+    assert {path.name for path in folder.iterdir()} == {name for name, *_ in seen}
+
+
+def test_a_runs_folder_is_not_made_one_to_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would go on to give the run's generator."""
+    run, other = save_run(tmp_path / "run", "cyclegan"), save_run(tmp_path / "other", "cut")
+    for folder in (run, run / "checkpoints"):
+        assert share(other, "--output", folder) == 2
+        assert f"{folder}: expected a folder without a run in it" in capsys.readouterr().err
+        with pytest.raises(ValueError, match="expected a folder without a run in it"):
+            hub.save_pretrained(hub.from_pretrained(other), folder)
+        assert not (folder / "model.safetensors").exists() and not (folder / "README.md").exists()
 
 
 def test_the_memory_and_the_domains_go_along(tmp_path: Path) -> None:
@@ -197,6 +245,40 @@ def test_a_card_says_what_evaluate_found_of_this_step(tmp_path: Path) -> None:
     card = ModelCard(text)
     assert card.data.license == "cc-by-4.0" and "# CUT: sunny to night\n" in text
     assert {result.metric_type for result in card.data.eval_results} == {"psnr", "frechet_lite0", "fid"}
+
+
+def test_a_card_gives_each_figure_to_the_images_it_is_of(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", "cut", data="/home/someone/secret/..")
+    for name, data, fid in (("own", "/home/someone/secret/..", 41.5), ("other", "/home/someone/more", 77.25)):
+        protocol = {"step": 12, "data": data}
+        content = {"results": [{"of": "A to B", "figures": {"fid": fid}}], "protocol": protocol}
+        (run / f"evaluation-{name}.json").write_text(json.dumps(content))
+    streets = {"results": [{"of": "A to B", "figures": {"fid": 9.5}}], "protocol": {"step": 12, "data": STREETS}}
+    (run / "evaluation-streets.json").write_text(json.dumps(streets))
+    assert share(run, "--output", tmp_path / "shared", "--data-description", "horses") == 0
+    text = (tmp_path / "shared" / "README.md").read_text()
+    assert "someone" not in text
+    results = [
+        (r.dataset_name, r.dataset_type, r.metric_type, r.metric_value) for r in ModelCard(text).data.eval_results
+    ]
+    rendered = "the built-in street scenes of cgcl_fast, which are rendered"
+    assert sorted(results) == [
+        ("horses", "folder", "fid", 41.5),
+        ("horses", "folder", "frechet_lite0", 7.5),
+        ("horses", "folder", "psnr", 13.75),
+        ("images of the folder more", "folder", "fid", 77.25),
+        (rendered, "streets", "fid", 9.5),
+    ]
+    assert "| `cgcl_fast.evaluate`, images of the folder more | FID |" in text
+    assert share(run, "--output", tmp_path / "nameless") == 0
+    assert "| data | images of a folder |" in (tmp_path / "nameless" / "README.md").read_text()
+
+
+def test_the_way_back_has_no_figures_of_the_way_there(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", "cyclegan")
+    for name, measured in (("step_00000012", True), ("generator_B_00000012", False)):
+        assert share(run / "checkpoints" / f"{name}.safetensors", "--output", tmp_path / name) == 0
+        assert ("13.75" in (tmp_path / name / "README.md").read_text()) == measured
 
 
 def test_evaluate_knows_the_streets_that_a_folder_was_trained_on(

@@ -28,11 +28,12 @@ from tiny import TINY, TINY_OF  # noqa: E402
 RUN = ["--limit", "8", "--decay-epochs", "0", "--eval-images", "0", "--save-every", "4", "--keep", "9"]
 QUEUES = ["--negatives", "both", "--queue-size", "24", "--num-patches", "8", "--nce-dim", "8"]
 METHODS = {
-    "cut": ["--epochs", "2", *QUEUES],
-    "cyclegan": ["--epochs", "1", "--pool-size", "2"],
+    "cut": ["--epochs", "2", *QUEUES, "--ema-decay", "0.5"],
+    "cyclegan": ["--epochs", "1", "--pool-size", "2", "--ema-decay", "0.5"],
     "mguit": ["--epochs", "1", *TINY_OF["mguit"]],
 }
-"""One with queues, one with pools, and one whose memory is the same in all processes."""
+"""One with queues, one with pools (both with an average of the weights), and one whose memory is the same in all
+processes."""
 
 
 def arguments(method: str, output: Path) -> list[str]:
@@ -101,7 +102,9 @@ def test_two_processes_that_go_on_are_the_two_that_nothing_stopped_bit_for_bit(
         assert_same(resumed, stop)
         assert_same(again, end)
     (left,), (right,) = whole
-    assert_same(left["shared"], right["shared"])
+    for name in ("shared", "average"):
+        assert_same(left[name], right[name])
+    assert bool(left["average"]) == (method != "mguit")
     assert bool(left["own"]) == (method != "mguit")
     assert [name for name in left["own"] if not differs(left["own"][name], right["own"][name])] == [
         name for name in left["own"] if name.endswith("position")
@@ -147,7 +150,7 @@ def test_two_processes_then_one_then_two_of_which_one_is_killed_then_one(folder:
     with noted(["term", 5]) as notes:
         assert main(go_on) == 143
     resumed, end = notes
-    for name in ("shared", "optimizers", "step"):  # bit for bit
+    for name in ("shared", "average", "optimizers", "step"):  # bit for bit
         assert_same(resumed[name], stopped[0][name])
     assert resumed["loader"] == {**saved["loader"], "replicas": 1, "position": 6}
     assert resumed["steps"] == 13
@@ -160,7 +163,7 @@ def test_two_processes_then_one_then_two_of_which_one_is_killed_then_one(folder:
     assert two.status == 1 and "trainer.py" not in two.stderr, two.stderr[-3000:]
     assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", two.stderr)  # torchrun says who was killed, and how
     for (resumed,) in two.notes(0):
-        for name in ("shared", "optimizers", "own", "step"):
+        for name in ("shared", "average", "optimizers", "own", "step"):
             assert_same(resumed[name], end[name])
         assert resumed["loader"] == {**end["loader"], "replicas": 2, "position": 0} and resumed["steps"] == 10
     state = last_state(output)

@@ -38,6 +38,7 @@ def held_by(trainer: Trainer) -> dict[str, Any]:
         "own": {name: value for name, value in state.items() if name.startswith(own)},
         "shared": {name: value for name, value in state.items() if not name.startswith(own)},
         "optimizers": {running.phase.name: full_state(running.optimizer) for running in trainer.phases},
+        "average": {} if trainer.average is None else trainer.average.networks.state_dict(),
     }
     return copy.deepcopy(held)  # what goes on changing
 

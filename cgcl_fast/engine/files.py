@@ -8,8 +8,9 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import methodcaller
 from pathlib import Path
 from typing import IO
 
@@ -59,6 +60,45 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         OSError: it could not be written (a full disk); the temporary file is removed and ``path`` unchanged.
     """
+    temporary = _write_beside(path, write)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes], *, last: str, remove: Collection[str] = ()) -> None:
+    """Write files that belong together. As long as they are exchanged for older ones, ``last``, without which the
+    others are not read, is missing: there is never one file of now beside another of before.
+
+    Args:
+        folder: exists.
+        contents: by the files' names, ``last`` among them.
+        remove: files of before that do not belong to these.
+
+    Raises:
+        OSError: one could not be written (a full disk); all files are unchanged.
+    """
+    temporary: dict[str, Path] = {}
+    try:
+        for name, content in contents.items():
+            temporary[name] = _write_beside(folder / name, methodcaller("write", content))
+        for name in (last, *remove):
+            (folder / name).unlink(missing_ok=True)
+        _sync_folder(folder)
+        for name in sorted(contents, key=lambda name: name == last):
+            os.replace(temporary[name], folder / name)
+    except BaseException:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+        raise
+    _sync_folder(folder)
+
+
+def _write_beside(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """A temporary file that is on the disk, to be renamed to ``path``."""
     temporary = path.with_name(_beside(path.name))
     try:
         with open(temporary, "wb") as file:
@@ -68,14 +108,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             if sink.error is not None:
                 raise sink.error
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         # An encoder's error is an OSError without a number; adding a file name would lose its message.
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
-    _sync_folder(path.parent)
+    return temporary
 
 
 def _beside(name: str) -> str:

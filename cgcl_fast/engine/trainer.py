@@ -342,6 +342,8 @@ class Trainer:
                         number = stop.received or signal.SIGTERM  # the latter where another process was asked
                         return Outcome(self.step, number, self.saved, log.last_grid if log else None, self.figures)
             except OSError as error:  # a full disk, mostly
+                if log is None:  # it has no files of the run: what it met is its own
+                    raise
                 what = f"{error.filename or self.folder}: {error.strerror or error}"
                 raise CheckpointError(f"step {self.step}: {what}; {self._last_good()}") from error
             finally:

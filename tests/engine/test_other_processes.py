@@ -113,3 +113,19 @@ def test_keys_of_another_process_that_are_not_finite_are_not_saved(
     with pytest.raises(NonFiniteError, match=r"step 2: the weights queue\.rows of process 1 are not finite"):
         run._save(object())  # type: ignore[arg-type]
     assert last_state(tmp_path)["step"] == 1
+
+
+def test_what_a_process_without_files_of_the_run_meets_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a checkpoint that could not be written, which the first process alone would say."""
+    run = make_trainer(tmp_path, 1)
+
+    def full(parts: object) -> None:
+        raise OSError(28, "No space left on device", "/cache/of/kernels")
+
+    monkeypatch.setattr(run, "train_step", full)
+    monkeypatch.setattr(Accelerator, "is_main_process", property(lambda self: False))
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        run.fit()
+    assert raised.value.filename == "/cache/of/kernels"
