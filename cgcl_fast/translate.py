@@ -120,10 +120,10 @@ class Seen(NamedTuple):
     """What a process knows after reading the headers of its images.
 
     Attributes:
-        work: the generator and the options that determine the translations.
-        several: names of images with several frames.
-        there: existing files that would be overwritten.
-        own: whether a translation would overwrite its own image.
+        work: what decides the translations.
+        several: names of images of several frames.
+        there: files that would be overwritten.
+        own: whether one of them is the image itself.
     """
 
     work: dict[str, Any]
@@ -370,7 +370,7 @@ CHANGES_NOTHING = ("output", "batch_size", "workers", "device")
 
 
 def work_of(options: TranslateOptions, file: Path) -> dict[str, Any]:
-    """The generator's file and the options that determine the translations."""
+    """What decides the translations: the generator's file and the options."""
     found = os.stat(file)
     deciding = {name: value for name, value in vars(options).items() if name not in CHANGES_NOTHING}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in deciding.items()}
