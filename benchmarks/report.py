@@ -385,7 +385,6 @@ def readme_section(
     if plot:
         parts.append(f"![Speed-up of each op over eager PyTorch and over torch.compile]({plot})")
     parts += [table(header, rows), memory_table(headline(results)), NOTES]
-    parts += [COST_NOTES, cost] if (cost := cost_table(results)) else []
     missed = target_table(machine, results, only_missed=True)
     parts.append(
         "What misses its target:\n\n" + missed if missed else "All targets of `benchmarks/targets.py` are met."
@@ -486,11 +485,9 @@ def main() -> None:
     if arguments.plot:
         draw(arguments.plot, machine, results)
     if arguments.readme:
-        folder = arguments.readme.resolve().parent
-        source, plot, cuda_source = (
-            os.path.relpath(path.resolve(), folder) if path else None
-            for path in (arguments.file, arguments.plot, arguments.cuda)
-        )
+        # A picture is linked from the page; results are named as in the commands on it, from the folder of this one.
+        plot = os.path.relpath(arguments.plot.resolve(), arguments.readme.resolve().parent) if arguments.plot else None
+        source, cuda_source = (os.path.relpath(path) if path else None for path in (arguments.file, arguments.cuda))
         if suite(machine) == "gpu_step":
             section = steps_section(machine, results, str(source))
             rewrite(arguments.readme, section, STEPS_BEGIN, STEPS_END)

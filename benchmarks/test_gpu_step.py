@@ -63,6 +63,7 @@ def test_rehearsal_writes_what_the_report_reads(
     ]
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.STEPS_BEGIN}\nnot measured\n{report.STEPS_END}\nafter\n")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["report", str(path), "--readme", str(readme)])
     report.main()
     written = readme.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,27 @@ def test_readme_section_is_rewritten_and_nothing_else(tmp_path: Path) -> None:
     readme.write_text("no marks\n")
     with pytest.raises(SystemExit, match="needs the line"):
         report.rewrite(readme, section)
+
+
+def test_the_page_on_speed_is_what_the_committed_results_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    root = Path(__file__).parent.parent
+    page = tmp_path / "speed.md"
+    committed = (root / "docs" / "speed.md").read_text()
+    page.write_text(re.sub(r"(: begin -->\n).*?(\n<!--)", r"\1\2", committed, flags=re.DOTALL))
+    assert len(page.read_text()) < len(committed) / 2
+    monkeypatch.chdir(root)
+    results = Path("benchmarks/results")
+    for arguments in (
+        [results / "cpu-amd-epyc-2-cores-2026-11-21.json", "--cuda", results / "cuda-h200-2026-11-26.json"],
+        [results / "step-cuda-h100-2026-11-27.json"],
+    ):
+        monkeypatch.setattr("sys.argv", ["report", *map(str, arguments), "--readme", str(page)])
+        report.main()
+    capsys.readouterr()
+    picture = "![Speed-up of each op over eager PyTorch and over torch.compile](images/speed.png)\n\n"
+    assert page.read_text() == committed.replace(picture, "")
 
 
 def test_cuda_cell_is_filled_from_its_own_file(tmp_path: Path) -> None:

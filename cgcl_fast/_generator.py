@@ -1,5 +1,5 @@
-"""What ``--checkpoint RUN_OR_FILE`` names: the generator of a run, of one of its files, of a published file, or of a
-folder to share, here or on the Hugging Face Hub.
+"""Find the generator that ``--checkpoint RUN_OR_FILE`` names: a run, one of its files, a published file, or a folder to
+share, local or on the Hugging Face Hub.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def find_generator(path: Path, direction: str | None = None) -> tuple[nn.Module,
             warning), one of their ``.safetensors`` or ``.pt`` files, a folder to share (``cgcl_fast.hub``) or its name
             on the Hugging Face Hub, or a generator file in the published layout (``latest_net_G.pth``, or
             ``latest_net_G_A.pth``) or a folder with it.
-        direction: AtoB or BtoA; None: that of the training. A generator with named domains is given whatever it is.
+        direction: AtoB or BtoA; None: that of the training. Ignored for a generator with named domains.
 
     Raises:
-        CheckpointError: there is none, or none that can be read, or it only translates the other way.
+        CheckpointError: no generator is there, none can be read, or it translates only the other way.
     """
     path = local_path(path)
     if not path.exists():
@@ -70,12 +70,12 @@ def read_generator(path: Path) -> nn.Module:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Of one step the small file, with G alone, before the other."""
+    """Files of checkpoints, newest first; of one step the small file, with G alone, comes first."""
     return sorted((file for file in folder.glob("step_*") if _OF_RUN.fullmatch(file.name)), reverse=True)
 
 
 def _other_way(file: Path) -> list[Path]:
-    """Files that may hold the generator of the other direction than that in ``file``."""
+    """Files that may hold the generator of the direction opposite to that in ``file``."""
     if file.name in (WEIGHTS, BACKWARD):
         return [file.with_name(BACKWARD if file.name == WEIGHTS else WEIGHTS)]
     published, backward = PUBLISHED.fullmatch(file.name), _BACKWARD.fullmatch(file.name)
@@ -91,8 +91,8 @@ def _other_way(file: Path) -> list[Path]:
 
 
 def _read(path: Path, direction: str | None = None) -> tuple[nn.Module, str]:
-    """The generator in a file and its direction, which of those in a run's checkpoint is ``direction``, or that of the
-    training. Of files that do not tell, it is AtoB."""
+    """The generator in a file, and its direction. ``direction`` chooses among the generators in a run's checkpoint, by
+    default that of the training. Files that do not state a direction count as AtoB."""
     try:
         if path.suffix == ".safetensors":
             tensors, metadata, _ = read_weights(path)
@@ -109,7 +109,7 @@ def _read(path: Path, direction: str | None = None) -> tuple[nn.Module, str]:
 
 
 def _of_run(path: Path, state: dict[str, Any], direction: str | None) -> tuple[nn.Module, str]:
-    """The generator in a checkpoint of a run. Its config describes the whole method; only G gets weights."""
+    """The generator in a run's checkpoint. The config describes the whole method; only this network is loaded."""
     method, own = empty_method(state), direction_of(state)
     name = method.generator_name if direction in (None, own) else method.backward_name
     if name is None:
@@ -120,8 +120,8 @@ def _of_run(path: Path, state: dict[str, Any], direction: str | None) -> tuple[n
 
 
 def _facing(generator: Any, direction: str) -> tuple[nn.Module, str]:
-    """A generator that has its direction as an attribute, beside its ``ranges``: both are of A and B as the data's
-    folders are called."""
+    """Store the direction as an attribute of the generator. Like ``ranges`` it refers to A and B as the folders of the
+    data are named, whatever the direction of the training."""
     generator.direction = direction
     return generator, direction
 

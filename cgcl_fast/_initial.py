@@ -1,4 +1,4 @@
-"""``train --init FILE_OR_RUN``: a new training that begins with the weights of another one."""
+"""``train --init FILE_OR_RUN``: start a new training from the weights of another one."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from cgcl_fast.engine.checkpoint import FORMAT
 from cgcl_fast.methods import Method
 
 _COMPUTES = ("antialias", "antialias_up", "norm", "published")
-"""What changes the result of a network, and not its weights."""
+"""Options that change what a network computes but not the shapes of its weights."""
 
 _AS_OPTIONS = {"n_layers": "d_layers"}
 
 
 def take_weights(method: Method, path: Path) -> str:
-    """Give the networks that ``method`` trains the weights of those in files, wherever there are such.
+    """Load the weights in files into the networks that ``method`` trains, as far as the files have them.
 
-    CUT's G and D are taken for those of CycleGAN that translate A to B and judge the result, and the other way round.
+    CUT's G and D correspond to CycleGAN's G_A and D_A, which translate A to B and judge the result.
 
     Args:
-        method: freshly built; nothing is changed if anything is wrong.
+        method: freshly built; unchanged if an error is raised.
         path: a run's folder or one of its checkpoints; one of its ``.safetensors`` files, or any ``.pth`` of a
             generator, for G alone; a published ``latest_net_G.pth`` (or ``G_A``) with D and F beside it, or their
             folder; a folder to share (``cgcl_fast.hub``) or its name on the Hugging Face Hub, for the generators alone.
 
     Returns:
-        What was taken and what not, and why; one line.
+        One line that says which networks were loaded and which were absent.
 
     Raises:
         CheckpointError: there is no such file, or it cannot be read.
@@ -63,12 +63,12 @@ def take_weights(method: Method, path: Path) -> str:
 
 
 def _role(method: Method, name: str) -> str:
-    """What a network is, so that those of different methods can be told to be the same."""
+    """The role of a network, by which networks of different methods correspond: the published name without "_A"."""
     return method.published.get(name, name).removesuffix("_A")
 
 
 def _find(path: Path, generator: str) -> tuple[Path, dict[str, nn.Module]]:
-    """The file that ``path`` means, and its networks by their roles; ``generator`` is that of one that is alone."""
+    """The file that ``path`` refers to, and its networks by role; ``generator`` is the role of a lone generator."""
     path = local_path(path)
     if not path.exists():
         raise CheckpointError(f"init: {path} does not exist")
@@ -106,7 +106,7 @@ def _of_run(file: Path, state: Mapping[str, Any]) -> dict[str, nn.Module]:
         method = empty_method(state)
         # Not the average of a generator's weights: the other networks are those of the step.
         return {_role(method, name): network_of(method, state, name, averaged=False) for name in trained(method)}
-    except Exception as error:  # it is someone's
+    except Exception as error:  # foreign files fail in many ways
         raise one_line_error(file, "not a checkpoint of a method", error) from error
 
 

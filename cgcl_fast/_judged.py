@@ -1,4 +1,4 @@
-"""What ``evaluate RUN`` judges: a run's generators, the ways that they translate, and its test images."""
+"""The subject of ``evaluate RUN``: a run's generators, their directions of translation, and its test images."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from cgcl_fast.networks import StyledGenerator
 
 @dataclass(frozen=True)
 class Source:
-    """Test images, and where they come from.
+    """Where test images come from and how they are prepared.
 
     Attributes:
-        data: the folder; None: the built-in streets.
+        data: the data folder; None: the built-in streets.
         size, preprocess, load_size: see :class:`Preprocess`.
-        seed: of the streets.
-        limit: no more than so many of each domain.
+        seed: seed of the streets.
+        limit: maximum number of images per domain; None: all.
         most_pixels: larger images are left out.
     """
 
@@ -54,11 +54,11 @@ class Source:
 
 
 def config_of(checkpoint: Path) -> dict[str, Any]:
-    """The options of the run that a run's folder, a file in its ``checkpoints``, or a folder to share is of, the latter
-    with the "step"; none of other files.
+    """The options of the run that ``checkpoint`` belongs to: a run's folder, a file in its ``checkpoints``, or a folder
+    to share, which adds the "step". Empty for any other file.
 
     Raises:
-        ValueError: they cannot be read.
+        ValueError: the options cannot be read.
     """
     for folder in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
         if (folder / "config.yaml").is_file():
@@ -70,8 +70,8 @@ def config_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def source_of(config: Mapping[str, Any], **given: Any) -> Source:
-    """The test images of a run, as its training saw them, or as ``given`` says otherwise; ``given`` alone where there
-    is no run.
+    """The test images of a run, prepared as in its training except where ``given`` overrides it. Without a run (empty
+    ``config``) only ``given`` counts.
 
     Raises:
         UsageError: neither says where images are.
@@ -92,11 +92,11 @@ def source_of(config: Mapping[str, Any], **given: Any) -> Source:
 
 @dataclass(frozen=True)
 class Way:
-    """A translation of test images.
+    """One direction of translation with its test images.
 
     Attributes:
-        source, target: names of the domains, as people know them.
-        translator: to ``target``.
+        source, target: names of the domains, for people.
+        translator: translates to ``target``.
         dataset: the test images.
         keys: names of source and target in ``dataset``.
     """
@@ -114,14 +114,14 @@ class Way:
         return generator if isinstance(generator, StyledGenerator) else None
 
     def translate(self, images: Tensor, styles: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W), on the CPU; in the generator's own style if it has one and none is given."""
+        """Translate (B, C, H, W) to (B, C', H, W) on the CPU, by default in the generator's own style if it has one."""
         generator = self.styled
         if generator is None:
             return self.translator.translate(images, self.translator.generator)
         return self.translator.translate(images, lambda x: generator(x, self.translator.domain, styles))
 
     def random_styles(self, seed: int, places: Sequence[int | str]) -> Tensor | None:
-        """A style for each place, which decides it whatever stands beside it; None: there are none."""
+        """One random style per place, a function of seed, domains and place; None if there are no styles."""
         generator = self.styled
         if generator is None:
             return None
@@ -135,14 +135,14 @@ class Way:
 def find_ways(
     checkpoint: Path, direction: str | None, source: Source, device: torch.device, precision: str
 ) -> tuple[list[Way], Path]:
-    """All pairs of domains that a generator translates between, and the file of the generator.
+    """All pairs of domains that a generator translates between, and the generator's file.
 
     Args:
-        direction: of a method with a generator of each way, only that one.
+        direction: AtoB or BtoA, for a method with two generators: only this one; None: both.
 
     Raises:
         CheckpointError: there is no generator.
-        ValueError: the images do not fit it, or are missing.
+        ValueError: the images are missing or do not fit the generator.
     """
     generator, file = find_generator(checkpoint, direction)
     if isinstance(generator, StyledGenerator):
@@ -158,7 +158,7 @@ def find_ways(
         try:
             back, _ = find_generator(checkpoint, OTHER_WAY[str(generator.direction)])
             ways.append(_one_way(back, source, device, precision))
-        except CheckpointError:  # a method of one way
+        except CheckpointError:  # the method translates one way only
             pass
     return ways, file
 
@@ -166,7 +166,7 @@ def find_ways(
 def ways_of_styled(
     generator: StyledGenerator, dataset: UnpairedDataset, device: torch.device, precision: str
 ) -> list[Way]:
-    """From each domain to each other one."""
+    """Every ordered pair of different domains."""
     names = generator.domains
     translators = {name: Translator(generator, device, precision, name) for name in names}
     pairs = [(one, other) for one in names for other in names if one != other]
@@ -194,7 +194,7 @@ def open_tests(
     """The test images; see :func:`open_test_images`.
 
     Raises:
-        ValueError: there are none, one line.
+        ValueError: there are none; the message is one line.
     """
     return open_test_images(
         source.data,
@@ -211,7 +211,7 @@ def open_tests(
 
 
 class Samples(nn.Module):
-    """A generator as :class:`cgcl_fast.metrics.Evaluation` asks it of a method: columns of translations and truths."""
+    """Gives a generator the interface of a method that :class:`cgcl_fast.metrics.Evaluation` uses."""
 
     def __init__(self, way: Way) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class Samples(nn.Module):
         self.generator = way.translator.generator
 
     def samples(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """In the style of the references, where the batch has them."""
+        """Columns of sources, translations and truths; in the style of the batch's references if it has any."""
         generator, way = self.way.styled, self.way
         if generator is None or not generator.reads_references:
             columns = {"source": batch["A"], "translated": way.translate(batch["A"])}
@@ -237,8 +237,11 @@ EvalMetrics = tuple[Literal["lite0", "fid", "kid", "is", "precision"], ...]
 
 
 def check_evaluations(eval_every: int | None, save_every: int | None, best_by: str) -> None:
-    """Raise a ValueError unless evaluations of a training fall together with its saving, and it is known which figure
-    makes a checkpoint the best."""
+    """Check the options of evaluation during training.
+
+    Raises:
+        ValueError: an evaluation would not coincide with a save, or ``best_by`` is no figure of the training.
+    """
     if eval_every is not None and save_every is not None and eval_every % save_every:
         raise ValueError(f"eval_every: expected a multiple of save_every, {save_every}, got {eval_every}")
     if higher_is_better(best_by) is None or (best_by in FIGURES and best_by not in SET_FIGURES):
@@ -249,20 +252,20 @@ def check_evaluations(eval_every: int | None, save_every: int | None, best_by: s
 
 
 def is_due(step: int, steps: int, every: int | None) -> bool:
-    """Whether the set is evaluated at a step: at every so many, and at the last."""
+    """Whether the set is evaluated at this step: every ``every`` steps and at the last; never if ``every`` is None."""
     return every is not None and (step % every == 0 or step == steps)
 
 
 class SetEvaluation:
-    """Called with a method in training, gives the figures of its translations of test images as a set, as ``evaluate``
-    does: the mean over the pairs of domains under a figure's own name, and "NAME/SOURCE to TARGET" of each.
+    """Computes the set figures of ``evaluate`` (such as FID) for a method in training: "NAME/SOURCE to TARGET" for each
+    pair of domains, and their mean under the figure's own name.
 
     Args:
         dataset: the test images.
         judges: the networks of the figures, on the device.
-        direction: of a method without named domains.
-        seed: of random styles.
-        batch_size: images at a time.
+        direction: AtoB or BtoA, for a method without named domains.
+        seed: seed of the random styles.
+        batch_size: number of images per batch.
     """
 
     def __init__(
@@ -276,7 +279,7 @@ class SetEvaluation:
         self._real: dict[str, FeatureSet | None] = {}
 
     def __call__(self, method: Any) -> dict[str, float]:
-        """The figures of ``method`` in its present state."""
+        """The figures of ``method`` with its current weights."""
         sums: dict[str, list[float]] = {}
         figures: dict[str, float] = {}
         for way in self._ways(method):
@@ -316,14 +319,14 @@ def set_evaluation_of(
     metrics: Sequence[str],
     device: torch.device,
 ) -> SetEvaluation:
-    """The evaluation of a training by its test images.
+    """The evaluation of a training on its test images.
 
     Args:
-        config: its options.
-        dataset: its training images.
+        config: the options of the training.
+        dataset: the training images.
 
     Raises:
-        ValueError: a figure cannot be had here, or there are no images; one line.
+        ValueError: a figure is not available here, or there are too few images; the message is one line.
     """
     judges = load_judges(metrics, WeightFiles(config.get("features")), device)
     for name, reason in judges.skipped.items():

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from cgcl_fast import _resume, configs
 from cgcl_fast._command import Parser, UsageError, as_usage_error, bracketed, one_line, underscored
 from cgcl_fast._judged import EvalMetrics, check_evaluations
+from cgcl_fast._renamed import new_name
 from cgcl_fast._yaml import read_yaml, yaml_text
 from cgcl_fast.data import find_domains
 from cgcl_fast.data.values import values_from_dict
@@ -22,7 +23,7 @@ from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.methods import METHODS, Method
 from cgcl_fast.methods.base import check_networks
 from cgcl_fast.methods.options import Count, CountOrZero, Level, Side, Within, check, lists_of
-from cgcl_fast.methods.registry import new_name, with_new_names
+from cgcl_fast.methods.registry import with_new_names
 
 DEFAULT_METHOD = "cgcl"
 
@@ -198,7 +199,10 @@ def read_options(path: Path) -> dict[str, Any]:
     for name in ("config", "resume"):
         if name in found:
             raise UsageError(f"{path}: {name} is for the command line only")
-    return with_new_names(found)
+    try:
+        return with_new_names(found)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def with_epochs_of_now(saved: dict[str, Any], default: int) -> dict[str, Any]:

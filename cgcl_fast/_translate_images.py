@@ -1,4 +1,4 @@
-"""Images through the generator: read ahead of it, translated in batches or in tiles, and written behind it."""
+"""The pipeline of a translation: read images ahead, translate them in batches or tiles, write the results behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAILURES = (RuntimeError, ValueError, MemoryError, OSError, NotFinite)  # in tra
 
 
 class Settings(Protocol):
-    """What of the options says how images go through the generator; see ``TranslateOptions``."""
+    """The options that the pipeline needs; see ``TranslateOptions``."""
 
     output: Path
     tile: int | None
@@ -45,8 +45,8 @@ def translate_images(
     """Translate images.
 
     Args:
-        workers: threads beside the one that works.
-        finish: what is done with a translation, in one of them.
+        workers: threads that read and write beside the one that translates.
+        finish: called in such a thread with each translation.
         settled: told in the order of the images what ``finish`` returned, or why an image could not be translated.
 
     Raises:

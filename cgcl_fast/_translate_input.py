@@ -1,4 +1,4 @@
-"""What there is to translate: image files, or images in tars, and where each one's translation goes."""
+"""The input of a translation: image files or images in tars, and the target of each."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Job:
     """One image to read and where its translation goes, in which format.
 
     Attributes:
-        source: the file; the path of one in a tar is that of the tar and its name in it.
+        source: the file; for an image in a tar, the path of the tar followed by the image's name in it.
         target: the file that it is written to, or the tar.
-        form: None until its header has been read.
+        form: its file format; None until the header has been read.
         size: (width, height) by the header; zeros where it cannot be read.
         name: what the manifest calls it.
         member: its name in the tar ``target``, if that is one.
@@ -104,7 +104,7 @@ class Loaded:
 
 
 class Failed:
-    """Told of what in the input cannot be looked into, and why."""
+    """Called with a part of the input that cannot be read, and the reason."""
 
     def __init__(self, tell: Callable[[str, str], None]) -> None:
         self.tell = tell

@@ -25,11 +25,11 @@ ENDS_THE_WORK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no other image coul
 
 
 class Stopped(Exception):
-    """What went wrong with one image would go wrong with every other one."""
+    """The work ends: every other image would fail for the same reason."""
 
 
 class NothingToWriteError(Exception):
-    """Of what a tar still lacks all has failed."""
+    """All images that a tar still lacks have failed."""
 
 
 @dataclass(frozen=True)

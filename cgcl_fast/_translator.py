@@ -32,11 +32,11 @@ class NotFinite(Exception):
 
 
 class Translation(NamedTuple):
-    """What a generator gave for an image.
+    """The translation of an image.
 
     Attributes:
         numbers: gives the numbers (H, W, C'); any thread may call it, once ``copied`` has happened.
-        copied: the device has done its work; None where it had when this was made.
+        copied: happens when the device has finished; None if it already had.
     """
 
     numbers: Callable[[], np.ndarray]
@@ -49,7 +49,7 @@ class Translator:
     Args:
         generator: maps (B, C, H, W) in [-1, 1] to (B, C', H, W); C and C' are read from its ``config``, and from its
             ``ranges`` and ``direction`` what numbers the images that it reads and writes have.
-        domain, style: as of ``TranslateOptions``, for a ``StyledGenerator``.
+        domain, style: as in ``TranslateOptions``, for a ``StyledGenerator``.
         span: the numbers that become -1 and 1, in place of those of ``ranges``.
         most_pixels: larger images are refused.
 
@@ -105,7 +105,7 @@ class Translator:
 
     @torch.no_grad()
     def _read_style(self, generator: StyledGenerator, style: str) -> Tensor:
-        """One row: that of a seed, or of an image, which is shrunk where it is larger than what one trains with."""
+        """One style row, from a seed or from an image shrunk to training size."""
         if style.isdecimal():
             return generator.random_style(1, torch.Generator().manual_seed(int(style) % 2**64))
         if not Path(style).is_file():
@@ -239,7 +239,7 @@ def window_of(image: FileImage, top: int, left: int, height: int, width: int) ->
 
 
 def padded(side: int) -> int:
-    """The side that a generator takes, of one that it need not take."""
+    """The side rounded up to one that every generator accepts."""
     return max(8, -(-side // 4) * 4)
 
 

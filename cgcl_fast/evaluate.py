@@ -1,9 +1,9 @@
 """``python -m cgcl_fast.evaluate RUN`` or ``--images DIR --real DIR``: judge translations by the figures of the papers.
 
-A run, or a generator's file, translates test images of each of its domains to each other one; a folder holds what was
-translated before; ``--predictions`` and ``--detections`` are what models of one's own see in translations. Figures
-whose weights or packages are missing are named with the reason, and the others computed. Exit status: 0 when the
-figures were computed; 1 when one that ``--metrics`` names was not; 2 for wrong options or data.
+Given a run or a generator file, test images of each domain are translated to each other domain; given ``--images``, a
+folder of existing translations is judged; ``--predictions`` and ``--detections`` are the output of your own models on
+translations. A figure whose weights or package are missing is left out with the reason. Exit status: 0 when the figures
+were computed; 1 when one named by ``--metrics`` was not; 2 for wrong options or data.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class EvaluateOptions:
 
 @dataclass
 class Judging:
-    """What is there while figures are computed.
+    """The state shared by the computations of an evaluation.
 
     Attributes:
         scratch: folder for features that do not stay in memory.
@@ -173,11 +173,11 @@ class Judging:
         return self.accelerator.is_main_process
 
     def has(self, *metrics: str) -> bool:
-        """Whether one of these is wanted and can be had."""
+        """Whether one of these figures is requested and available."""
         return any(name in self.judges.metrics for name in metrics)
 
     def features(self, images: Images, what: str, **more: Any) -> FeatureSet | None:
-        """The features of a set, with a bar that says of what."""
+        """The features of a set of images, with a labelled progress bar."""
         copies = more.get("copies", 1)
         interval = 0.2 if sys.stderr.isatty() else 10
         with tqdm(
@@ -200,7 +200,7 @@ class Judging:
             )
 
     def distances(self) -> dict[str, Distance]:
-        """Those to the truth that are wanted."""
+        """The requested distances to the truth."""
         found = dict(DISTANCES) if self.has("truth") else {}
         lpips = self.judges.lpips
         if self.has("lpips") and lpips is not None:
@@ -234,7 +234,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         options = EvaluateOptions(**{**parsed, "checkpoint": named or parsed["checkpoint"]})
         accelerator = make_accelerator(device=options.device, precision=options.precision, timeout=options.timeout)
         if accelerator.device.type == "cuda":
-            set_tf32(False)  # figures are of float32
+            set_tf32(False)  # figures are computed in float32
         output = _output(options)
         if options.checkpoint is not None:
             with accelerator.main_process_first():  # which downloads
@@ -280,7 +280,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 
 def _left_out(skipped: Mapping[str, str]) -> list[str]:
-    """A line for each reason."""
+    """One line per reason, with the figures that are left out for it."""
     return [
         f"{', '.join(name for name, other in skipped.items() if other == reason)} left out: {reason}"
         for reason in dict.fromkeys(skipped.values())
@@ -298,7 +298,7 @@ def _output(options: EvaluateOptions) -> Path | None:
 
 
 def _judges(options: EvaluateOptions, accelerator: Accelerator) -> Judges:
-    """The networks of the wanted figures; in all processes the same."""
+    """The networks of the requested figures, the same in all processes."""
     metrics: set[str] = set(options.metrics or METRICS)
     if options.checkpoint is None and options.images is None:
         metrics = set()
@@ -325,7 +325,7 @@ def _judges(options: EvaluateOptions, accelerator: Accelerator) -> Judges:
 
 
 def judge_folder(judging: Judging) -> dict[str, Any]:
-    """Figures and protocol of translations in a folder."""
+    """Figures and protocol for a folder of translations."""
     options = judging.options
     preprocess = Preprocess(
         options.preprocess or ("none" if options.size is None else "resize"),
@@ -383,7 +383,7 @@ def judge_folder(judging: Judging) -> dict[str, Any]:
 
 
 def judge_run(judging: Judging) -> dict[str, Any]:
-    """Figures and protocol of a run's translations of its test images, or of those of ``--data``."""
+    """Figures and protocol for a run: it translates its test images, or those in ``--data``."""
     options, accelerator = judging.options, judging.accelerator
     assert options.checkpoint is not None
     config = _judged.config_of(options.checkpoint)
@@ -456,7 +456,7 @@ def _features_of_translations(judging: Judging, way: Way, images: Images) -> Fea
 
 
 def _classifier(judging: Judging, protocol: dict[str, Any]) -> DomainClassifier | None:
-    """That of ``--classifier``, which the protocol names."""
+    """Load the classifier of ``--classifier`` and name it in the protocol."""
     path = judging.options.classifier
     if path is None:
         return None
@@ -589,7 +589,7 @@ ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def report(found: Mapping[str, Any]) -> str:
-    """Results for a terminal: tables, and what their columns are."""
+    """The results as text: tables with an explanation of their columns."""
     parts = []
     rows: list[tuple[str, Mapping[str, float]]] = []
     for result in found["results"]:

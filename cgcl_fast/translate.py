@@ -1,11 +1,11 @@
 """``python -m cgcl_fast.translate --checkpoint RUN_OR_FILE --input FILE_OR_DIR --output DIR``: translate images.
 
-Images keep name, size, transparency, format, channels and the type and range of their numbers; where the format of the
-file does not hold its translation another suffix is added to the name. One that cannot be read, translated or written
-does not end the work: it is named with the reason when it fails, and again at the end. The same command again goes on
-with what is left, if the work was interrupted or images failed: OUTPUT/translated.jsonl lists what was done. Images may
-be in tars, and translations go to tars with --shards. Under torchrun, processes share the images. Exit status: 0 when
-every image was translated, 1 when some were not, 2 for wrong options or data.
+A translation has the name, size, transparency, file format, channels and numeric type of its image; if the format
+cannot store it, another suffix is added to the name. An image that cannot be read, translated or written is reported
+with the reason, at once and again at the end, and the others go on. If the work was interrupted or images failed, the
+same command continues with what is left: OUTPUT/translated.jsonl lists what was done. Input images may be in tars;
+--shards writes tars. Under torchrun, the processes share the images. Exit status: 0 when every image was translated,
+1 when some were not, 2 for wrong options or data.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class TranslateOptions:
 
 
 class Failures:
-    """Images, and what else in the input, that were not translated, and why."""
+    """Reasons why images or other parts of the input were not translated, by name."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
@@ -101,13 +101,13 @@ class Failures:
 
 
 class Plan(NamedTuple):
-    """What a process has to do.
+    """The work of one process.
 
     Attributes:
-        parts: files, or tars.
-        journal: where their lines go.
-        overwrite: whether files that are there may be replaced.
-        manifest: of all processes; the first one has it.
+        parts: files or tars to write.
+        journal: receives a line for each image.
+        overwrite: whether existing files may be replaced.
+        manifest: the manifest of all processes; only the first process has it.
     """
 
     parts: list[Part]
@@ -117,7 +117,7 @@ class Plan(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a process knows when it has looked at the headers of its images.
+    """What a process knows after reading the headers of its images.
 
     Attributes:
         work: what decides the translations.
@@ -133,13 +133,13 @@ class Seen(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a process has done.
+    """The result of one process.
 
     Attributes:
-        done: how many images.
-        left: how many it has not tried, since it was stopped.
-        reasons: why others failed.
-        stopped: by what; "" if it was not.
+        done: number of translated images.
+        left: number of images not tried because the process was stopped.
+        reasons: why images failed, by name.
+        stopped: why the process was stopped; "" if it was not.
     """
 
     done: int
@@ -157,16 +157,16 @@ def plan(
     failures: Failures,
     stack: ExitStack,
 ) -> Plan:
-    """What there is to do. Says on stderr what is left out of it.
+    """Plan the work of this process; on stderr it says what is left out.
 
-    The first process finds the images and what is done of them; each one looks at the headers of its own.
+    The first process lists the images and what is already done; each process reads the headers of its share.
 
     Args:
-        work: what decides the translations.
-        overwrite: whether files that are there may be replaced, and nothing is taken for done.
-        translator: says what the translations are, which not every format of files holds.
-        failures: gets what in the input cannot be looked into.
-        stack: until it ends, no other work may begin in the folder of the results.
+        work: the generator and the options that determine the translations.
+        overwrite: whether existing files may be replaced; then no image counts as done.
+        translator: knows the channels and the numeric type of translations, which a file format may not store.
+        failures: receives the parts of the input that cannot be read.
+        stack: holds the lock on the output folder: until it closes, no other translation can begin there.
 
     Raises:
         UsageError: no image, or a file that would be overwritten.
@@ -233,7 +233,7 @@ def _check_own(options: TranslateOptions, own: bool) -> None:
 
 
 def default_workers(device: torch.device) -> int:
-    """Encoding takes longer than a GPU does; on a CPU, whose threads are busy with the generator, one helps already."""
+    """8 beside a GPU, since encoding takes longer than translating; 1 on a CPU, whose threads the generator uses."""
     return 8 if device.type == "cuda" else int(torch.get_num_threads() > 1)
 
 
@@ -292,7 +292,7 @@ def translate(arguments: Sequence[str]) -> int:
 
 
 class Work:
-    """The images of a process, and what has become of them."""
+    """Translates the images of one process and counts the results."""
 
     def __init__(
         self, translator: Translator, options: TranslateOptions, workers: int, output: Output, failures: Failures
@@ -309,7 +309,7 @@ class Work:
         return Outcome(self.done, self.images - self.done - self.failed, self.failures.reasons, self.stopped)
 
     def do(self, parts: Sequence[Part], peers: Peers) -> None:
-        """Translate them, with a bar of those of the first process."""
+        """Translate the images; the first process shows a progress bar of its share."""
         self.images = sum(len(part.left) for part in parts)
         with tqdm(
             total=self.images,
@@ -339,7 +339,7 @@ class Work:
         translate_images(jobs, self.translator, self.options, self.workers, self.output.write, settled)
 
     def write_tar(self, part: Part) -> None:
-        """The images of a tar are done when it is whole."""
+        """Write one tar; its images count as done only when the whole tar is written."""
         given: list[Job] = []
 
         def translate_into(add: Callable[[Encoded], None]) -> None:

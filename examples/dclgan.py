@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from cgcl_fast.data import build_loader, open_dataset
 from cgcl_fast.engine import Options, Outcome, Trainer, linear_decay, seed_all
 from cgcl_fast.methods import Method, OptimizerSpec, Phase
-from cgcl_fast.methods.options import DecayingConfig
+from cgcl_fast.methods.options import Config
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator, generator_bytes, init_weights
 from cgcl_fast.nn import GANLoss, PatchNCE, Projector
 
 
 @dataclass
-class DCLGANConfig(DecayingConfig):
+class DCLGANConfig(Config):
     width: int = 64
     nce_layers: tuple[int, ...] = (4, 8, 12, 16)
     lambda_nce: float = 2.0

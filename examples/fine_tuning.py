@@ -41,9 +41,8 @@ def main(checkpoint: str, output: str, steps: str = "200", data: str | None = No
         evaluate=evaluation_of(dataset, 8),
     )
     print(trainer.fit().grid)
-    lines = (
-        (Path(output) / "metrics.jsonl").read_text().splitlines() if trainer.evaluate else []
-    )  # where truth is known
+    known = trainer.evaluate is not None  # whether the truth is known
+    lines = (Path(output) / "metrics.jsonl").read_text().splitlines() if known else []
     print(*lines, sep="\n")
     return [json.loads(line) for line in lines]
 

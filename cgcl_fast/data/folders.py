@@ -28,21 +28,21 @@ class FolderDataset(UnpairedDataset):
     """Images in the folders of :mod:`cgcl_fast.data.layouts`, or in tars there, and with ``classes`` or ``object_size``
     the boxes of the annotations beside them, see :mod:`cgcl_fast.data.annotations.index`.
 
-    Files that cannot be read are left out when the folder is opened (see :func:`cgcl_fast.data.find_images`). One that
-    fails later is named in the log once and replaced by the next readable one, so that nothing but the files' own
-    content decides what an item is; where there is none left, a :class:`DataError` is raised. An image whose annotation
-    is missing, empty or broken has no boxes, and is named in the log once.
+    Unreadable files are left out when the folder is opened (see :func:`cgcl_fast.data.find_images`). A file that fails
+    later is logged once and replaced by the next readable one, so that an item depends only on the files' content; if
+    none is left, a :class:`DataError` is raised. An image whose annotation is missing, empty or broken has no boxes and
+    is logged once.
 
     Args:
         root: the data folder.
         domains: names of the domains.
         split: "train" or "test".
-        preprocess: what is done to an image.
+        preprocess: how an image is resized, cropped and flipped.
         seed: seed of everything random.
         limit: use no more than the first ``limit`` files of each domain.
-        readings: how the images of each domain are read; with three channels where it is not given.
-        span: the numbers that become -1 and 1, in domains whose reading has no values; if not given the images of the
-            domain tell, see :mod:`cgcl_fast.data.values`.
+        readings: how the images of each domain are read; with three channels if not given.
+        span: the numbers that become -1 and 1, for domains whose reading has no values; if not given they are measured
+            in the domain's images, see :mod:`cgcl_fast.data.values`.
         needs: see :class:`UnpairedDataset`.
         direction: BtoA exchanges two domains: the images of each are in the other's folders, and their truth in
             ``truth/B_as_A``.
@@ -114,7 +114,7 @@ class FolderDataset(UnpairedDataset):
         return found
 
     def _say_shared(self, domains: list[tuple[AnnotationIndex, list[Path]]]) -> None:
-        """Two photographs of one name are seldom of the same scene."""
+        """Warn of annotations shared by images with the same name: these are seldom of the same scene."""
         of: dict[tuple[Path, str, str], Path] = {}
         shared = [
             (path, other, file)
@@ -339,7 +339,7 @@ def place_boxes(found: Annotation, stored: StoredImage) -> Tensor:
 
 
 def _upright(boxes: Tensor, width: int, height: int, orientation: int) -> Tensor:
-    """Boxes in an image of this width and height when it is turned as EXIF's orientation asks."""
+    """Rotate or mirror the boxes of a file with this width and height as its EXIF orientation says."""
     x0, y0, x1, y1 = boxes.unbind(dim=1)
     if orientation in (2, 3):
         x0, x1 = width - x1, width - x0

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cgcl_fast._renamed import takes_old_names
 
+
+@takes_old_names
 @dataclass(frozen=True)
 class Crops:
     """Minibatches of crops of a single image per domain (SinCUT).
@@ -29,6 +32,7 @@ class Crops:
     grid: bool = False
 
 
+@takes_old_names
 @dataclass(frozen=True)
 class DataNeeds:
     """What a method needs of its data beyond unpaired images.

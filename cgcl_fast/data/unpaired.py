@@ -1,4 +1,4 @@
-"""What every unpaired data set has in common: how an item is drawn, its boxes, and batches."""
+"""The base of all unpaired data sets: drawing an item, its boxes, and batches."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LISTED = ("_boxes", "_classes")  # keys with these endings differ in length fro
 
 
 class ItemKey(NamedTuple):
-    """What a sampler asks a data set for. The epoch is part of it, so that workers need not be told of a new epoch."""
+    """The key that a sampler passes to a data set. It includes the epoch, so workers need not be told of a new one."""
 
     epoch: int
     number: int
 
 
 class FullViewKey(ItemKey):
-    """A key that asks for images that are resized without a random crop. Also to unpack as (epoch, number)."""
+    """A key for images that are resized without a random crop. It also unpacks as (epoch, number)."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ class Picture(NamedTuple):
 
     Attributes:
         image: a PIL image of mode RGB or L, or float32 (C,H,W) in [-1,1].
-        name: its path, or what it is called.
+        name: its path, or another name.
         boxes: float32 (N,4), corners x0 y0 x1 y1 in pixels of ``image``.
         labels: names of the classes of the boxes.
     """
@@ -69,23 +69,23 @@ class UnpairedDataset(Dataset, ABC):
     DOMAIN_has_object     with ``object_size``: bool ()
     ====================  ==============================================================================
 
-    With ``random_pairs`` the keys are A and B whatever the domains are called: two different domains, drawn anew for
-    each item, with an image of each, also drawn; A_domain and B_domain (int64 ()) are their indices in ``domains``.
+    With ``random_pairs`` the keys are A and B whatever the names of the domains: each item draws two different domains
+    and a random image of each; A_domain and B_domain (int64 ()) are their indices in ``domains``.
 
-    An object is drawn among the boxes of at least ``min_object`` pixels a side, wherever in the image they are, and
-    cut from the image before it is resized and cropped, so that it keeps its detail; it is flipped with the image.
+    The object is drawn among the boxes with sides of at least ``min_object`` pixels, anywhere in the image. It is cut
+    out before the image is resized and cropped, so it keeps its detail, and is flipped with the image.
 
     Args:
-        domains: the names.
-        preprocess: what is done to an image.
+        domains: names of the domains.
+        preprocess: how an image is resized, cropped and flipped.
         seed: seed of everything random.
-        needs: what the method asks for. Boxes of other classes than those wanted are dropped, named in the log once a
-            class. ``crops`` are :class:`SingleImageDataset`'s.
+        needs: what the method needs. Boxes of classes that are not needed are dropped, and each such class is logged
+            once. ``crops`` apply to :class:`SingleImageDataset` only.
 
     Attributes:
         domains: the names, which are the keys of an item (not with ``random_pairs``).
-        values: what the numbers in the images of each domain are, where they come from files.
-        needs: what the method asks for.
+        values: type and range of the numbers in the images of each domain, if they come from files.
+        needs: what the method needs.
 
     Raises:
         ValueError: an argument out of range, domains that are not different, or fewer than two for pairs.
@@ -117,32 +117,31 @@ class UnpairedDataset(Dataset, ABC):
 
     @abstractmethod
     def picture(self, domain: str, index: int) -> Picture:
-        """An image of a domain with its boxes, which may be left out where neither classes nor objects are asked for.
-        Counts from 0."""
+        """Image ``index`` (from 0) of a domain, with its boxes if classes or objects are needed."""
 
     @abstractmethod
     def sample_batch(self, count: int = 4) -> dict[str, Any]:
-        """The same ``count`` (or as many as there are) test images each time, as a batch for sample grids.
+        """A batch of ``count`` test images (or as many as there are) for sample grids, the same at each call.
 
-        Like a batch of the loader; with ``"truth"``, (B,3,H,W), if it is known what the first domain's images look like
-        in the second domain.
+        It is like a batch of the loader, with "truth" (B,3,H,W), the first domain's images in the second domain, if
+        that is known.
 
-        With ``random_pairs``: row r of "A" is a test image of domain r mod the number of domains ("A_domain",
-        "A_paths"); "reference_NAME" (B,3,H,W) has other images, of domain NAME; "truth_NAME" (B,3,H,W) is there if it
-        is known what all of the rows look like in domain NAME (a row of that domain: as it is).
+        With ``random_pairs``, row r of "A" is a test image of domain r mod the number of domains ("A_domain",
+        "A_paths"); "reference_NAME" (B,3,H,W) are other images, of domain NAME; "truth_NAME" (B,3,H,W), if known, are
+        the rows of "A" in domain NAME (a row of that domain unchanged).
         """
 
     def summary(self) -> list[str]:
-        """Where the images of each domain are, how many, and how many with boxes: a line each. None if drawn."""
+        """A line per domain: where its images are, how many, and how many have boxes. Empty for rendered images."""
         return []
 
     def style_batch(self, scenes: int, references: int) -> dict[str, Any] | None:
-        """Test scenes, and what they look like in the looks of test references, the same each time; None where that is
+        """Test scenes, and the truth of each in the look of each test reference, the same at each call; None if that is
         not known.
 
         Args:
-            scenes: S, or as many as there are.
-            references: R of each domain, or as many as there are.
+            scenes: number S of scenes, at most.
+            references: number R of references per domain, at most.
 
         Returns:
             "A" (S,3,H,W): row s is a scene of domain s modulo the number of domains, which is "A_domain" (S,), int64.
@@ -152,11 +151,11 @@ class UnpairedDataset(Dataset, ABC):
         return None
 
     def check_sizes(self, least: int, batch_size: int = 1) -> int:
-        """Whether networks that need sides of ``least`` pixels take every image, and ``batch_size`` of them fit into
-        one batch, where images keep sizes of their own; without decoding them.
+        """Check, without decoding, that every image has sides of at least ``least`` pixels as the networks get it, and
+        that images that keep their own sizes can form batches of ``batch_size``.
 
         Returns:
-            How many sizes there are.
+            Number of different image sizes.
 
         Raises:
             DataError: one line that names images that are too small, or differ in size.
@@ -165,7 +164,7 @@ class UnpairedDataset(Dataset, ABC):
 
     @property
     def wants_boxes(self) -> bool:
-        """Whether anything is made of the boxes."""
+        """Whether the boxes are used at all."""
         return self._table is not None or self.needs.object_size is not None
 
     def __len__(self) -> int:
@@ -204,7 +203,7 @@ class UnpairedDataset(Dataset, ABC):
         load_size: int | None,
         where: tuple[int | str, ...],
     ) -> None:
-        """Put a picture, and what was asked for of its boxes, into an item."""
+        """Add a picture, and what the method needs of its boxes, to an item."""
         boxes, indices = picture.boxes, torch.zeros(len(picture.labels), dtype=torch.int64)
         if self._table is not None:
             found = [self._table.find(label) for label in picture.labels]
@@ -235,7 +234,7 @@ def cut_object(image: Pixels, boxes: Tensor, size: int, chance: float, *, least:
         boxes: float (N,4), corners x0 y0 x1 y1 in pixels. What is outside the image does not count.
         size: side of the result.
         chance: which one, from 0 to (below) 1.
-        least: the least side of a box that is large enough.
+        least: smallest side of a box that is large enough.
     """
     width, height = size_of(image)
     inside = boxes.to(torch.float64)
@@ -249,9 +248,9 @@ def cut_object(image: Pixels, boxes: Tensor, size: int, chance: float, *, least:
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Items to a batch: images stacked to (B,3,H,W), single numbers to (B,); paths, boxes and classes listed.
+    """Combine items to a batch: images stacked to (B,C,H,W), single numbers to (B,); paths, boxes and classes as lists.
 
-    Items that are minibatches, with images (b,3,H,W), follow each other.
+    Items that are minibatches, with images (b,C,H,W), are concatenated.
 
     Raises:
         DataError: the images of a domain differ in size.

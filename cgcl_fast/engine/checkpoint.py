@@ -1,6 +1,6 @@
-"""Checkpoints of a run: whole or not there, the last few and the best kept, read without running anything in them.
+"""Checkpoints of a run: written atomically, the last few and the best kept, read without executing anything in them.
 
-Accelerate's ``save_state`` writes a folder of files one by one, some of them pickles.
+Accelerate's ``save_state`` offers neither: it writes several files one by one, some of them pickles.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class CheckpointError(RuntimeError):
 
 
 def safe_load(path: Path) -> Any:
-    """What ``torch.save`` wrote, of this program or another one, on the CPU.
+    """Read a ``torch.save`` file of this or another program to the CPU.
 
-    Only tensors and plain containers are read (``weights_only=True``), so a hostile file cannot run code, and no more
-    than the file holds; its checksums are verified first.
+    Only tensors and plain containers are read (``weights_only=True``), so a hostile file cannot run code; it cannot
+    claim more memory than it has data for either, and its checksums are verified first.
 
     Raises:
-        CheckpointError: it is truncated, damaged, hostile or no such file.
+        CheckpointError: the file is missing, truncated, damaged, hostile or of another kind.
     """
     try:
         return read_torch_file(path)
@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read one checkpoint of a run to the CPU; see :func:`safe_load`.
 
     Raises:
-        CheckpointError: it is truncated, damaged, hostile or something else than a checkpoint of this program.
+        CheckpointError: as :func:`safe_load`, or the file is no checkpoint of this program.
     """
     state = safe_load(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -64,17 +64,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def does_not_fit(path: Path, error: Exception) -> CheckpointError:
-    """One line of what was found wrong with a checkpoint for the run that was to go on with it."""
+    """The error, in one line, for a checkpoint that a run cannot continue from."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     reason = f"lacks {reason}" if isinstance(error, KeyError) else reason
     return CheckpointError(f"{path}: does not fit this run ({reason})")
 
 
 def first_readable(paths: Sequence[Path], read: Callable[[Path], T]) -> tuple[Path, T]:
-    """The first of ``paths`` that ``read`` takes, and what it read; the ones before it are named in warnings.
+    """The first of ``paths`` that ``read`` can read, and the result; those before it are named in warnings.
 
     Raises:
-        CheckpointError: none of them; what was wrong with the first.
+        CheckpointError: none can be read; says what was wrong with the first.
     """
     problems: list[str] = []
     for path in paths:
@@ -91,18 +91,18 @@ def first_readable(paths: Sequence[Path], read: Callable[[Path], T]) -> tuple[Pa
 
 
 def backward_path(path: Path) -> Path:
-    """Where the generator of the way back is, of the step of ``step_00000300.pt`` (or ``.safetensors``)."""
+    """The file of the backward generator that belongs to ``step_00000300.pt`` (or ``.safetensors``)."""
     return path.with_name(f"generator_B_{path.stem.removeprefix('step_')}.safetensors")
 
 
 class Checkpoints:
-    """The folder ``checkpoints/`` of a run: ``step_00000300.pt`` with everything needed to go on, and beside it
-    ``step_00000300.safetensors`` with the generator alone, and ``generator_B_00000300.safetensors`` with that of the
-    way back if there is one.
+    """The folder ``checkpoints/`` of a run: ``step_00000300.pt`` with everything needed to resume, beside it
+    ``step_00000300.safetensors`` with the generator alone, and ``generator_B_00000300.safetensors`` with the backward
+    generator if there is one.
 
     Args:
-        folder: where; made on the first save.
-        keep: how many of the newest to keep, at least 1.
+        folder: the folder; created on the first save.
+        keep: number of newest checkpoints to keep, at least 1.
     """
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
@@ -126,13 +126,14 @@ class Checkpoints:
         metric: tuple[str, float] | None = None,
         least: bool = False,
     ) -> Path:
-        """Write the checkpoint of ``step``, note whether it is the best, and only then remove old ones.
+        """Write the checkpoint of ``step``, record whether it is the best, and only then remove old ones.
 
         Args:
             state: tensors and plain containers.
-            generator: content of the safetensors file.
-            backward: the same of the generator of the way back.
-            metric: name and value. Where another one was noted before, it is the best.
+            generator: content of the generator's safetensors file.
+            backward: content of the backward generator's file.
+            metric: name and value of the figure that decides. If the recorded best is of another figure, this is the
+                new best.
             least: whether lower is better.
 
         Raises:
@@ -165,10 +166,10 @@ class Checkpoints:
         return note.get("metric") != name or (value < note["value"] if least else value > note["value"])
 
     def best(self) -> dict[str, Any]:
-        """``{"step", "metric", "value"}`` of the best checkpoint, empty where there was no metric yet.
+        """``{"step", "metric", "value"}`` of the best checkpoint; empty if there was no metric yet.
 
         Raises:
-            CheckpointError: the note cannot be read; without it the best checkpoint would be taken for an old one.
+            CheckpointError: ``best.json`` cannot be read; the best checkpoint would then be removed as an old one.
         """
         path = self.folder / "best.json"
         try:

@@ -1,4 +1,4 @@
-"""The group of processes that train together: what they gather, what is said when one is gone, and how to leave."""
+"""The group of training processes: gathering values, reporting a lost peer, and leaving the group cleanly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from torch import Tensor, distributed
 
 
 def gathered(value: Any) -> list[Any]:
-    """``value`` of every process, in their order, in the first one; an empty list in the others. All have to call it.
+    """Gather ``value`` from all processes. Every process must call it.
 
     Args:
-        value: plain containers and tensors, which are gathered on the CPU.
+        value: plain containers and tensors; tensors are moved to the CPU.
+
+    Returns:
+        In the first process the values in the order of ranks, in the others an empty list.
     """
     if not distributed.is_available() or not distributed.is_initialized():
         return [value]
@@ -35,8 +38,7 @@ def _on_cpu(value: Any) -> Any:
 
 
 def lost_peer(error: RuntimeError) -> str | None:
-    """One line where ``error`` says that other processes ended or did not answer in time; None where it is another
-    error."""
+    """One line if ``error`` means that another process ended or did not answer in time; None for any other error."""
     if not distributed.is_available():
         return None
     text = str(error)
@@ -52,12 +54,12 @@ def lost_peer(error: RuntimeError) -> str | None:
 
 
 def leave_group() -> None:
-    """Leave the group of processes, if this is one of several; to be called last, whatever has been raised.
+    """Leave the group of processes, if there is one. Call it last, also after an error.
 
-    A moment after a collective has returned, a thread of Gloo's drops the tensors of it. One that does so while the
-    interpreter ends is ended by it, within a destructor, which aborts the process. So the threads must have ended
-    before; they are joined when nothing holds the group any longer. Modules wrapped in DDP do, and so do the frames of
-    an exception that is on its way.
+    Shortly after a collective has returned, a Gloo thread frees its tensors. If the interpreter is already shutting
+    down by then, it kills that thread inside a destructor, and the process aborts. The threads must therefore have
+    ended before; they are joined when the last reference to the group is gone. DDP modules hold such references, and
+    so do the frames of an exception in flight.
     """
     if not distributed.is_available() or not distributed.is_initialized():
         return

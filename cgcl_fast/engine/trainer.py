@@ -42,12 +42,11 @@ Evaluate = Callable[["Method"], Mapping[str, float]]
 
 
 class Loader(Protocol):
-    """Batches whose position can be saved: :class:`cgcl_fast.data.ResumableLoader`.
+    """Batches with a position that can be saved: :class:`cgcl_fast.data.ResumableLoader`.
 
-    Each pass over it gives what is left of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]; for a GPU
-    in pinned memory, out of which a batch is copied without waiting for the step before. The state taken while a batch
-    is in use counts that batch as done. An exception in place of a batch ends the training, after what has been trained
-    is saved.
+    Each pass yields the rest of an epoch, as dicts with float32 tensors (B, C, H, W) in [-1, 1]; for a GPU they are in
+    pinned memory, from which a batch is copied without waiting for the previous step. A state taken while a batch is in
+    use counts that batch as done. If the loader raises, the trained steps are saved and the training ends.
     """
 
     @property
@@ -67,26 +66,25 @@ class NonFiniteError(RuntimeError):
 
 
 class LoaderError(RuntimeError):
-    """The loader gives no more batches. The last step that was finished is saved, if this is the only process."""
+    """The loader failed to give a batch. In a single process the last finished step has been saved."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a run goes, whatever the method.
+    """Options of the training loop, the same for all methods.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: total number of optimiser steps.
         save_every: steps between checkpoints (and sample grids).
         log_every: steps between lines of the loss log.
         keep: how many of the newest checkpoints to keep.
         precision: fp32, bf16 or fp16 (mixed precision: weights stay float32).
         accumulate: batches whose gradients are averaged for one step.
-        ahead: steps by which the progress that a method is told, from 0 to 1, is ahead of the count of them
-            (:meth:`Stage.ahead`).
+        ahead: steps added to the step count when the method's progress (0 to 1) is computed (:meth:`Stage.ahead`).
         compile: compile the networks with torch.compile.
-        graphs: "auto" replays each step as one CUDA graph where that is possible; "on" demands it; "off" does not.
-        ema_decay: decay of the exponential moving average of the generators' weights, which makes sample grids, figures
-            and generator files then (:class:`GeneratorAverage`); 0: no average.
+        graphs: "auto" replays each step as one CUDA graph if possible; "on" raises an error if not; "off" never does.
+        ema_decay: decay of the exponential moving average of the generators' weights; with it sample grids, figures and
+            generator files are those of the average (:class:`GeneratorAverage`). 0: no average.
     """
 
     steps: int
@@ -103,8 +101,8 @@ class Options:
 
 @dataclass
 class _Inputs:
-    """What a phase's forward gets of a part. One opaque object, because DDP copies the containers among its arguments,
-    and what a phase puts into ``shared`` must reach the next one."""
+    """The arguments of a phase's forward for one part of a step. They are one opaque object because DDP copies
+    containers among its arguments, and what a phase puts into ``shared`` must reach the next phase."""
 
     batch: Batch
     shared: dict[str, Any]
@@ -135,7 +133,7 @@ class _RunningPhase:
     factor: float = 1.0  # the schedule's, which the groups have now
 
     def scale_rates(self, factor: float) -> None:
-        """In place, since a CUDA graph reads the learning rates where they are."""
+        """Set the learning rates in place, because a CUDA graph reads them from their memory."""
         if factor != self.factor:
             for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
                 group["lr"].fill_(rate * factor)
@@ -148,9 +146,9 @@ class Outcome:
 
     Attributes:
         step: the step reached.
-        signal: what ended it early; None: the work is done.
-        checkpoint, grid: the last files (None where nothing was written, and in processes that are not the main one).
-        figures: of the last evaluation; empty where there was none.
+        signal: the signal that ended it early; None: the training is complete.
+        checkpoint, grid: the last files written; None if there are none, and in all processes but the main one.
+        figures: those of the last evaluation; empty if there was none.
     """
 
     step: int
@@ -176,22 +174,22 @@ class Trainer:
     """Trains a method.
 
     Args:
-        method: its phases are run in order in each step.
-        loader: the batches of this process; one an accumulated part of a step.
+        method: the method; each step runs its phases in order.
+        loader: the batches of this process, one for each accumulated part of a step.
         folder: the run folder; gets ``log.jsonl``, ``metrics.jsonl``, ``checkpoints/``, ``samples/``, ``tensorboard/``.
         options: see :class:`Options`.
         schedule: factor of the learning rates at a step.
         sample_batch: the images of the sample grids.
-        config: plain containers that say how to build the method again; saved with each checkpoint.
-        generator_file: content of the safetensors file with the generator alone, which it is given.
-        backward_file: the same with the generator of the way back, for a method that has one.
-        found: the newest checkpoint and its file, if it has been read already: ``fit`` goes on from it.
-        stage: of the run; None: the first, and a checkpoint of other data, batch size or accumulation is refused.
-        evaluate: figures of the method in its present state, for ``metrics.jsonl``: called at every save, in evaluation
-            mode and without gradients; what it draws does not change the training.
+        config: plain containers from which the method can be rebuilt; saved in each checkpoint.
+        generator_file: gives the content of a safetensors file for a generator.
+        backward_file: the same for the generator of the opposite direction, for a method that has one.
+        found: the newest checkpoint, (file, state), if it has already been read: ``fit`` resumes from it.
+        stage: stage of the run; None: the first, and a checkpoint of other data, batch size or accumulation is refused.
+        evaluate: computes figures of the method for ``metrics.jsonl``. Called at every save, in evaluation mode without
+            gradients; the random numbers that it draws do not change the training.
         best: name of the figure that decides which checkpoint is the best.
-        least: whether the best is the least.
-        accelerator: from :func:`make_accelerator`; made with the options' precision where it is not given.
+        least: whether lower is better.
+        accelerator: from :func:`make_accelerator`; by default made with the options' precision.
     """
 
     def __init__(
@@ -268,7 +266,7 @@ class Trainer:
     # -------------------------------------------------------------------------------------------------------- the loop
 
     def fit(self, *, resume: bool = False) -> Outcome:
-        """Train to ``options.steps``, from the newest checkpoint that loads with ``resume``.
+        """Train to ``options.steps``; with ``resume`` from the newest checkpoint that can be read.
 
         Raises:
             FileNotFoundError: nothing to resume.
@@ -276,7 +274,7 @@ class Trainer:
             LoaderError: the loader gives no more batches.
             NonFiniteError: a loss or a weight is NaN or infinite; nothing of that step is saved.
             InUseError: another process trains in the folder.
-            ValueError: since this trainer was made, Accelerate has been set to other options in this process.
+            ValueError: a trainer made later in this process has changed Accelerate's global options.
         """
         precision, accumulate = self.accelerator.mixed_precision, self.accelerator.gradient_accumulation_steps
         precision = {"no": "fp32"}.get(precision, precision)
@@ -353,7 +351,7 @@ class Trainer:
         return Outcome(self.step, None, self.saved, log.last_grid if log else None, self.figures)
 
     def _data_ended(self, error: Exception, done: dict[str, int], log: RunLog | None) -> NoReturn:
-        """Save the last finished step, of which the loader's state was ``done``, and say what became of the data."""
+        """Save the last finished step, at which the loader's state was ``done``, and raise a LoaderError."""
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         said = f"step {self.step}: the data have come to an end: {reason}"
         # Other processes are in the middle of their next step, and have nothing that would be worth saving.
@@ -371,9 +369,9 @@ class Trainer:
             yield from self.loader
 
     def train_step(self, parts: list[Batch]) -> dict[str, Tensor]:
-        """One optimiser step of every phase over the loader's batches ``parts``. Several make the step that one batch
-        of all their images would make, as far as a loss is a mean over images: a phase runs on all of them and updates
-        its networks with the mean of the gradients, then the next one begins.
+        """One optimiser step of every phase on the batches ``parts``. Several parts give the step of one batch with all
+        their images, as far as losses are means over images: each phase runs on all parts and updates its networks with
+        the mean gradient before the next phase begins.
 
         Returns:
             "phase/loss name" -> detached scalar, the mean over the parts.
@@ -395,14 +393,14 @@ class Trainer:
         return self._run([to_device(part, self.accelerator.device) for part in tensors], choices)
 
     def _run(self, parts: Sequence[Part], choices: Choices) -> dict[str, Tensor]:
-        """The step on batches that are on the device; all that a CUDA graph holds."""
+        """The step on batches that are on the device: exactly what a CUDA graph records."""
         losses: dict[str, Tensor] = {}
         done = self.accelerator.step
         inputs = [_Inputs(dict(part), dict(choices)) for part in parts]
         self.method.begin([part.batch for part in inputs], [part.shared for part in inputs])
         kept = {*inputs[0].shared, *(name for running in self.phases for name in running.phase.keeps)}
-        # To and fro, so that the part at which a phase ends is the first of the next one, which has all that was
-        # computed of it; the last phase in the order of the loader.
+        # Phases go through the parts in alternating order: the last part of one phase is the first of the next, which
+        # then finds all of its intermediate results. The last phase follows the loader's order.
         order = inputs if len(self.phases) % 2 else inputs[::-1]
         try:
             for running in self.phases:
@@ -413,7 +411,7 @@ class Trainer:
                         running.phase.after([part.batch for part in inputs], [part.kept(kept) for part in inputs])
             if self.average is not None:
                 self.average.update()
-        except BaseException:  # such as a capture that is not possible, after which the step is run without
+        except BaseException:  # for example a failed capture, after which the step is run without a graph
             self.accelerator.step = done
             for running in self.phases:
                 running.optimizer.optimizer.zero_grad()
@@ -421,7 +419,7 @@ class Trainer:
         return losses
 
     def _run_phase(self, running: _RunningPhase, parts: Sequence[_Inputs], kept: Collection[str]) -> dict[str, Tensor]:
-        """The phase on all parts, of which all but the last forget what is not to be kept, and its update."""
+        """Run one phase on all parts and update its networks. All parts but the last drop what need not be kept."""
         phase = running.phase
         found: list[dict[str, Tensor]] = []
         with _frozen([getattr(self.method, name) for name in phase.frozen]):
@@ -443,8 +441,8 @@ class Trainer:
         return {f"{phase.name}/{name}": value for name, value in means.items()}
 
     def _read_losses(self, stop: bool) -> tuple[dict[str, float], bool]:
-        """The losses of the newest step, averaged over the processes, after checking those of every step since the last
-        reading; and whether any process was asked to stop, so that all of them do at the same step."""
+        """The losses of the newest step, averaged over processes, after checking all steps since the last call; and
+        whether any process was asked to stop, so that all stop at the same step."""
         newest = self._pending[-1][1]
         names = sorted({name for _, losses in self._pending for name in losses})
         absent = torch.zeros((), device=self.accelerator.device)
@@ -481,19 +479,19 @@ class Trainer:
         self.method.train()
 
     def _translating(self, name: str) -> nn.Module:
-        """A generator as it is saved to be used: its average, if there is one."""
+        """The generator that is saved for use: its moving average, if there is one."""
         return getattr(self.method, name) if self.average is None else self.average.networks[name]
 
     def _save(self, log: RunLog | None, loader: dict[str, int] | None = None) -> None:
-        """Checkpoint and sample grid of the current step; every process takes part.
+        """Write checkpoint and sample grid of the current step; every process must call it.
 
-        What a process has for itself (queues of keys, pools of images) is saved of every process, and
-        :func:`~cgcl_fast.nn.per_process.state_for` says which one takes it up; all else of the first one only.
+        State that differs between processes (queues of keys, pools of images) is saved for every process, and
+        :func:`~cgcl_fast.nn.per_process.state_for` distributes it on resume; everything else is saved once.
 
         Args:
-            loader: state of the loader, if it has gone on since the step.
+            loader: state of the loader at this step, if the loader has moved on since.
         """
-        generators = gather_object([rng_state()])
+        rng_states = gather_object([rng_state()])
         others: dict[str, list[dict[str, Any]]] = {}
         if self.accelerator.num_processes > 1:  # one part at a time, since all of them may be large
             others = {name: gathered(part.state_dict())[1:] for name, part in per_process_modules(self.method).items()}
@@ -516,7 +514,7 @@ class Trainer:
                 "complete": True,  # an entry in "optimizers" for every parameter
                 "scaler": scaler.state_dict() if scaler is not None else {},
                 "loader": self.loader.state_dict() if loader is None else loader,
-                "rng": generators,
+                "rng": rng_states,
                 "stage": asdict(self.stage or Stage(self.options.accumulate)),
             }
             if self.average is not None:
@@ -545,7 +543,7 @@ class Trainer:
     def _resume(self) -> None:
         path, state = self.found or self.checkpoints.newest()
         self.found = None
-        self.checkpoints.best()  # a note that cannot be read is said now, not after hours
+        self.checkpoints.best()  # an unreadable best.json is reported now, not after hours of training
         try:
             state = self._fitted(state)
             self._check(state)
@@ -555,7 +553,7 @@ class Trainer:
             others = state.get("other_processes", {})
             for name, part in per_process_modules(self.method).items():
                 first = {key: state["method"][f"{name}.{key}"] for key in part.state_dict()}
-                # Old checkpoints have that of the first process only, which all of them take up.
+                # Old checkpoints have only the first process's state, which all processes then use.
                 part.load_state_dict(state_for(part, [first, *others.get(name, [])], rank, here))
             if self.average is not None and "ema" in state:
                 self.average.networks.load_state_dict(state["ema"])
@@ -582,13 +580,13 @@ class Trainer:
                 changed = f"{len(state['rng'])} processes, now {here}: goes on, not bit for bit"
             if changed and self.accelerator.is_main_process:
                 warnings.warn(f"{path}: was saved with {changed}", stacklevel=2)
-        except Exception as error:  # what is in a file of another program, or a changed one, fails in many ways
+        except Exception as error:  # a foreign or modified file fails in many ways
             raise does_not_fit(path, error) from error
         self.saved, self._saved_step = path, self.step
 
     def _fitted(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A checkpoint as this run takes it up: at the first batch of its stage, if that begins now, and with the
-        parameters in the groups that they have by the learning rates of now."""
+        """A checkpoint adapted to this run: at the first batch of its stage if a new stage begins, and with optimiser
+        groups that match the current learning rates."""
         found = dict(state)
         if self.stage is not None and self.stage != stage_in(state, self.stage.accumulate):
             place = {"epoch": self.stage.epoch, "position": self.stage.position}
@@ -602,7 +600,7 @@ class Trainer:
         return found
 
     def _check(self, state: Mapping[str, Any]) -> None:
-        """Raise an error, a ValueError mostly, unless all of a checkpoint fits this run; changes nothing."""
+        """Raise an error, mostly a ValueError, if a checkpoint does not fit this run; changes nothing."""
         if state["step"] > self.options.steps:
             raise ValueError(f"it is of step {state['step']}, and this run ends at {self.options.steps}")
         for name, kind in (("optimizers", dict), ("scaler", dict), ("rng", list)):
@@ -623,15 +621,15 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"]:
             check_numbers("scaler", state["scaler"], self.accelerator.scaler.state_dict())
         check_numbers("loader", state["loader"], self.loader.state_dict())
-        for process, generators in enumerate(state["rng"]):
+        for process, saved in enumerate(state["rng"]):
             try:
-                check_rng_state(generators)
+                check_rng_state(saved)
             except Exception as error:
                 raise ValueError(f"random numbers of process {process}: {error}") from error
 
     def _check_others(self, others: Any, count: int) -> None:
-        """Raise an error, a ValueError mostly, unless ``others`` has what each of so many other processes has for
-        itself, as :meth:`_save` wrote it; empty: it was not saved."""
+        """Raise an error, mostly a ValueError, unless ``others`` is the per-process state of ``count`` other processes
+        as :meth:`_save` writes it. Empty is accepted: old checkpoints do not have it."""
         if not others:
             return
         parts = per_process_modules(self.method)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cgcl_fast._renamed import takes_old_names
 from cgcl_fast.methods.base import Shared
 from cgcl_fast.methods.cgl import CGL, GRANULARITIES, CGLConfig, Granularity, mean_of, means
 from cgcl_fast.methods.options import Channels, Count, Temperature, Weight
@@ -19,6 +20,7 @@ from cgcl_fast.nn import Projector
 from cgcl_fast.ops import patch_nce_layers, sample_patch_ids
 
 
+@takes_old_names
 @dataclass
 class CGCLConfig(CGLConfig):
     __doc__ = (

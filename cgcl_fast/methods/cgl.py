@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed
 
+from cgcl_fast._renamed import takes_old_names
 from cgcl_fast.methods.base import Batch, DataNeeds, Method, OptimizerSpec, Phase, Shared, translate_any_size
 from cgcl_fast.methods.options import (
     Beta,
@@ -41,6 +42,7 @@ DOMAINS = ("sunny", "night", "cloudy", "rainy")
 GRANULARITIES = ("g", "o")
 
 
+@takes_old_names
 @dataclass
 class CGLConfig(Config):
     """Options of CGL; the defaults are the paper's.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from cgcl_fast._renamed import renamed
 from cgcl_fast.methods.base import Method
 from cgcl_fast.methods.cgcl import CGCL
 from cgcl_fast.methods.cgl import CGL
@@ -60,28 +60,13 @@ INITIALISATIONS = ("kaiming", "kaiming_uniform")
 """Values of "init" in CGL and CGCL, before the option was called "init_type"."""
 
 
-RENAMED = {
-    "least_object": "min_object",
-    "gp_least": "gp_min",
-    "gp_most": "gp_max",
-    "least_width": "min_width",
-    "most_width": "max_width",
-}
-"""Old names of options, which are read for one more version."""
-
-
-def new_name(option: str) -> str:
-    """The present name of an option; warns if ``option`` is an old one."""
-    if option not in RENAMED:
-        return option
-    new = RENAMED[option]
-    warnings.warn(f"{option} is now called {new}; the next version will not know the old name", FutureWarning, 3)
-    return new
-
-
 def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options from files of earlier versions, under their present names."""
-    renamed = {new_name(name): value for name, value in options.items()}
-    if renamed.get("init") in INITIALISATIONS:
-        renamed["init_type"] = renamed.pop("init")
-    return renamed
+    """Options from files of earlier versions, under their present names.
+
+    Raises:
+        ValueError: an option is there under both of its names.
+    """
+    found = renamed(options)
+    if found.get("init") in INITIALISATIONS:
+        found["init_type"] = found.pop("init")
+    return found

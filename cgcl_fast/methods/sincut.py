@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cgcl_fast._renamed import takes_old_names
 from cgcl_fast.methods.base import Batch, Crops, DataNeeds, Method, OptimizerSpec, Phase, Shared, widths_of
 from cgcl_fast.methods.options import (
     Adversary,
@@ -33,6 +34,7 @@ from cgcl_fast.networks import StyleGAN2Discriminator, StyleGAN2Generator, init_
 from cgcl_fast.nn import GANLoss, PatchNCE, Projector
 
 
+@takes_old_names
 @dataclass
 class SinCUTConfig(DecayingConfig):
     """Options of SinCUT; the defaults are the paper's and, where it leaves something open, the authors' code's.

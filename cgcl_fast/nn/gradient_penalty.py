@@ -13,21 +13,21 @@ class GradientPenalty(nn.Module):
     """λ_gp · E[(‖∇ D(x̂)‖₂ - 1)²] at x̂ drawn on the line between a real and a generated image (CGCL, Eq. 8).
 
     Every ``every`` steps the mean norm of those steps decides on λ_gp: above ``upper`` it is doubled, below ``lower``
-    halved (Chen et al. 2018, "Deep Photo Enhancer", Sec. 4), within ``least`` and ``most``. A part of the state dict,
-    so that a resumed run goes on with the same weight in the middle of such a period.
+    halved (Chen et al. 2018, "Deep Photo Enhancer", Sec. 4), within ``least`` and ``most``. The state dict includes the
+    weight and the sums of the period, so a resumed run continues in the middle of it.
 
-    The papers give no bounds. Without them norms that stay on one side lead to 0, from which no doubling leads back, or
-    to infinity; both within some thousand steps. The defaults are two decades around the λ_gp = 10 of WGAN-GP: from
-    either of them it takes seven changes to be there again.
+    The papers give no bounds. Without bounds, norms that stay on one side drive the weight to infinity or to 0, which
+    no doubling leaves again, within a few thousand steps. The defaults lie two decades below and above WGAN-GP's
+    λ_gp = 10: seven changes lead back from either.
 
     Args:
         weight: λ_gp at the beginning.
         every: steps between changes of the weight; 0 keeps it.
         upper: mean norm above which the weight is doubled.
         lower: mean norm below which the weight is halved.
-        least: least weight that a change leads to, above 0.
-        most: greatest weight that a change leads to. A weight beyond these bounds is within them after ``every`` steps;
-            only one of 0 at the beginning stays 0: there is no penalty.
+        least: lower bound of the weight, above 0.
+        most: upper bound of the weight. An initial weight outside the bounds is moved inside after ``every`` steps,
+            except 0, which stays 0: no penalty.
 
     Raises:
         ValueError: a bound is out of order, or a number negative.

@@ -18,12 +18,11 @@ graphs for."""
 
 
 class ImagePool(PerProcess):
-    """Keeps images; once full, gives back an older one in half of the cases and keeps the new one in its place.
+    """A pool of past images: once full, it returns an older one with probability ½ and keeps the new one in its place.
 
-    Images of several sizes have a history each, the first eight; those of further sizes come back at once. A part of
-    the state dict, so that a resumed run has the same history. Each of several processes has a pool of translations of
-    its own images. Everything is drawn and chosen on the device of the images: reading how many there are would wait
-    for it.
+    Each of the first eight image sizes has a pool of its own; images of further sizes are returned unchanged. The pools
+    are part of the state dict, so a resumed run continues with them. Each process of a training has its own. Random
+    draws stay on the device of the images, because reading a count on the host would wait for the device.
 
     Args:
         size: images kept (50 in CycleGAN) of a size; 0 gives every image back at once.

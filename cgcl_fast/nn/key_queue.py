@@ -14,8 +14,8 @@ from cgcl_fast.nn.per_process import PerProcess, State
 class KeyQueue(PerProcess):
     """The last ``size`` keys, first in first out; begins with random unit vectors, as MoCo does.
 
-    A part of the state dict, so that a resumed run has the same negatives. Each of several processes has a queue of the
-    keys of its own images.
+    The queue is part of the state dict, so a resumed run has the same negatives. Each process of a training has a queue
+    of its own.
 
     Args:
         size: rows kept (16384 a layer in CUT).

@@ -26,7 +26,7 @@ class ClassMemory(nn.Module):
 
     - "paper": Eq. 5-6. Each item takes from all pixels, by a softmax over them: key ← unit(key + Σ β c over both
       domains), value ← unit(value + Σ β s of its domain). The cosine in that softmax has no temperature, so all pixels
-      weigh nearly the same, and the items of a class come to be one and the same within some hundred updates; a lower
+      weigh nearly the same, and the items of a class become identical within a few hundred updates; a lower
       ``temperature`` keeps them apart.
     - "published": as the authors' code. Only the pixels whose nearest item it is count, with the same β:
       key ← unit(½ key + ¼ unit(Σ β c) of each domain), value ← ½ value + ½ norm(unit(Σ β s)), where norm gives mean 0
@@ -129,7 +129,7 @@ class ClassMemory(nn.Module):
         temperature: float = 0.07,
         margin: float = 1.0,
     ) -> Tensor:
-        """Draw each pixel's feature to its nearest item, away from the others of its class: the mean over the pixels of
+        """Pull each pixel's feature to its nearest item, away from the others of its class: the mean over the pixels of
         Eq. 8, or of the triplet loss that it is compared with (Table 4, "tl"). Scalar.
 
         Args:
@@ -188,7 +188,7 @@ class ClassMemory(nn.Module):
         classes: list[Tensor] | None,
         item_class: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """The keys and values that an update leaves."""
+        """Keys and values after an update."""
         if self.rule == "paper":
             keys, values = memory_update(
                 self.keys,

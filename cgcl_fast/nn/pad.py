@@ -1,4 +1,4 @@
-"""Reflection padding that remembers nothing."""
+"""Reflection padding that keeps no activation for the backward pass."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from cgcl_fast.ops import _pad
 class _ReflectPad(torch.autograd.Function):
     """``F.pad`` keeps its whole input for the backward pass, which needs only its shape.
 
-    In a chain of norm, pad and convolution that input is kept by nobody else, so this saves one activation a
-    convolution.
+    In a chain of norm, pad and convolution nothing else keeps that input, so this saves one activation per convolution.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What each process of a training has for itself: queues and pools, which fill from the images of that process."""
+"""State that differs between the processes of a training: queues and pools, filled from each process's own images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ State = Mapping[str, Any]
 
 
 class PerProcess(nn.Module):
-    """A module whose state is another one in each process of a training: checkpoints hold that of every process.
+    """A module whose state differs between the processes of a training; checkpoints hold the state of every process.
 
-    All else that a method has is the same in all processes: weights, since their gradients are averaged, and memories
-    and adaptive weights, which exchange what they are updated with.
+    All other state is the same in all processes: weights, because gradients are averaged, and memories and adaptive
+    weights, whose updates are exchanged.
     """
 
     def merged(self, states: Sequence[State]) -> dict[str, Any]:
@@ -27,19 +27,19 @@ class PerProcess(nn.Module):
 
 
 def per_process_modules(module: nn.Module) -> dict[str, PerProcess]:
-    """The parts of ``module`` that each process has for itself, by the names of ``named_modules``."""
+    """The submodules of ``module`` whose state differs between processes, by their names in ``named_modules``."""
     return {name: part for name, part in module.named_modules() if isinstance(part, PerProcess)}
 
 
 def state_for(part: PerProcess, states: Sequence[State], rank: int, processes: int) -> State:
-    """What process ``rank`` of ``processes`` goes on with, of the states that a run was saved with.
+    """The state with which process ``rank`` of ``processes`` resumes, given the saved states of all processes.
 
-    In as many processes each has its own again. In more, the states are dealt out in turn, so that some are there
-    several times. In fewer, process r has those of the processes r, r + ``processes``, r + 2 · ``processes``, ...
-    merged into one (:meth:`PerProcess.merged`), which may have to leave a part of them out.
+    With the same number of processes, each gets its own back. With more, the states are dealt out in turn, so some are
+    used several times. With fewer, process r gets those of r, r + ``processes``, r + 2 · ``processes``, ... merged
+    (:meth:`PerProcess.merged`), which may have to drop a part of them.
 
     Args:
-        states: at least one, in the order of the processes that the run was saved by.
+        states: at least one, in the order of the ranks that saved them.
     """
     if len(states) <= processes:
         return states[rank % len(states)]

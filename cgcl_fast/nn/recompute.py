@@ -1,4 +1,4 @@
-"""Convolutions that forget their input."""
+"""Convolutions that recompute their input in the backward pass instead of keeping it."""
 
 from __future__ import annotations
 

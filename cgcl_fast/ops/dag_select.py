@@ -1,4 +1,4 @@
-r"""Discriminative attention-guided choice of patches (EnCo, Cai et al. 2023, Algorithm 1).
+r"""Discriminative attention-guided choice of patches (EnCo, Cai et al. 2022, Algorithm 1).
 
 Of k·P distinct random candidate positions, keep the β·P with the lowest scores, which the discriminator finds most
 fake, and the (1-β)·P with the highest. The score map is interpolated (bilinear, align_corners=False) only at the

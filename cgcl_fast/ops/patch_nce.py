@@ -2,7 +2,7 @@ r"""PatchNCE: each query patch must identify its own key among other patches.
 
 $$\ell(q_s) = -\log\frac{\exp(q_s\cdot k_s/\tau)}{\exp(q_s\cdot k_s/\tau) + \sum_{n \in N(s)}\exp(q_s\cdot n/\tau)}$$
 
-(Park et al. 2020, CUT, Eq. 3). The negatives N(s) are the other keys of the image or of the batch, or a few of them at
+(Park et al. 2020, CUT, Eq. 2). The negatives N(s) are the other keys of the image or of the batch, or a few of them at
 cyclic offsets, and/or extra negatives such as a queue. With `loss="decoupled"` the positive is left out of the
 denominator (Yeh et al. 2022, Eq. 5).
 """

@@ -12,6 +12,7 @@ from typing import Any
 from cgcl_fast import configs
 from cgcl_fast._yaml import read_yaml
 from cgcl_fast.methods import METHODS
+from cgcl_fast.methods.registry import with_new_names
 
 MOST_WARNINGS = 200
 
@@ -77,7 +78,7 @@ def read_contents(folder: Path) -> Contents:
     return Contents(
         folder=folder,
         method=config["method"],
-        options=_options(config),
+        options=_options(with_new_names(config)),
         log=series(folder / "log.jsonl"),
         figures=series(folder / "metrics.jsonl"),
         evaluations={path.name: _json(path) for path in sorted(folder.glob("evaluation*.json"))},

@@ -25,6 +25,7 @@ def test_data_imports_nothing_of_methods_and_networks():
     }
     assert {name for name in imported if not name.startswith("cgcl_fast.data")} <= {
         "cgcl_fast._files",
+        "cgcl_fast._renamed",
         "cgcl_fast._yaml",
     }
     assert base.DataNeeds is DataNeeds and base.Crops is Crops  # where methods have them from

@@ -75,18 +75,19 @@ def installed(tmp_path):
     return install
 
 
-def test_source_distribution_carries_all_sources(source):
-    def relative(root: Path) -> set[str]:
-        return {
-            str(path.relative_to(root))
-            for suffix in ("cpp", "h", "cu", "cuh")
-            for path in (root / "csrc").rglob(f"*.{suffix}")
-        }
+FOLDERS = ("csrc", "tests", "benchmarks", "docs", "examples", "scripts", ".github")
+SUFFIXES = (".cpp", ".cu", ".cuh", ".h", ".json", ".md", ".png", ".py", ".yml")
 
-    assert relative(source) == relative(ROOT) and len(relative(source)) > 5
-    assert {"LICENSE", "README.md", "setup.py", "pyproject.toml", "CMakeLists.txt"} <= {
-        p.name for p in source.iterdir()
-    }
+
+def test_source_distribution_carries_all_that_builds_tests_and_documents(source):
+    def files(root: Path) -> set[str]:
+        found = (path for folder in FOLDERS for path in (root / folder).rglob("*") if path.suffix in SUFFIXES)
+        return {str(path.relative_to(root)) for path in found}
+
+    assert files(source) == files(ROOT) and len(files(source)) > 300
+    at_root = {path.name for path in source.iterdir() if path.is_file()}
+    assert {"LICENSE", "README.md", "SECURITY.md", "setup.py", "pyproject.toml", "CMakeLists.txt"} <= at_root
+    assert {"Makefile", ".clang-format", ".dockerignore", ".pre-commit-config.yaml", "CITATION.cff"} <= at_root
 
 
 def test_wheel_carries_the_native_files(wheel):

@@ -90,6 +90,14 @@ def test_options_other_than_the_papers_are_marked(text: str) -> None:
     assert not rows["lambda_rec"] and not rows["method"]
 
 
+def test_options_of_an_old_run_are_compared_under_their_present_names(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("method: cgl\nleast_object: 8\ngp_most: 1000.0\n")
+    with pytest.warns(FutureWarning, match="is now called"):
+        options = {option.name: option for option in read_contents(tmp_path).options}
+    assert options["min_object"].value == 8 and options["min_object"].default == 16
+    assert options["min_object"].changed and not options["gp_max"].changed and "least_object" not in options
+
+
 def test_every_loss_has_its_chart(run: Path, text: str) -> None:
     losses = series(run / "log.jsonl")
     assert "generator/loss" in losses

@@ -1,4 +1,4 @@
-"""Where the images of a domain are in a data folder.
+"""The layouts of data folders: where the images of a domain are.
 
 ==============================  ====================================================================================
 ``trainA testA trainB testB``   split and name of each domain, any names and number: :mod:`.joined`
@@ -11,11 +11,11 @@
 Cityscapes, BDD100K alone       a data set in place of the domains, with images that are of different domains
 ==============================  ====================================================================================
 
-Each is a file of this package, and one more is one more file; :class:`Layout` says what is in it. Wherever a folder
-holds tars and no images, the images are those in the tars, as in ``trainA/000000.tar``.
+Each layout is a module of this package; :class:`Layout` says what it defines, so a new layout is a new file. If a
+folder holds tars and no images, its images are those in the tars, as in ``trainA/000000.tar``.
 
-Where there is no ``test``, ``testing``, ``val``, ``valid`` or ``validation`` is taken for it, and ``training`` for
-``train``. Annotations are found as :mod:`cgcl_fast.data.annotations.index` says.
+If there is no ``test``, then ``testing``, ``val``, ``valid`` or ``validation`` is used in its place, and ``training``
+for ``train``. Annotations are found as :mod:`cgcl_fast.data.annotations.index` says.
 """
 
 from __future__ import annotations
@@ -44,15 +44,14 @@ Recognised = list[tuple[Layout, dict[str, Place]]]
 
 
 def find_places(root: Path, domains: Sequence[str], split: str) -> dict[str, Place]:
-    """Where the images of each domain are; see the layouts above.
+    """Find the images of each domain in any of the layouts above.
 
-    For domains called A and B a folder with exactly two domains of other names will also do, which are A and B in
-    alphabetical order; of BDD100K's groups they are sunny and night, of Cityscapes clear and foggy. A single domain may
-    be the data folder itself.
+    If the domains are called A and B, a folder with exactly two domains of other names also fits: they become A and B
+    in alphabetical order. Of BDD100K's groups A and B are sunny and night, of Cityscapes clear and foggy. A single
+    domain may be the data folder itself.
 
     Raises:
-        ValueError: the folders are not there, or are there in several layouts; names what was expected and what is
-            there.
+        ValueError: no layout fits, or several do; the message names what was expected and what is there.
     """
     if not root.is_dir():
         raise ValueError(f"data must be a folder with {_expected(domains)}; {printable(root)} is missing or no folder")
@@ -108,7 +107,7 @@ def find_domain_names(root: Path, split: str = "train") -> tuple[str, ...]:
 
 
 def _recognise(root: Path, split: str, wanted: Sequence[str]) -> Iterator[Recognised]:
-    """What the layouts find, those that come last at the end."""
+    """What each layout finds; layouts marked ``last`` come last."""
     for last in (False, True):
         found: Recognised = []
         for layout in layouts():
@@ -125,7 +124,7 @@ def _recognise(root: Path, split: str, wanted: Sequence[str]) -> Iterator[Recogn
 
 
 def _is_domain(name: str, places: dict[str, Place]) -> bool:
-    """Whether a folder that nobody asked for is a domain: it has photographs, and they are not about others'."""
+    """Whether a folder counts as a domain although its name was not asked for: it holds photographs, not masks."""
     lower = name.lower()
     about = any(
         lower.startswith(other.lower()) and lower[len(other) :].lstrip("_- ").startswith(_ABOUT_IMAGES)
@@ -136,7 +135,7 @@ def _is_domain(name: str, places: dict[str, Place]) -> bool:
 
 
 def _pair(layout: Layout, places: dict[str, Place]) -> tuple[str, ...] | None:
-    """Which domains A and B mean."""
+    """The names of the domains that A and B stand for."""
     if layout.pair is not None and places.keys() >= set(layout.pair):
         return layout.pair
     return tuple(places) if len(places) == 2 else None

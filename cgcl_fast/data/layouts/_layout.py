@@ -1,4 +1,4 @@
-"""What a layout is, and which there are."""
+"""The definition of a layout, and the list of all layouts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Layout:
     "training".
 
     Args:
-        domains: (data folder, name of the split) -> the images of each domain, no domains if it is not laid out so.
-            What only might be a domain, as a folder that holds no images, may be among them.
-        images: (folder of a domain, name of the split) -> its images, None if it is not laid out so.
+        domains: (data folder, name of the split) -> the images of each domain; empty if the folder has another layout.
+            It may include folders that only might be domains, such as one without images.
+        images: (folder of a domain, name of the split) -> its images; None if the folder has another layout.
         expected: where the images of a domain are, for errors: "{split}{name}".
-        pair: the domains that A and B mean where there are more than two; else those of just two, in their order.
-        names: the only ones that domains can have.
-        last: look at it only where no other layout finds what is wanted: it takes long, or fits nearly anything.
+        pair: the domains that A and B stand for if there are more than two; of exactly two, A is the first.
+        names: the only names that domains can have; empty: any.
+        last: try it only if no other layout fits, because it takes long or fits nearly anything.
     """
 
     domains: Callable[[Path, str], dict[str, Place]] | None = None
@@ -37,14 +37,14 @@ class Layout:
 
 @cache
 def layouts() -> tuple[Layout, ...]:
-    """The ``LAYOUT`` of each file of this package whose name does not begin with ``_``, in the order of their names."""
+    """The ``LAYOUT`` of every public module of this package, sorted by the modules' names."""
     package = importlib.import_module(__package__)
     names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_"))
     return tuple(importlib.import_module(f"{__package__}.{name}").LAYOUT for name in names)
 
 
 def image_place(domain: Path, split: str) -> Place | None:
-    """The images of a split in the folder of a data set, None if there is none."""
+    """The images of a split in the folder of a data set; None if it has none."""
     return next((place for name in SPLITS[split] if (place := images_named(domain, name)) is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""Where the images of a domain and split are, and how the names of splits stand in those of folders."""
+"""The place of the images of a domain and split, and the names of splits in folder names."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Place:
     """The images of a domain and split.
 
     Attributes:
-        folder: they are in it and its subfolders.
-        keep: which of them; None: all.
-        files: the images themselves, where a list names them; in the order of the list.
+        folder: the images are in it and its subfolders.
+        keep: selects among them; None: all.
+        files: the images themselves, if a list names them, in its order.
         tars: tar files in the folder, if the images are members of them.
-        home: the folder that is the domain's alone, where no other domain looks for annotations; None: there is none.
+        home: a folder of this domain alone, where no other domain looks for annotations; None: there is none.
         listed: the file that names the images.
         name: what the folders call the domain.
-        words: in the names of annotation files; see :class:`AnnotationIndex`.
+        words: the words in names of annotation files that mean this domain or another; see :class:`AnnotationIndex`.
         excluded: folders of other domains, where no annotations are looked for.
-        borrowed: folders of other domains that have the annotations of this one, too.
+        borrowed: folders of other domains that also hold annotations of this one.
         index: the annotations, if they had to be read to find the images.
     """
 
