@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from cgcl_fast.data import IMAGE_SUFFIXES
+from cgcl_fast.data.errors import printable
 from cgcl_fast.data.tars import Member, members
 
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -88,8 +89,17 @@ class TarWriter:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._names: set[str] = set()
 
     def add(self, name: str, content: bytes) -> None:
+        """Add a file.
+
+        Raises:
+            ValueError: there is one of this name.
+        """
+        if name in self._names:
+            raise ValueError(f"two files would be called {printable(name)} in it")
+        self._names.add(name)
         info = tarfile.TarInfo(name)
         info.size = len(content)
         self._file.write(info.tobuf(tarfile.PAX_FORMAT))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cgcl_fast._manifest import NAME, Manifest, stamp
+from cgcl_fast._manifest import NAME, Journal, Manifest, stamp
 
 
 def line(name: str, status: str = "done", **more: Any) -> dict[str, Any]:
@@ -70,6 +71,40 @@ def test_what_another_work_has_replaced_is_not_done(tmp_path: Path) -> None:
     assert is_done(Manifest(tmp_path, {"of": 3}), "a", "b") == [False, False]
     first.begin()
     assert is_done(Manifest(tmp_path, {"of": 2}), "b") == [True]
+
+
+def test_what_a_killed_work_may_have_replaced_is_no_ones(tmp_path: Path) -> None:
+    """It was killed when it was about to rename a file over one that was there, or had just done so."""
+    make(tmp_path, "a", "b", "c")
+    for work, journal in ((1, [line("a"), line("b"), line("c")]), (2, [line("a"), line("b", "replaced")])):
+        Manifest(tmp_path, {"of": work}, overwrite=work == 2).begin()
+        Manifest.journal_in(tmp_path, 0).add(journal)
+    for _ in range(2):  # also when it has been put together
+        assert is_done(Manifest(tmp_path, {"of": 1}), "a", "b", "c") == [False, False, True]
+        found = Manifest(tmp_path, {"of": 2})
+        assert found.overwrite and is_done(found, "a", "b", "c") == [True, False, False]
+        found.begin()
+
+
+def test_a_tar_is_replaced_with_all_that_is_in_it(tmp_path: Path) -> None:
+    make(tmp_path, "a")
+    for work, name in ((1, "1"), (2, "2")):
+        Manifest(tmp_path, {"of": work}, overwrite=work == 2).begin()
+        Manifest.journal_in(tmp_path, 0).add([{**line(name), "output": "a.out", "member": f"{name}.png"}])
+    assert is_done(Manifest(tmp_path, {"of": 1}), "1", "2") == [False, False]
+    assert is_done(Manifest(tmp_path, {"of": 2}), "1", "2") == [False, True]
+
+
+def test_lines_for_which_there_is_no_room_are_an_error(tmp_path: Path) -> None:
+    """As on a full disk, the system writes the first of the bytes and says how many."""
+    path, limits = tmp_path / NAME, resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_bytes(b"x" * 100)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Journal(path).add([line("a")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_lines_of_a_killed_work_are_not_those_of_the_next_one(tmp_path: Path) -> None:

@@ -74,3 +74,10 @@ def test_tars_that_are_written_are_read_and_have_nothing_of_the_time(tmp_path: P
         assert {name: found.extractfile(name).read() for name in found.getnames()} == files  # type: ignore[union-attr]
     (tmp_path / "a.tar").write_bytes(written[0])
     assert [member.name for member in members(tmp_path / "a.tar")] == sorted(files)
+
+
+def test_a_tar_has_no_two_files_of_one_name() -> None:
+    tar = TarWriter(io.BytesIO())
+    tar.add("1.ico.png", b"")
+    with pytest.raises(ValueError, match="two files would be called 1.ico.png in it"):
+        tar.add("1.ico.png", b"")
