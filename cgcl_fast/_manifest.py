@@ -94,7 +94,10 @@ class Manifest:
         entry = self._own.entries.get(name)
         if entry is None or entry["status"] != "done" or source is None or entry.get("source") != source:
             return None
-        return entry if os.path.exists(self.folder / entry["output"]) else None
+        there = stamp(self.folder / entry["output"])
+        if there is None or ("member" not in entry and entry.get("bytes", there[0]) != there[0]):  # another file by now
+            return None
+        return entry
 
     def begin(self) -> None:
         """Put the work into the manifest, as its last one; from now on lines may be added by :meth:`journal_in`."""

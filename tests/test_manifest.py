@@ -33,7 +33,7 @@ def test_lines_of_killed_processes_are_put_together(tmp_path: Path) -> None:
     """A file that was begun is done if it is there; a line that is cut short says nothing."""
     Manifest(tmp_path, {"a": 1}).begin()
     make(tmp_path, "a", "b", "c")
-    Manifest.journal_in(tmp_path, 0).add([line("a", "begun"), line("a", bytes=7), line("lost", "begun")])
+    Manifest.journal_in(tmp_path, 0).add([line("a", "begun"), line("a", bytes=1), line("lost", "begun")])
     Manifest.journal_in(tmp_path, 3).add([line("b", "begun"), line("c", "failed", error="why")])
     with open(tmp_path / ".translated.3.jsonl", "a") as file:
         file.write('{"input": "d", "outp')
@@ -48,13 +48,31 @@ def test_lines_of_killed_processes_are_put_together(tmp_path: Path) -> None:
         Manifest(tmp_path, {"a": 1}).begin()
         assert lines(tmp_path) == [
             {"work": {"a": 1}, "overwrite": False},
-            line("a", bytes=7),
+            line("a", bytes=1),
             line("b", bytes=1),
             line("c", "failed", error="why"),
         ]
     assert [path.name for path in tmp_path.glob(".*")] == []
     (tmp_path / "a.out").unlink()
-    assert is_done(Manifest(tmp_path, {"a": 1}), "a", "b") == [False, True]
+    (tmp_path / "b.out").write_text("")  # a copy that was interrupted, say
+    assert is_done(Manifest(tmp_path, {"a": 1}), "a", "b") == [False, False]
+
+
+def test_an_end_that_was_killed_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all lines are in the manifest, and the journals are still there."""
+    manifest = Manifest(tmp_path, {"a": 1})
+    manifest.begin()
+    make(tmp_path, "a", "b")
+    for process, name in enumerate("ab"):
+        Manifest.journal_in(tmp_path, process).add([line(name, "begun"), line(name, bytes=1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "_remove_journals", lambda manifest: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            manifest.end(complete=True)
+    assert len(list(tmp_path.glob(".translated.*"))) == 1
+    Manifest(tmp_path, {"a": 2}, overwrite=True).begin()  # another work takes them for none of its own
+    assert is_done(Manifest(tmp_path, {"a": 1}), "a", "b") == [True, True] and not list(tmp_path.glob(".tr*"))
+    assert is_done(Manifest(tmp_path, {"a": 2}), "a", "b") == [False, False]
 
 
 def test_what_another_work_has_replaced_is_not_done(tmp_path: Path) -> None:
