@@ -24,6 +24,7 @@ from cgcl_fast import _start
 from cgcl_fast._extras import MissingExtraError
 from cgcl_fast.data.formats import printable
 from cgcl_fast.engine import CaptureError, CheckpointError, LoaderError, NonFiniteError
+from cgcl_fast.engine.peers import LostPeerError
 from cgcl_fast.engine.processes import leave_group, lost_peer
 
 
@@ -70,6 +71,8 @@ def as_usage_error() -> Iterator[None]:
     """Turn lower layers' argument and data errors into UsageError."""
     try:
         yield
+    except LostPeerError:
+        raise
     except (ValueError, TypeError, OSError, CheckpointError) as error:
         raise UsageError(one_line(error)) from error
 

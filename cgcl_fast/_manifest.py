@@ -21,8 +21,9 @@ NAME = "translated.jsonl"
 
 Entry = dict[str, Any]
 """The line of an image. ``input``: its name in the input. ``output``: the name of the file that it was written to;
-``member``: in which it is the file of this name, if it is a tar. ``status``: done; failed, and ``error`` says why; or
-begun, which is done as soon as the file is there. ``size``: width and height; ``bytes``: of the result; ``seconds``:
+``member``: in which it is the file of this name, if it is a tar. ``status``: done; failed, and ``error`` says why;
+begun, which is done as soon as the file is there; or replaced, where a file was there before, so that nobody knows
+which of the two it is. ``size``: width and height; ``bytes``: of the result; ``seconds``:
 from when it was read until it was written; ``source``: size and time of change of the file that was read."""
 
 
@@ -45,7 +46,7 @@ class Journal:
 
     def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
         text = "".join(json.dumps(entry) + "\n" for entry in entries)
-        with open(self.path, "ab", buffering=0) as file:
+        with open(self.path, "ab") as file:  # buffered: on a disk that is nearly full a plain write leaves out the rest
             file.write(text.encode())
 
 
@@ -93,7 +94,10 @@ class Manifest:
         entry = self._own.entries.get(name)
         if entry is None or entry["status"] != "done" or source is None or entry.get("source") != source:
             return None
-        return entry if os.path.exists(self.folder / entry["output"]) else None
+        there = stamp(self.folder / entry["output"])
+        if there is None or ("member" not in entry and entry.get("bytes", there[0]) != there[0]):  # another file by now
+            return None
+        return entry
 
     def begin(self) -> None:
         """Put the work into the manifest, as its last one; from now on lines may be added by :meth:`journal_in`."""
@@ -131,15 +135,18 @@ class Manifest:
         for journal in self._journals() if works else []:
             for line in _lines(journal):
                 works[-1].take(line)
-        replaced: set[tuple[str, str | None]] = set()
+        replaced: set[str] = set()  # files, and tars with all that is in them
         for work in reversed(works):
+            own: set[str] = set()
             for name, entry in list(work.entries.items()):
-                place = entry["output"], entry.get("member")
-                never_was = entry["status"] == "begun" and not self._now_done(entry)
-                if never_was or (entry["status"] == "done" and place in replaced):
+                status = entry["status"]
+                if status == "begun" and self._now_done(entry):
+                    status = "done"
+                if status in ("done", "replaced"):
+                    own.add(entry["output"])
+                if status in ("begun", "replaced") or (status == "done" and entry["output"] in replaced):
                     del work.entries[name]
-            done = (each for each in work.entries.values() if each["status"] == "done")
-            replaced.update((each["output"], each.get("member")) for each in done)
+            replaced |= own
         return works
 
     def _now_done(self, entry: Entry) -> bool:
@@ -180,7 +187,7 @@ def _lines(path: Path) -> Iterator[Any]:
         for line in file:
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield None
 
 

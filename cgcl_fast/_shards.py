@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from cgcl_fast.data import IMAGE_SUFFIXES
+from cgcl_fast.data.errors import printable
+from cgcl_fast.data.images import without_annotations
 from cgcl_fast.data.tars import Member, members
 
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -24,8 +27,8 @@ class Sample(NamedTuple):
     """Files in a tar whose names are the same up to the first dot of the last part.
 
     Attributes:
-        images: those with a suffix of an image.
-        others: labels, captions and what else belongs to them.
+        images: those with a suffix of an image, without masks of others, as in folders (``1.seg.png`` of ``1.jpg``).
+        others: labels, captions, masks and what else belongs to them.
     """
 
     images: tuple[str, ...]
@@ -61,11 +64,13 @@ def samples_in(tar: Path) -> list[Sample]:
     for member in sorted(members(tar), key=lambda member: member.offset):
         if not any(part.startswith(".") for part in member.name.split("/")):
             found.setdefault(key_of(member.name), []).append(member)
+    files = [Path(member.name) for of_key in found.values() for member in of_key if _is_image(member.name)]
+    photographs = {path.as_posix() for path in without_annotations(Path(), files, Counter())}
     samples = []
     for of_key in found.values():
-        images = tuple(member.name for member in of_key if _is_image(member.name))
+        images = tuple(member.name for member in of_key if member.name in photographs)
         if images:
-            samples.append(Sample(images, tuple(member.name for member in of_key if not _is_image(member.name))))
+            samples.append(Sample(images, tuple(member.name for member in of_key if member.name not in photographs)))
     return samples
 
 
@@ -88,8 +93,17 @@ class TarWriter:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._names: set[str] = set()
 
     def add(self, name: str, content: bytes) -> None:
+        """Add a file.
+
+        Raises:
+            ValueError: there is one of this name.
+        """
+        if name in self._names:
+            raise ValueError(f"two files would be called {printable(name)} in it")
+        self._names.add(name)
         info = tarfile.TarInfo(name)
         info.size = len(content)
         self._file.write(info.tobuf(tarfile.PAX_FORMAT))

@@ -95,12 +95,14 @@ class Loaded:
     Attributes:
         whole: all of it, (C, H, W) in [-1, 1], where that is made ahead.
         begun: when reading began, by ``time.perf_counter``.
+        source: the :func:`stamp` of its file, from before it was read.
     """
 
     job: Job
     image: FileImage
     whole: Tensor | None = None
     begun: float = 0.0
+    source: list[int] | None = None
 
 
 class Failed:
@@ -264,11 +266,11 @@ def load(job: Job, translator: Translator, tile: int | None, clock: Callable[[],
     Args:
         tile: whole images are made ready for the generator only where they are not translated in tiles of this side.
     """
-    begun = clock()
+    begun, source = clock(), stamp(job.file)
     try:
         if job.form is None:
             job = job.looked_at(translator)
-        loaded = Loaded(job, read_file(job.source, translator.reading), begun=begun)
+        loaded = Loaded(job, read_file(job.source, translator.reading), begun=begun, source=source)
     except (UnreadableImageError, MemoryError) as error:
         return f"cannot be read: {getattr(error, 'reason', 'not enough memory')}"
     if not in_parts(loaded, tile):

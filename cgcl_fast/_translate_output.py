@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from cgcl_fast._manifest import Entry, Journal, stamp
+from cgcl_fast._manifest import Entry, Journal
 from cgcl_fast._shards import TarWriter, key_of
 from cgcl_fast._translate_input import Job, Loaded, Part
 from cgcl_fast.data.formats import printable, reason_of
@@ -65,7 +65,7 @@ class Output:
         """The line of an image."""
         inside = {} if job.member is None else {"member": job.member}
         where = os.path.relpath(job.target, self.folder)
-        return {"input": job.name, "output": where, **inside, "status": status, **more, "source": stamp(job.file)}
+        return {"input": job.name, "output": where, **inside, "status": status, **more}
 
     def failed(self, job: Job, reason: str) -> None:
         """Note that an image could not be translated."""
@@ -82,8 +82,7 @@ class Output:
             path.parent.mkdir(parents=True, exist_ok=True)
             replaces = self._may_write(path)
             entry = self._done(image, numbers)
-            if not replaces:  # from now on a file of this name is this one
-                self.journal.add([{**entry, "status": "begun"}])
+            self.journal.add([_begun(entry, replaces)])
             write_atomically(path, lambda file: _write_numbers(file, image, numbers))
             self.journal.add([{**entry, "bytes": os.path.getsize(path), "seconds": _seconds_of(image)}])
             return ""
@@ -135,8 +134,7 @@ class Output:
                 if not added:
                     raise NothingToWriteError
                 tar.end()
-                if not replaces:  # from now on a file of this name is this one
-                    self.journal.add({**entry, "status": "begun"} for entry in added)
+                self.journal.add(_begun(entry, replaces) for entry in added)
 
             write_atomically(part.target, fill)
             self.journal.add(added)
@@ -154,7 +152,8 @@ class Output:
         return there
 
     def _done(self, image: Loaded, numbers: np.ndarray) -> Entry:
-        return self.entry(image.job, "done", size=[numbers.shape[1], numbers.shape[0]], seconds=_seconds_of(image))
+        size = [numbers.shape[1], numbers.shape[0]]
+        return self.entry(image.job, "done", size=size, seconds=_seconds_of(image), source=image.source)
 
 
 class _PartWriter:
@@ -198,6 +197,12 @@ class _PartWriter:
                 self._tar.add(name, other)
         self._sample = sample
         self._tar.add(job.member, content)
+
+
+def _begun(entry: Entry, replaces: bool) -> Entry:
+    """The line before a result is written: from now on a file of its name is this one; or, if there is a file already,
+    may be this one."""
+    return {**entry, "status": "replaced" if replaces else "begun"}
 
 
 def _beside(job: Job) -> list[tuple[str, bytes]]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from cgcl_fast._command import Parser, UsageError, as_usage_error, run, underscored
 from cgcl_fast._generator import find_generator
-from cgcl_fast._manifest import Journal, Manifest
+from cgcl_fast._manifest import Journal, Manifest, stamp
 from cgcl_fast._translate_images import translate_images
 from cgcl_fast._translate_input import Failed, Job, Part, digest, find_jobs, ordered, parts_of, say
 from cgcl_fast._translate_output import Encoded, Output, Stopped
@@ -124,12 +124,14 @@ class Seen(NamedTuple):
         several: names of images of several frames.
         there: files that would be overwritten.
         own: whether one of them is the image itself.
+        renamed: files whose names have got a suffix.
     """
 
     work: dict[str, Any]
     several: list[str]
     there: list[str]
     own: bool
+    renamed: list[Path]
 
 
 class Outcome(NamedTuple):
@@ -172,12 +174,16 @@ def plan(
         UsageError: no image, or a file that would be overwritten.
     """
     manifests: list[Manifest] = []
+    targets: set[Path] = set()  # before suffixes are added
 
     def find() -> list[tuple[Sequence[Part], bool]]:
         if os.path.exists(options.output) and not os.path.isdir(options.output):
             raise UsageError(f"--output: {printable(options.output)} is not a folder")
         _check_own(options, os.path.realpath(options.output) == os.path.realpath(options.input))
         groups = find_jobs(options.input, options.output, options.shards, Failed(failures.add))
+        for target, _ in groups:
+            _check_free(target, targets)
+            targets.add(target)
         stack.enter_context(alone_in(options.output))
         of_input = {} if options.shards is None else {"inputs": digest(groups)}
         manifests.append(Manifest(options.output, {**work, **of_input}, overwrite))
@@ -198,6 +204,7 @@ def plan(
             [job.file.name for job in left if job.form is not None and job.form.frames > 1],
             [] if overwrite else [os.fspath(each.target) for each in parts if _would_replace(each)],
             any(os.path.realpath(job.target) == os.path.realpath(job.file) for job in left),
+            [job.target for job in left if job.member is None and job.target.name != os.path.basename(job.name)],
         )
     )
     _check_own(options, any(each.own for each in seen))
@@ -210,6 +217,8 @@ def plan(
         raise UsageError(f"--output: {printable(there[0])}{more} would be overwritten (--overwrite allows it)")
 
     def begin() -> list[None]:
+        for target in (target for each in seen for target in each.renamed):
+            _check_free(target, targets)
         if not manifests[0].first:
             remove_leftovers(options.output)
         manifests[0].begin()
@@ -224,6 +233,11 @@ def plan(
 
 def _would_replace(part: Part) -> bool:
     return not part.before and os.path.exists(part.target)
+
+
+def _check_free(target: Path, targets: set[Path]) -> None:
+    if target in targets:
+        raise UsageError(f"--output: two images of the input would be written to {printable(target)}")
 
 
 def _check_own(options: TranslateOptions, own: bool) -> None:
@@ -366,15 +380,20 @@ class Work:
         self.output.failed(job, reason)
 
 
-CHANGES_NOTHING = ("output", "batch_size", "workers", "device")
+CHANGES_NOTHING = ("output", "batch_size", "max_megapixels", "workers", "device")
 
 
 def work_of(options: TranslateOptions, file: Path) -> dict[str, Any]:
-    """What decides the translations: the generator's file and the options."""
-    found = os.stat(file)
+    """What decides the translations: the generator's file, the image of the style, the input and the options."""
     deciding = {name: value for name, value in vars(options).items() if name not in CHANGES_NOTHING}
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in deciding.items()}
-    return {**plain, "checkpoint": [str(file.resolve()), found.st_size, found.st_mtime_ns]}
+    found: dict[str, Any] = {
+        **deciding,
+        "checkpoint": [str(file.resolve()), *(stamp(file) or ())],
+        "input": os.path.abspath(options.input),  # the same one, however it is spelled
+    }
+    if options.style is not None and (image := stamp(options.style)) is not None:
+        found["style"] = [os.path.abspath(options.style), *image]
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

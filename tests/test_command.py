@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cgcl_fast._command import LineFormatter, UsageError, one_line, run
+from cgcl_fast._command import LineFormatter, UsageError, as_usage_error, one_line, run
 from cgcl_fast.engine import CheckpointError, LoaderError
+from cgcl_fast.engine.peers import LostPeerError
 
 FORGED = "a\r\nerror: b\x1b[2K\x85c\u2028d\u202e\udcff.png"
 
@@ -70,3 +71,8 @@ def test_a_message_of_a_log_stays_on_its_line(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text(encoding="utf-8") == (
         r"skipped a\r\nerror: b\x1b[2K\x85c\u2028d\u202e\udcff.png" + "\n"
     )
+
+
+def test_a_process_that_is_gone_is_no_wrong_option() -> None:
+    with pytest.raises(LostPeerError), as_usage_error():
+        raise LostPeerError("another process has ended")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cgcl_fast._manifest import NAME, Manifest, stamp
+from cgcl_fast._manifest import NAME, Journal, Manifest, stamp
 
 
 def line(name: str, status: str = "done", **more: Any) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def test_lines_of_killed_processes_are_put_together(tmp_path: Path) -> None:
     """A file that was begun is done if it is there; a line that is cut short says nothing."""
     Manifest(tmp_path, {"a": 1}).begin()
     make(tmp_path, "a", "b", "c")
-    Manifest.journal_in(tmp_path, 0).add([line("a", "begun"), line("a", bytes=7), line("lost", "begun")])
+    Manifest.journal_in(tmp_path, 0).add([line("a", "begun"), line("a", bytes=1), line("lost", "begun")])
     Manifest.journal_in(tmp_path, 3).add([line("b", "begun"), line("c", "failed", error="why")])
     with open(tmp_path / ".translated.3.jsonl", "a") as file:
         file.write('{"input": "d", "outp')
@@ -47,13 +48,31 @@ def test_lines_of_killed_processes_are_put_together(tmp_path: Path) -> None:
         Manifest(tmp_path, {"a": 1}).begin()
         assert lines(tmp_path) == [
             {"work": {"a": 1}, "overwrite": False},
-            line("a", bytes=7),
+            line("a", bytes=1),
             line("b", bytes=1),
             line("c", "failed", error="why"),
         ]
     assert [path.name for path in tmp_path.glob(".*")] == []
     (tmp_path / "a.out").unlink()
-    assert is_done(Manifest(tmp_path, {"a": 1}), "a", "b") == [False, True]
+    (tmp_path / "b.out").write_text("")  # a copy that was interrupted, say
+    assert is_done(Manifest(tmp_path, {"a": 1}), "a", "b") == [False, False]
+
+
+def test_an_end_that_was_killed_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all lines are in the manifest, and the journals are still there."""
+    manifest = Manifest(tmp_path, {"a": 1})
+    manifest.begin()
+    make(tmp_path, "a", "b")
+    for process, name in enumerate("ab"):
+        Manifest.journal_in(tmp_path, process).add([line(name, "begun"), line(name, bytes=1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "_remove_journals", lambda manifest: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            manifest.end(complete=True)
+    assert len(list(tmp_path.glob(".translated.*"))) == 1
+    Manifest(tmp_path, {"a": 2}, overwrite=True).begin()  # another work takes them for none of its own
+    assert is_done(Manifest(tmp_path, {"a": 1}), "a", "b") == [True, True] and not list(tmp_path.glob(".tr*"))
+    assert is_done(Manifest(tmp_path, {"a": 2}), "a", "b") == [False, False]
 
 
 def test_what_another_work_has_replaced_is_not_done(tmp_path: Path) -> None:
@@ -70,6 +89,40 @@ def test_what_another_work_has_replaced_is_not_done(tmp_path: Path) -> None:
     assert is_done(Manifest(tmp_path, {"of": 3}), "a", "b") == [False, False]
     first.begin()
     assert is_done(Manifest(tmp_path, {"of": 2}), "b") == [True]
+
+
+def test_what_a_killed_work_may_have_replaced_is_no_ones(tmp_path: Path) -> None:
+    """It was killed when it was about to rename a file over one that was there, or had just done so."""
+    make(tmp_path, "a", "b", "c")
+    for work, journal in ((1, [line("a"), line("b"), line("c")]), (2, [line("a"), line("b", "replaced")])):
+        Manifest(tmp_path, {"of": work}, overwrite=work == 2).begin()
+        Manifest.journal_in(tmp_path, 0).add(journal)
+    for _ in range(2):  # also when it has been put together
+        assert is_done(Manifest(tmp_path, {"of": 1}), "a", "b", "c") == [False, False, True]
+        found = Manifest(tmp_path, {"of": 2})
+        assert found.overwrite and is_done(found, "a", "b", "c") == [True, False, False]
+        found.begin()
+
+
+def test_a_tar_is_replaced_with_all_that_is_in_it(tmp_path: Path) -> None:
+    make(tmp_path, "a")
+    for work, name in ((1, "1"), (2, "2")):
+        Manifest(tmp_path, {"of": work}, overwrite=work == 2).begin()
+        Manifest.journal_in(tmp_path, 0).add([{**line(name), "output": "a.out", "member": f"{name}.png"}])
+    assert is_done(Manifest(tmp_path, {"of": 1}), "1", "2") == [False, False]
+    assert is_done(Manifest(tmp_path, {"of": 2}), "1", "2") == [False, True]
+
+
+def test_lines_for_which_there_is_no_room_are_an_error(tmp_path: Path) -> None:
+    """As on a full disk, the system writes the first of the bytes and says how many."""
+    path, limits = tmp_path / NAME, resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_bytes(b"x" * 100)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Journal(path).add([line("a")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_lines_of_a_killed_work_are_not_those_of_the_next_one(tmp_path: Path) -> None:

@@ -58,6 +58,14 @@ def test_samples_have_one_key(tmp_path: Path) -> None:
     ]
 
 
+def test_masks_beside_photographs_are_labels(tmp_path: Path) -> None:
+    names = ["1.jpg", "1.seg.png", "2.jpg", "2_mask.png", "3.seg.png"]
+    tar = write_tar(tmp_path / "a.tar", dict.fromkeys(names, b""))
+    assert samples_in(tar) == [Sample(("1.jpg",), ("1.seg.png",)), Sample(("2.jpg",), ()), Sample(("3.seg.png",), ())]
+    only = write_tar(tmp_path / "b.tar", {"1.seg.png": b"", "2.seg.png": b""})
+    assert samples_in(only) == [Sample((name,), ()) for name in ("1.seg.png", "2.seg.png")]
+
+
 def test_tars_that_are_written_are_read_and_have_nothing_of_the_time(tmp_path: Path) -> None:
     files = {"1.png": b"x" * 512, "2.cls": b"", LONG: b"y" * 513, os.fsdecode(b"\xff.png"): b"z"}
     written = []
@@ -74,3 +82,10 @@ def test_tars_that_are_written_are_read_and_have_nothing_of_the_time(tmp_path: P
         assert {name: found.extractfile(name).read() for name in found.getnames()} == files  # type: ignore[union-attr]
     (tmp_path / "a.tar").write_bytes(written[0])
     assert [member.name for member in members(tmp_path / "a.tar")] == sorted(files)
+
+
+def test_a_tar_has_no_two_files_of_one_name() -> None:
+    tar = TarWriter(io.BytesIO())
+    tar.add("1.ico.png", b"")
+    with pytest.raises(ValueError, match="two files would be called 1.ico.png in it"):
+        tar.add("1.ico.png", b"")

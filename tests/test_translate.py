@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -390,6 +391,58 @@ def test_what_another_work_wrote_or_another_image_gave_is_not_taken(
     assert Image.open(output / "gray.png").size == (12, 12)
 
 
+def test_images_that_were_too_large_are_made_up_for(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As the message says; the input may be spelled in another way, too."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.new("RGB", (1200, 1000)).save(source / "large.png")
+    Image.new("RGB", (20, 20)).save(source / "small.png")
+    assert run(checkpoint, source, output, "--max-megapixels", "1") == 1
+    assert "--max-megapixels 2 reads it" in capsys.readouterr().out
+    before = (output / "small.png").stat().st_mtime_ns
+    monkeypatch.chdir(source)
+    assert run(checkpoint, Path("."), output, "--max-megapixels", "2") == 0
+    assert "1 of 2 images are there from before" in capsys.readouterr().err
+    assert (output / "small.png").stat().st_mtime_ns == before and names(output) == names(source)
+
+
+def test_an_image_that_changes_when_it_has_been_read_is_noticed_later(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = tmp_path / "a.png", tmp_path / "out"
+    Image.new("RGB", (20, 20)).save(source)
+    write = _translate_output.write_numbers
+
+    def changed(file: IO[bytes], numbers: np.ndarray, *more: Any) -> None:
+        Image.new("RGB", (24, 20)).save(source)
+        write(file, numbers, *more)
+
+    monkeypatch.setattr(_translate_output, "write_numbers", changed)
+    assert run(checkpoint, source, output) == 0 and Image.open(output / "a.png").size == (20, 20)
+    assert run(checkpoint, source, output) == 2
+    assert run(checkpoint, source, output, "--overwrite") == 0 and Image.open(output / "a.png").size == (24, 20)
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"], ["--shards", "2"]])
+def test_two_images_never_go_to_one_file(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str]
+) -> None:
+    """The first one cannot be written in its own format."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.new("RGB", (32, 32)).save(source / "a.ico")
+    Image.new("RGB", (20, 20)).save(source / "a.ico.png")
+    status = run(checkpoint, source, output, *more)
+    out, err = capsys.readouterr()
+    if "--shards" in more:
+        assert status == 1 and "two files would be called a.ico.png in it" in out
+    else:
+        assert status == 2 and f"two images of the input would be written to {output / 'a.ico.png'}" in err
+        assert not output.exists()
+
+
 def test_one_work_at_a_time_is_in_a_folder(
     checkpoint: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -660,6 +713,10 @@ def test_domain_and_style_are_the_generators(styled: Path, photographs: Path, tm
             assert np.abs(pixels(tmp_path / name / "a.png") - expected).max() <= 0.51, name
     assert run(styled, tmp_path / "a.png", tmp_path / "dark", "--domain", "dark") == 0
     assert np.abs(pixels(tmp_path / "dark" / "a.png") - pixels(tmp_path / "default" / "a.png")).max() > 2
+    again = [styled, tmp_path / "a.png", tmp_path / "reference", "--domain", "wet", "--style", str(reference)]
+    assert run(*again) == 0  # all is done
+    Image.new("RGB", (16, 16)).save(reference)  # another style now
+    assert run(*again) == 2
 
 
 def test_random_styles_differ_between_images_and_not_between_tiles(

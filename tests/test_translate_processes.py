@@ -158,7 +158,9 @@ def test_what_is_wrong_is_said_once_by_two_processes(checkpoint: Path, tmp_path:
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "-1", "", *arguments(checkpoint, tmp_path / "in", tmp_path / "out")]
     processes = [
-        subprocess.Popen(command, env={**os.environ, **group, "RANK": rank}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env={**os.environ, **group, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True
+        )
         for rank in "01"
     ]
     said = [process.communicate(timeout=300)[1] for process in processes]

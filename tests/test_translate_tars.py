@@ -209,6 +209,30 @@ def test_a_tar_that_is_damaged_or_compressed_is_named_and_the_others_are_transla
     assert {each["status"] for each in lines(tmp_path / "out")[1:]} == {"done"}
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_tars_whose_images_would_go_to_one_file_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str]
+) -> None:
+    write_tar(tmp_path / "in" / "a.tar", {"b/1.png": picture(1)})
+    write_tar(tmp_path / "in" / "a" / "b.tar", {"1.png": picture(2)})
+    assert run(checkpoint, tmp_path / "in", tmp_path / "out", *more) == 2
+    assert f"two images of the input would be written to {tmp_path}/out/a/b/1.png" in capsys.readouterr().err
+    assert run(checkpoint, tmp_path / "in", tmp_path / "out", "--shards", "1", *more) == 0
+
+
+def test_tars_that_another_work_has_replaced_are_not_taken_for_done(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / f"{number}.png").write_bytes(picture(number))
+    work = ["--shards", "2"]
+    assert run(checkpoint, tmp_path / "1", tmp_path / "out", *work) == 0
+    assert run(checkpoint, tmp_path / "2", tmp_path / "out", *work, "--overwrite") == 0
+    assert run(checkpoint, tmp_path / "1", tmp_path / "out", *work) == 2
+    assert "000000.tar would be overwritten" in capsys.readouterr().err
+
+
 def test_an_interrupted_work_leaves_whole_tars_and_goes_on(
     checkpoint: Path, tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

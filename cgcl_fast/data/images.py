@@ -94,7 +94,7 @@ def list_images(
                 others[Path(name).suffix or "without a suffix"] += 1
     if skipped:
         logger.warning("skipped %d of the folders in %s: unreadable", skipped, printable(root))
-    photographs = _without_annotations(root, files, others)
+    photographs = without_annotations(root, files, others)
     for suffix in _COMPANIONS & others.keys():
         del others[suffix]
     if others and left_out is not None:
@@ -129,7 +129,7 @@ def _begins_like_an_image(path: Path) -> bool:
     return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
-def _without_annotations(root: Path, files: list[Path], others: Counter[str]) -> list[Path]:
+def without_annotations(root: Path, files: list[Path], others: Counter[str]) -> list[Path]:
     """The files that are not annotations of others; all of them if every file looks like one, as for a domain of label
     maps. Adds those left out to ``others``, by folder or ending."""
     kept: list[Path] = []

@@ -48,7 +48,7 @@ _NAMED = 200  # log at most this many names per line
 
 _DEEPEST = 16  # look at most at this many trailing folders of a path in a file
 
-_SET_FILES = 64  # more unmatched JSON files than this are assumed to annotate other images
+_SET_FILES = 64  # more unmatched JSON files than this, in a tar or out of tars, are assumed to annotate other images
 
 
 class _Candidate(NamedTuple):
@@ -96,7 +96,10 @@ class AnnotationIndex:
         self._borrowed = [path for path in borrowed if root in path.parents]
         self._tars = frozenset(tars)
         self._excluded = {os.path.realpath(path) for path in excluded}
-        self._candidates: dict[str, list[_Candidate]] = {image_key(path.name): [] for path in images}
+        # By the tar that they are in (None: a file of its own) and what image and annotation have in common.
+        self._candidates: dict[tuple[Path | None, str], list[_Candidate]] = {
+            key: [] for path in images for key in self._keys(path)
+        }
         self._known: dict[Path, Annotation] = {}
         self._said: set[Path] = set()
         self._named: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
@@ -219,18 +222,19 @@ class AnnotationIndex:
     def _scan(self) -> None:
         sets: list[tuple[Path, tuple[str, ...]]] = []
         for order, file, parts in self._annotation_files():
-            key = image_key(file.name)
+            key = self._tar_of(file), image_key(file.name)
             if key in self._candidates:
                 rank = 10 * SUFFIXES.index(file.suffix.lower()) + ("_gtBbox" in file.name)
                 self._candidates[key].append(_Candidate(parts, 1000 * rank + order, file))
             elif file.suffix.lower() == ".json":
                 sets.append((file, parts))
         unique = {os.path.realpath(file): (file, parts) for file, parts in sets}
-        if len(unique) > _SET_FILES:
-            logger.info("%s: %d JSON files belong to no image", printable(self.folder), len(unique))
-            return
+        counts = Counter(self._tar_of(file) for file, _ in unique.values())
+        for tar, count in counts.items():
+            if count > _SET_FILES:
+                logger.info("%s: %d JSON files belong to no image", printable(tar or self.folder), count)
         for file, parts in unique.values():
-            if not self._is_other(*parts, file.stem):
+            if counts[self._tar_of(file)] <= _SET_FILES and not self._is_other(*parts, file.stem):
                 self._add_set(file)
 
     def _add_set(self, file: Path) -> None:
@@ -243,8 +247,9 @@ class AnnotationIndex:
         if undecided:
             count, first = len(undecided), printable(undecided[0])
             self._say(file, f"{count} names stand for several images, as {first}: they count as without boxes")
+        tar = self._tar_of(file)
         for name, known in (annotations or {}).items():
-            key = image_key(name)
+            key = tar, image_key(name)
             if key in self._candidates and known is not UNDECIDED:
                 parts = PurePosixPath(name.replace("\\", "/")).parent.parts
                 self._candidates[key].append(_Candidate(parts, 10**6, file, known, name))
@@ -253,9 +258,7 @@ class AnnotationIndex:
         best: tuple[int, int, _Candidate] | None = None
         tar = self._tar_of(image)
         inside = _plain(image.parent.relative_to(tar or self.folder).parts)
-        for candidate in self._candidates[image_key(image.name)]:
-            if self._tar_of(candidate.file) not in (None, tar):
-                continue
+        for candidate in (candidate for key in self._keys(image) for candidate in self._candidates[key]):
             parts = _plain(candidate.parts)
             if candidate.known is None:
                 common = _common(parts, inside)
@@ -268,6 +271,10 @@ class AnnotationIndex:
             if best is None or (-common, candidate.rank) < best[:2]:
                 best = (-common, candidate.rank, candidate)
         return None if best is None else best[2]
+
+    def _keys(self, image: Path) -> list[tuple[Path | None, str]]:
+        """Keys of the annotations that may be of an image: those in its own tar, before files of their own."""
+        return [(tar, image_key(image.name)) for tar in dict.fromkeys((self._tar_of(image), None))]
 
     def _tar_of(self, path: Path) -> Path | None:
         return next((above for above in path.parents if above in self._tars), None) if self._tars else None

@@ -289,6 +289,22 @@ def test_boxes_of_yolo_and_of_a_file_about_many_images(tmp_path):
     assert [data.picture("B", n).boxes.tolist() for n in range(2)] == [[], [[2, 3, 6, 8]]]
 
 
+def test_every_tar_may_have_a_file_about_its_images(tmp_path):
+    """However many tars there are; in a single folder so many JSON files are taken for something else."""
+    for domain, count in (("A", 70), ("B", 1)):
+        for number in range(count):
+            coco = {
+                "images": [{"id": 1, "file_name": "0.png"}],
+                "annotations": [{"image_id": 1, "category_id": 3, "bbox": [number % 9, 3, 4, 5]}],
+                "categories": [{"id": 3, "name": "bus"}],
+            }
+            files = {"0.png": picture(number), "instances.json": json.dumps(coco).encode()}
+            write_tar(tmp_path / f"train{domain}-{number:06d}.tar", files)
+    data = open_dataset(tmp_path, size=16, classes=("bus",))
+    found = [data.picture("A", number).boxes.tolist() for number in range(70)]
+    assert found == [[[number % 9, 3, number % 9 + 4, 8]] for number in range(70)]
+
+
 def test_tars_that_webdataset_has_written(loose, tmp_path):
     webdataset = pytest.importorskip("webdataset")
     root = tmp_path / "written"
