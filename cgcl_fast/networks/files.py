@@ -48,7 +48,7 @@ def describe_generator(
         raise TypeError(f"module: expected one of {', '.join(GENERATORS)}, got {name}")
     described: dict[str, Any] = {"network": name, "config": module.config}
     if ranges:
-        described["ranges"] = dict(ranges)
+        described["ranges"] = ranges
     if direction is not None:
         described["direction"] = direction
     return described
