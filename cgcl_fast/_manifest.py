@@ -62,7 +62,7 @@ class Manifest:
         overwrite: begin anew, and replace what is there.
 
     Attributes:
-        overwrite: whether what is there and not listed may be replaced: asked for now, or by the work that goes on.
+        overwrite: whether files that are there and not listed may be replaced, as this call or the continued work asks.
         goes_on: whether this is a work that was begun before.
         first: whether none has been begun in this folder.
 

@@ -96,6 +96,27 @@ def seeded() -> None:
 
 
 @pytest.fixture
+def tar_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where indexes of tars are kept in the test, with nothing remembered of other tests."""
+    from cgcl_fast.data import tars  # not at the top: the tests of the ops run without what the data need
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tars, "_indexes", {})
+    return tmp_path / "cache" / "cgcl_fast" / "tars"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small generator with one style."""
+    from cgcl_fast import networks
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("generator") / "g.safetensors"
+    networks.save_generator(path, networks.ResnetGenerator(ngf=4, n_blocks=1))
+    return path
+
+
+@pytest.fixture
 def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Makes a folder one that its permissions do not let be listed, also for root, whom they do not bind."""
     hidden: set[str] = set()

@@ -16,10 +16,7 @@ from cgcl_fast.data.tars import members
 LONG = "folder/" * 20 + "ö" * 60 + ".png"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indexes of tars are kept here."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("tar_cache")
 
 
 @pytest.mark.parametrize(

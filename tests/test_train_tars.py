@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgcl_fast.data import tars
 from cgcl_fast.engine import Trainer
 from cgcl_fast.train import main
 
@@ -27,12 +26,11 @@ METHODS = {
 }
 
 
+@pytest.mark.usefixtures("tar_cache")
 @pytest.mark.parametrize(("method", "workers"), [("fastcut", 2), ("cgl", 0)])
 def test_resumed_on_tars_is_bit_for_bit_what_folders_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, method: str, workers: int
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tars, "_indexes", {})
     domains, options = METHODS[method]
     names = [f"train{name}" for name in domains]
     noise = np.random.RandomState(0)

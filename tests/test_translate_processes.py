@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from shard_files import picture, read_tar, write_tar  # noqa: E402
 
-from cgcl_fast import _translate_output, networks  # noqa: E402
+from cgcl_fast import _translate_output  # noqa: E402
 from cgcl_fast._manifest import NAME as MANIFEST  # noqa: E402
 from cgcl_fast.engine.files import write_atomically  # noqa: E402
 from cgcl_fast.translate import main  # noqa: E402
@@ -30,18 +30,7 @@ from cgcl_fast.translate import main  # noqa: E402
 IMAGES = 17
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indexes of tars are kept here."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("generator") / "g.safetensors"
-    networks.save_generator(path, networks.ResnetGenerator(ngf=4, n_blocks=1))
-    return path
+pytestmark = pytest.mark.usefixtures("tar_cache")
 
 
 @pytest.fixture(autouse=True)

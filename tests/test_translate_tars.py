@@ -13,29 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import webdataset
 from PIL import Image
 from shard_files import picture, read_tar, write_tar
 
-from cgcl_fast import _translate_output, networks
+from cgcl_fast import _translate_output
 from cgcl_fast._manifest import NAME as MANIFEST
 from cgcl_fast.engine.files import write_atomically
 from cgcl_fast.translate import main
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indexes of tars are kept here."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("generator") / "g.safetensors"
-    networks.save_generator(path, networks.ResnetGenerator(ngf=4, n_blocks=1))
-    return path
+pytestmark = pytest.mark.usefixtures("tar_cache")
 
 
 @pytest.fixture

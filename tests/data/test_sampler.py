@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loader_checks import take
 from PIL import Image
 
 from cgcl_fast.data import DataError, ResumableSampler, build_loader, open_dataset
@@ -36,16 +37,6 @@ def same(one, two):
         and torch.equal(one["A"], two["A"])
         and torch.equal(one["B"], two["B"])
     )
-
-
-def take(loader, count):
-    """The next ``count`` batches, over the ends of epochs, with the state after each."""
-    found = []
-    while True:
-        for batch in loader:
-            found.append((batch, loader.state_dict()))
-            if len(found) == count:
-                return found
 
 
 def test_the_order_never_changes():

@@ -27,13 +27,7 @@ from cgcl_fast.data.annotations.annotation import bytes_of
 from cgcl_fast.data.decoding import look_at, read_size, read_stored
 from cgcl_fast.data.tars import MemberFile, left_out, members, open_file, open_member, size_of_file, stem_of
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of its own, and nothing remembered of other tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "_indexes", {})
-    return tmp_path / "cache" / "cgcl_fast" / "tars"
+pytestmark = pytest.mark.usefixtures("tar_cache")
 
 
 def content_of(tar):
@@ -266,10 +260,10 @@ def never(*_):
     raise AssertionError("reads the headers again")
 
 
-def test_an_index_is_made_once_for_all_processes(tmp_path, cache, monkeypatch):
+def test_an_index_is_made_once_for_all_processes(tmp_path, tar_cache, monkeypatch):
     tar = write_tar(tmp_path / "a.tar", FILES)
     before = list(members(tar))
-    (kept,) = cache.iterdir()
+    (kept,) = tar_cache.iterdir()
     assert json.loads(kept.read_text())["tar"] == str(tar)
     monkeypatch.setattr(module, "_read", never)
     module._indexes.clear()  # as in another process
@@ -307,17 +301,17 @@ def test_a_tar_that_is_written_anew_is_indexed_anew(tmp_path):
         lambda content: [content],
     ],
 )
-def test_an_index_that_cannot_be_right_is_made_again(tmp_path, cache, damage):
+def test_an_index_that_cannot_be_right_is_made_again(tmp_path, tar_cache, damage):
     tar = write_tar(tmp_path / "a.tar", {"1.jpg": b"one", "2.jpg": b"two"})
     before = list(members(tar))
-    (kept,) = cache.iterdir()
+    (kept,) = tar_cache.iterdir()
     kept.write_text(json.dumps(damage(json.loads(kept.read_text()))))
     module._indexes.clear()
     assert list(members(tar)) == before
     kept.write_bytes(b"\xff{")
     module._indexes.clear()
     assert list(members(tar)) == before
-    assert json.loads(kept.read_text())["names"] == ["1.jpg", "2.jpg"] and list(cache.iterdir()) == [kept]
+    assert json.loads(kept.read_text())["names"] == ["1.jpg", "2.jpg"] and list(tar_cache.iterdir()) == [kept]
 
 
 def test_without_a_cache_all_works(tmp_path, monkeypatch):

@@ -20,13 +20,10 @@ from cgcl_fast.data import tars as module
 from cgcl_fast.data.needs import Crops
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from loader_checks import take  # noqa: E402
 from tar_files import pack, write_tar  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "_indexes", {})
+pytestmark = pytest.mark.usefixtures("tar_cache")
 
 
 def picture(seed, size=(24, 20)):
@@ -86,15 +83,6 @@ def test_items_are_those_of_the_files_in_folders(loose, packed):
     assert same(batch, one.sample_batch(2)) and batch["A_paths"][0] == str(packed / "testA.tar" / "0000.png")
     assert same(open_dataset(packed, size=16, train=False).sample_batch(2), batch)
     assert torch.equal(open_dataset(packed, size=16, direction="BtoA", flip=False).sample_batch(2)["A"], batch["B"])
-
-
-def take(loader, count):
-    found = []
-    while True:
-        for batch in loader:
-            found.append((batch, loader.state_dict()))
-            if len(found) == count:
-                return found
 
 
 @pytest.mark.parametrize(("workers", "replicas"), [(0, 1), (2, 1), (1, 2)])
