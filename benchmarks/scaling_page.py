@@ -137,7 +137,8 @@ def steps_table(document: dict[str, Any]) -> str:
     for step in document["steps"]:
         size = sum(step["gradient_bytes"])
         alone, together = statistics.median(step["without"]), statistics.median(step["with"])
-        extra = statistics.median(a - b for a, b in zip(step["with"], step["without"], strict=True))
+        extra = [a - b for a, b in zip(step["with"], step["without"], strict=True)]
+        middle, low, high = (f"{each * 1e3:.3g}" for each in (statistics.median(extra), min(extra), max(extra)))
         messages = Step("", 0, 0, 1, tuple(step["gradient_bytes"]), 0).messages
         changed = "".join(f", {name} {value}" for name, value in step["options"].items())
         rows.append(
@@ -146,7 +147,7 @@ def steps_table(document: dict[str, Any]) -> str:
                 megabytes(size),
                 milliseconds(alone),
                 milliseconds(together),
-                milliseconds(extra) if extra > 0 else f"{extra * 1e3:.3g}",
+                f"{middle} ({low} to {high})",
                 milliseconds(messages * latency + size / rate),
             ]
         )
@@ -252,7 +253,8 @@ def section(source: Path, gpu_source: Path, links: Links = LINKS) -> str:
         f"The line is {milliseconds(latency)} ms + bytes / {rate / 1e9:.2f} GB/s.",
         steps_table(document),
         "Both processes make the steps at once, with and without the exchange in turn; medians. *More* is the median "
-        "of the differences; *exchange alone* is what the line gives for the messages that DDP sends.",
+        "of the differences, with the least and the most of them; *exchange alone* is what the line gives for the "
+        "messages that DDP sends. Where that lies between them, the steps themselves vary by as much as the exchange takes.",
         f"One core makes an image of each domain, from JPEGs of a megapixel and {data['file_bytes'] / 1e3:.0f} kB, in "
         f"{milliseconds(data['seconds'])} ms.",
         "### Counted: what a step exchanges and reads",
