@@ -254,7 +254,8 @@ def section(source: Path, gpu_source: Path, links: Links = LINKS) -> str:
         steps_table(document),
         "Both processes make the steps at once, with and without the exchange in turn; medians. *More* is the median "
         "of the differences, with the least and the most of them; *exchange alone* is what the line gives for the "
-        "messages that DDP sends. Where that lies between them, the steps themselves vary by as much as the exchange takes.",
+        "messages that DDP sends. Where that lies between them, the steps themselves vary by as much as the exchange "
+        "takes.",
         f"One core makes an image of each domain, from JPEGs of a megapixel and {data['file_bytes'] / 1e3:.0f} kB, in "
         f"{milliseconds(data['seconds'])} ms.",
         "### Counted: what a step exchanges and reads",
