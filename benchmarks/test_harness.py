@@ -363,3 +363,11 @@ def test_the_commit_is_the_projects_or_none(tmp_path: Path, monkeypatch: pytest.
     assert machine.commit() == ("", None)
     monkeypatch.setenv("CGCL_FAST_COMMIT", "49a2a73")
     assert machine.commit() == ("49a2a73", None)
+
+
+def test_memory_formats_are_timed_in_both() -> None:
+    from benchmarks import memory_formats
+
+    found = memory_formats.measure(3, 4, 8, 3, budget=0.0)
+    assert set(found["contiguous"]) == set(found["channels_last"]) == {"forward", "input_gradient", "weight_gradient"}
+    assert min(found["channels_last"].values()) > 0

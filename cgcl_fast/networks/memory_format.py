@@ -8,7 +8,7 @@ from torch import Tensor
 CONTIGUOUS_TRAINING_ON_CPU = torch.backends.cpu.get_cpu_capability() != "AVX512"
 """Whether training on this CPU is faster in contiguous maps.
 
-Where PyTorch has only AVX2, the gradient of a large convolution's weight takes three to five times as long in
+Where PyTorch has only AVX2, the gradient of a large convolution's weight takes two to five times as long in
 channels_last; all else is about as fast or faster. With AVX-512 whole steps are faster in channels_last.
 """
 
