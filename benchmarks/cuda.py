@@ -6,7 +6,8 @@
 Each implementation is timed in three ways:
 
 - device: the GPU's time of a single call, between two events, after the L2 cache was overwritten, because in a training
-  step other layers run in between. The device sleeps before, until the host has issued the whole call. This time counts.
+  step other layers run in between. Before it the device sleeps until the host has issued the whole call. This time
+  counts.
 - host: the wall clock until a call returns, with the device idle before.
 - in a row: one of many calls between two events; the longer of the two others, with the arguments in the cache.
 """

@@ -162,7 +162,9 @@ def time_table(machine: dict[str, Any], results: list[Result]) -> str:
     rows = []
     for result in results:
         if on_gpu:
-            more = [milliseconds(result.info.get(name, {}).get(GPU_TIMES[kind])) for kind in GPU_TIMES for name in WHOSE]
+            more = [
+                milliseconds(result.info.get(name, {}).get(GPU_TIMES[kind])) for kind in GPU_TIMES for name in WHOSE
+            ]
         else:
             more = [percent(result.share(machine, own_size=True))]
         others = [f"{name.removeprefix('eager_')} {times(result.speedup(name))}" for name in eager_variants(result)]
@@ -340,11 +342,11 @@ Tables 1 print, of one GPU."""
 
 CUDA_NOTES = """\
 Times are medians of the device's time for a single call, between CUDA events, after the L2 cache was overwritten and
-with the whole call issued before it began. *Host*: the wall clock until a call returns, with the device idle before. *In
-a row*: each of many calls, as a program that does nothing else would see them. Results without host times are older:
-their times are those of calls as the host issued them. The floor of an op is the larger of its bytes (each input read
-once, each output written once) over the rate of a large copy (of a fill, for the backward of a gather alone), and its
-FLOPs over the rate of products in tf32 (in bfloat16 for bf16), all measured in the same run."""
+with the whole call issued before it began. *Host*: the wall clock until a call returns, with the device idle before.
+*In a row*: each of many calls, as a program that does nothing else would see them. Results without host times are
+older: their times are those of calls as the host issued them. The floor of an op is the larger of its bytes (each input
+read once, each output written once) over the rate of a large copy (of a fill, for the backward of a gather alone), and
+its FLOPs over the rate of products in tf32 (in bfloat16 for bf16), all measured in the same run."""
 
 
 def report(machine: dict[str, Any], results: list[Result]) -> str:

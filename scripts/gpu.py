@@ -50,10 +50,12 @@ FOLDERS = ("gpu", "ops", "nn", "methods")
 LAST = ("test_numerics.py", "test_fuzz.py")
 NOT_OF_A_GPU = (
     "test_runs.py", "test_two_processes.py", "test_function_transforms.py", "test_wrong_arguments.py",
-    "test_graph_safety.py", "test_compiled_steps.py",
+    "test_graph_safety.py", "test_compiled_steps.py", "test_exported_modules.py", "test_per_process.py",
+    "test_options.py", "test_registry.py", "test_sizes.py",
 )  # fmt: skip
-#: Tests of the ops that a CPU can run as well, some of them slow: compilers, schemas, finite differences, errors.
+#: Tests that a CPU can run as well, some of them slow: compilers, schemas, finite differences, errors, two processes.
 ELSEWHERE = ("opcheck", "gradcheck", "torchscript", "meta", "errors", "many_threads", "number_of_threads")
+ELSEWHERE += ("processes_go_on",)
 #: Test files, or folders of short ones, by the number of processes that share their tests: each takes seconds to start,
 #: and compiles kernels one after the other.
 PARTS = {"test_cuda.py": 3, "test_cuda_compile.py": 2, "test_cuda_graphs.py": 6}
@@ -243,7 +245,7 @@ class Suite:
             name, part = job
             files = jobs[name]
             device = next(device for device, those in self.by_device().items() if files[0] in those)
-            command = [PYTHON, "-m", "pytest", *options, *(selection(name) if device else []), *files]
+            command = [PYTHON, "-m", "pytest", *options, *(selection() if device else []), *files]
             env = environment(
                 CGCL_FAST_TEST_DEVICE=device,
                 CGCL_FAST_TEST_PART=f"{part}/{parts_of(name)}",
@@ -390,10 +392,9 @@ def parts_of(name: str) -> int:
     return PARTS.get(Path(name).name, 1)
 
 
-def selection(file: str) -> list[str]:
-    """pytest's options that select a file's tests which are useful on a GPU."""
-    names = ELSEWHERE if file.startswith("tests/ops/") else ()
-    return ["-m", "not compile", *(["-k", " and ".join(f"not {name}" for name in names)] if names else [])]
+def selection() -> list[str]:
+    """pytest's options that select the tests which are useful on a GPU."""
+    return ["-m", "not compile", "-k", " and ".join(f"not {name}" for name in ELSEWHERE)]
 
 
 def slug(device: str) -> str:

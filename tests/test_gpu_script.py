@@ -149,7 +149,7 @@ def test_parts_hold_every_test_once(gpu: Any) -> None:
             "pytest",
             "-q",
             "--collect-only",
-            *gpu.selection("tests/ops/"),
+            *gpu.selection(),
             "tests/ops/test_adain.py",
         ]
         environment = {**os.environ, "CGCL_FAST_TEST_PART": part, "PYTEST_ADDOPTS": ""}
