@@ -35,10 +35,10 @@ PYTHON = sys.executable
 TOTAL = 480.0  # seconds in total
 #: Seconds of steps that run at the same time; nothing else runs during measurements. What one leaves, the next may use.
 LIMITS = {
-    ("info",): 15.0,
-    ("build",): 60.0,
-    ("tests", "sanitizer"): 170.0,
-    ("steps",): 150.0,
+    ("info",): 10.0,
+    ("build",): 90.0,
+    ("tests", "sanitizer"): 155.0,
+    ("steps",): 140.0,
     ("benchmarks",): 70.0,
     ("report",): 15.0,
 }

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
+from cgcl_fast.networks.norms import NormedConv2d
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import conv_of, reflect_pad
@@ -33,9 +34,9 @@ class ContentEncoder(nn.Module):
 
     def __init__(self, input_nc: int = 3, ngf: int = 64, n_blocks: int = 4, n_down: int = 2) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(input_nc, ngf, 7)
+        self.stem = NormedConv2d(input_nc, ngf, 7)
         widths = [ngf * 2**i for i in range(n_down)]
-        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 4, stride=2) for width in widths)
+        self.down = nn.ModuleList(NormedConv2d(width, 2 * width, 4, stride=2) for width in widths)
         self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down) for _ in range(n_blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -144,8 +145,8 @@ class AdaINBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3)
-        self.conv2 = nn.Conv2d(channels, channels, 3)
+        self.conv1 = NormedConv2d(channels, channels, 3)
+        self.conv2 = NormedConv2d(channels, channels, 3)
 
     def forward(self, x: Tensor, affine: Tensor) -> Tensor:
         """x (B, C, H, W), affine (B, 2, 2, C): scale and shift of the first norm and of the second."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.memory_format import in_fast_format
+from cgcl_fast.networks.norms import NormedConv2d
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import ClassMemory, conv_of, reflect_pad
@@ -43,7 +44,7 @@ class DomainContentEncoder(nn.Module):
     def __init__(self, input_nc: int = 3, ngf: int = 64, n_blocks: int = 3) -> None:
         super().__init__()
         self.stem = nn.Conv2d(input_nc, ngf, 7)
-        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1) for width in (ngf, 2 * ngf))
+        self.down = nn.ModuleList(NormedConv2d(width, 2 * width, 3, stride=2, padding=1) for width in (ngf, 2 * ngf))
         self.blocks = nn.Sequential(*(ResnetBlock(4 * ngf) for _ in range(n_blocks)))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.norms import Norm, has_bias
+from cgcl_fast.networks.norms import Norm, NormedConv2d, NormedConvTranspose2d, has_bias, with_bias, zero_gradient
 from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_pad
 
 Layer = Callable[[Tensor], Tensor]
@@ -51,9 +51,9 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels: int, dropout: bool = False, norm: str = "instance") -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, bias=has_bias(norm))
+        self.conv1 = NormedConv2d(channels, channels, 3, bias=has_bias(norm))
         self.norm1 = Norm(channels, norm, "relu")
-        self.conv2 = nn.Conv2d(channels, channels, 3, bias=has_bias(norm))
+        self.conv2 = NormedConv2d(channels, channels, 3, bias=has_bias(norm))
         self.norm2 = Norm(channels, norm)
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
         self.drops = dropout
@@ -84,6 +84,9 @@ class ResnetGenerator(nn.Module):
     Without anti-aliasing there are no blurs, and later numbers are smaller accordingly. A norm and its ReLU are one
     operation here, so the number of a norm gives the value after the ReLU; so it does in the published code, whose ReLU
     works in place.
+
+    The bias of a convolution before an instance norm is added only where the convolution itself is a feature layer
+    (layers 4 and 8, say); the norm would subtract it again.
 
     Activations are kept in the memory format that is the fastest for convolutions, see :mod:`.memory_format`.
 
@@ -139,20 +142,20 @@ class ResnetGenerator(nn.Module):
         self.antialias_up = antialias_up
         stride = 1 if antialias else 2
         widths = [ngf * 2**i for i in range(n_down)]
-        bias = has_bias(norm)
-        self.stem = nn.Conv2d(input_nc, ngf, 7, bias=bias)
+        normed: dict[str, Any] = {"bias": has_bias(norm), "is_feature": True}
+        self.stem = NormedConv2d(input_nc, ngf, 7, **normed)
         self.down = nn.ModuleList(
-            nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1, bias=bias) for width in widths
+            NormedConv2d(width, 2 * width, 3, stride=stride, padding=1, **normed) for width in widths
         )
         self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down, dropout, norm) for _ in range(n_blocks))
         self.up = nn.ModuleList(
-            nn.Conv2d(width, width // 2, 3, padding=1, bias=bias)
+            NormedConv2d(width, width // 2, 3, padding=1, **normed)
             if antialias_up
-            else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias)
+            else NormedConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, **normed)
             for width in (2 * width for width in reversed(widths))
         )
-        normed = [ngf, *(2 * width for width in widths), *reversed(widths)]
-        self.norms = nn.ModuleList(Norm(width, norm, "relu") for width in normed)
+        norm_widths = [ngf, *(2 * width for width in widths), *reversed(widths)]
+        self.norms = nn.ModuleList(Norm(width, norm, "relu") for width in norm_widths)
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
     @staticmethod
@@ -250,7 +253,7 @@ class ResnetGenerator(nn.Module):
             else:
                 waiting = [*waiting, layer]
             if named:
-                features.append(x)
+                features.append(with_bias(layer, x))
             if stop and number == wanted[-1]:
                 break
         return x, features
@@ -270,6 +273,7 @@ class ResnetGenerator(nn.Module):
             ValueError: ``x`` has another shape, or ``feature_layers`` names a layer that does not exist.
         """
         image, features = self._run(x, feature_layers, stop=False)
+        image = zero_gradient(image, (self.stem, *self.down, *self.up))
         return (image, features) if feature_layers else image
 
     def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:
