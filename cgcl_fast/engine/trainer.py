@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
+from cgcl_fast.networks.memory_format import weights_in_fast_format
 from cgcl_fast.nn.per_process import per_process_modules, state_for
 
 from .checkpoint import CheckpointError, Checkpoints, does_not_fit
@@ -214,8 +215,7 @@ class Trainer:
         self.options = options
         self.accelerator = accelerator or make_accelerator(precision=options.precision, accumulate=options.accumulate)
         self.method = method.to(self.accelerator.device)
-        if self.accelerator.device.type == "cuda":  # cuDNN would turn the weights round at each convolution
-            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights_in_fast_format(self.method, self.accelerator.device)
         self.loader = loader
         self.folder = folder
         self.schedule = schedule
