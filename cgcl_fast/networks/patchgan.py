@@ -28,6 +28,9 @@ class PatchDiscriminator(nn.Module):
         norm: "instance", "batch" or "none".
     """
 
+    casts_together = True
+    """Layers are called under autocast only, see ``engine.casting``."""
+
     def __init__(
         self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True, norm: str = "instance"
     ) -> None:

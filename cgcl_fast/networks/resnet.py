@@ -105,6 +105,8 @@ class ResnetGenerator(nn.Module):
     entry_points = ("forward", "encode")
     multiple = 4
     """Sides of images should be multiples of this."""
+    casts_together = True
+    """Layers are called under autocast only, see ``engine.casting``."""
 
     def __init__(
         self,
