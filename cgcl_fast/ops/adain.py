@@ -4,8 +4,8 @@ $$y = \mathrm{act}\Big(s\,\frac{x - \mu(x)}{\sqrt{\sigma^2(x) + \epsilon}} + t\B
 
 Mean and biased variance are over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8). The
 style-conditioned decoders of MUNIT, CGL and CGCL use it; without s and t it is the InstanceNorm of CUT's generator.
-With `pad`, y already has the margin that the next convolution needs. Padding is linear, pad(y + r) = pad(y) + pad(r), so
-that r may have that margin too: a chain of residual blocks stays padded from one to the next.
+With `pad`, y already has the margin that the next convolution needs. Padding is linear, pad(y + r) = pad(y) + pad(r),
+so r may have that margin too: a chain of residual blocks stays padded from one to the next.
 """
 
 from __future__ import annotations
