@@ -69,6 +69,15 @@ def _parameter(pointer, planes, mask, default: tl.constexpr):
 
 
 @triton.jit
+def _residual_offsets(p, q, W, r_h, r_w, LINEAR: tl.constexpr, PAD: tl.constexpr, RESIDUAL_PAD: tl.constexpr):
+    """Where the residual of positions q of the result is. It has a margin of its own, or is padded like p."""
+    if RESIDUAL_PAD > 0:
+        return offsets(q, W + 2 * PAD, r_h, r_w, LINEAR)
+    else:
+        return offsets(p, W, r_h, r_w, LINEAR)
+
+
+@triton.jit
 def _tile(program, C, positions, chunks, chunk_length, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
     """Image, channels (BLOCK_C,), first position and end of a program's chunk."""
     chunk = program % chunks
@@ -84,7 +93,7 @@ def _plane_forward(
     x, scale, shift, residual, y, mean, rstd, eps, C, H, W,
     x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
-    STEP: tl.constexpr,
+    RESIDUAL_PAD: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     plane = tl.program_id(0)
     image, channel = (plane // C).to(tl.int64), (plane % C).to(tl.int64)
@@ -125,7 +134,8 @@ def _plane_forward(
                 n += tl.load(shift + plane).to(tl.float32)
             n = _activate(n, ACTIVATION)
             if residual is not None:
-                added = residual + image * r_b + channel * r_c + offsets(at, W, r_h, r_w, LINEAR)
+                base = residual + image * r_b + channel * r_c
+                added = base + _residual_offsets(at, q, W, r_h, r_w, LINEAR, PAD, RESIDUAL_PAD)
                 n += tl.load(added, mask=mask, other=0.0).to(tl.float32)
             tl.store(y + image * y_b + channel * y_c + q * y_w, n.to(y.dtype.element_ty), mask=mask)
 
@@ -161,7 +171,7 @@ def _chunk_forward(
     x, scale, shift, residual, y, means, squares, mean, rstd, eps, C, H, W,
     x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, chunk_length,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, RESIDUAL_PAD: tl.constexpr,
 ):  # fmt: skip
     positions = H * W
     image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
@@ -197,7 +207,8 @@ def _chunk_forward(
         u = _activate((v - mu[:, None]) * r[:, None] * s[:, None] + t[:, None], ACTIVATION)
         if residual is not None:
             base = residual + image.to(tl.int64) * r_b + channels.to(tl.int64)[:, None] * r_c
-            u += tl.load(base + offsets(p, W, r_h, r_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
+            added = base + _residual_offsets(p, q, W, r_h, r_w, LINEAR, PAD, RESIDUAL_PAD)[None, :]
+            u += tl.load(added, mask=mask, other=0.0).to(tl.float32)
         to = targets + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)[None, :]
         tl.store(to, u.to(y.dtype.element_ty), mask=mask)
 
@@ -350,15 +361,16 @@ def _plan(
     activation: str,
     pad: int,
     replicate: bool,
+    residual_pad: int,
     backward: bool,
 ) -> _Plan:
-    """The plan for a map of a given shape and strides, and the strides of the other map read: the residual, or the
-    gradient of the padded map."""
+    """The plan for a map of a given shape and strides, and the strides of the other map read: the residual, which has a
+    margin of `residual_pad`, or the gradient of the padded map."""
     B, C, H, W = shape
     like = torch.empty_strided(shape, x, device="meta")
     padded = (B, C, H + 2 * pad, W + 2 * pad)
     result = torch.empty(shape if backward else padded, device="meta", memory_format=kernel_format(like))
-    second = torch.empty_strided(padded if backward else shape, other, device="meta")
+    second = torch.empty_strided(padded if backward or residual_pad else shape, other, device="meta")
     act, linear = ACTIVATIONS[activation], is_linear(like, result, second)
     made = tuple(result.shape), result.stride()
     if like.numel() == 0:
@@ -371,13 +383,15 @@ def _plan(
         warps = _warps(block) if not backward else 2 * _warps(block) if block > 256 else 1
         last = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, **padding}
         if not backward:
-            last["STEP"] = min(block, STEP)
+            last |= {"RESIDUAL_PAD": residual_pad, "STEP": min(block, STEP)}
         return _Plan(*made, B * C, (C, H, W), (), {}, {**last, "num_warps": warps})
     programs, chunks, length, block_c, block_p = chunked(like)
     first = {"LINEAR": linear, "BLOCK_C": block_c, "BLOCK_P": block_p}
     last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": power_of_2(chunks), **padding}
     if backward:
         first |= {"ACTIVATION": act, **padding}
+    else:
+        last["RESIDUAL_PAD"] = residual_pad
     return _Plan(*made, programs, (C, H, W), (chunks, length), first, last)
 
 
@@ -393,7 +407,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, strides = x.shape, x.stride()
     others = strides if residual is None else residual.stride()
-    plan = _plan(shape, strides, others, activation, pad, replicate, False)
+    residual_pad = 0 if residual is None or residual.shape == shape else pad
+    plan = _plan(shape, strides, others, activation, pad, replicate, residual_pad, False)
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()
     y = torch.empty_strided(plan.shape, plan.strides, dtype=x.dtype, device=x.device)
@@ -428,7 +443,7 @@ def backward(
     replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, strides, upstream = x.shape, x.stride(), grad.stride()
-    plan = _plan(shape, strides, upstream, activation, pad, replicate, True)
+    plan = _plan(shape, strides, upstream, activation, pad, replicate, 0, True)
     affine = scale is not None or shift is not None
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()

@@ -39,16 +39,16 @@ class Norm(nn.Module):
         self.batch = nn.BatchNorm2d(channels) if kind == "batch" else None
 
     def forward(self, x: Tensor, residual: Tensor | None = None, pad: int = 0) -> Tensor:
-        """(B, C, H, W) to (B, C, H + 2 pad, W + 2 pad), padded by reflection; ``residual`` (B, C, H, W) is added after
-        the activation."""
+        """(B, C, H, W) to (B, C, H + 2 pad, W + 2 pad), padded by reflection; ``residual``, of the latter shape, is
+        added after that."""
         if self.kind == "instance":
             return instance_norm(x, activation=self.activation, residual=residual, pad=pad)
         if self.batch is not None:
             x = self.batch(x)
         if self.activation != "none":
             x = F.relu(x) if self.activation == "relu" else F.leaky_relu(x, 0.2)
-        x = x if residual is None else x + residual
-        return reflect_pad(x, pad) if pad > 0 else x
+        x = reflect_pad(x, pad) if pad > 0 else x
+        return x if residual is None else x + residual
 
 
 class NormedConv2d(nn.Conv2d):

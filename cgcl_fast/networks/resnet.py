@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, NormedConv2d, NormedConvTranspose2d, has_bias, with_bias, zero_gradient
 from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_pad
+from cgcl_fast.nn.pad import inner
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -58,11 +59,31 @@ class ResnetBlock(nn.Module):
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
         self.drops = dropout
 
+    def forward(self, x: Tensor, margin: int = 0, pad: int = 0) -> Tensor:
+        """(B, C, H + 2 margin, W + 2 margin) to (B, C, H + 2 pad, W + 2 pad).
+
+        ``margin`` and ``pad`` are 0 or 1: by how much x has been padded by reflection, and by how much the result is to
+        be. Between blocks that both are 1, because padding is linear: x has its margin, and the block's own part gets
+        it as it is written, so no pass over the map pads it.
+        """
+        padded = reflect_pad(x, 1) if margin == 0 else x
+        y = self.conv1(padded)
+        y = reflect_pad(self.dropout(self.norm1(y)), 1) if self.drops and self.training else self.norm1(y, pad=1)
+        residual = padded if pad == 1 else x if margin == 0 else inner(x, 1)
+        return self.norm2(self.conv2(y), residual=residual, pad=pad)
+
+
+class ResnetBlocks(nn.Sequential):
+    """Residual blocks one after another, (B, C, H, W) to the same shape. Only the first one pads its input."""
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        y = self.conv1(reflect_pad(x, 1))
-        y = reflect_pad(self.dropout(self.norm1(y)), 1) if self.drops and self.training else self.norm1(y, pad=1)
-        return self.norm2(self.conv2(y), residual=x)
+        last = -1
+        for _ in self:  # TorchScript knows no len of it
+            last += 1
+        for i, block in enumerate(self):
+            x = block(x, 0 if i == 0 else 1, 0 if i == last else 1)
+        return x
 
 
 class ResnetGenerator(nn.Module):
@@ -242,20 +263,26 @@ class ResnetGenerator(nn.Module):
         wanted = self._resolve(feature_layers, layers)
         features = []
         x = in_fast_format(x)
+        margin = 0  # of x, which is padded from one residual block to the next
         waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
-        for number, layer in layers:
+        for i, (number, layer) in enumerate(layers):
             named = number in wanted
             cheap = _is_cheap(layer)
             if layer is _pad and waiting and isinstance(waiting[-1], Norm):  # the norm pads as it writes
                 layer, waiting = partial(waiting[-1], pad=PAD), waiting[:-1]
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            if isinstance(layer, ResnetBlock):
+                if waiting:  # a norm, which pads too
+                    x, waiting, margin = partial(waiting[-1], pad=1)(x), [], 1
+                pad = int(isinstance(layers[i + 1][1], ResnetBlock) and not (stop and number == wanted[-1]))
+                x, margin = layer(x, margin, pad), pad
+            elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 x, waiting = conv_of(layer, partial(_chain, waiting), x) if waiting else layer(x), []
             elif named or not cheap:
                 x, waiting = _chain([*waiting, layer], x), []
             else:
                 waiting = [*waiting, layer]
             if named:
-                features.append(with_bias(layer, x))
+                features.append(inner(x, 1) if margin else with_bias(layer, x))
             if stop and number == wanted[-1]:
                 break
         return x, features
