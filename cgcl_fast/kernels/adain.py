@@ -34,6 +34,8 @@ STEP = 2048  # positions of a padded plane that a program writes per step
 PROGRAMS = 512  # programs of a small map in chunks, at least: a few on each multiprocessor
 IN_CACHE = 24 << 20  # bytes that a second launch finds in the cache
 LAG = 12 << 20  # bytes between measuring and writing, which the cache keeps
+MERGED = 8  # partial sums that a thread merges at a time
+EVICT = "evict_first"
 
 
 @triton.jit
@@ -337,7 +339,7 @@ def _stream_forward(
     x, scale, shift, residual, y, means, squares, mean, rstd, counters, eps, C, H, W,
     x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, written, groups, lag,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, EVICT: tl.constexpr,
 ):  # fmt: skip
     """`_chunk_moments` and `_chunk_forward` in one launch, the second `lag` groups of planes behind the first."""
     measures, group, chunk = _turn(counters, chunks, written, groups, lag)
@@ -361,7 +363,7 @@ def _stream_forward(
     elif group >= 0:
         q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
         mask = within & (q < (H + 2 * PAD) * (W + 2 * PAD))
-        v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, "evict_first")
+        v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, EVICT)
         added = _seen(residual, image, channels, q, mask, H, W, r_b, r_c, r_h, r_w, LINEAR, PAD, REPLICATE, "")
         s = _parameter(scale, planes, within, 1.0)
         t = _parameter(shift, planes, within, 0.0)
@@ -370,7 +372,7 @@ def _stream_forward(
         r = tl.load(rstd + planes, mask=within, other=0.0)
         u = _activate((v - mu) * r * s + t, ACTIVATION) + added
         target = y + image.to(tl.int64) * y_b + channels.to(tl.int64) * y_c + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)
-        tl.store(target, u.to(y.dtype.element_ty), mask=mask, eviction_policy="evict_first")
+        tl.store(target, u.to(y.dtype.element_ty), mask=mask, eviction_policy=EVICT)
 
 
 @triton.jit
@@ -453,7 +455,7 @@ def _stream_backward(
     grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, dscale, dshift, counters, C, H, W,
     g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w, chunks, groups, lag,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, EVICT: tl.constexpr,
 ):  # fmt: skip
     """`_chunk_gradient_sums` and `_chunk_backward` in one launch, as `_stream_forward`.
 
@@ -479,7 +481,7 @@ def _stream_backward(
     elif group >= 0:
         n, g, gain = _gradients(
             grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W, g_b, g_c, g_h, g_w,
-            x_b, x_c, x_h, x_w, ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, "evict_first",
+            x_b, x_c, x_h, x_w, ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, EVICT,
         )  # fmt: skip
         _await(arrived, chunks)
         sum_gn = tl.load(dscale + planes, mask=within, other=0.0)
@@ -487,7 +489,7 @@ def _stream_backward(
         d = _gradient_gain(gain) * (g - sum_g / (H * W) - n * (sum_gn / (H * W)))
         p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
         target = dx + image.to(tl.int64) * d_b + channels.to(tl.int64) * d_c + offsets(p, W, d_h, d_w, LINEAR)
-        tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W), eviction_policy="evict_first")
+        tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W), eviction_policy=EVICT)
 
 
 class Blocks(NamedTuple):
@@ -587,12 +589,13 @@ def _plan(
     first = {
         "LINEAR": linear, "BLOCK_C": blocks.channels, "BLOCK_P": blocks.positions, "num_warps": blocks.warps,
     }  # fmt: skip
-    merged = min(power_of_2(chunks), 4 * 32 * blocks.warps * 4 // blocks.channels)
+    merged = min(power_of_2(chunks), max(MERGED * 32 * blocks.warps // blocks.channels, 1))
     last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": merged, **padding}
     if backward:
         first |= {"ACTIVATION": act, **padding}
     if blocks.lag == 0:
         return _Plan(*made, (groups * chunks, groups * written), (C, H, W), (chunks, written), (), first, last)
+    last["EVICT"] = EVICT
     turns = (groups + blocks.lag) * (chunks + written)
     return _Plan(*made, (turns,), (C, H, W), (chunks, written), (groups, blocks.lag), first, last)
 
