@@ -1,10 +1,13 @@
 r"""Instance normalisation with scale, shift, activation, residual and padding.
 
 A plane that fits in one program's registers is read once and written once. Larger planes, and channels_last maps, whose
-planes interleave, are split into chunks: a first kernel computes mean and sum of squared deviations of each chunk
-(never Σx² - (Σx)²/n), a second merges those of a plane and writes the result. The backward pass does the same with Σg'
-and Σg'n, where n is the normalised x and g' the gradient before the activation. No atomics, so results are
-reproducible.
+planes interleave, are split into chunks that fit: a first kernel computes mean and sum of squared deviations of each
+chunk (never Σx² - (Σx)²/n), a second merges those of a plane and writes the result. The backward pass does the same
+with Σg' and Σg'n, where n is the normalised x and g' the gradient before the activation.
+
+The second kernel reads a small map from the cache. A larger one would come from memory a second time, so both kernels
+are then one launch, whose programs take turns: they measure a group of planes and soon write it, while it is in the
+cache. Atomics only count programs, and sums are merged in a fixed order, so results are reproducible.
 
 With PAD, kernels that write loop over positions of the padded map and read x at the source position, which is in a
 cache by then; kernels that read a gradient sum over all padded copies of a position.
@@ -35,7 +38,7 @@ PROGRAMS = 512  # programs of a small map in chunks, at least: a few on each mul
 IN_CACHE = 24 << 20  # bytes that a second launch finds in the cache
 LAG = 12 << 20  # bytes between measuring and writing, which the cache keeps
 MERGED = 8  # partial sums that a thread merges at a time
-EVICT = "evict_first"
+EVICT = "evict_first"  # what a map that will not be read again soon does to the cache
 
 
 @triton.jit
@@ -96,7 +99,7 @@ def _rows(first, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr):
 
 @triton.jit
 def _parts(image, channels, k, C, chunks, BLOCK_C: tl.constexpr):
-    """Where chunks k of planes have their partial sums: chunks of a plane, or channels of a chunk, follow each other."""
+    """Where chunks k of planes have their sums: a plane's chunks, or a chunk's channels, follow each other."""
     if BLOCK_C == 1:
         return (image * C + channels).to(tl.int64) * chunks + k
     else:
@@ -586,9 +589,8 @@ def _plan(
     chunks = ceil_div(positions, blocks.positions)
     written = ceil_div(result.shape[2] * result.shape[3], blocks.positions)
     groups = B * ceil_div(C, blocks.channels)
-    first = {
-        "LINEAR": linear, "BLOCK_C": blocks.channels, "BLOCK_P": blocks.positions, "num_warps": blocks.warps,
-    }  # fmt: skip
+    first: dict[str, Any] = {"LINEAR": linear, "BLOCK_C": blocks.channels, "BLOCK_P": blocks.positions}
+    first["num_warps"] = blocks.warps
     merged = min(power_of_2(chunks), max(MERGED * 32 * blocks.warps // blocks.channels, 1))
     last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": merged, **padding}
     if backward:
@@ -634,9 +636,7 @@ def forward(
             *plan.sizes, *strides, *others, *plan.strides, *plan.chunks, *plan.groups, **plan.last,
         )  # fmt: skip
         return y, mean, rstd
-    launch(
-        _chunk_moments, plan.programs[0], x, means, squares, *plan.sizes, *strides, plan.chunks[0], **plan.first
-    )
+    launch(_chunk_moments, plan.programs[0], x, means, squares, *plan.sizes, *strides, plan.chunks[0], **plan.first)
     launch(
         _chunk_forward, plan.programs[1], x, scale, shift, residual, y, means, squares, mean, rstd, eps, *plan.sizes,
         *strides, *others, *plan.strides, *plan.chunks, **plan.last,
