@@ -581,7 +581,7 @@ def _plan(
     if positions <= largest and not is_channels_last(like):
         block = power_of_2(positions)
         warps = _warps(block) if not backward else 2 * _warps(block) if block > 256 else 1
-        last = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, **padding}
+        last: dict[str, Any] = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, **padding}
         if not backward:
             last["STEP"] = min(block, STEP)
         return _Plan(*made, (B * C,), (C, H, W), (), (), {}, {**last, "num_warps": warps})
