@@ -106,8 +106,6 @@ def with_bias(layer: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
 class _ZeroGradient(torch.autograd.Function):
     """x, with a gradient of zeros to all else."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, *unused: Tensor) -> Tensor:
         return x.view_as(x)
