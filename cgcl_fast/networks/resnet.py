@@ -271,8 +271,8 @@ class ResnetGenerator(nn.Module):
             if layer is _pad and waiting and isinstance(waiting[-1], Norm):  # the norm pads as it writes
                 layer, waiting = partial(waiting[-1], pad=PAD), waiting[:-1]
             if isinstance(layer, ResnetBlock):
-                if waiting:  # a norm, which pads too
-                    x, waiting, margin = partial(waiting[-1], pad=1)(x), [], 1
+                if waiting and isinstance(waiting[-1], Norm):  # it pads too
+                    x, waiting, margin = waiting[-1](x, pad=1), [], 1
                 pad = int(isinstance(layers[i + 1][1], ResnetBlock) and not (stop and number == wanted[-1]))
                 x, margin = layer(x, margin, pad), pad
             elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):

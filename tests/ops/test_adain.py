@@ -222,6 +222,15 @@ def test_gradient_of_a_padded_map_may_lie_in_any_layout(layout, upstream_layout)
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
+def test_a_residual_of_another_size_is_refused_with_both_that_are_allowed():
+    x, scale, shift, _ = inputs(2, 3, 5, 4)
+    allowed = r"\(2, 3, 5, 4\) or, padded, .* = \(2, 3, 7, 6\), got \(2, 3, 6, 5\)"
+    with pytest.raises(ValueError, match=allowed):
+        ops.adain(x, scale, shift, residual=torch.zeros(2, 3, 6, 5), pad=1)
+    with pytest.raises(ValueError, match=r"\(2, 3, 5, 4\), got \(2, 3, 7, 6\)"):
+        ops.instance_norm(x, residual=torch.zeros(2, 3, 7, 6))
+
+
 @settings(max_examples=examples(40))
 @given(
     shape=st.tuples(st.integers(0, 2), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20)),
