@@ -22,6 +22,9 @@ from cgcl_fast.data.tars import size_of_file
 
 ROOM = 2**28  # bytes of images that are read ahead of the generator, and of those that are written behind it
 
+PIXELS_OF_BATCH = 2**20  # on a GPU, which works on small images more quickly than it gets its kernels one by one
+MOST_OF_BATCH = 16
+
 FAILURES = (RuntimeError, ValueError, MemoryError, OSError, NotFinite)  # in translating
 
 
@@ -31,7 +34,7 @@ class Settings(Protocol):
     output: Path
     tile: int | None
     overlap: int | None
-    batch_size: int
+    batch_size: int | None
 
 
 def translate_images(
@@ -52,15 +55,38 @@ def translate_images(
     Raises:
         Stopped: no other image could be translated; what had been is finished.
     """
-    most = 2 * (workers + options.batch_size)
+    most = 2 * (workers + batch_size(1, options, translator))
     pipeline: Pipeline[Job] = Pipeline(
         workers, settled, size=partial(bytes_of, translator), room=ROOM, most=most, begin=partial(_begin, translator)
     )
     with pipeline:
         found = pipeline.ahead(jobs, partial(load, translator=translator, tile=options.tile, clock=perf_counter))
-        batches = batches_of(found, options.batch_size, lambda job, reason: pipeline.behind(job, lambda: reason))
+        batches = batches_of(
+            found,
+            partial(images_at_once, options=options, translator=translator),
+            lambda job, reason: pipeline.behind(job, lambda: reason),
+        )
         for image, result in translated(batches, translator, options):
             pipeline.behind(image.job, partial(finished, replace(image, whole=None), result, finish, options))
+
+
+def batch_size(pixels: int, options: Settings, translator: Translator) -> int:
+    """How many images or tiles of so many pixels go through the generator together."""
+    if options.batch_size is not None:
+        return options.batch_size
+    return min(MOST_OF_BATCH, max(1, PIXELS_OF_BATCH // pixels)) if translator.on_gpu else 1
+
+
+def images_at_once(image: Loaded, options: Settings, translator: Translator) -> int:
+    """How many images like this one make a batch; those in tiles go alone, since only their tiles go together."""
+    alone = in_parts(image, options.tile)
+    return 1 if alone else batch_size(pixels_at_once(image, options), options, translator)
+
+
+def pixels_at_once(image: Loaded, options: Settings) -> int:
+    """The pixels of an image, or of one of its tiles."""
+    height, width = image.image.numbers.shape[:2]
+    return height * width if options.tile is None else min(height, options.tile) * min(width, options.tile)
 
 
 def bytes_of(translator: Translator, job: Job) -> int:
@@ -122,12 +148,11 @@ def attempt(batch: Sequence[Loaded], translator: Translator, options: Settings) 
     try:
         if options.tile is None or not in_parts(batch[0], options.tile):
             return [*translator.start([(image.image, image.whole) for image in batch], options.output)]
-        done: list[Translation | str] = []
-        for image in batch:
-            bands = in_tiles(image.image, translator, options.tile, options.overlap, options.batch_size)
-            numbers = translator.numbers(image.image, bands, options.output)
-            done.append(Translation(lambda numbers=numbers: numbers))  # type: ignore[misc]
-        return done
+        (image,) = batch
+        tiles = batch_size(pixels_at_once(image, options), options, translator)
+        bands = in_tiles(image.image, translator, options.tile, options.overlap, tiles)
+        numbers = translator.numbers(image.image, bands, options.output)
+        return [Translation(lambda: numbers)]
     except FAILURES as error:
         reason = why_not(error, batch[0], options)
     if len(batch) == 1:

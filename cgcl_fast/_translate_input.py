@@ -285,15 +285,15 @@ def in_parts(loaded: Loaded, tile: int | None) -> bool:
 
 
 def batches_of(
-    found: Iterable[tuple[Job, Loaded | str]], batch_size: int, failed: Callable[[Job, str], None]
+    found: Iterable[tuple[Job, Loaded | str]], most: Callable[[Loaded], int], failed: Callable[[Job, str], None]
 ) -> Iterator[list[Loaded]]:
-    """Neighbours of equal size together, ``batch_size`` at most; what could not be read is told ``failed``."""
+    """Neighbours of equal size together, ``most`` of such an image; what could not be read is told ``failed``."""
     batch: list[Loaded] = []
     for job, loaded in found:
         if isinstance(loaded, str):
             failed(job, loaded)
             continue
-        if batch and (len(batch) == batch_size or batch[0].image.numbers.shape != loaded.image.numbers.shape):
+        if batch and (len(batch) == most(loaded) or batch[0].image.numbers.shape != loaded.image.numbers.shape):
             yield batch
             batch = []
         batch.append(loaded)

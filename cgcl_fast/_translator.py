@@ -131,7 +131,9 @@ class Translator:
         generator = self.generator
         if not isinstance(generator, StyledGenerator):
             return generator
-        style = generator.random_style(size, self.drawn) if self.drawn else self.style
+        style = self.style
+        if self.drawn:  # one by one: PyTorch draws other numbers for several at once
+            style = torch.cat([generator.random_style(1, self.drawn) for _ in range(size)])
         return lambda images: generator(images, self.domain, style)
 
     def staged(self, image: FileImage) -> Tensor:

@@ -50,7 +50,8 @@ class TranslateOptions:
         tile: Translate in tiles of this side, for images that do not fit into memory.
         overlap: Pixels that neighbouring tiles share and blend; if not given, an eighth of the tile, or what makes
             the tiles give the same as the whole where the generator has no norm (SinCUT).
-        batch_size: Images of equal size, or tiles of a row, at a time.
+        batch_size: Images of equal size, or tiles of a row, at a time. If not given 1 on a CPU; on a GPU as many as fit
+            into a megapixel (1024 x 1024), at most 16: 16 of 256x256, 4 of 512x512, 1 of 1024x1024 or more.
         range: LOW HIGH, the numbers in the images that become -1 and 1. If not given, 0 to 255 for images of 8 bits;
             for others what the generator was trained with, or if it does not say all numbers of their type.
         max_megapixels: Larger images are refused.
@@ -71,7 +72,7 @@ class TranslateOptions:
     shards: Count | None = None
     tile: Annotated[int, Within(16, 10**9)] | None = None
     overlap: CountOrZero | None = None
-    batch_size: Count = 1
+    batch_size: Count | None = None
     range: tuple[Level, Level] | None = None
     max_megapixels: Count = 179
     domain: str | None = None

@@ -25,7 +25,7 @@ from cgcl_fast import _translate_images, _translate_output, compat, networks
 from cgcl_fast._manifest import NAME as MANIFEST
 from cgcl_fast._translate_input import Job, Loaded
 from cgcl_fast._translate_output import Stopped
-from cgcl_fast._translator import Translation
+from cgcl_fast._translator import Translation, Translator
 from cgcl_fast.data.decoding import FileImage
 from cgcl_fast.data.formats import FileFormat
 from cgcl_fast.data.values import PHOTOGRAPH
@@ -118,6 +118,70 @@ def test_batches_and_tiles(checkpoint: Path, photographs: Path, tmp_path: Path) 
         assert single.shape == tiles.shape
     assert (tmp_path / "tiles" / "tiny.bmp").read_bytes() == (tmp_path / "single" / "tiny.bmp").read_bytes()
     assert (tmp_path / "tiles" / "same.png").read_bytes() != (tmp_path / "single" / "same.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "given", "size", "tile", "expected"),
+    [
+        (False, None, (8, 8), None, 1),
+        (False, 3, (8, 8), None, 3),
+        (True, 3, (2048, 2048), None, 3),
+        (True, None, (8, 8), None, 16),
+        (True, None, (256, 256), None, 16),
+        (True, None, (256, 257), None, 15),
+        (True, None, (512, 512), None, 4),
+        (True, None, (1024, 1024), None, 1),
+        (True, None, (2048, 2048), None, 1),
+        (True, None, (256, 256), 512, 16),
+        (True, None, (2048, 2048), 512, 1),
+        (True, 3, (2048, 2048), 512, 1),
+    ],
+)
+def test_a_gpu_gets_a_megapixel_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+    on_gpu: bool,
+    given: int | None,
+    size: tuple[int, int],
+    tile: int | None,
+    expected: int,
+) -> None:
+    """And no more is read ahead than two such batches and two for each thread. An image in tiles goes alone."""
+    form = FileFormat("PNG")
+    job = Job(Path("a"), Path("out"), form)
+    image = Loaded(job, FileImage(np.broadcast_to(np.uint8(0), (*size, 3)), None, PHOTOGRAPH, form))
+    translator = SimpleNamespace(on_gpu=on_gpu, device=torch.device("cpu"), bytes_of=lambda *_: 1)
+    batches: list[int] = []
+    ahead = most_ahead = 0
+
+    def load(*_: object, **more: object) -> Loaded:
+        nonlocal ahead, most_ahead
+        ahead += 1
+        most_ahead = max(most_ahead, ahead)
+        return image
+
+    def attempt(batch: list, *_: object) -> list[str]:
+        nonlocal ahead
+        ahead -= len(batch)
+        batches.append(len(batch))
+        return ["not translated"] * len(batch)
+
+    monkeypatch.setattr(_translate_images, "load", load)
+    monkeypatch.setattr(_translate_images, "attempt", attempt)
+    options = TranslateOptions(Path("g"), Path("in"), Path("out"), batch_size=given, tile=tile)
+    settled: list[Job] = []
+    for workers in (0, 1):
+        _translate_images.translate_images(
+            [job] * 67,
+            translator,  # type: ignore[arg-type]
+            options,
+            workers,
+            lambda *_: None,
+            lambda job, _: settled.append(job),
+        )
+        assert batches == [expected] * (67 // expected) + [67 % expected] * (67 % expected > 0)
+        assert ahead == 0 and most_ahead <= 2 * (workers + (given or (16 if on_gpu else 1))) + expected
+        batches.clear()
+    assert len(settled) == 2 * 67
 
 
 def test_nothing_is_overwritten_unless_allowed(
@@ -741,6 +805,41 @@ def test_random_styles_differ_between_images_and_not_between_tiles(
     monkeypatch.setattr(networks.DisentangledGenerator, "forward", recorded)
     assert run(styled, folder / "a.png", tmp_path / "one", "--domain", "wet", "--style", "random", "--tile", "32") == 0
     assert len(styles) > 2 and all(torch.equal(style, styles[0]) for style in styles)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, [8, 5]), (2, [2] * 6 + [1])])
+def test_a_gpu_gets_a_megapixel_of_tiles_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, given: int | None, expected: list[int]
+) -> None:
+    form = FileFormat("PNG")
+    numbers = np.broadcast_to(np.uint8(0), (250, 6400, 3))
+    image = Loaded(Job(Path("a"), Path("out"), form), FileImage(numbers, None, PHOTOGRAPH, form))
+    translator = Translator(networks.ResnetGenerator(ngf=1, n_blocks=1), torch.device("cpu"))
+    monkeypatch.setattr(translator, "on_gpu", True)
+    batches: list[int] = []
+
+    def tiles(batch: torch.Tensor) -> torch.Tensor:
+        batches.append(len(batch))
+        return batch
+
+    monkeypatch.setattr(translator, "for_batch", lambda size: tiles)
+    options = TranslateOptions(Path("g"), Path("in"), Path("out"), batch_size=given, tile=512, overlap=16)
+    (result,) = _translate_images.attempt([image], translator, options)
+    assert isinstance(result, Translation) and result.numbers().shape == numbers.shape
+    assert batches == expected
+
+
+@pytest.mark.parametrize("style", ["random", "7", None])
+def test_styles_do_not_depend_on_the_batch(styled: Path, style: str | None) -> None:
+    translator = Translator(networks.load_generator(styled), torch.device("cpu"), domain="wet", style=style)
+    images = torch.rand(8, 3, 16, 16) * 2 - 1  # their 24 numbers of styles PyTorch would draw otherwise than 8 times 3
+    found = []
+    for size in (1, 3, 8):
+        if style == "random":
+            translator.drawn = torch.Generator().manual_seed(1)
+        found.append(torch.cat([translator.for_batch(len(batch))(batch) for batch in images.split(size)]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-4)
 
 
 def test_of_two_domains_the_second_is_the_default(photographs: Path, tmp_path: Path) -> None:
