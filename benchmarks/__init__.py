@@ -4,6 +4,7 @@ python -m benchmarks.run                    runs the whole suite and writes benc
 python -m benchmarks.report FILE.json       tables and a plot of its results
 python -m benchmarks.cuda                   times the ops on a GPU
 python -m benchmarks.gpu_step               times training steps on a GPU: wall clock, host, device, kernels, memory
+python -m benchmarks.bench_data            times the loader and translate beside a GPU
 python -m benchmarks.step METHOD            profiles a training step on a CPU by kind of work
 pytest benchmarks --benchmark-disable       runs each case once and checks that its implementations agree
 """

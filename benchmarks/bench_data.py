@@ -1,6 +1,8 @@
 """Data throughput: training batches from the loader alone, and ``translate`` from files to files.
 
     python -m benchmarks.run --select "loader or translate"
+    python -m benchmarks.bench_data --device cuda [--seconds 30] [--output FILE.json]        beside a GPU
+    python -m benchmarks.bench_data --rehearse        few images and a small generator on the CPU: a dry run
 
 The loader makes 256x256 crops of two domains of photographs of one megapixel, with as many processes as the case says;
 "eager" is a plain ``DataLoader`` with torchvision's transforms, as published code writes it. Of photographs in tars
@@ -8,20 +10,28 @@ The loader makes 256x256 crops of two domains of photographs of one megapixel, w
 themselves; all three decode and transform in the same way. ``translate`` is the whole
 command: files that are decoded, translated at 256x256, encoded and written, with as many threads beside the generator
 as the case says. The report gives both in images a second.
+
+Beside a GPU a few cases are timed, on as many processors as ``--cores`` says: the loader, the paper's generator on
+images in memory, and ``translate``, which runs twice; the second run counts. The results are written after each.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib.util
 import io
 import itertools
+import os
 import random
 import shutil
+import statistics
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +43,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 
 from cgcl_fast import networks, translate
+from cgcl_fast._translator import Translator
 from cgcl_fast.data import Preprocess, build_loader, open_dataset, to_image
 
 from .case import FORWARD, Case, Run
+from .run import default_output, rounded
 
 PHOTOGRAPHS = 8  # of each domain
 SIDE = 1024
@@ -95,14 +107,14 @@ class Plain(Dataset):
         return {name: self.transform(Image.open(path).convert("RGB")) for name, path in zip("AB", paths, strict=True)}
 
 
-def load(workers: int, implementation: str, compile_backend: str, device: str) -> Run:
+def load(workers: int, implementation: str, compile_backend: str, device: str, count: int = BATCHES) -> Run:
     loader: Any
     if implementation == "eager":
         more = {"persistent_workers": True} if workers else {}
         loader = DataLoader(Plain(photographs()), 1, shuffle=True, num_workers=workers, **more)  # type: ignore[arg-type]
     else:
         loader = build_loader(open_dataset(photographs(), size=SIZE), num_workers=workers)
-    return batches_of(loader)
+    return batches_of(loader, count)
 
 
 @functools.cache
@@ -161,8 +173,8 @@ def load_tars(workers: int, implementation: str, compile_backend: str, device: s
     return batches_of(build_loader(open_dataset(root, size=SIZE), num_workers=workers))
 
 
-def batches_of(loader: Any) -> Run:
-    """What takes the next batches of a loader, over the ends of epochs."""
+def batches_of(loader: Any, count: int = BATCHES) -> Run:
+    """What takes the next ``count`` batches of a loader, over the ends of epochs."""
 
     def batches() -> Iterator[dict[str, Any]]:
         while True:
@@ -171,7 +183,7 @@ def batches_of(loader: Any) -> Run:
     endless = batches()
 
     def run() -> list[Tensor]:
-        return [batch[name] for batch in itertools.islice(endless, BATCHES) for name in "AB"]
+        return [batch[name] for batch in itertools.islice(endless, count) for name in "AB"]
 
     return run
 
@@ -188,18 +200,29 @@ def generator_file(name: str) -> Path:
 def images(suffix: str, count: int) -> Path:
     place = Path(folder().name, f"{count}-{suffix}")
     place.mkdir()
-    for number, scene in enumerate(itertools.islice(itertools.cycle(scenes()), count)):
-        scene.save(place / f"{number}.{suffix}", quality=95)
+    for number in range(count):
+        first = number % len(scenes())
+        if first == number:
+            scenes()[number].save(place / f"{number}.{suffix}", quality=95)
+        else:
+            shutil.copy(place / f"{first}.{suffix}", place / f"{number}.{suffix}")
     return place
 
 
 def translate_files(
-    name: str, suffix: str, workers: int, implementation: str, compile_backend: str, device: str
+    name: str,
+    suffix: str,
+    workers: int,
+    implementation: str,
+    compile_backend: str,
+    device: str,
+    count: int | None = None,
+    precision: str = "fp32",
 ) -> Run:
-    source = images(suffix, TRANSLATED[name])
+    source = images(suffix, count or TRANSLATED[name])
     output = Path(folder().name, "out")
     options = {"checkpoint": generator_file(name), "input": source, "output": output, "device": device}
-    options |= {"workers": workers}
+    options |= {"workers": workers, "precision": precision}
     command = [part for option, value in options.items() for part in (f"--{option}", str(value))]
 
     def run() -> list[Tensor]:
@@ -264,3 +287,179 @@ CASES = [
 
 def test_data(case: Case, implementation: str, measure: Callable[[Case, str], None]) -> None:
     measure(case, implementation)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is timed beside a GPU.
+
+    Args:
+        generator: a name of GENERATORS.
+        translated: images.
+        at_once: images that the generator takes at a time from memory.
+        calls: of the generator on them.
+        workers: threads beside the generator.
+        loader_workers: processes of the loader.
+        batches: that the loader gives, each time.
+    """
+
+    generator: str = "paper's"
+    translated: int = 480
+    at_once: int = 16
+    calls: int = 10
+    workers: int = 8
+    loader_workers: int = 4
+    batches: int = 2 * BATCHES
+
+
+SMALL = Scale("small", 3, 2, 1, 1, 1, 2)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is timed beside a GPU.
+
+    Args:
+        build: gives a function of which each call handles ``images`` images, and waits until that is done.
+        runs: calls that are timed; of a loader, whose first batches wait for its processes, all after the first count,
+            of the others the last one.
+    """
+
+    op: str
+    shape: str
+    implementation: str
+    build: Callable[[], Callable[[], object]]
+    images: int
+    precision: str = "fp32"
+    runs: int = 2
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} {self.shape} {self.implementation}"
+
+    def entry(self) -> dict[str, Any]:
+        """The times, in the format of `benchmarks.run`; "samples" are those of all calls, in seconds."""
+        run = self.build()
+        samples = []
+        for _ in range(self.runs):
+            start = time.perf_counter()
+            run()
+            samples.append(rounded(time.perf_counter() - start))
+        counted = samples[1:]
+        median = statistics.median(counted)
+        info = {"op": self.op, "shape": self.shape, "impl": self.implementation, "pass": FORWARD}
+        info |= {"precision": self.precision, "images": self.images}
+        return {
+            "fullname": f"benchmarks.bench_data::{self.name}",
+            "extra_info": {**info, "images_per_second": rounded(self.images / median)},
+            "samples": samples,
+            "medians": [median],
+            "minima": [min(counted)],
+            "stats": {"min": min(counted), "median": median, "rounds": len(counted)},
+        }
+
+
+def from_memory(scale: Scale, device: str, precision: str) -> Callable[[], object]:
+    generator = networks.load_generator(generator_file(scale.generator))
+    translator = Translator(generator, torch.device(device), precision)
+    batch = torch.rand(scale.at_once, 3, SIZE, SIZE) * 2 - 1
+    batch = batch.pin_memory() if device == "cuda" else batch
+    run = translator.for_batch(scale.at_once)
+    return lambda: [run(batch) for _ in range(scale.calls)]
+
+
+def rows_for(scale: Scale, device: str) -> list[Row]:
+    rows = [
+        Row(
+            "loader",
+            f"{SIDE}x{SIDE} to {SIZE}x{SIZE}, {threads(scale.loader_workers)}",
+            implementation,
+            functools.partial(load, scale.loader_workers, implementation, "", "cpu", scale.batches),
+            2 * scale.batches,
+            runs=4,
+        )
+        for implementation in ("cgcl_fast", "eager")
+    ]
+    for precision in ("fp32", "bf16"):
+        end = " bf16" if precision == "bf16" else ""
+        alone = functools.partial(from_memory, scale, device, precision)
+        handled = scale.calls * scale.at_once
+        memory = f"{SIZE}x{SIZE} in memory, {scale.generator} generator, batch {scale.at_once}{end}"
+        rows.append(Row("translate", memory, "cgcl_fast", alone, handled, precision))
+        for suffix in ("jpg", "png"):
+            files = functools.partial(
+                translate_files,
+                scale.generator,
+                suffix,
+                scale.workers,
+                "cgcl_fast",
+                "",
+                device,
+                scale.translated,
+                precision,
+            )
+            named = f"{SIZE}x{SIZE} {suffix}, {scale.generator} generator, {threads(scale.workers)}{end}"
+            rows.append(Row("translate", named, "cgcl_fast", files, scale.translated, precision))
+    return sorted(rows, key=lambda row: "png" in row.shape)  # last, if there is no time for all
+
+
+def seconds_of_fsync() -> float:
+    """What the disk needs until it holds a small file for good, as it does with each translation."""
+    times = []
+    with open(Path(folder().name, "fsync"), "wb") as file:
+        for _ in range(9):
+            file.write(bytes(2**14))
+            start = time.perf_counter()
+            file.flush()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - start)
+    return rounded(statistics.median(times))
+
+
+def keep_to(cores: int) -> None:
+    """Run on that many processors at most, in all threads and processes that begin from now on."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+        torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
+
+
+def main() -> int:
+    from . import cuda
+    from .gpu_step import Results
+
+    parser = argparse.ArgumentParser(prog="benchmarks.bench_data", description="Time the loader and translate.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda; for a rehearsal cpu")
+    parser.add_argument("--cores", type=int, default=8, help="processors at most (default: 8)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="no case begins after them (default: 30)")
+    parser.add_argument("--rehearse", action="store_true", help="few images and a small generator")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/data-cuda-GPU-DATE.json")
+    arguments = parser.parse_args()
+    end = time.monotonic() + arguments.seconds
+    device = arguments.device or ("cpu" if arguments.rehearse else "cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device here; --rehearse translates a few images on the CPU")
+    if arguments.cores < 1:
+        parser.error(f"--cores: expected at least 1, got {arguments.cores}")
+    keep_to(arguments.cores)
+    info = cuda.describe(cuda.Clock(device)) | {"suite": "bench_data", "fsync_seconds": seconds_of_fsync()}
+    output = arguments.output
+    if output is None:
+        output = default_output(info)
+        output = output.with_name(f"data-{output.name}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows_for(SMALL if arguments.rehearse else Scale(), device)
+    results = Results(info, rows, output, device)
+
+    def timed(row: Row) -> str:
+        entry = results.entries[row] = row.entry()
+        return f"{entry['extra_info']['images_per_second']:.1f} images/s"
+
+    for row in rows:
+        if time.monotonic() < end and results.usable:
+            results.attempt(row, timed)
+    print(f"{len(results.entries)} timed, {len(rows) - len(results.entries)} not; results: {output}")
+    return 1 if results.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -30,7 +30,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -333,20 +333,28 @@ def describe(device: str) -> dict[str, Any]:
     }
 
 
-class Results:
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Measured = TypeVar("Measured", bound=Named)
+
+
+class Results(Generic[Measured]):
     """The measurements, written after each row, because a kernel that hangs would lose all earlier ones."""
 
-    def __init__(self, info: dict[str, Any], rows: Sequence[Row], output: Path, device: str) -> None:
+    def __init__(self, info: dict[str, Any], rows: Sequence[Measured], output: Path, device: str) -> None:
         self.info = info
         self.rows = rows
         self.output = output
         self.device = device
-        self.entries: dict[Row, dict[str, Any]] = {}
+        self.entries: dict[Measured, dict[str, Any]] = {}
         self.failures: list[str] = []
         self.usable = True
         self.write()
 
-    def attempt(self, row: Row, work: Callable[[Row], str]) -> None:
+    def attempt(self, row: Measured, work: Callable[[Measured], str]) -> None:
         """Measure a row; its failure does not affect the others."""
         try:
             print(f"{row.name}: {work(row)}", flush=True)
