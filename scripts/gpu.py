@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one command and at most 8 minutes: `make gpu`, or `python scripts/gpu.py`.
 
 Builds with nvcc in place, runs the tests on the device and, at the same time, compute-sanitizer over small shapes, then
-times training steps and the ops. Writes the measurements, the outcome of each step and a table of the ops into
+times training steps, data and the ops. Writes the measurements, the outcome of each step and a table of the ops into
 benchmarks/results/. Downloads and installs nothing: Python, PyTorch with CUDA, Triton, nvcc and pytest must be there.
 
 Only the most important checks: `python scripts/gpu.py --steps info,build,tests --tests tests/gpu/test_cuda.py`.
@@ -36,9 +36,10 @@ TOTAL = 480.0  # seconds in total
 #: Seconds of steps that run at the same time; nothing else runs during measurements. What one leaves, the next may use.
 LIMITS = {
     ("info",): 10.0,
-    ("build",): 90.0,
-    ("tests", "sanitizer"): 155.0,
-    ("steps",): 140.0,
+    ("build",): 80.0,
+    ("tests", "sanitizer"): 140.0,
+    ("steps",): 130.0,
+    ("data",): 35.0,
     ("benchmarks",): 70.0,
     ("report",): 15.0,
 }
@@ -312,6 +313,21 @@ class Suite:
         self.add(run("steps", [*command, "--minutes", f"{minutes:.2f}", "--output", str(output)], limit))
         if output.exists():
             say(f"  steps: {output}")
+
+    def data(self) -> None:
+        """Images a second of the loader and of `translate`."""
+        limit = self.left("data")
+        command = [PYTHON, "-m", "benchmarks.bench_data"]
+        if self.dry:
+            output = LOGS / "data-rehearsal.json"
+            command += ["--rehearse"]
+        else:
+            output = self.results("data")
+        output.unlink(missing_ok=True)
+        seconds = max(limit - 10, 10)  # for the last case
+        self.add(run("data", [*command, "--seconds", f"{seconds:.0f}", "--output", str(output)], limit))
+        if output.exists():
+            say((LOGS / "data.log").read_text(errors="replace"))
 
     def benchmarks(self) -> None:
         limit = self.left("benchmarks")

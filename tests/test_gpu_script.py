@@ -129,6 +129,22 @@ def test_short_files_share_processes_and_none_is_left_out(gpu: Any) -> None:
     assert list(gpu.Suite(dry=True, capability="", files=["tests/nn/test_pad.py"]).jobs()) == ["tests/nn/test_pad.py"]
 
 
+def test_data_go_to_a_file_named_after_the_gpu(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(name: str, command: list[str], limit: float) -> Any:
+        commands.append(command)
+        return gpu.Ended(name, "ok", limit)
+
+    monkeypatch.setattr(gpu, "run", run)
+    for dry, folder in ((False, tmp_path), (True, tmp_path / "logs")):
+        gpu.Suite(dry=dry, capability="9.0", device="NVIDIA H100 80GB HBM3").execute(["data"])
+        command = commands.pop()
+        assert command[1:3] == ["-m", "benchmarks.bench_data"] and ("--rehearse" in command) == dry
+        output = Path(command[command.index("--output") + 1])
+        assert output.parent == folder and output.name.startswith("data-rehearsal" if dry else "data-h100-20")
+
+
 def test_results_are_named_after_the_gpu(gpu: Any, tmp_path: Path) -> None:
     path = gpu.Suite(dry=False, capability="9.0", device="NVIDIA H100 80GB HBM3").results("cuda")
     assert path.parent == tmp_path and path.name.startswith("cuda-h100-20") and path.suffix == ".json"
