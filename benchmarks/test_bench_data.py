@@ -27,7 +27,7 @@ def test_a_rehearsal_goes_on_after_a_case_that_fails(
     data = json.loads(path.read_text())
     assert {"cores", "date", "commit", "torch", "fsync_seconds"} <= set(data["machine_info"])
     (failed,) = data["failures"]
-    assert failed.startswith("loader") and " eager " in failed and "ZeroDivisionError" in failed
+    assert failed.startswith("loader") and " eager: " in failed and "ZeroDivisionError" in failed
     rows = bench_data.rows_for(bench_data.SMALL, "cpu")
     assert data["not_measured"] == [row.name for row in rows if row.implementation == "eager"]
     said = capsys.readouterr().out
