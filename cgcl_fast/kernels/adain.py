@@ -5,9 +5,12 @@ planes interleave, are split into chunks that fit: a first kernel computes mean 
 chunk (never Σx² - (Σx)²/n), a second merges those of a plane and writes the result. The backward pass does the same
 with Σg' and Σg'n, where n is the normalised x and g' the gradient before the activation.
 
-The second kernel reads a small map from the cache. A larger one would come from memory a second time, so both kernels
-are then one launch, whose programs take turns: they measure a group of planes and soon write it, while it is in the
-cache. Atomics only count programs, and sums are merged in a fixed order, so results are reproducible.
+A small map takes those two launches: the second finds it in the cache. A larger one would come from memory twice, so
+it takes one launch, whose programs number themselves as they start and take turns in that order: they measure a group
+of planes, and write it a few groups later, while it is in the cache. The last program to finish measuring a group
+merges its chunks; programs that write it wait for that. Measuring and merging never wait, and who writes waits only for
+programs with earlier turns, which run or have ended, so waiting ends however many programs run at a time. Atomics only
+count programs, and sums are merged in a fixed order, so results are reproducible.
 
 With PAD, kernels that write loop over positions of the padded map and read x at the source position, which is in a
 cache by then; kernels that read a gradient sum over all padded copies of a position.
@@ -38,7 +41,6 @@ PROGRAMS = 512  # programs of a small map in chunks, at least: a few on each mul
 IN_CACHE = 24 << 20  # bytes that a second launch finds in the cache
 LAG = 12 << 20  # bytes between measuring and writing, which the cache keeps
 MERGED = 8  # partial sums that a thread merges at a time
-EVICT = "evict_first"  # what a map that will not be read again soon does to the cache
 
 
 @triton.jit
@@ -86,7 +88,7 @@ def _residual_offsets(p, q, W, r_h, r_w, LINEAR: tl.constexpr, PAD: tl.constexpr
 
 @triton.jit
 def _channels(block, C, BLOCK_C: tl.constexpr):
-    """Image and channels of a block: (BLOCK_C,) of them, or a scalar. A block of one element is slow in Triton."""
+    """Image and channels of a block: (BLOCK_C,) of them, or a scalar for one."""
     blocks = tl.cdiv(C, BLOCK_C)
     if BLOCK_C == 1:
         return block // C, block % C
@@ -356,7 +358,6 @@ def _stream_forward(
     x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, written, groups, lag,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
     BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, RESIDUAL_PAD: tl.constexpr,
-    EVICT: tl.constexpr,
 ):  # fmt: skip
     """`_chunk_moments` and `_chunk_forward` in one launch, the second `lag` groups of planes behind the first."""
     measures, group, chunk = _turn(counters, chunks, written, groups, lag)
@@ -380,7 +381,7 @@ def _stream_forward(
     elif group >= 0:
         q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
         mask = within & (q < (H + 2 * PAD) * (W + 2 * PAD))
-        v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, EVICT)
+        v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, "evict_first")
         added = _seen(
             residual, image, channels, q, mask, H + 2 * RESIDUAL_PAD, W + 2 * RESIDUAL_PAD, r_b, r_c, r_h, r_w, LINEAR,
             PAD - RESIDUAL_PAD, REPLICATE, "",
@@ -392,7 +393,7 @@ def _stream_forward(
         r = tl.load(rstd + planes, mask=within, other=0.0)
         u = _activate((v - mu) * r * s + t, ACTIVATION) + added
         target = y + image.to(tl.int64) * y_b + channels.to(tl.int64) * y_c + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)
-        tl.store(target, u.to(y.dtype.element_ty), mask=mask, eviction_policy=EVICT)
+        tl.store(target, u.to(y.dtype.element_ty), mask=mask, eviction_policy="evict_first")
 
 
 @triton.jit
@@ -475,7 +476,7 @@ def _stream_backward(
     grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, dscale, dshift, counters, C, H, W,
     g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w, chunks, groups, lag,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, EVICT: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
     """`_chunk_gradient_sums` and `_chunk_backward` in one launch, as `_stream_forward`.
 
@@ -501,7 +502,7 @@ def _stream_backward(
     elif group >= 0:
         n, g, gain = _gradients(
             grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W, g_b, g_c, g_h, g_w,
-            x_b, x_c, x_h, x_w, ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, EVICT,
+            x_b, x_c, x_h, x_w, ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, "evict_first",
         )  # fmt: skip
         _await(arrived, chunks)
         sum_gn = tl.load(dscale + planes, mask=within, other=0.0)
@@ -509,7 +510,7 @@ def _stream_backward(
         d = _gradient_gain(gain) * (g - sum_g / (H * W) - n * (sum_gn / (H * W)))
         p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
         target = dx + image.to(tl.int64) * d_b + channels.to(tl.int64) * d_c + offsets(p, W, d_h, d_w, LINEAR)
-        tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W), eviction_policy=EVICT)
+        tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W), eviction_policy="evict_first")
 
 
 class Blocks(NamedTuple):
@@ -533,13 +534,20 @@ def blocks_of(shape: tuple[int, ...], channels_last: bool, itemsize: int, maps: 
     B, C, H, W = shape
     elements = B * C * H * W
     streams = maps * itemsize * elements > IN_CACHE
-    # Two launches: each program merges all chunks, so few channels. One: whole lines of 128 bytes.
-    channels = min(power_of_2(C), 128 // itemsize if streams else 16) if channels_last else 1
-    size = min(max(power_of_2(elements // PROGRAMS), 2048), 8192 if not streams and maps == 1 else 4096)
+    if streams:
+        # Of channels_last maps, fewer and larger chunks, as one program merges those of a group: 32 channels fill at
+        # least two sectors of 32 bytes, and are few enough for the cache to keep groups of large planes.
+        channels, most = (32, 8192) if channels_last else (1, 4096)
+    else:
+        # Every program that writes merges all chunks, so few channels. One that reads two maps has less room for each.
+        channels, most = 16 if channels_last else 1, 8192 if maps == 1 else 8192 // itemsize
+    channels = min(power_of_2(C), channels)
+    size = min(max(power_of_2(elements // PROGRAMS), 2048), most)
     positions = min(max(size // channels, 1), power_of_2(H * W))
     warps = min(max(channels * positions // 512, 1), 8)
     group = maps * itemsize * channels * H * W
-    lag = max(1, LAG // group) if streams else 0
+    # To the nearest group: where groups are large, one more hides how long merging takes.
+    lag = max(1, (LAG + group // 2) // group) if streams else 0
     return Blocks(channels, positions, warps, lag)
 
 
@@ -617,7 +625,6 @@ def _plan(
         last["RESIDUAL_PAD"] = residual_pad
     if blocks.lag == 0:
         return _Plan(*made, (groups * chunks, groups * written), (C, H, W), (chunks, written), (), first, last)
-    last["EVICT"] = EVICT
     turns = (groups + blocks.lag) * (chunks + written)
     return _Plan(*made, (turns,), (C, H, W), (chunks, written), (groups, blocks.lag), first, last)
 

@@ -123,6 +123,34 @@ def test_same_bits_each_time(case: OpCase) -> None:
         del noise
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape, pad", [((8, 64, 256, 256), 0), ((5, 37, 401, 203), 1)], ids=["even", "odd"])
+def test_large_maps_in_one_launch(
+    shape: tuple[int, ...], pad: int, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    """Programs of one launch wait for each other: 20 times, as a race need not show at once."""
+    B, C, H, W = shape
+    g = torch.Generator().manual_seed(0)
+    sizes = shape, (B, C), (B, C), (B, C, H + 2 * pad, W + 2 * pad)
+    arguments = [torch.randn(size, generator=g).to("cuda", dtype) for size in sizes]
+    arguments = [a.contiguous(memory_format=layout) if a.dim() == 4 else a for a in arguments]
+    upstream = 1 / 16 * weights(arguments[-1])
+
+    def run() -> list[Tensor]:
+        leaves = [argument.requires_grad_() for argument in arguments]
+        x, scale, shift, residual = leaves
+        y = ops.adain(x, scale, shift, activation="leaky_relu", residual=residual, pad=pad)
+        return [y.detach(), *torch.autograd.grad(y, leaves[:3], upstream)]
+
+    with backend_of("triton", "adain"):
+        first = run()
+        for _ in range(20):
+            assert equal(run(), first)
+    with cgcl_fast.backend("reference"):
+        close(first, run(), TOLERANCE[dtype])
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device only")
 @every_case
 def test_second_device(case: OpCase) -> None:

@@ -17,6 +17,9 @@ CASES = {
     "CUT, batch 64": ((64, 256, 64, 64), torch.bfloat16, NCHW),
     "MGUIT at 360x360": ((1, 128, 180, 180), torch.bfloat16, NCHW),
     "1024x1024, channels_last": ((1, 64, 1024, 1024), torch.bfloat16, CHANNELS_LAST),
+    "one launch": ((16, 64, 256, 256), torch.float32, NCHW),
+    "one launch, channels_last": ((16, 64, 256, 256), torch.float32, CHANNELS_LAST),
+    "one launch, channels_last, bfloat16": ((16, 64, 256, 256), torch.bfloat16, CHANNELS_LAST),
     "odd": ((3, 5, 7, 9), torch.float16, NCHW),
 }
 
@@ -28,8 +31,10 @@ def test_compiles(case, capability):
     x = torch.empty(shape, dtype=dtype, memory_format=memory_format)
     scale, shift, mean, rstd = (torch.empty(shape[:2]) for _ in range(4))
     residual = x if x.shape[1] == 256 else None
-    assert_fits(adain.forward, x, scale, shift, 1e-5, "relu", residual, capability=capability)
-    assert_fits(adain.backward, x, x, scale, shift, mean, rstd, "relu", capability=capability)
+    kernels = assert_fits(adain.forward, x, scale, shift, 1e-5, "relu", residual, capability=capability)
+    kernels += assert_fits(adain.backward, x, x, scale, shift, mean, rstd, "relu", capability=capability)
+    if shape[0] == 16:
+        assert kernels == ["_stream_forward", "_stream_backward"]
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
@@ -39,6 +44,9 @@ def test_compiles(case, capability):
         ("CUT, a block", 1, False),
         ("CUT, a block, channels_last", 1, False),
         ("CUT, first layer", 3, False),
+        ("one launch", 3, False),
+        ("one launch, channels_last", 3, False),
+        ("one launch, channels_last, bfloat16", 1, True),
         ("odd", 2, True),
     ],
 )
