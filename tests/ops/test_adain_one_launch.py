@@ -27,7 +27,7 @@ PADS = [
     (2, "reflect", "unpadded"),
     (2, "reflect", "padded"),
     (2, "replicate", "unpadded"),
-    (3, "replicate", "padded"),
+    (1, "replicate", "padded"),
 ]
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 every_format = pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -134,7 +134,8 @@ def test_same_inputs_same_bits(case, layout, split):
 @every_format
 def test_the_rule_takes_one_launch_for_maps_beyond_the_cache(layout, monkeypatch, started):
     kernels = importlib.import_module("cgcl_fast.kernels.adain")
-    x = layouts(inputs((2, 5, 150, 120))[0])[layout].requires_grad_()
+    shape = (1, 2, 130, 127) if layout == "contiguous" else (1, 5, 41, 30)  # beyond a program's registers, or any
+    x = layouts(inputs(shape)[0])[layout].requires_grad_()
     results = []
     for cache, backend in ((kernels.IN_CACHE, "auto"), (0, "auto"), (0, "reference")):
         monkeypatch.setattr(kernels, "IN_CACHE", cache)
