@@ -40,7 +40,7 @@ def test_kernels_multiply_as_pytorch_does(allowed: bool, monkeypatch: pytest.Mon
     expected = "tf32" if allowed else "tf32x3"
     set_tf32(allowed)
     assert _memory.precision() == expected
-    assert patch_nce._blocks(torch.float32, 256, [256])["PRECISION"] == expected
+    assert patch_nce._blocks(torch.float32, 256, [256])["PARTS"] == (2 if allowed else 3)
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("tf32", "tf32"), ("ieee", "tf32x3")])
@@ -51,6 +51,6 @@ def test_kernels_follow_the_newer_switch_too(precision: str, expected: str, monk
     backends.cuda.matmul.fp32_precision = precision
     try:
         assert _memory.precision() == expected
-        assert patch_nce._blocks(torch.float32, 256, [256])["PRECISION"] == expected
+        assert patch_nce._blocks(torch.float32, 256, [256])["PARTS"] == (2 if expected == "tf32" else 3)
     finally:
         torch.set_float32_matmul_precision("highest")

@@ -48,7 +48,7 @@ def test_compiles(case, capability, request):
     layers = (queries, queries, extras, offsets)
     options = (0.07, negatives, decoupled, True)
     names = assert_fits(patch_nce.forward_layers, *layers, *options, True, False, capability=capability)
-    assert names[:2] == ["_normalise", "_rows"]
+    assert names[:2] == ["_prepare", "_rows"]
     saved = torch.empty(2, rows), torch.empty(numbers), torch.empty(0)
     needs = (True, True, bool(extras))
     names = assert_fits(
