@@ -905,7 +905,7 @@ class _Problem:
         self.offset_counts = tuple(o.shape[0] for o in offsets) if offsets else None
         self.among = AMONG["offsets" if offsets else negatives]
         self.decoupled, self.scale = decoupled, 1.0 / temperature
-        self.parts = _parts(queries[0].dtype)
+        self.parts = _parts(queries[0].dtype) if self._dense(False) else 1
         if normalize or self.parts > 1:
             matrices = [self.queries, self.keys, *([] if self.extras is None else [self.extras])]
             _prepare_all(matrices, normalize, self.parts)
@@ -919,7 +919,8 @@ class _Problem:
 
     def _options(self, owners: int, is_extra: bool) -> dict[str, Any]:
         q = self.queries
-        large = capability(q.data[0].device) >= 90
+        # Gathered rows need registers, which large blocks leave none of; both passes multiply blocks of one kind.
+        large = capability(q.data[0].device) >= 90 and self.offsets is None
         return _blocks(q.data[0].dtype, owners, q.channels, self._dense(is_extra), large)
 
     def forward(self, query_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
