@@ -3,9 +3,13 @@
     python -m benchmarks.cuda [--minutes 3] [--select TEXT] [--no-compile] [--output FILE.json]
     python -m benchmarks.cuda --rehearse          small shapes on the CPU, by the wall clock: a dry run
 
-Each implementation is timed in two ways: many calls between two events, which find the arguments in the L2 cache if
-they fit; and single calls after the cache was overwritten. The second time counts for ops bound by memory, because in a
-training step other layers run in between; the first for ops bound by products or launches.
+Each implementation is timed in three ways:
+
+- device: the GPU's time of a single call, between two events, after the L2 cache was overwritten, because in a training
+  step other layers run in between. Before it the device sleeps until the host has issued the whole call. This time
+  counts.
+- host: the wall clock until a call returns, with the device idle before.
+- in a row: one of many calls between two events; the longer of the two others, with the arguments in the cache.
 """
 
 from __future__ import annotations
@@ -31,6 +35,10 @@ from .cuda_cases import cases
 from .run import default_output, rounded
 
 LARGE_BYTES = 1 << 30
+#: Seconds: a call that takes longer to issue waits for the device itself.
+LONGEST_SLEEP = 0.2
+#: Seconds that building and compiling a case may take.
+COMPILATION = 25.0
 #: Maximum relative error of results and gradients against eager PyTorch's, by the norm.
 TOLERANCE = {"": 1e-3, " bf16": 0.1}
 
@@ -44,6 +52,7 @@ class Clock:
         if self.cuda:
             size = 2 * max(torch.cuda.get_device_properties(device).L2_cache_size, 32 << 20)
             self.other = torch.empty(size, dtype=torch.uint8, device=device)
+            self.cycles = 10_000_000 / min(self.between(partial(torch.cuda._sleep, 10_000_000), 1) for _ in range(3))
 
     def between(self, function: Callable[[], Any], calls: int) -> float:
         """Time of one call, from `calls` calls in a row."""
@@ -60,24 +69,53 @@ class Clock:
         end.synchronize()
         return start.elapsed_time(end) / 1e3 / calls
 
-    def in_a_row(self, function: Callable[[], Any], seconds: float = 0.05) -> list[float]:
-        """Seven times of one call, each the mean of as many calls as take about 5 ms."""
+    def in_a_row(self, function: Callable[[], Any], seconds: float = 0.005) -> list[float]:
+        """Five times of one call, each the mean of as many calls as take about `seconds`."""
         once = max(min(self.between(function, 3) for _ in range(2)), 1e-6)
-        calls = max(1, min(200, int(0.1 * seconds / once)))
-        return [self.between(function, calls) for _ in range(7)]
+        calls = max(1, min(200, int(seconds / once)))
+        return [self.between(function, calls) for _ in range(5)]
 
-    def after_flush(self, function: Callable[[], Any], calls: int = 21) -> list[float]:
-        """Times of single calls with an empty L2 cache. The writes also let the host run ahead of the device."""
+    def on_host(self, function: Callable[[], Any], calls: int = 9) -> list[float]:
+        """Times until a call returns, with the device idle before."""
+        times = []
+        for _ in range(calls):
+            machine.synchronize(self.device)
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+        machine.synchronize(self.device)
+        return times
+
+    def on_device(self, function: Callable[[], Any], host: float, calls: int = 15) -> tuple[list[float], bool]:
+        """Times of the device for single calls with an empty L2 cache.
+
+        Args:
+            function: of one call.
+            host: about the seconds in which the host issues it.
+            calls: the number of times.
+
+        Returns:
+            The times, and whether the device had not begun any of the calls before the host had issued it whole. If
+            not, because the function waits for the device, they contain the host's time.
+        """
         if not self.cuda:
-            return [self.between(function, 1) for _ in range(3)]
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
-        for start, end in events:
+            return [self.between(function, 1) for _ in range(3)], True
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        times: list[float] = []
+        sleep = 2 * host + 1e-4
+        while len(times) < calls:
             self.other.zero_()
+            torch.cuda._sleep(int(sleep * self.cycles))
             start.record()
             function()
             end.record()
-        torch.cuda.synchronize(self.device)
-        return [start.elapsed_time(end) / 1e3 for start, end in events]
+            ahead = not start.query()
+            end.synchronize()
+            if ahead or sleep > LONGEST_SLEEP:
+                times.append(start.elapsed_time(end) / 1e3)
+            else:
+                sleep *= 2
+        return times, sleep <= LONGEST_SLEEP
 
 
 def rates(clock: Clock) -> dict[str, float]:
@@ -128,12 +166,6 @@ def describe(clock: Clock) -> dict[str, Any]:
     return info
 
 
-def bound_by_memory(case: Case, info: dict[str, Any]) -> bool:
-    if case.work is None:
-        return False
-    return case.work.bytes / info[case.work.rate] > case.work.flops / info["matmul_flops_per_second"]
-
-
 def disagreement(case: Case, results: list[Tensor], expected: list[Tensor]) -> str:
     """What is wrong with the results of an implementation; "" if nothing."""
     if [r.shape for r in results] != [e.shape for e in expected]:
@@ -147,7 +179,7 @@ def disagreement(case: Case, results: list[Tensor], expected: list[Tensor]) -> s
     return ""
 
 
-def measure(case: Case, implementation: str, clock: Clock, info: dict[str, Any]) -> dict[str, Any]:
+def measure(case: Case, implementation: str, clock: Clock) -> dict[str, Any]:
     run = case.build(implementation, "inductor" if clock.cuda else "aot_eager", clock.device)
     results = run()
     if implementation != "eager":
@@ -156,17 +188,17 @@ def measure(case: Case, implementation: str, clock: Clock, info: dict[str, Any])
             raise RuntimeError(problem)
     del results
     run()
-    row = clock.in_a_row(run)
-    cold = clock.after_flush(run, 21 if statistics.median(row) < 0.02 else 5)
-    flushed = bound_by_memory(case, info)
-    times = cold if flushed else row
+    host = statistics.median(clock.on_host(run))
+    times, ahead = clock.on_device(run, host)
+    counted = "device" if ahead else "after_flush"
     return {
         "fullname": f"benchmarks.cuda::{case.name} {implementation}",
         "extra_info": {
             **case.info(implementation),
-            "in_a_row": rounded(statistics.median(row)),
-            "after_flush": rounded(statistics.median(cold)),
-            "counted": "after_flush" if flushed else "in_a_row",
+            counted: rounded(statistics.median(times)),
+            "host": rounded(host),
+            "in_a_row": rounded(statistics.median(clock.in_a_row(run))),
+            "counted": counted,
         },
         "medians": [rounded(statistics.median(times))],
         "minima": [rounded(min(times))],
@@ -219,12 +251,14 @@ def main() -> int:
     entries: list[dict[str, Any]] = []
     failures: list[str] = []
     usable = True
+    gc.freeze()  # what is imported stays: collecting it after each case would take longer than the cases
     for case, implementation in work:
-        if time.monotonic() > end or not usable:
+        needed = COMPILATION if implementation == "compile" else 0
+        if time.monotonic() + needed > end or not usable:
             break
         try:
             torch.manual_seed(0)
-            entries.append(measure(case, implementation, clock, info))
+            entries.append(measure(case, implementation, clock))
             print(f"{case.name} {implementation}: {entries[-1]['stats']['median'] * 1e6:.1f} us", flush=True)
         except Exception as error:  # a failing case must not stop the others
             failures.append(f"{case.name} {implementation}: {' '.join(str(error).split())[:300]}")

@@ -43,6 +43,9 @@ PAPER_SECONDS = {
     ("enco", "first half"): "0.14",
     ("enco", "second half"): "0.14",
 }
+#: Times on a GPU beside the one that counts, and whose.
+GPU_TIMES = {"host": "host", "in a row": "in_a_row"}
+WHOSE = ("eager", "cgcl_fast")
 STEP_PRECISIONS = {"float32_convolutions": "convolutions", "float32_products": "products"}
 MEMORY_ROWS = {
     EXTRA_MEMORY: "peak extra",
@@ -81,6 +84,11 @@ class Result:
         if base not in self.minima or "cgcl_fast" not in self.minima:
             return None
         return self.minima[base] / self.minima["cgcl_fast"]
+
+    def speedup_of(self, time: str, base: str) -> Number:
+        """Ratio of another of the measured times, "host" or "in_a_row", where both have it."""
+        theirs, ours = (self.info.get(name, {}).get(time) for name in (base, "cgcl_fast"))
+        return theirs / ours if theirs and ours else None
 
     def floor(self, machine: dict[str, Any], own_size: bool = False) -> Number:
         """Seconds: bytes over the copy rate (of a large copy, or of one of the op's largest tensor), or FLOPs."""
@@ -148,11 +156,19 @@ def case_text(result: Result) -> str:
 
 def time_table(machine: dict[str, Any], results: list[Result]) -> str:
     header = ["case", "eager ms", "compile ms", "cgcl_fast ms", "over eager", "of minima", "over compile"]
-    header += ["other eager", "floor ms", "of floor", "of floor, own size"]
+    header += ["other eager", "floor ms", "of floor"]
+    on_gpu = suite(machine) == "cuda"
+    header += [f"{kind} ms, {whose}" for kind in GPU_TIMES for whose in WHOSE] if on_gpu else ["of floor, own size"]
     rows = []
     for result in results:
+        if on_gpu:
+            more = [
+                milliseconds(result.info.get(name, {}).get(GPU_TIMES[kind])) for kind in GPU_TIMES for name in WHOSE
+            ]
+        else:
+            more = [percent(result.share(machine, own_size=True))]
         others = [f"{name.removeprefix('eager_')} {times(result.speedup(name))}" for name in eager_variants(result)]
-        missing = NOT_MEASURED if suite(machine) == "cuda" else ""
+        missing = NOT_MEASURED if on_gpu else ""
         rows.append(
             [
                 case_text(result),
@@ -163,7 +179,7 @@ def time_table(machine: dict[str, Any], results: list[Result]) -> str:
                 ", ".join(others),
                 milliseconds(result.floor(machine)),
                 percent(result.share(machine)),
-                percent(result.share(machine, own_size=True)),
+                *more,
             ]
         )
     return table(header, rows)
@@ -325,10 +341,12 @@ Tables 1 print, of one GPU."""
 
 
 CUDA_NOTES = """\
-Times are medians between CUDA events: of single calls after the L2 cache was overwritten where the op is bound by
-memory, of many calls in a row otherwise. The floor of an op is the larger of its bytes (each input read once, each
-output written once) over the rate of a large copy (of a fill, for the backward of a gather alone), and its FLOPs over
-the rate of products in tf32 (in bfloat16 for bf16), all measured in the same run."""
+Times are medians of the device's time for a single call, between CUDA events, after the L2 cache was overwritten and
+with the whole call issued before it began. *Host*: the wall clock until a call returns, with the device idle before.
+*In a row*: each of many calls, as a program that does nothing else would see them. Results without host times are
+older: their times are those of calls as the host issued them. The floor of an op is the larger of its bytes (each input
+read once, each output written once) over the rate of a large copy (of a fill, for the backward of a gather alone), and
+its FLOPs over the rate of products in tf32 (in bfloat16 for bf16), all measured in the same run."""
 
 
 def report(machine: dict[str, Any], results: list[Result]) -> str:
@@ -367,7 +385,7 @@ def readme_section(
     """`cuda_text` gives the source of the CUDA results."""
     on_gpu = {result.key: result for result in cuda}
     header = ["case", "eager ms", "compile ms", "cgcl_fast ms", "over eager", "over compile", "of floor"]
-    header += ["CUDA, over eager"]
+    header += ["CUDA, over eager", "CUDA, in a row"]
     rows = []
     for result in headline(results):
         gpu = on_gpu.get(result.key)
@@ -379,6 +397,7 @@ def readme_section(
                 times(result.speedup("compile")),
                 percent(result.share(machine)),
                 times(gpu.speedup("eager")) if gpu else NOT_MEASURED,
+                times(gpu.speedup_of("in_a_row", "eager")) if gpu else NOT_MEASURED,
             ]
         )
     parts = [f"CPU: {machine_text(machine)}", cuda_text]

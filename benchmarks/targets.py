@@ -1,7 +1,8 @@
 """The project's targets, on 2 cores and on an H100 or H200, in float32. The report says which of them a result meets;
 no test asserts them.
 
-A speed-up is eager time over cgcl_fast's. Each op with a target must also not be slower than `torch.compile`.
+A speed-up is eager time over cgcl_fast's, on a GPU of the device's times. Each op with a target must also not be slower
+than `torch.compile`.
 """
 
 from __future__ import annotations

@@ -23,12 +23,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
 def test_every_method_in_every_variant_and_graphs_of_cut_first() -> None:
     rows = gpu_step.plan(list(METHODS), "cuda", published=True, compiled=True)
     assert len(set(rows)) == len(rows)
-    assert [row.variant for row in rows[:4]] == ["graph", "eager", "bf16 graph", "bf16 eager"]
+    assert [row.variant for row in rows[:4]] == ["graph", "eager", "bf16 graph", "published"]
     assert all(row.method == "cut" for row in rows[:4])
     own = set(gpu_step.VARIANTS) - {"published", "compile"}
     assert {(row.method, row.variant) for row in rows} >= {(m, v) for m in METHODS for v in own}
     names = [row.variant for row in rows if row.method == "mguit"]
-    assert names == ["graph", "bf16 graph", "eager", "bf16 eager", "plain eager"]
+    assert names == ["graph", "bf16 graph", "eager", "plain eager", "bf16 eager"]
+    assert {row.method for row in rows[4:13] if row.variant == "graph"} == set(METHODS) - {"cut"}
     assert rows[-1].variant == "compile"
     assert {row.note for row in rows if row.method == "enco"} == {" first half", " second half"}
     assert {row.flipped for row in rows if row.method == "fastcut"} == {False, True}

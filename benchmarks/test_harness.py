@@ -155,7 +155,65 @@ def test_cuda_cell_is_filled_from_its_own_file(tmp_path: Path) -> None:
     section = report.readme_section(machine, results, cuda, "results.json", None, "CUDA: a GPU.")
     assert "\n\nCUDA: a GPU.\n\n" in section
     (row,) = [line for line in section.splitlines() if line.startswith("| `adain`")]
-    assert "4.00×" in row and row.endswith("6.00× |")
+    assert "4.00×" in row and row.endswith("| 6.00× |  |")
+
+
+def test_times_of_a_gpu_stand_beside_those_of_its_host(tmp_path: Path) -> None:
+    data = raw(eager=8e-3, cgcl_fast=2e-3)
+    data["machine_info"] |= {"suite": "cuda", "driver": "1", "cuda": "13", "triton": "3"}
+    data["machine_info"] |= {f"{name}_per_second": 1e12 for name in ("fill_bytes", "float32_flops", "bf16_flops")}
+    for entry, host in zip(data["benchmarks"], (3e-3, 6e-3), strict=True):
+        entry["extra_info"].update(host=host, in_a_row=host + 5e-3, counted="device")
+    machine, (result,) = report.read(results_file(tmp_path, data))
+    assert result.speedup("eager") == 4.0  # of the device
+    assert result.speedup_of("host", "eager") == 0.5 and result.speedup_of("in_a_row", "eager") == pytest.approx(8 / 11)
+    header, _, row = report.time_table(machine, [result]).splitlines()
+    assert header.endswith("| host ms, eager | host ms, cgcl_fast | in a row ms, eager | in a row ms, cgcl_fast |")
+    assert row.endswith("| 3 | 6 | 8 | 11 |")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_device_begins_no_call_before_it_is_issued(monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    """A device of one queue with its own clock: it sleeps longer until the host, a second a call, is ahead."""
+    now, done, slept = 0.0, 0.0, []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            self.at = 0.0
+
+        def record(self) -> None:
+            self.at = max(now, done)
+
+        def query(self) -> bool:
+            return self.at <= now
+
+        def synchronize(self) -> None:
+            nonlocal now
+            now = max(now, self.at)
+
+        def elapsed_time(self, end: Event) -> float:
+            return 1e3 * (end.at - self.at)
+
+    def sleep(cycles: int) -> None:
+        nonlocal done
+        slept.append(cycles)
+        done = max(now, done) + cycles / clock.cycles
+
+    def function() -> None:
+        nonlocal now, done
+        if waits:
+            now = max(now, done)
+        now += 0.01
+        done = max(now, done) + 0.002
+
+    clock = cuda.Clock("cpu")
+    clock.cuda, clock.cycles, clock.other = True, 1e9, torch.zeros(1)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", sleep)
+    times, ahead = clock.on_device(function, host=0.001, calls=4)
+    assert len(times) == 4 and ahead is not waits
+    assert times == pytest.approx([0.012 if waits else 0.002] * 4)
+    assert max(slept) / 1e9 == pytest.approx(0.0168 if not waits else max(slept) / 1e9) and slept == sorted(slept)
 
 
 def test_plot_is_drawn(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def describe(
     """Print what is about to happen."""
     _describe_data(start, data)
     run, config = start.run, start.config
-    parameters = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    trained = {name for phase in method.phases() for name in phase.networks}
+    parameters = sum(p.numel() for name in trained for p in getattr(method, name).parameters())
     precision = run.precision
     if device.type == "cuda":
         precision += ", float32 multiplied " + ("as TF32" if run.tf32 else "in full")

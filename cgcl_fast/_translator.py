@@ -23,6 +23,7 @@ from cgcl_fast.data.values import from_unit, to_unit, values_from_dict, values_w
 from cgcl_fast.engine import translate_bands
 from cgcl_fast.methods.base import translate_any_size
 from cgcl_fast.networks import StyledGenerator
+from cgcl_fast.networks.memory_format import weights_in_fast_format
 
 MOST_OF_STYLE = 512  # pixels of the longer side of an image that a style is taken from
 
@@ -71,8 +72,7 @@ class Translator:
         self.generator = generator.to(device).eval()
         self.device = device
         self.on_gpu = device.type == "cuda"
-        if self.on_gpu:  # cuDNN would turn the weights round at each convolution
-            self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights_in_fast_format(self.generator, device)
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         config: dict[str, Any] = generator.config  # type: ignore[assignment]
         taken = int(config["input_nc"])

@@ -13,6 +13,8 @@ STABLE_TORCH_LIBRARY(cgcl_fast, m) {
   m.def("_blur_down_backward(Tensor grad, SymInt height, SymInt width, bool channels_last) -> Tensor");
   m.def("_blur_up(Tensor x) -> Tensor");
   m.def("_blur_up_backward(Tensor grad, bool channels_last) -> Tensor");
+  m.def("_reflect_pad(Tensor x, int size) -> Tensor");
+  m.def("_reflect_pad_backward(Tensor grad, int size, bool channels_last) -> Tensor");
   m.def(
       "_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
       " bool decoupled, bool normalize, bool query_grad, bool key_grad) -> (Tensor, Tensor, Tensor, Tensor)");

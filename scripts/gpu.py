@@ -33,19 +33,16 @@ LOGS = ROOT / "build" / "gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 PYTHON = sys.executable
 TOTAL = 480.0  # seconds in total
-#: Seconds per step; for the tests, of all files together.
+#: Seconds of steps that run at the same time; nothing else runs during measurements. What one leaves, the next may use.
 LIMITS = {
-    "info": 20.0,
-    "build": 100.0,
-    "tests": 215.0,
-    "sanitizer": 120.0,
-    "steps": 95.0,
-    "benchmarks": 75.0,
-    "report": 20.0,
+    ("info",): 10.0,
+    ("build",): 90.0,
+    ("tests", "sanitizer"): 155.0,
+    ("steps",): 140.0,
+    ("benchmarks",): 70.0,
+    ("report",): 15.0,
 }
-STEPS = tuple(LIMITS)
-#: Steps that run at the same time. Nothing else runs during measurements.
-TOGETHER = (("info",), ("build",), ("tests", "sanitizer"), ("steps",), ("benchmarks",), ("report",))
+STEPS = tuple(step for group in LIMITS for step in group)
 #: Folders with tests that are useful on a GPU, the most important first, and their files that are not: these hide the
 #: GPU, or only test Python and the references.
 FOLDERS = ("gpu", "ops", "nn", "methods")
@@ -53,14 +50,18 @@ FOLDERS = ("gpu", "ops", "nn", "methods")
 LAST = ("test_numerics.py", "test_fuzz.py")
 NOT_OF_A_GPU = (
     "test_runs.py", "test_two_processes.py", "test_function_transforms.py", "test_wrong_arguments.py",
-    "test_graph_safety.py", "test_compiled_steps.py",
+    "test_graph_safety.py", "test_compiled_steps.py", "test_exported_modules.py", "test_per_process.py",
+    "test_options.py", "test_registry.py", "test_sizes.py",
 )  # fmt: skip
-#: Tests of the ops that a CPU can run as well, some of them slow: compilers, schemas, finite differences, errors.
+#: Tests that a CPU can run as well, some of them slow: compilers, schemas, finite differences, errors, two processes.
 ELSEWHERE = ("opcheck", "gradcheck", "torchscript", "meta", "errors", "many_threads", "number_of_threads")
-#: Slow test files that are split over several processes, because each compiles kernels one after the other.
-PARTS = {"test_cuda.py": 2, "test_cuda_compile.py": 2, "test_cuda_graphs.py": 4}
-PARTS |= {"test_autocast.py": 2, "test_fuzz.py": 4, "test_numerics.py": 2, "test_patch_nce.py": 3}
-PARTS |= {f"test_memory_{op}.py": 3 for op in ("contrast", "read", "update")}
+ELSEWHERE += ("processes_go_on",)
+#: Test files, or folders of short ones, by the number of processes that share their tests: each takes seconds to start,
+#: and compiles kernels one after the other.
+PARTS = {"test_cuda.py": 3, "test_cuda_compile.py": 2, "test_cuda_graphs.py": 6}
+PARTS |= {"test_autocast.py": 2, "test_fuzz.py": 2, "test_numerics.py": 3, "test_patch_nce.py": 3}
+PARTS |= {f"test_memory_{op}.py": 2 for op in ("contrast", "read", "update")}
+PARTS |= {"nn": 3, "methods": 4}
 NEEDED = ("torch", "triton", "numpy", "pytest", "setuptools")
 OPTIONAL = ("safetensors", "hypothesis", "ninja", "pybind11", "pytest-benchmark")
 PROBE = """
@@ -154,20 +155,30 @@ class Suite:
         capability: of the GPU, for example "9.0"; "" in a dry run.
         device: its name, for example "NVIDIA H100 80GB HBM3".
         files: test files, instead of all that are useful on a GPU.
+        published: a checkout of CUT's published code, whose steps are timed too.
     """
 
-    def __init__(self, dry: bool, capability: str, files: Sequence[str] = (), device: str = "") -> None:
+    def __init__(
+        self, dry: bool, capability: str, files: Sequence[str] = (), device: str = "", published: Path | None = None
+    ) -> None:
         self.dry = dry
         self.capability = capability
         self.device = device
         self.files = list(files) or test_files()
+        self.all_files = not files
+        self.published = published
+        self.chosen: Sequence[str] = STEPS
         self.patience = 4 if dry else 1  # a machine without a GPU may be slow
         self.end = time.monotonic() + self.patience * TOTAL
         self.ended: list[Ended] = []
         self.output: Path | None = None
 
     def left(self, step: str) -> float:
-        return min(self.patience * LIMITS[step], self.end - time.monotonic())
+        """Seconds that a step may take from now on, without what those after it need."""
+        groups = list(LIMITS)
+        here = next(n for n, group in enumerate(groups) if step in group)
+        later = sum(LIMITS[group] for group in groups[here + 1 :] if set(group) & set(self.chosen))
+        return self.end - time.monotonic() - self.patience * later
 
     def add(self, *ended: Ended) -> None:
         for one in ended:
@@ -175,7 +186,8 @@ class Suite:
             show(one)
 
     def execute(self, steps: Sequence[str]) -> None:
-        for group in TOGETHER:
+        self.chosen = steps
+        for group in LIMITS:
             chosen = [step for step in group if step in steps]
             for step in chosen:
                 say(f"{step} (at most {self.left(step):.0f} s)")
@@ -214,11 +226,11 @@ class Suite:
         env = environment(CGCL_FAST_REQUIRE_NATIVE="1", **settings)
         command = [PYTHON, "setup.py", "-q", "build_ext", "--inplace"]
         self.add(run("build", command, self.left("build"), env, build_folder()))
-        self.add(run("cgcl_fast.info", [PYTHON, "-m", "cgcl_fast.info"], self.left("info")))
+        self.add(run("cgcl_fast.info", [PYTHON, "-m", "cgcl_fast.info"], max(self.left("build"), 15)))
         say((LOGS / "cgcl_fast.info.log").read_text(errors="replace"))
 
     def tests(self) -> None:
-        """Each file in one or more separate processes, in parallel: a fault on the device ends only one of them."""
+        """Files in separate processes, in parallel: a fault on the device ends only one of them."""
         options = ["-q", "-p", "no:cacheprovider", "--tb=short", "--maxfail=20", "-W", "ignore"]
         if self.dry:
             command = [PYTHON, "-m", "pytest", *options, "--collect-only"]
@@ -229,23 +241,32 @@ class Suite:
             return
         end = time.monotonic() + self.left("tests")
 
-        def one(job: tuple[str, str, int, int]) -> Ended:
-            device, file, part, parts = job
-            command = [PYTHON, "-m", "pytest", *options, *(selection(file) if device else []), file]
-            env = environment(CGCL_FAST_TEST_DEVICE=device, CGCL_FAST_TEST_PART=f"{part}/{parts}")
-            name = file if parts == 1 else f"{file} {part} of {parts}"
+        def one(job: tuple[str, int]) -> Ended:
+            name, part = job
+            files = jobs[name]
+            device = next(device for device, those in self.by_device().items() if files[0] in those)
+            command = [PYTHON, "-m", "pytest", *options, *(selection() if device else []), *files]
+            env = environment(
+                CGCL_FAST_TEST_DEVICE=device,
+                CGCL_FAST_TEST_PART=f"{part}/{parts_of(name)}",
+                OMP_NUM_THREADS="1",  # each process would take all processors
+            )
+            name = name if parts_of(name) == 1 else f"{name} {part} of {parts_of(name)}"
             return run(name, command, end - time.monotonic(), env)
 
-        jobs = [
-            (device, file, part, PARTS.get(Path(file).name, 1))
-            for device, files in self.by_device().items()
-            for file in files
-            for part in range(1, PARTS.get(Path(file).name, 1) + 1)
-        ]
-        jobs.sort(key=lambda job: self.files.index(job[1]))
+        jobs = self.jobs()
+        parts = [(name, part) for name in jobs for part in range(1, parts_of(name) + 1)]
         with ThreadPoolExecutor(min(14, max(2, (os.cpu_count() or 2) - 2))) as pool:
-            for ended in pool.map(one, jobs):
+            for ended in pool.map(one, parts):
                 self.add(ended)
+
+    def jobs(self) -> dict[str, list[str]]:
+        """Test files that run together, by their folder or their name, in the order in which they begin."""
+        jobs: dict[str, list[str]] = {}
+        for file in self.files:
+            folder = Path(file).parent
+            jobs.setdefault(str(folder) if folder.name in PARTS and self.all_files else file, []).append(file)
+        return jobs
 
     def by_device(self) -> dict[str, list[str]]:
         """Test files by the default device they run with: files that request cuda themselves have none."""
@@ -279,12 +300,13 @@ class Suite:
         """Training steps of every method."""
         limit = self.left("steps")
         command = [PYTHON, "-m", "benchmarks.gpu_step"]
+        if self.published:
+            command += ["--published", str(self.published)]
         if self.dry:
             output = LOGS / "step-rehearsal.json"
             command += ["--rehearse"]
         else:
-            stamp = time.strftime("%Y-%m-%d", time.gmtime())
-            output = RESULTS / f"step-{slug(self.device)}-{stamp}.json"
+            output = self.results("step")
         output.unlink(missing_ok=True)
         minutes = max(limit - 15, 10) / 60  # the last row may take a while to compile
         self.add(run("steps", [*command, "--minutes", f"{minutes:.2f}", "--output", str(output)], limit))
@@ -292,7 +314,7 @@ class Suite:
             say(f"  steps: {output}")
 
     def benchmarks(self) -> None:
-        limit = min(self.left("benchmarks"), self.end - time.monotonic() - LIMITS["report"])
+        limit = self.left("benchmarks")
         command = [PYTHON, "-m", "benchmarks.cuda"]
         if self.dry:
             self.add(run("benchmark list", [*command, "--list"], self.left("report")))
@@ -300,16 +322,18 @@ class Suite:
             self.output = LOGS / "rehearsal.json"
             command += ["--rehearse", "--no-compile"]
         else:
-            stamp = time.strftime("%Y-%m-%d", time.gmtime())
-            self.output = RESULTS / f"cuda-sm{self.capability.replace('.', '')}-{stamp}.json"
+            self.output = self.results("cuda")
         self.output.unlink(missing_ok=True)
-        minutes = max(limit - 35, 10) / 60  # the last case may take a while to compile
+        minutes = max(limit - 12, 10) / 60  # for the last case
         command += ["--minutes", f"{minutes:.2f}", "--output", str(self.output)]
         self.add(run("benchmarks", command, limit))
         if self.ended[-1].status != "skipped":
             log = (LOGS / "benchmarks.log").read_text(errors="replace")
             for line in re.findall(r"^FAILED .*", log, re.MULTILINE):
                 say(f"    {line}")
+
+    def results(self, kind: str) -> Path:
+        return RESULTS / f"{kind}-{slug(self.device)}-{time.strftime('%Y-%m-%d', time.gmtime())}.json"
 
     def report(self) -> None:
         if self.output is None or not self.output.exists():
@@ -363,10 +387,14 @@ def test_files() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in files if path.name not in NOT_OF_A_GPU]
 
 
-def selection(file: str) -> list[str]:
-    """pytest's options that select a file's tests which are useful on a GPU."""
-    names = ELSEWHERE if file.startswith("tests/ops/") else ()
-    return ["-m", "not compile", *(["-k", " and ".join(f"not {name}" for name in names)] if names else [])]
+def parts_of(name: str) -> int:
+    """The number of processes for a test file or a folder of them."""
+    return PARTS.get(Path(name).name, 1)
+
+
+def selection() -> list[str]:
+    """pytest's options that select the tests which are useful on a GPU."""
+    return ["-m", "not compile", "-k", " and ".join(f"not {name}" for name in ELSEWHERE)]
 
 
 def slug(device: str) -> str:
@@ -380,6 +408,7 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="everything up to the first CUDA call; needs no GPU")
     parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)}, separated by commas")
     parser.add_argument("--tests", nargs="*", default=[], help="only these test files")
+    parser.add_argument("--published", type=Path, help="time the steps of this checkout of CUT's published code too")
     arguments = parser.parse_args()
     steps = arguments.steps.split(",")
     if unknown := set(steps) - set(STEPS):
@@ -393,7 +422,8 @@ def main() -> int:
     what = f"dry run ({problem or device}): no CUDA call is made" if arguments.dry_run else f"{device}, sm_{capability}"
     processors = f"Python {sys.version.split()[0]}, {os.cpu_count()} processors"
     say(f"make gpu: {what}; {processors}" + ("" if arguments.dry_run else f", at most {TOTAL / 60:.0f} minutes"))
-    suite = Suite(arguments.dry_run, "" if arguments.dry_run else capability, arguments.tests, device)
+    published = arguments.published and arguments.published.resolve()
+    suite = Suite(arguments.dry_run, "" if arguments.dry_run else capability, arguments.tests, device, published)
     suite.execute(steps)
     return suite.summary()
 

@@ -103,17 +103,35 @@ def test_every_op_runs_on_the_device_and_the_own_tests_of_a_gpu_come_first(gpu: 
         devices["cuda"]
     )
     assert not any("kernels" in file for file in suite.files)
-    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")} | {"nn", "methods"}
     assert names.issuperset((*gpu.PARTS, *gpu.NOT_OF_A_GPU, *gpu.LAST))
 
 
 def test_the_steps_end_in_eight_minutes(gpu: Any) -> None:
-    """Those that measure run alone, and are left what they need if all before them take their whole time."""
-    together = [step for group in gpu.TOGETHER for step in group]
-    assert tuple(together) == gpu.STEPS
-    longest = {group: max(gpu.LIMITS[step] for step in group) for group in gpu.TOGETHER}
-    before = sum(longest[group] for group in gpu.TOGETHER if not {"benchmarks", "report"} & set(group))
-    assert gpu.TOTAL == 480 and before + gpu.LIMITS["report"] + 30 <= gpu.TOTAL
+    assert gpu.TOTAL == 480 and sum(gpu.LIMITS.values()) <= gpu.TOTAL
+
+
+def test_what_a_step_leaves_the_next_may_use(gpu: Any) -> None:
+    suite = gpu.Suite(dry=False, capability="")
+    after = sum(limit for group, limit in gpu.LIMITS.items() if not {"info", "build", "tests"} & set(group))
+    assert suite.left("tests") == pytest.approx(gpu.TOTAL - after, abs=5) == suite.left("sanitizer")
+    suite.end -= 100  # that have gone by
+    assert suite.left("tests") == pytest.approx(gpu.TOTAL - after - 100, abs=5)
+    suite.chosen = ["info", "tests"]
+    assert suite.left("tests") == pytest.approx(gpu.TOTAL - 100, abs=5)
+
+
+def test_short_files_share_processes_and_none_is_left_out(gpu: Any) -> None:
+    jobs = gpu.Suite(dry=True, capability="").jobs()
+    assert len(jobs["tests/nn"]) > 5 and jobs["tests/ops/test_adain.py"] == ["tests/ops/test_adain.py"]
+    assert sorted(sum(jobs.values(), [])) == sorted(gpu.test_files())
+    assert gpu.parts_of("tests/nn") == gpu.PARTS["nn"] and gpu.parts_of("tests/ops/test_adain.py") == 1
+    assert list(gpu.Suite(dry=True, capability="", files=["tests/nn/test_pad.py"]).jobs()) == ["tests/nn/test_pad.py"]
+
+
+def test_results_are_named_after_the_gpu(gpu: Any, tmp_path: Path) -> None:
+    path = gpu.Suite(dry=False, capability="9.0", device="NVIDIA H100 80GB HBM3").results("cuda")
+    assert path.parent == tmp_path and path.name.startswith("cuda-h100-20") and path.suffix == ".json"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +149,7 @@ def test_parts_hold_every_test_once(gpu: Any) -> None:
             "pytest",
             "-q",
             "--collect-only",
-            *gpu.selection("tests/ops/"),
+            *gpu.selection(),
             "tests/ops/test_adain.py",
         ]
         environment = {**os.environ, "CGCL_FAST_TEST_PART": part, "PYTEST_ADDOPTS": ""}

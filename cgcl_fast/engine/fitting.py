@@ -124,7 +124,8 @@ def regrouped(found: Any, optimizer: Any) -> Any:
 
 def load_state(optimizer: Any, found: Mapping[str, Any]) -> None:
     """Load a state dict that passed :func:`check_adam`, from a run on any device. ``optimizer`` keeps its learning
-    rates, which remain the same tensors, and its way of computing."""
+    rates, which remain the same tensors, and its way of computing; the moments get the memory format of their weights.
+    """
     rates = [group["lr"] for group in optimizer.param_groups]
     groups = [
         {**own, "params": group["params"]}
@@ -133,6 +134,12 @@ def load_state(optimizer: Any, found: Mapping[str, Any]) -> None:
     optimizer.load_state_dict({**found, "param_groups": groups})
     for rate, group in zip(rates, optimizer.param_groups, strict=True):
         group["lr"] = rate
+    # The moments of a run whose weights had another memory format. PyTorch's fused Adam goes through weight, gradient
+    # and moments in the order of their memory: on a GPU it refuses other strides, on a CPU it does not look at them.
+    for parameter, state in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if name in state and state[name].stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
 def check_numbers(name: str, found: Any, like: Mapping[str, float]) -> None:

@@ -18,8 +18,10 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from cgcl_fast._weights import is_finite
+from cgcl_fast.networks.memory_format import weights_in_fast_format
 from cgcl_fast.nn.per_process import per_process_modules, state_for
 
+from .casting import cast_together
 from .checkpoint import CheckpointError, Checkpoints, does_not_fit
 from .compiling import compile_networks
 from .device import make_accelerator, peak_memory
@@ -115,13 +117,19 @@ class _PhaseModule(nn.Module):
     """A phase as a module that owns the parameters it trains and has one forward: what DDP wraps, so that each gradient
     is reduced once."""
 
-    def __init__(self, method: Method, phase: Phase) -> None:
+    def __init__(self, method: Method, phase: Phase, cast: bool) -> None:
         super().__init__()
         self.networks = nn.ModuleDict({name: getattr(method, name) for name in phase.networks})
         self.loss = phase.loss
+        # Those that a gradient reaches, in this phase or another; in a tuple, since they are not all trained here.
+        self.cast = tuple(n for n in method.children() if any(p.requires_grad for p in n.parameters())) if cast else ()
 
     def forward(self, inputs: _Inputs) -> dict[str, Tensor]:
-        return self.loss(inputs.batch, inputs.shared)
+        if not self.cast:
+            return self.loss(inputs.batch, inputs.shared)
+        device = next(self.parameters()).device.type
+        with cast_together(self.cast, torch.get_autocast_dtype(device)):
+            return self.loss(inputs.batch, inputs.shared)
 
 
 @dataclass
@@ -214,8 +222,7 @@ class Trainer:
         self.options = options
         self.accelerator = accelerator or make_accelerator(precision=options.precision, accumulate=options.accumulate)
         self.method = method.to(self.accelerator.device)
-        if self.accelerator.device.type == "cuda":  # cuDNN would turn the weights round at each convolution
-            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights_in_fast_format(self.method, self.accelerator.device)
         self.loader = loader
         self.folder = folder
         self.schedule = schedule
@@ -245,7 +252,9 @@ class Trainer:
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
 
     def _prepare(self, phase: Phase) -> _RunningPhase:
-        module = _PhaseModule(self.method, phase)
+        # A compiler casts by itself; several processes: see `cast_together`.
+        cast = self.options.precision != "fp32" and not self.options.compile and self.accelerator.num_processes == 1
+        module = _PhaseModule(self.method, phase, cast)
         by_rate: dict[float, list[nn.Parameter]] = {}
         for name, network in module.networks.items():
             by_rate.setdefault(phase.optimizer.lr_of(name), []).extend(network.parameters())

@@ -14,6 +14,12 @@ def is_channels_last(x: Tensor) -> bool:
     return C > 1 and H * W > 1 and c == 1 and rows_follow
 
 
+def has_pixels(x: Tensor) -> bool:
+    """Whether x's channels are contiguous in memory, as of a channels_last map or a part of one."""
+    _, C, H, W = x.shape
+    return C > 1 and H * W > 1 and x.stride(1) == 1 and (W == 1 or x.stride(3) >= C)
+
+
 def is_linear(*maps: Tensor) -> bool:
     """Whether, in each map, consecutive positions of a plane are the same distance apart, across row ends too."""
     return all(x.shape[2] == 1 or x.stride(2) == x.shape[3] * x.stride(3) for x in maps)

@@ -64,14 +64,30 @@ def load_folded(
     else:
         h, w = p // W, p % W
         IMAGES: tl.constexpr = 2 * PAD + 1 if REPLICATE else 3
-        total = tl.zeros(mask.shape, tl.float32)
-        if IMAGES == 3:
-            for i in tl.static_range(9):
-                total += _load_image(grad, i, h, w, mask, H, W, g_h, g_w, IMAGES, PAD, REPLICATE)
-        else:
+        if REPLICATE:
+            total = tl.zeros(mask.shape, tl.float32)
             for i in range(IMAGES * IMAGES):
                 total += _load_image(grad, i, h, w, mask, H, W, g_h, g_w, IMAGES, PAD, REPLICATE)
+        else:
+            total = tl.load(grad + (h + PAD) * g_h + (w + PAD) * g_w, mask=mask, other=0.0).to(tl.float32)
+            if (H > 2 * PAD + 1) & (W > 2 * PAD + 1):  # no position is near two ends of a side
+                row, in_row = _mirrored(h, H, PAD)
+                column, in_column = _mirrored(w, W, PAD)
+                right = mask & in_column
+                total += tl.load(grad + (h + PAD) * g_h + column * g_w, mask=right, other=0.0).to(tl.float32)
+                total += tl.load(grad + row * g_h + (w + PAD) * g_w, mask=mask & in_row, other=0.0).to(tl.float32)
+                total += tl.load(grad + row * g_h + column * g_w, mask=right & in_row, other=0.0).to(tl.float32)
+            else:
+                for i in range(1, 9):
+                    total += _load_image(grad, i, h, w, mask, H, W, g_h, g_w, IMAGES, PAD, REPLICATE)
         return total
+
+
+@triton.jit
+def _mirrored(p, n, PAD: tl.constexpr):
+    """The padded position that mirrors positions p of a side longer than 2 PAD + 1, and whether there is one."""
+    low, high = (p >= 1) & (p <= PAD), (p <= n - 2) & (p >= n - 1 - PAD)
+    return tl.where(low, -p, 2 * (n - 1) - p) + PAD, low | high
 
 
 @triton.jit

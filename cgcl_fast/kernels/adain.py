@@ -1,10 +1,13 @@
 r"""Instance normalisation with scale, shift, activation, residual and padding.
 
 A plane that fits in one program's registers is read once and written once. Larger planes, and channels_last maps, whose
-planes interleave, are split into chunks: a first kernel computes mean and sum of squared deviations of each chunk
-(never Σx² - (Σx)²/n), a second merges those of a plane and writes the result. The backward pass does the same with Σg'
-and Σg'n, where n is the normalised x and g' the gradient before the activation. No atomics, so results are
-reproducible.
+planes interleave, are split into chunks that fit: a first kernel computes mean and sum of squared deviations of each
+chunk (never Σx² - (Σx)²/n), a second merges those of a plane and writes the result. The backward pass does the same
+with Σg' and Σg'n, where n is the normalised x and g' the gradient before the activation.
+
+The second kernel reads a small map from the cache. A larger one would come from memory a second time, so both kernels
+are then one launch, whose programs take turns: they measure a group of planes and soon write it, while it is in the
+cache. Atomics only count programs, and sums are merged in a fixed order, so results are reproducible.
 
 With PAD, kernels that write loop over positions of the padded map and read x at the source position, which is in a
 cache by then; kernels that read a gradient sum over all padded copies of a position.
@@ -31,7 +34,11 @@ LARGEST_PLANE = 16384  # the largest plane in elements that one program keeps in
 LARGEST_PLANE_BACKWARD = 8192
 LARGEST_PADDED_BACKWARD = 4096  # the same for the backward pass with padding; beyond it, registers spill
 STEP = 2048  # positions of a padded plane that a program writes per step
-CHUNK = 4096  # elements of a chunk of larger planes, at least
+PROGRAMS = 512  # programs of a small map in chunks, at least: a few on each multiprocessor
+IN_CACHE = 24 << 20  # bytes that a second launch finds in the cache
+LAG = 12 << 20  # bytes between measuring and writing, which the cache keeps
+MERGED = 8  # partial sums that a thread merges at a time
+EVICT = "evict_first"  # what a map that will not be read again soon does to the cache
 
 
 @triton.jit
@@ -63,20 +70,192 @@ def _gradient_gain(gain):
 def _parameter(pointer, planes, mask, default: tl.constexpr):
     """Scale or shift of each plane as float32, `default` if there is none."""
     if pointer is None:
-        return tl.full(planes.shape, default, tl.float32)
+        return default
     else:
         return tl.load(pointer + planes, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _tile(program, C, positions, chunks, chunk_length, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    """Image, channels (BLOCK_C,), first position and end of a program's chunk."""
-    chunk = program % chunks
-    block = program // chunks
+def _residual_offsets(p, q, W, r_h, r_w, LINEAR: tl.constexpr, PAD: tl.constexpr, RESIDUAL_PAD: tl.constexpr):
+    """Where the residual of positions q of the result is. It has a margin of its own, or is padded like p."""
+    if RESIDUAL_PAD > 0:
+        return offsets(q, W + 2 * PAD, r_h, r_w, LINEAR)
+    else:
+        return offsets(p, W, r_h, r_w, LINEAR)
+
+
+@triton.jit
+def _channels(block, C, BLOCK_C: tl.constexpr):
+    """Image and channels of a block: (BLOCK_C,) of them, or a scalar. A block of one element is slow in Triton."""
     blocks = tl.cdiv(C, BLOCK_C)
-    channels = (block % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
-    first = chunk * chunk_length
-    return block // blocks, channels, chunk, first, tl.minimum(first + chunk_length, positions)
+    if BLOCK_C == 1:
+        return block // C, block % C
+    else:
+        return block // blocks, (block % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+
+
+@triton.jit
+def _rows(first, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr):
+    """`BLOCK` numbers from `first` on, along the first axis of a tile (BLOCK, BLOCK_C), or (BLOCK,) if BLOCK_C is 1.
+
+    What there is per channel then broadcasts with tiles, and sums over axis 0 are per channel.
+    """
+    if BLOCK_C == 1:
+        return first + tl.arange(0, BLOCK)
+    else:
+        return first + tl.arange(0, BLOCK)[:, None]
+
+
+@triton.jit
+def _parts(image, channels, k, C, chunks, BLOCK_C: tl.constexpr):
+    """Where chunks k of planes have their sums: a plane's chunks, or a chunk's channels, follow each other."""
+    if BLOCK_C == 1:
+        return (image * C + channels).to(tl.int64) * chunks + k
+    else:
+        return (image.to(tl.int64) * chunks + k) * C + channels
+
+
+@triton.jit
+def _measure(
+    x, means, squares, image, channels, chunk, C, H, W, x_b, x_c, x_h, x_w, chunks,
+    LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """Mean and sum of squared deviations of a chunk. The chunk stays in registers, so that it is read once."""
+    p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
+    within = channels < C
+    mask = within & (p < H * W)
+    rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64) * x_c
+    v = tl.load(rows + offsets(p, W, x_h, x_w, LINEAR), mask=mask, other=0.0).to(tl.float32)
+    mu = tl.sum(v, 0) / tl.minimum(H * W - chunk * BLOCK_P, BLOCK_P)
+    centred = tl.where(mask, v - mu, 0.0)
+    at = _parts(image, channels, chunk, C, chunks, BLOCK_C)
+    tl.store(means + at, mu, mask=within)
+    tl.store(squares + at, sum_of_products(centred, centred, 0), mask=within)
+
+
+@triton.jit
+def _merged_moments(
+    means, squares, image, channels, eps, C, positions, chunks,
+    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """Mean and 1/σ of planes from those of their chunks (Chan et al. 1979), always in the same order."""
+    within = channels < C
+    k = _rows(0, BLOCK_CHUNKS, BLOCK_C)
+    known = within & (k < chunks)
+    at = _parts(image, channels, k, C, chunks, BLOCK_C)
+    mu_parts = tl.load(means + at, mask=known, other=0.0)
+    squared = tl.load(squares + at, mask=known, other=0.0)
+    lengths = tl.maximum(tl.minimum(positions - k * BLOCK_P, BLOCK_P), 0).to(tl.float32) + tl.zeros_like(mu_parts)
+    count = lengths
+    for start in range(BLOCK_CHUNKS, chunks, BLOCK_CHUNKS):
+        k = _rows(start, BLOCK_CHUNKS, BLOCK_C)
+        known = within & (k < chunks)
+        at = _parts(image, channels, k, C, chunks, BLOCK_C)
+        apart = tl.load(means + at, mask=known, other=0.0) - mu_parts
+        lengths = tl.where(known, tl.minimum(positions - k * BLOCK_P, BLOCK_P).to(tl.float32), 0.0)
+        share = lengths / (count + lengths)
+        squared += tl.load(squares + at, mask=known, other=0.0) + apart * apart * share * count
+        mu_parts += apart * share
+        count += lengths
+    mu = sum_of_products(mu_parts, count, 0) / positions
+    apart = tl.where(count > 0, mu_parts - mu, 0.0)
+    squared += apart * apart * count
+    return mu, 1.0 / tl.sqrt(tl.sum(squared, 0) / positions + eps)
+
+
+@triton.jit
+def _seen(
+    map, image, channels, q, mask, H, W, b, c, h, w, LINEAR: tl.constexpr, PAD: tl.constexpr,
+    REPLICATE: tl.constexpr, EVICT: tl.constexpr,
+):  # fmt: skip
+    """What positions q of the padded map show of a map, in float32; zeros if there is no map."""
+    if map is None:
+        return tl.zeros(mask.shape, tl.float32)
+    else:
+        plane = map + image.to(tl.int64) * b + channels.to(tl.int64) * c
+        at = offsets(shown(q, H, W, PAD, REPLICATE), W, h, w, LINEAR)
+        return tl.load(plane + at, mask=mask, other=0.0, eviction_policy=EVICT).to(tl.float32)
+
+
+@triton.jit
+def _gradients(
+    grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W,
+    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, ACTIVATION: tl.constexpr, LINEAR: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, EVICT: tl.constexpr,
+):  # fmt: skip
+    """Normalised x and the gradient before the activation in a chunk, 0 outside the map, and the factor scale/σ."""
+    p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
+    within = channels < C
+    mask = within & (p < H * W)
+    g_planes = grad + image.to(tl.int64) * g_b + channels.to(tl.int64) * g_c
+    v = _seen(x, image, channels, p, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, 0, REPLICATE, EVICT)
+    g = load_folded(g_planes, p, mask, H, W, g_h, g_w, LINEAR, PAD, REPLICATE)
+    planes = image * C + channels
+    r = tl.load(rstd + planes, mask=within, other=0.0)
+    s = _parameter(scale, planes, within, 1.0)
+    n = tl.where(mask, v - tl.load(mean + planes, mask=within, other=0.0), 0.0) * r
+    g = _before_activation(g, n * s + _parameter(shift, planes, within, 0.0), ACTIVATION)
+    return n, g, r * s
+
+
+@triton.jit
+def _sum_gradients(
+    n, g, sums_g, sums_gn, image, channels, chunk, C, chunks, BLOCK_C: tl.constexpr
+):  # fmt: skip
+    at = _parts(image, channels, chunk, C, chunks, BLOCK_C)
+    tl.store(sums_g + at, tl.sum(g, 0), mask=channels < C)
+    tl.store(sums_gn + at, sum_of_products(g, n, 0), mask=channels < C)
+
+
+@triton.jit
+def _merged_sums(
+    sums_g, sums_gn, image, channels, C, chunks, BLOCK_C: tl.constexpr, BLOCK_CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """Σg and Σg·n of planes from those of their chunks, always in the same order."""
+    k = _rows(0, BLOCK_CHUNKS, BLOCK_C)
+    at = _parts(image, channels, k, C, chunks, BLOCK_C)
+    known = (channels < C) & (k < chunks)
+    sum_g = tl.load(sums_g + at, mask=known, other=0.0)
+    sum_gn = tl.load(sums_gn + at, mask=known, other=0.0)
+    for start in range(BLOCK_CHUNKS, chunks, BLOCK_CHUNKS):
+        k = _rows(start, BLOCK_CHUNKS, BLOCK_C)
+        at = _parts(image, channels, k, C, chunks, BLOCK_C)
+        known = (channels < C) & (k < chunks)
+        sum_g += tl.load(sums_g + at, mask=known, other=0.0)
+        sum_gn += tl.load(sums_gn + at, mask=known, other=0.0)
+    return tl.sum(sum_g, 0), tl.sum(sum_gn, 0)
+
+
+@triton.jit
+def _turn(counters, chunks, written, groups, lag):
+    """What a program does, in the order in which programs start: (whether it measures, which group, which chunk).
+
+    Round i measures the chunks of group i of planes and writes those of group i - lag, where these are groups. A
+    program waits only for ones with earlier turns, which run or have ended, so that waiting always ends.
+    """
+    turn = tl.atomic_add(counters, 1, sem="relaxed")
+    i, place = turn // (chunks + written), turn % (chunks + written)
+    measures = place < chunks
+    return measures, tl.where(measures, i, i - lag), tl.where(measures, place, place - chunks)
+
+
+@triton.jit
+def _is_last(arrived, chunks):
+    """Whether all other programs that measure a group have stored their results, which are now visible here."""
+    tl.debug_barrier()  # of the threads of this program, whose stores are then released
+    return tl.atomic_add(arrived, 1, sem="acq_rel") == chunks - 1
+
+
+@triton.jit
+def _publish(arrived):
+    tl.debug_barrier()
+    tl.atomic_add(arrived, 1, sem="release")
+
+
+@triton.jit
+def _await(arrived, chunks):
+    while tl.atomic_add(arrived, 0, sem="acquire") <= chunks:
+        pass
 
 
 @triton.jit
@@ -84,7 +263,7 @@ def _plane_forward(
     x, scale, shift, residual, y, mean, rstd, eps, C, H, W,
     x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
-    STEP: tl.constexpr,
+    RESIDUAL_PAD: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     plane = tl.program_id(0)
     image, channel = (plane // C).to(tl.int64), (plane % C).to(tl.int64)
@@ -125,81 +304,95 @@ def _plane_forward(
                 n += tl.load(shift + plane).to(tl.float32)
             n = _activate(n, ACTIVATION)
             if residual is not None:
-                added = residual + image * r_b + channel * r_c + offsets(at, W, r_h, r_w, LINEAR)
+                base = residual + image * r_b + channel * r_c
+                added = base + _residual_offsets(at, q, W, r_h, r_w, LINEAR, PAD, RESIDUAL_PAD)
                 n += tl.load(added, mask=mask, other=0.0).to(tl.float32)
             tl.store(y + image * y_b + channel * y_c + q * y_w, n.to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def _chunk_moments(
-    x, means, squares, C, H, W, x_b, x_c, x_h, x_w, chunks, chunk_length,
+    x, means, squares, C, H, W, x_b, x_c, x_h, x_w, chunks,
     LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    image, channels, chunk, first, end = _tile(tl.program_id(0), C, H * W, chunks, chunk_length, BLOCK_C, BLOCK_P)
-    rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
-    within = channels < C
-    total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
-    for start in range(first, end, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        mask = within[:, None] & (p < end)[None, :]
-        total += tl.load(rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-    mu = tl.sum(total, 1) / tl.maximum(end - first, 1)
-    total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
-    for start in range(first, end, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        mask = within[:, None] & (p < end)[None, :]
-        v = tl.load(rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        centred = tl.where(mask, v - mu[:, None], 0.0)
-        total += centred * centred
-    planes = image * C + channels
-    tl.store(means + planes.to(tl.int64) * chunks + chunk, mu, mask=within)
-    tl.store(squares + planes.to(tl.int64) * chunks + chunk, tl.sum(total, 1), mask=within)
+    chunk = tl.program_id(0) % chunks
+    image, channels = _channels(tl.program_id(0) // chunks, C, BLOCK_C)
+    _measure(x, means, squares, image, channels, chunk, C, H, W, x_b, x_c, x_h, x_w, chunks, LINEAR, BLOCK_C, BLOCK_P)
 
 
 @triton.jit
 def _chunk_forward(
     x, scale, shift, residual, y, means, squares, mean, rstd, eps, C, H, W,
-    x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, chunk_length,
+    x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, written,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, RESIDUAL_PAD: tl.constexpr,
 ):  # fmt: skip
-    positions = H * W
-    image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
-    if PAD > 0:  # the same number of chunks, over positions of the padded map
-        all_positions = (H + 2 * PAD) * (W + 2 * PAD)
-        length = tl.cdiv(tl.cdiv(all_positions, chunks), BLOCK_P) * BLOCK_P
-        first = chunk * length
-        end = tl.minimum(first + length, all_positions)
+    chunk = tl.program_id(0) % written
+    image, channels = _channels(tl.program_id(0) // written, C, BLOCK_C)
+    q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
     within = channels < C
+    mask = within & (q < (H + 2 * PAD) * (W + 2 * PAD))
+    # All loads come first, so that they wait for memory together.
+    v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, "")
+    added = _seen(
+        residual, image, channels, q, mask, H + 2 * RESIDUAL_PAD, W + 2 * RESIDUAL_PAD, r_b, r_c, r_h, r_w, LINEAR,
+        PAD - RESIDUAL_PAD, REPLICATE, "",
+    )  # fmt: skip
     planes = image * C + channels
-    # Merge mean and variance of the chunks of a plane (Chan et al. 1979).
-    k = tl.arange(0, BLOCK_CHUNKS)
-    lengths = tl.maximum(tl.minimum(positions - k * chunk_length, chunk_length), 0).to(tl.float32)
-    parts = planes.to(tl.int64)[:, None] * chunks + k[None, :]
-    known = within[:, None] & (k < chunks)[None, :]
-    mu_parts = tl.load(means + parts, mask=known, other=0.0)
-    mu = sum_of_products(mu_parts, tl.broadcast_to(lengths[None, :], mu_parts.shape), 1) / positions
-    apart = tl.where(known, mu_parts - mu[:, None], 0.0)
-    squared = tl.load(squares + parts, mask=known, other=0.0) + apart * apart * lengths[None, :]
-    r = 1.0 / tl.sqrt(tl.sum(squared, 1) / positions + eps)
+    s = _parameter(scale, planes, within, 1.0)
+    t = _parameter(shift, planes, within, 0.0)
+    mu, r = _merged_moments(means, squares, image, channels, eps, C, H * W, chunks, BLOCK_C, BLOCK_P, BLOCK_CHUNKS)
     if chunk == 0:
         tl.store(mean + planes, mu, mask=within)
         tl.store(rstd + planes, r, mask=within)
-    s = _parameter(scale, planes, within, 1.0)
-    t = _parameter(shift, planes, within, 0.0)
-    rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
-    targets = y + image.to(tl.int64) * y_b + channels.to(tl.int64)[:, None] * y_c
-    for start in range(first, end, BLOCK_P):
-        q = start + tl.arange(0, BLOCK_P)
-        mask = within[:, None] & (q < end)[None, :]
-        p = shown(q, H, W, PAD, REPLICATE)
-        v = tl.load(rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        u = _activate((v - mu[:, None]) * r[:, None] * s[:, None] + t[:, None], ACTIVATION)
-        if residual is not None:
-            base = residual + image.to(tl.int64) * r_b + channels.to(tl.int64)[:, None] * r_c
-            u += tl.load(base + offsets(p, W, r_h, r_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        to = targets + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)[None, :]
-        tl.store(to, u.to(y.dtype.element_ty), mask=mask)
+    u = _activate((v - mu) * r * s + t, ACTIVATION) + added
+    target = y + image.to(tl.int64) * y_b + channels.to(tl.int64) * y_c + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)
+    tl.store(target, u.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _stream_forward(
+    x, scale, shift, residual, y, means, squares, mean, rstd, counters, eps, C, H, W,
+    x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w, y_b, y_c, y_h, y_w, chunks, written, groups, lag,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, RESIDUAL_PAD: tl.constexpr,
+    EVICT: tl.constexpr,
+):  # fmt: skip
+    """`_chunk_moments` and `_chunk_forward` in one launch, the second `lag` groups of planes behind the first."""
+    measures, group, chunk = _turn(counters, chunks, written, groups, lag)
+    arrived = counters + 1 + group
+    image, channels = _channels(group, C, BLOCK_C)
+    within = channels < C
+    planes = image * C + channels
+    if measures:
+        if group < groups:
+            _measure(
+                x, means, squares, image, channels, chunk, C, H, W, x_b, x_c, x_h, x_w, chunks, LINEAR, BLOCK_C,
+                BLOCK_P,
+            )  # fmt: skip
+            if _is_last(arrived, chunks):
+                mu, r = _merged_moments(
+                    means, squares, image, channels, eps, C, H * W, chunks, BLOCK_C, BLOCK_P, BLOCK_CHUNKS
+                )
+                tl.store(mean + planes, mu, mask=within)
+                tl.store(rstd + planes, r, mask=within)
+                _publish(arrived)
+    elif group >= 0:
+        q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
+        mask = within & (q < (H + 2 * PAD) * (W + 2 * PAD))
+        v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, EVICT)
+        added = _seen(
+            residual, image, channels, q, mask, H + 2 * RESIDUAL_PAD, W + 2 * RESIDUAL_PAD, r_b, r_c, r_h, r_w, LINEAR,
+            PAD - RESIDUAL_PAD, REPLICATE, "",
+        )  # fmt: skip
+        s = _parameter(scale, planes, within, 1.0)
+        t = _parameter(shift, planes, within, 0.0)
+        _await(arrived, chunks)
+        mu = tl.load(mean + planes, mask=within, other=0.0)
+        r = tl.load(rstd + planes, mask=within, other=0.0)
+        u = _activate((v - mu) * r * s + t, ACTIVATION) + added
+        target = y + image.to(tl.int64) * y_b + channels.to(tl.int64) * y_c + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)
+        tl.store(target, u.to(y.dtype.element_ty), mask=mask, eviction_policy=EVICT)
 
 
 @triton.jit
@@ -239,84 +432,115 @@ def _plane_backward(
 @triton.jit
 def _chunk_gradient_sums(
     grad, x, scale, shift, mean, rstd, sums_g, sums_gn, C, H, W,
-    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, chunks, chunk_length,
+    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, chunks,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
     PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
-    image, channels, chunk, first, end = _tile(tl.program_id(0), C, H * W, chunks, chunk_length, BLOCK_C, BLOCK_P)
-    within = channels < C
-    planes = image * C + channels
-    mu = tl.load(mean + planes, mask=within, other=0.0)
-    r = tl.load(rstd + planes, mask=within, other=0.0)
-    s = _parameter(scale, planes, within, 1.0)
-    t = _parameter(shift, planes, within, 0.0)
-    x_rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
-    g_rows = grad + image.to(tl.int64) * g_b + channels.to(tl.int64)[:, None] * g_c
-    sum_g = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
-    sum_gn = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
-    for start in range(first, end, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        mask = within[:, None] & (p < end)[None, :]
-        v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        g = load_folded(g_rows, p[None, :], mask, H, W, g_h, g_w, LINEAR, PAD, REPLICATE)
-        n = (v - mu[:, None]) * r[:, None]
-        g = _before_activation(g, n * s[:, None] + t[:, None], ACTIVATION)
-        sum_g += g
-        sum_gn += tl.where(mask, g * n, 0.0)
-    tl.store(sums_g + planes.to(tl.int64) * chunks + chunk, tl.sum(sum_g, 1), mask=within)
-    tl.store(sums_gn + planes.to(tl.int64) * chunks + chunk, tl.sum(sum_gn, 1), mask=within)
+    chunk = tl.program_id(0) % chunks
+    image, channels = _channels(tl.program_id(0) // chunks, C, BLOCK_C)
+    n, g, _ = _gradients(
+        grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W, g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w,
+        ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, "",
+    )  # fmt: skip
+    _sum_gradients(n, g, sums_g, sums_gn, image, channels, chunk, C, chunks, BLOCK_C)
 
 
 @triton.jit
 def _chunk_backward(
     grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, dscale, dshift, C, H, W,
-    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w, chunks, chunk_length,
+    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w, chunks,
     ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
     BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
 ):  # fmt: skip
-    positions = H * W
-    image, channels, chunk, first, end = _tile(tl.program_id(0), C, positions, chunks, chunk_length, BLOCK_C, BLOCK_P)
+    chunk = tl.program_id(0) % chunks
+    image, channels = _channels(tl.program_id(0) // chunks, C, BLOCK_C)
+    n, g, gain = _gradients(
+        grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W, g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w,
+        ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, "",
+    )  # fmt: skip
+    sum_g, sum_gn = _merged_sums(sums_g, sums_gn, image, channels, C, chunks, BLOCK_C, BLOCK_CHUNKS)
     within = channels < C
-    planes = image * C + channels
-    k = tl.arange(0, BLOCK_CHUNKS)
-    parts = planes.to(tl.int64)[:, None] * chunks + k[None, :]
-    known = within[:, None] & (k < chunks)[None, :]
-    sum_g = tl.sum(tl.load(sums_g + parts, mask=known, other=0.0), 1)
-    sum_gn = tl.sum(tl.load(sums_gn + parts, mask=known, other=0.0), 1)
     if dscale is not None:  # noqa: SIM102  known at compile time, unlike the chunk
         if chunk == 0:
-            tl.store(dscale + planes, sum_gn, mask=within)
-            tl.store(dshift + planes, sum_g, mask=within)
-    mu = tl.load(mean + planes, mask=within, other=0.0)
-    r = tl.load(rstd + planes, mask=within, other=0.0)
-    s = _parameter(scale, planes, within, 1.0)
-    t = _parameter(shift, planes, within, 0.0)
-    x_rows = x + image.to(tl.int64) * x_b + channels.to(tl.int64)[:, None] * x_c
-    g_rows = grad + image.to(tl.int64) * g_b + channels.to(tl.int64)[:, None] * g_c
-    d_rows = dx + image.to(tl.int64) * d_b + channels.to(tl.int64)[:, None] * d_c
-    for start in range(first, end, BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        mask = within[:, None] & (p < end)[None, :]
-        v = tl.load(x_rows + offsets(p, W, x_h, x_w, LINEAR)[None, :], mask=mask, other=0.0).to(tl.float32)
-        g = load_folded(g_rows, p[None, :], mask, H, W, g_h, g_w, LINEAR, PAD, REPLICATE)
-        n = (v - mu[:, None]) * r[:, None]
-        g = _before_activation(g, n * s[:, None] + t[:, None], ACTIVATION)
-        d = _gradient_gain(s * r)[:, None] * (g - (sum_g / positions)[:, None] - n * (sum_gn / positions)[:, None])
-        tl.store(d_rows + offsets(p, W, d_h, d_w, LINEAR)[None, :], d.to(dx.dtype.element_ty), mask=mask)
+            tl.store(dscale + image * C + channels, sum_gn, mask=within)
+            tl.store(dshift + image * C + channels, sum_g, mask=within)
+    d = _gradient_gain(gain) * (g - sum_g / (H * W) - n * (sum_gn / (H * W)))
+    p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
+    target = dx + image.to(tl.int64) * d_b + channels.to(tl.int64) * d_c + offsets(p, W, d_h, d_w, LINEAR)
+    tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W))
 
 
-def chunked(x: Tensor) -> tuple[int, int, int, int, int]:
-    """(programs, chunks per plane, positions per chunk, BLOCK_C, BLOCK_P) for a map in chunks."""
-    B, C, H, W = x.shape
-    if is_channels_last(x):  # a warp reads contiguous channels
-        block_c = min(power_of_2(C), 32)
-        block_p, most_chunks = 1024 // block_c, 4096 // block_c
-        length = 2 * block_p
-    else:
-        block_c, block_p, length, most_chunks = 1, 1024, CHUNK, 1024
-    length = max(length, ceil_div(ceil_div(H * W, most_chunks), block_p) * block_p)
-    chunks = ceil_div(H * W, length)
-    return B * ceil_div(C, block_c) * chunks, chunks, length, block_c, block_p
+@triton.jit
+def _stream_backward(
+    grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, dscale, dshift, counters, C, H, W,
+    g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, d_b, d_c, d_h, d_w, chunks, groups, lag,
+    ACTIVATION: tl.constexpr, LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_CHUNKS: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr, EVICT: tl.constexpr,
+):  # fmt: skip
+    """`_chunk_gradient_sums` and `_chunk_backward` in one launch, as `_stream_forward`.
+
+    dscale and dshift are where the merged sums are left, so they must be there even if nobody asked for them.
+    """
+    measures, group, chunk = _turn(counters, chunks, chunks, groups, lag)
+    arrived = counters + 1 + group
+    image, channels = _channels(group, C, BLOCK_C)
+    within = channels < C
+    planes = image * C + channels
+    if measures:
+        if group < groups:
+            n, g, _ = _gradients(
+                grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W, g_b, g_c, g_h, g_w,
+                x_b, x_c, x_h, x_w, ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, "",
+            )  # fmt: skip
+            _sum_gradients(n, g, sums_g, sums_gn, image, channels, chunk, C, chunks, BLOCK_C)
+            if _is_last(arrived, chunks):
+                sum_g, sum_gn = _merged_sums(sums_g, sums_gn, image, channels, C, chunks, BLOCK_C, BLOCK_CHUNKS)
+                tl.store(dscale + planes, sum_gn, mask=within)
+                tl.store(dshift + planes, sum_g, mask=within)
+                _publish(arrived)
+    elif group >= 0:
+        n, g, gain = _gradients(
+            grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W, g_b, g_c, g_h, g_w,
+            x_b, x_c, x_h, x_w, ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, EVICT,
+        )  # fmt: skip
+        _await(arrived, chunks)
+        sum_gn = tl.load(dscale + planes, mask=within, other=0.0)
+        sum_g = tl.load(dshift + planes, mask=within, other=0.0)
+        d = _gradient_gain(gain) * (g - sum_g / (H * W) - n * (sum_gn / (H * W)))
+        p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
+        target = dx + image.to(tl.int64) * d_b + channels.to(tl.int64) * d_c + offsets(p, W, d_h, d_w, LINEAR)
+        tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W), eviction_policy=EVICT)
+
+
+class Blocks(NamedTuple):
+    """How planes are split into chunks.
+
+    Attributes:
+        channels, positions: a chunk's, powers of 2. What a program has of it stays in registers.
+        warps: of a program.
+        lag: with one launch, by how many groups of planes (`channels` of an image) writing follows measuring;
+            0: with two launches.
+    """
+
+    channels: int
+    positions: int
+    warps: int
+    lag: int
+
+
+def blocks_of(shape: tuple[int, ...], channels_last: bool, itemsize: int, maps: int) -> Blocks:
+    """The blocks for a pass that reads `maps` maps of this shape: 1 forward, 2 backward."""
+    B, C, H, W = shape
+    elements = B * C * H * W
+    streams = maps * itemsize * elements > IN_CACHE
+    # Two launches: each program merges all chunks, so few channels. One: whole lines of 128 bytes.
+    channels = min(power_of_2(C), 128 // itemsize if streams else 16) if channels_last else 1
+    size = min(max(power_of_2(elements // PROGRAMS), 2048), 8192 if not streams and maps == 1 else 4096)
+    positions = min(max(size // channels, 1), power_of_2(H * W))
+    warps = min(max(channels * positions // 512, 1), 8)
+    group = maps * itemsize * channels * H * W
+    lag = max(1, LAG // group) if streams else 0
+    return Blocks(channels, positions, warps, lag)
 
 
 def _warps(block: int) -> int:
@@ -328,16 +552,20 @@ class _Plan(NamedTuple):
 
     Attributes:
         shape, strides: of the result.
-        programs: number of programs per launch; 0 if there is nothing to do.
-        sizes, chunks: kernel arguments; chunks is empty if planes are not split.
+        programs: of each launch; () if there is nothing to do.
+        sizes: kernel arguments.
+        chunks: their number in a group of planes that is measured, and in one that is written; () if planes are
+            not split.
+        groups: number of groups of planes, and the lag with which they are written; () with two launches.
         first, last: constants of the first of two launches, and of the second or only one.
     """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    programs: int
+    programs: tuple[int, ...]
     sizes: tuple[int, ...]
     chunks: tuple[int, ...]
+    groups: tuple[int, ...]
     first: dict[str, Any]
     last: dict[str, Any]
 
@@ -347,38 +575,51 @@ def _plan(
     shape: tuple[int, ...],
     x: tuple[int, ...],
     other: tuple[int, ...],
+    itemsize: int,
     activation: str,
     pad: int,
     replicate: bool,
+    residual_pad: int,
     backward: bool,
 ) -> _Plan:
-    """The plan for a map of a given shape and strides, and the strides of the other map read: the residual, or the
-    gradient of the padded map."""
+    """The plan for a map of a given shape, strides and size of an element, and the strides of the other map read: the
+    residual, which has a margin of `residual_pad`, or the gradient of the padded map."""
     B, C, H, W = shape
     like = torch.empty_strided(shape, x, device="meta")
     padded = (B, C, H + 2 * pad, W + 2 * pad)
     result = torch.empty(shape if backward else padded, device="meta", memory_format=kernel_format(like))
-    second = torch.empty_strided(padded if backward else shape, other, device="meta")
+    second = torch.empty_strided(padded if backward or residual_pad else shape, other, device="meta")
     act, linear = ACTIVATIONS[activation], is_linear(like, result, second)
     made = tuple(result.shape), result.stride()
     if like.numel() == 0:
-        return _Plan(*made, 0, (), (), {}, {})
+        return _Plan(*made, (), (), (), (), {}, {})
     largest = LARGEST_PLANE if not backward else LARGEST_PLANE_BACKWARD if pad == 0 else LARGEST_PADDED_BACKWARD
     padding = {"PAD": pad, "REPLICATE": replicate}
     positions = H * W
     if positions <= largest and not is_channels_last(like):
         block = power_of_2(positions)
         warps = _warps(block) if not backward else 2 * _warps(block) if block > 256 else 1
-        last = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, **padding}
+        last: dict[str, Any] = {"ACTIVATION": act, "LINEAR": linear, "BLOCK": block, **padding}
         if not backward:
-            last["STEP"] = min(block, STEP)
-        return _Plan(*made, B * C, (C, H, W), (), {}, {**last, "num_warps": warps})
-    programs, chunks, length, block_c, block_p = chunked(like)
-    first = {"LINEAR": linear, "BLOCK_C": block_c, "BLOCK_P": block_p}
-    last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": power_of_2(chunks), **padding}
+            last |= {"RESIDUAL_PAD": residual_pad, "STEP": min(block, STEP)}
+        return _Plan(*made, (B * C,), (C, H, W), (), (), {}, {**last, "num_warps": warps})
+    blocks = blocks_of(shape, is_channels_last(like), itemsize, 2 if backward else 1)
+    chunks = ceil_div(positions, blocks.positions)
+    written = ceil_div(result.shape[2] * result.shape[3], blocks.positions)
+    groups = B * ceil_div(C, blocks.channels)
+    first: dict[str, Any] = {"LINEAR": linear, "BLOCK_C": blocks.channels, "BLOCK_P": blocks.positions}
+    first["num_warps"] = blocks.warps
+    merged = min(power_of_2(chunks), max(MERGED * 32 * blocks.warps // blocks.channels, 1))
+    last = {**first, "ACTIVATION": act, "BLOCK_CHUNKS": merged, **padding}
     if backward:
         first |= {"ACTIVATION": act, **padding}
-    return _Plan(*made, programs, (C, H, W), (chunks, length), first, last)
+    else:
+        last["RESIDUAL_PAD"] = residual_pad
+    if blocks.lag == 0:
+        return _Plan(*made, (groups * chunks, groups * written), (C, H, W), (chunks, written), (), first, last)
+    last["EVICT"] = EVICT
+    turns = (groups + blocks.lag) * (chunks + written)
+    return _Plan(*made, (turns,), (C, H, W), (chunks, written), (groups, blocks.lag), first, last)
 
 
 def forward(
@@ -393,24 +634,32 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, strides = x.shape, x.stride()
     others = strides if residual is None else residual.stride()
-    plan = _plan(shape, strides, others, activation, pad, replicate, False)
+    residual_pad = 0 if residual is None or residual.shape == shape else pad
+    plan = _plan(shape, strides, others, x.element_size(), activation, pad, replicate, residual_pad, False)
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()
     y = torch.empty_strided(plan.shape, plan.strides, dtype=x.dtype, device=x.device)
     mean = x.new_empty(shape[:2], dtype=torch.float32)
     rstd = torch.empty_like(mean)
-    if plan.programs == 0:
+    if not plan.programs:
         return y, mean, rstd
     if not plan.chunks:
         launch(
-            _plane_forward, plan.programs, x, scale, shift, residual, y, mean, rstd, eps, *plan.sizes,
+            _plane_forward, plan.programs[0], x, scale, shift, residual, y, mean, rstd, eps, *plan.sizes,
             *strides, *others, *plan.strides, **plan.last,
         )  # fmt: skip
         return y, mean, rstd
     means, squares = (x.new_empty((shape[0] * shape[1], plan.chunks[0]), dtype=torch.float32) for _ in range(2))
-    launch(_chunk_moments, plan.programs, x, means, squares, *plan.sizes, *strides, *plan.chunks, **plan.first)
+    if plan.groups:
+        counters = x.new_zeros(1 + plan.groups[0], dtype=torch.int32)
+        launch(
+            _stream_forward, plan.programs[0], x, scale, shift, residual, y, means, squares, mean, rstd, counters, eps,
+            *plan.sizes, *strides, *others, *plan.strides, *plan.chunks, *plan.groups, **plan.last,
+        )  # fmt: skip
+        return y, mean, rstd
+    launch(_chunk_moments, plan.programs[0], x, means, squares, *plan.sizes, *strides, plan.chunks[0], **plan.first)
     launch(
-        _chunk_forward, plan.programs, x, scale, shift, residual, y, means, squares, mean, rstd, eps, *plan.sizes,
+        _chunk_forward, plan.programs[1], x, scale, shift, residual, y, means, squares, mean, rstd, eps, *plan.sizes,
         *strides, *others, *plan.strides, *plan.chunks, **plan.last,
     )  # fmt: skip
     return y, mean, rstd
@@ -428,29 +677,37 @@ def backward(
     replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, strides, upstream = x.shape, x.stride(), grad.stride()
-    plan = _plan(shape, strides, upstream, activation, pad, replicate, True)
+    plan = _plan(shape, strides, upstream, x.element_size(), activation, pad, replicate, 0, True)
     affine = scale is not None or shift is not None
     scale = None if scale is None else scale.contiguous()
     shift = None if shift is None else shift.contiguous()
     dx = torch.empty_strided(shape, plan.strides, dtype=x.dtype, device=x.device)
-    dscale = x.new_empty((shape[0] if affine else 0, shape[1]), dtype=torch.float32)
-    dshift = torch.empty_like(dscale)
-    if plan.programs == 0:
+    dscale, dshift = (x.new_empty((shape[0] if affine else 0, shape[1]), dtype=torch.float32) for _ in range(2))
+    if not plan.programs:
         return dx, dscale.zero_(), dshift.zero_()
     parameters = (dscale, dshift) if affine else (None, None)
     if not plan.chunks:
         launch(
-            _plane_backward, plan.programs, grad, x, scale, shift, mean, rstd, dx, *parameters, *plan.sizes,
+            _plane_backward, plan.programs[0], grad, x, scale, shift, mean, rstd, dx, *parameters, *plan.sizes,
             *upstream, *strides, *plan.strides, **plan.last,
         )  # fmt: skip
         return dx, dscale, dshift
-    sums_g, sums_gn = (x.new_empty((shape[0] * shape[1], plan.chunks[0]), dtype=torch.float32) for _ in range(2))
+    chunks = plan.chunks[0]
+    sums_g, sums_gn = (x.new_empty((shape[0] * shape[1], chunks), dtype=torch.float32) for _ in range(2))
+    if plan.groups:
+        merged = parameters if affine else (torch.empty_like(mean), torch.empty_like(mean))
+        counters = x.new_zeros(1 + plan.groups[0], dtype=torch.int32)
+        launch(
+            _stream_backward, plan.programs[0], grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, *merged,
+            counters, *plan.sizes, *upstream, *strides, *plan.strides, chunks, *plan.groups, **plan.last,
+        )  # fmt: skip
+        return dx, dscale, dshift
     launch(
-        _chunk_gradient_sums, plan.programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, *plan.sizes,
-        *upstream, *strides, *plan.chunks, **plan.first,
+        _chunk_gradient_sums, plan.programs[0], grad, x, scale, shift, mean, rstd, sums_g, sums_gn, *plan.sizes,
+        *upstream, *strides, chunks, **plan.first,
     )  # fmt: skip
     launch(
-        _chunk_backward, plan.programs, grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, *parameters,
-        *plan.sizes, *upstream, *strides, *plan.strides, *plan.chunks, **plan.last,
+        _chunk_backward, plan.programs[1], grad, x, scale, shift, mean, rstd, sums_g, sums_gn, dx, *parameters,
+        *plan.sizes, *upstream, *strides, *plan.strides, chunks, **plan.last,
     )  # fmt: skip
     return dx, dscale, dshift

@@ -34,20 +34,31 @@ def _draws(key, t):
 
 
 @triton.jit
-def _stream(key, t, draws, positions):
+def _remainder(draw, positions, reciprocal):
+    """draw % positions for a draw below 2⁶³. A GPU has no division of 64 bits; its remainder takes a hundred
+    instructions, this one multiplication by ⌊(2⁶⁴ - 1)/positions⌋, whose quotient is at most one too small."""
+    u, n = draw.to(tl.uint64), positions.to(tl.uint64)
+    rest = u - tl.umulhi(u, reciprocal) * n
+    return tl.where(rest >= n, rest - n, rest).to(tl.int64)
+
+
+@triton.jit
+def _stream(key, t, draws, positions, reciprocal):
     """Position t of a key's stream. The stream ends in 0, 1, 2, ..., so that it always holds enough distinct ones."""
-    return tl.where(t < draws, _draws(key, t) % positions, (t - draws).to(tl.int64))
+    return tl.where(t < draws, _remainder(_draws(key, t), positions, reciprocal), (t - draws).to(tl.int64))
 
 
 @triton.jit
 def _new(key, start, draws, positions, BLOCK: tl.constexpr):
     """Places (BLOCK,) of the stream from `start` on, their positions, and whether each position is new."""
+    positions = tl.full((), positions, tl.int64)
+    reciprocal = tl.full((), 0xFFFFFFFFFFFFFFFF, tl.uint64) // positions.to(tl.uint64)
     t = start + tl.arange(0, BLOCK)
-    mine = _stream(key, t, draws, positions)
+    mine = _stream(key, t, draws, positions, reciprocal)
     again = tl.zeros((BLOCK, BLOCK), tl.int32)
     for first in range(0, start + BLOCK, BLOCK):
         earlier = first + tl.arange(0, BLOCK)
-        same = _stream(key, earlier, draws, positions)[None, :] == mine[:, None]
+        same = _stream(key, earlier, draws, positions, reciprocal)[None, :] == mine[:, None]
         again |= (same & (earlier[None, :] < t[:, None])).to(tl.int32)
     return t, mine, tl.max(again, 1) == 0
 

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
+from cgcl_fast.networks.norms import NormedConv2d
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import conv_of, reflect_pad
+from cgcl_fast.nn.pad import inner
 from cgcl_fast.ops import adain, instance_norm
 
 
@@ -33,9 +35,9 @@ class ContentEncoder(nn.Module):
 
     def __init__(self, input_nc: int = 3, ngf: int = 64, n_blocks: int = 4, n_down: int = 2) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(input_nc, ngf, 7)
+        self.stem = NormedConv2d(input_nc, ngf, 7)
         widths = [ngf * 2**i for i in range(n_down)]
-        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 4, stride=2) for width in widths)
+        self.down = nn.ModuleList(NormedConv2d(width, 2 * width, 4, stride=2) for width in widths)
         self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down) for _ in range(n_blocks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -44,11 +46,12 @@ class ContentEncoder(nn.Module):
         x = self.stem(reflect_pad(in_fast_format(x), 3))
         for conv in self.down:
             x = conv(_norm_relu_pad(x)) if torch.jit.is_scripting() else conv_of(conv, _norm_relu_pad, x)
-        x = instance_norm(x, activation="relu")
+        x = _norm_relu_pad(x)
         features = []
-        for block in self.blocks:
-            x = block(x)
-            features.append(x)
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            x = block(x, 1, 0 if i == last else 1)
+            features.append(x if i == last else inner(x, 1))
         return features
 
 
@@ -144,18 +147,21 @@ class AdaINBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3)
-        self.conv2 = nn.Conv2d(channels, channels, 3)
+        self.conv1 = NormedConv2d(channels, channels, 3)
+        self.conv2 = NormedConv2d(channels, channels, 3)
 
-    def forward(self, x: Tensor, affine: Tensor) -> Tensor:
-        """x (B, C, H, W), affine (B, 2, 2, C): scale and shift of the first norm and of the second."""
+    def forward(self, x: Tensor, affine: Tensor, margin: int = 0, pad: int = 0) -> Tensor:
+        """x (B, C, H, W), affine (B, 2, 2, C): scale and shift of the first norm and of the second. ``margin`` and
+        ``pad`` as ``ResnetBlock``."""
         first, second = affine.unbind(1)
-        y = self.conv1(reflect_pad(x, 1))
+        padded = reflect_pad(x, 1) if margin == 0 else x
+        y = self.conv1(padded)
         if torch.jit.is_scripting():
             y = self.conv2(_adain_relu_pad(y, first))
         else:
             y = conv_of(self.conv2, partial(_adain_relu_pad, affine=first), y)
-        return adain(y, second[:, 0], second[:, 1], residual=x)
+        residual = padded if pad == 1 else x if margin == 0 else inner(x, 1)
+        return adain(y, second[:, 0], second[:, 1], residual=residual, pad=pad)
 
 
 def _adain_relu_pad(x: Tensor, affine: Tensor) -> Tensor:
@@ -208,8 +214,9 @@ class AdaINDecoder(nn.Module):
         two doublings."""
         affine = self.mlp(torch.cat([style, label], 1)).unflatten(1, self.affine_shape)
         x = content
+        last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block(x, affine[:, i])
+            x = block(x, affine[:, i], 0 if i == 0 else 1, 0 if i == last else 1)
         for conv, norm in zip(self.up, self.norms):  # noqa: B905  TorchScript knows no strict
             x = torch.relu(norm(conv(x)))
         return torch.tanh(self.head(reflect_pad(x, 3)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CONTIGUOUS_TRAINING_ON_CPU = torch.backends.cpu.get_cpu_capability() != "AVX512"
 """Whether training on this CPU is faster in contiguous maps.
@@ -11,6 +11,26 @@ CONTIGUOUS_TRAINING_ON_CPU = torch.backends.cpu.get_cpu_capability() != "AVX512"
 Where PyTorch has only AVX2, the gradient of a large convolution's weight takes two to five times as long in
 channels_last; all else is about as fast or faster. With AVX-512 whole steps are faster in channels_last.
 """
+
+CHANNELS_LAST_WEIGHTS = ("cuda",)
+"""Types of devices on which the weights of convolutions are kept in channels_last.
+
+cuDNN wants them as the maps are, and PyTorch would turn them round in each call, forward and backward. The convolutions
+of a CPU reorder weights by themselves.
+"""
+
+
+def weights_in_fast_format(module: nn.Module, device: torch.device) -> None:
+    """Keep the weights of a module's convolutions, in place, in the memory format of the maps on their device.
+
+    Before an optimiser or a copy is made, of which the state and the weights take over the format.
+
+    Args:
+        module: it is on the device.
+        device: see ``CHANNELS_LAST_WEIGHTS``; on others nothing is done.
+    """
+    if device.type in CHANNELS_LAST_WEIGHTS:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def in_fast_format(x: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.resnet import ResnetBlock
+from cgcl_fast.networks.norms import NormedConv2d
+from cgcl_fast.networks.resnet import ResnetBlock, ResnetBlocks
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import ClassMemory, conv_of, reflect_pad
 from cgcl_fast.ops import instance_norm, memory_read
@@ -43,8 +44,8 @@ class DomainContentEncoder(nn.Module):
     def __init__(self, input_nc: int = 3, ngf: int = 64, n_blocks: int = 3) -> None:
         super().__init__()
         self.stem = nn.Conv2d(input_nc, ngf, 7)
-        self.down = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1) for width in (ngf, 2 * ngf))
-        self.blocks = nn.Sequential(*(ResnetBlock(4 * ngf) for _ in range(n_blocks)))
+        self.down = nn.ModuleList(NormedConv2d(width, 2 * width, 3, stride=2, padding=1) for width in (ngf, 2 * ngf))
+        self.blocks = ResnetBlocks(*(ResnetBlock(4 * ngf) for _ in range(n_blocks)))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, input_nc, H, W) to (B, 4 ngf, H/4, W/4)."""
@@ -97,7 +98,7 @@ class StyleMapDecoder(nn.Module):
         super().__init__()
         widths = (4 * ngf, 2 * ngf, ngf)
         self.content = nn.Conv2d(4 * ngf, 4 * ngf, 3)
-        self.blocks = nn.Sequential(*(ResnetBlock(4 * ngf) for _ in range(n_blocks)))
+        self.blocks = ResnetBlocks(*(ResnetBlock(4 * ngf) for _ in range(n_blocks)))
         self.up = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths[1:])
         self.head = nn.Conv2d(ngf, output_nc, 7)

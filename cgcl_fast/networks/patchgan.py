@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.norms import Norm, has_bias
+from cgcl_fast.networks.norms import Norm, NormedConv2d, has_bias
 from cgcl_fast.networks.resnet import FastFormat
 from cgcl_fast.nn import BlurDown, blur_down
 
@@ -27,6 +27,9 @@ class PatchDiscriminator(nn.Module):
         antialias: blur pools instead of strided convolutions.
         norm: "instance", "batch" or "none".
     """
+
+    casts_together = True
+    """Layers are called under autocast only, see ``engine.casting``."""
 
     def __init__(
         self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, antialias: bool = True, norm: str = "instance"
@@ -48,7 +51,9 @@ class PatchDiscriminator(nn.Module):
         widths = [input_nc, *(ndf * min(2**i, 8) for i in range(n_layers + 1)), 1]
         strides = [stride] * n_layers + [1, 1]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=s, padding=1, bias=has_bias(norm) or i in (0, n_layers + 1))
+            nn.Conv2d(a, b, 4, stride=s, padding=1)
+            if i in (0, n_layers + 1)
+            else NormedConv2d(a, b, 4, stride=s, padding=1, bias=has_bias(norm))
             for i, (a, b, s) in enumerate(zip(widths, widths[1:], strides, strict=False))
         )
         self.norms = nn.ModuleList(Norm(width, norm, "leaky_relu") for width in widths[2:-1])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.norms import Norm, has_bias
+from cgcl_fast.networks.norms import Norm, NormedConv2d, has_bias
 
 
 class PixelDiscriminator(nn.Module):
@@ -30,7 +30,11 @@ class PixelDiscriminator(nn.Module):
         self.norm = Norm(2 * ndf, norm, "leaky_relu")
         bias = has_bias(norm)
         self.convs = nn.ModuleList(
-            (nn.Conv2d(input_nc, ndf, 1), nn.Conv2d(ndf, 2 * ndf, 1, bias=bias), nn.Conv2d(2 * ndf, 1, 1, bias=bias))
+            (
+                nn.Conv2d(input_nc, ndf, 1),
+                NormedConv2d(ndf, 2 * ndf, 1, bias=bias),
+                nn.Conv2d(2 * ndf, 1, 1, bias=bias),
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:

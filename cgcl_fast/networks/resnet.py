@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.norms import Norm, has_bias
+from cgcl_fast.networks.norms import Norm, NormedConv2d, NormedConvTranspose2d, has_bias, with_bias, zero_gradient
 from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_pad
+from cgcl_fast.nn.pad import inner
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -51,18 +52,38 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels: int, dropout: bool = False, norm: str = "instance") -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, bias=has_bias(norm))
+        self.conv1 = NormedConv2d(channels, channels, 3, bias=has_bias(norm))
         self.norm1 = Norm(channels, norm, "relu")
-        self.conv2 = nn.Conv2d(channels, channels, 3, bias=has_bias(norm))
+        self.conv2 = NormedConv2d(channels, channels, 3, bias=has_bias(norm))
         self.norm2 = Norm(channels, norm)
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
         self.drops = dropout
 
+    def forward(self, x: Tensor, margin: int = 0, pad: int = 0) -> Tensor:
+        """(B, C, H + 2 margin, W + 2 margin) to (B, C, H + 2 pad, W + 2 pad).
+
+        ``margin`` and ``pad`` are 0 or 1: by how much x has been padded by reflection, and by how much the result is to
+        be. Between blocks that both are 1, because padding is linear: x has its margin, and the block's own part gets
+        it as it is written, so no pass over the map pads it.
+        """
+        padded = reflect_pad(x, 1) if margin == 0 else x
+        y = self.conv1(padded)
+        y = reflect_pad(self.dropout(self.norm1(y)), 1) if self.drops and self.training else self.norm1(y, pad=1)
+        residual = padded if pad == 1 else x if margin == 0 else inner(x, 1)
+        return self.norm2(self.conv2(y), residual=residual, pad=pad)
+
+
+class ResnetBlocks(nn.Sequential):
+    """Residual blocks one after another, (B, C, H, W) to the same shape. Only the first one pads its input."""
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        y = self.conv1(reflect_pad(x, 1))
-        y = reflect_pad(self.dropout(self.norm1(y)), 1) if self.drops and self.training else self.norm1(y, pad=1)
-        return self.norm2(self.conv2(y), residual=x)
+        last = -1
+        for _ in self:  # TorchScript knows no len of it
+            last += 1
+        for i, block in enumerate(self):
+            x = block(x, 0 if i == 0 else 1, 0 if i == last else 1)
+        return x
 
 
 class ResnetGenerator(nn.Module):
@@ -85,6 +106,9 @@ class ResnetGenerator(nn.Module):
     operation here, so the number of a norm gives the value after the ReLU; so it does in the published code, whose ReLU
     works in place.
 
+    The bias of a convolution before an instance norm is added only where the convolution itself is a feature layer
+    (layers 4 and 8, say); the norm would subtract it again.
+
     Activations are kept in the memory format that is the fastest for convolutions, see :mod:`.memory_format`.
 
     Args:
@@ -102,6 +126,8 @@ class ResnetGenerator(nn.Module):
     entry_points = ("forward", "encode")
     multiple = 4
     """Sides of images should be multiples of this."""
+    casts_together = True
+    """Layers are called under autocast only, see ``engine.casting``."""
 
     def __init__(
         self,
@@ -139,20 +165,20 @@ class ResnetGenerator(nn.Module):
         self.antialias_up = antialias_up
         stride = 1 if antialias else 2
         widths = [ngf * 2**i for i in range(n_down)]
-        bias = has_bias(norm)
-        self.stem = nn.Conv2d(input_nc, ngf, 7, bias=bias)
+        normed: dict[str, Any] = {"bias": has_bias(norm), "is_feature": True}
+        self.stem = NormedConv2d(input_nc, ngf, 7, **normed)
         self.down = nn.ModuleList(
-            nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1, bias=bias) for width in widths
+            NormedConv2d(width, 2 * width, 3, stride=stride, padding=1, **normed) for width in widths
         )
         self.blocks = nn.ModuleList(ResnetBlock(ngf * 2**n_down, dropout, norm) for _ in range(n_blocks))
         self.up = nn.ModuleList(
-            nn.Conv2d(width, width // 2, 3, padding=1, bias=bias)
+            NormedConv2d(width, width // 2, 3, padding=1, **normed)
             if antialias_up
-            else nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias)
+            else NormedConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, **normed)
             for width in (2 * width for width in reversed(widths))
         )
-        normed = [ngf, *(2 * width for width in widths), *reversed(widths)]
-        self.norms = nn.ModuleList(Norm(width, norm, "relu") for width in normed)
+        norm_widths = [ngf, *(2 * width for width in widths), *reversed(widths)]
+        self.norms = nn.ModuleList(Norm(width, norm, "relu") for width in norm_widths)
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
     @staticmethod
@@ -237,20 +263,26 @@ class ResnetGenerator(nn.Module):
         wanted = self._resolve(feature_layers, layers)
         features = []
         x = in_fast_format(x)
+        margin = 0  # of x, which is padded from one residual block to the next
         waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
-        for number, layer in layers:
+        for i, (number, layer) in enumerate(layers):
             named = number in wanted
             cheap = _is_cheap(layer)
             if layer is _pad and waiting and isinstance(waiting[-1], Norm):  # the norm pads as it writes
                 layer, waiting = partial(waiting[-1], pad=PAD), waiting[:-1]
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            if isinstance(layer, ResnetBlock):
+                if waiting and isinstance(waiting[-1], Norm):  # it pads too
+                    x, waiting, margin = waiting[-1](x, pad=1), [], 1
+                pad = int(isinstance(layers[i + 1][1], ResnetBlock) and not (stop and number == wanted[-1]))
+                x, margin = layer(x, margin, pad), pad
+            elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 x, waiting = conv_of(layer, partial(_chain, waiting), x) if waiting else layer(x), []
             elif named or not cheap:
                 x, waiting = _chain([*waiting, layer], x), []
             else:
                 waiting = [*waiting, layer]
             if named:
-                features.append(x)
+                features.append(inner(x, 1) if margin else with_bias(layer, x))
             if stop and number == wanted[-1]:
                 break
         return x, features
@@ -270,6 +302,7 @@ class ResnetGenerator(nn.Module):
             ValueError: ``x`` has another shape, or ``feature_layers`` names a layer that does not exist.
         """
         image, features = self._run(x, feature_layers, stop=False)
+        image = zero_gradient(image, (self.stem, *self.down, *self.up))
         return (image, features) if feature_layers else image
 
     def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:

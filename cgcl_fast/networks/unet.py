@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.norms import Norm, has_bias
+from cgcl_fast.networks.norms import Norm, NormedConv2d, NormedConvTranspose2d, has_bias
 
 
 class UnetGenerator(nn.Module):
@@ -60,11 +60,14 @@ class UnetGenerator(nn.Module):
         bias = has_bias(norm)
         widths = [ngf * min(2**i, 8) for i in range(n_down)]
         self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 4, 2, 1, bias=bias) for a, b in zip([input_nc, *widths], widths, strict=False)
+            (nn.Conv2d if i in (0, n_down - 1) else NormedConv2d)(a, b, 4, 2, 1, bias=bias)
+            for i, (a, b) in enumerate(zip([input_nc, *widths], widths, strict=False))
         )
         self.down_norms = nn.ModuleList(Norm(width, norm, "leaky_relu") for width in widths[1:-1])
         self.up = nn.ModuleList(  # from the outermost, like the others
-            nn.ConvTranspose2d(b * (1 if i == n_down - 1 else 2), a, 4, 2, 1, bias=bias or i == 0)
+            (nn.ConvTranspose2d if i == 0 else NormedConvTranspose2d)(
+                b * (1 if i == n_down - 1 else 2), a, 4, 2, 1, bias=bias or i == 0
+            )
             for i, (a, b) in enumerate(zip([output_nc, *widths], widths, strict=False))
         )
         self.up_norms = nn.ModuleList(Norm(width, norm, "relu") for width in widths[:-1])

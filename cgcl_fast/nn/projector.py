@@ -32,6 +32,8 @@ class Projector(nn.Module):
     """
 
     __jit_unused_properties__ = ("channels",)
+    casts_together = True
+    """Layers are called under autocast only, see ``engine.casting``."""
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ SCHEMAS = (
     "_blur_down_backward(Tensor grad, SymInt height, SymInt width, bool channels_last) -> Tensor",
     "_blur_up(Tensor x) -> Tensor",
     "_blur_up_backward(Tensor grad, bool channels_last) -> Tensor",
+    "_reflect_pad(Tensor x, int size) -> Tensor",
+    "_reflect_pad_backward(Tensor grad, int size, bool channels_last) -> Tensor",
     "_patch_nce(Tensor query, Tensor key, Tensor? extra, Tensor? offsets, float temperature, str negatives,"
     " bool decoupled, bool normalize, bool query_grad, bool key_grad) -> (Tensor, Tensor, Tensor, Tensor)",
     "_patch_nce_backward(Tensor grad, Tensor query, Tensor key, Tensor? extra, Tensor? offsets, Tensor denominator,"

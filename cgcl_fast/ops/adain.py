@@ -4,7 +4,8 @@ $$y = \mathrm{act}\Big(s\,\frac{x - \mu(x)}{\sqrt{\sigma^2(x) + \epsilon}} + t\B
 
 Mean and biased variance are over the positions of each channel of each image (Huang & Belongie 2017, Eq. 8). The
 style-conditioned decoders of MUNIT, CGL and CGCL use it; without s and t it is the InstanceNorm of CUT's generator.
-With `pad`, y already has the margin that the next convolution needs.
+With `pad`, y already has the margin that the next convolution needs. Padding is linear, pad(y + r) = pad(y) + pad(r),
+so r may have that margin too: a chain of residual blocks stays padded from one to the next.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ def adain_reference(
         y = torch.relu(y)
     elif activation == "leaky_relu":
         y = F.leaky_relu(y, 0.2)
-    if residual is not None:
+    after = residual is not None and residual.shape != x.shape  # it has the margin already
+    if residual is not None and not after:
         y = y + residual.to(wide.dtype)
     if pad > 0:
         y = _pad.padded(y, pad, pad_mode)
+    if residual is not None and after:
+        y = y + residual.to(wide.dtype)
     return y.to(x.dtype)
 
 
@@ -77,12 +81,10 @@ def _normalise(
             _check.tensor(op, name, parameter, 2, "(B, C)")
             _check.shape(op, name, parameter, (x.shape[0], x.shape[1]), "(B, C)")
             _check.same_device(op, name, parameter, "x", x)
-    if residual is not None:
-        _check.tensor(op, "residual", residual, 4, "(B, C, H, W)")
-        _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
-        _check.same_device(op, "residual", residual, "x", x)
-        residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
     pad = _check.count(op, "pad", pad)
+    if residual is not None:
+        _check_residual(op, residual, x, pad)
+        residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
     _check.choice(op, "pad_mode", pad_mode, PAD_MODES)
     if pad > 0:
         _check_pad(op, pad, pad_mode, x)
@@ -90,6 +92,23 @@ def _normalise(
     if backend == "reference":
         return adain_reference(x, scale, shift, eps, activation, residual, pad, pad_mode)
     return _adain(backend, x, scale, shift, eps, activation, residual, pad, pad_mode == "replicate")[0]
+
+
+def _check_residual(op: str, residual: Tensor, x: Tensor, pad: int) -> None:
+    _check.tensor(op, "residual", residual, 4, "(B, C, H, W)")
+    if pad == 0:
+        _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
+    elif residual.shape != x.shape and residual.shape != _padded_shape(x, pad):
+        raise ValueError(
+            f"{op}: expected residual of shape (B, C, H, W) = {tuple(x.shape)} or, padded, (B, C, H + 2 pad, W + 2 pad)"
+            f" = {_padded_shape(x, pad)}, got {tuple(residual.shape)}"
+        )
+    _check.same_device(op, "residual", residual, "x", x)
+
+
+def _padded_shape(x: Tensor, pad: int) -> tuple[int, ...]:
+    B, C, H, W = x.shape
+    return B, C, H + 2 * pad, W + 2 * pad
 
 
 def _check_pad(op: str, pad: int, pad_mode: str, x: Tensor) -> None:
@@ -123,7 +142,8 @@ def adain(
         shift: (B, C), is added to them.
         eps: added to the variance.
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
-        residual: (B, C, H, W), added after the activation.
+        residual: (B, C, H, W), added after the activation; or with its own margin, (B, C, H + 2 pad, W + 2 pad), added
+            after the padding. The latter's gradient is that of the result itself, without a pass over the map.
         pad: extra pixels on each of the four sides, for a following convolution without padding. They cost no
             additional pass over the map, forward or backward.
         pad_mode: "reflect", which needs H and W larger than `pad`, or "replicate".
@@ -166,8 +186,7 @@ def instance_norm(
         x: features (B, C, H, W).
         eps: added to the biased variance.
         activation: "none", "relu" or "leaky_relu" (slope 0.2).
-        residual: (B, C, H, W), added after the activation.
-        pad, pad_mode: as `adain`.
+        residual, pad, pad_mode: as `adain`.
 
     Returns:
         (B, C, H + 2 pad, W + 2 pad) in x's dtype and memory format.
@@ -194,8 +213,7 @@ def _fake_forward(
     pad: int = 0,
     replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    B, C, H, W = x.shape
-    shape = (B, C, H + 2 * pad, W + 2 * pad)
+    shape = _padded_shape(x, pad)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout.kernel_format(x))
     mean = x.new_empty((x.shape[0], x.shape[1]), dtype=torch.float32)
     return y, mean, torch.empty_like(mean)
@@ -220,6 +238,7 @@ def _fake_backward(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, scale, shift, _, ctx.activation, residual, ctx.pad, ctx.replicate = inputs
     ctx.has_residual = residual is not None
+    ctx.fold = ctx.pad > 0 and residual is not None and residual.shape == x.shape
     ctx.save_for_backward(x, scale, shift, output[1], output[2])
 
 
@@ -228,7 +247,7 @@ def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor | None, *_: Any) -> 
         return (None,) * 8
     x, scale, shift, mean, rstd = ctx.saved_tensors
     pad = ctx.pad
-    if pad > 0 and ctx.has_residual:  # its gradient is the unpadded one, so that must be computed anyway
+    if ctx.fold:  # the residual's gradient is the unpadded one, so that must be computed anyway
         grad, pad = _pad.folded(grad, pad, "replicate" if ctx.replicate else "reflect"), 0
     dx = dscale = dshift = None
     if any(needs[:3]):

@@ -48,7 +48,8 @@ def gather_patches(features: Tensor, ids: Tensor) -> Tensor:
             shows in every loss, and its gradient is dropped.
         TypeError: features are not floating-point, or ids are not int64.
 
-    Gradients to features, of any order, in features' memory format (contiguous or channels_last).
+    Gradients to features, of any order, in features' memory format (contiguous or channels_last), or that of the map
+    that they are a part of.
     Source: the patch sampling of CUT (Park et al. 2020, Sec. 3.2).
 
     Example:
@@ -90,7 +91,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> N
     features, ids = inputs
     ctx.save_for_backward(ids)
     _, *ctx.shape = features.shape
-    ctx.channels_last = _layout.kernel_format(features) is torch.channels_last
+    ctx.channels_last = _layout.has_pixels(features)  # so is then the gradient of the map that they are a part of
 
 
 def _backward(ctx: Any, needs: Sequence[bool], grad: Tensor) -> tuple[Tensor, None]:

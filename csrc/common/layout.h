@@ -33,6 +33,11 @@ inline Tensor empty_map(const Tensor& like, bool channels_last) {
   return empty_map(like, {like.size(0), like.size(1), like.size(2), like.size(3)}, channels_last);
 }
 
+// Whether both have the same height and width.
+inline bool has_size_of(const Tensor& t, const Tensor& x) {
+  return t.dim() == 4 && t.size(2) == x.size(2) && t.size(3) == x.size(3);
+}
+
 // The op's padding, checked against the size of the map.
 inline Pad pad_of(const Tensor& x, const char* op, int64_t size, bool replicate) {
   const int64_t least = std::min(x.size(2), x.size(3));

@@ -148,22 +148,23 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
   check_dim(x, 4, "adain", "x");
   const int dtype = int(dtype_of(x, "adain", "x"));
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
-  if (residual.has_value()) check_like(*residual, x, "residual");
   const Pad pad = pad_of(x, "adain", pad_size, replicate);
+  const bool residual_padded = pad.size > 0 && residual.has_value() && !has_size_of(*residual, x);
+  if (residual.has_value()) check_like(*residual, x, "residual", residual_padded ? pad : Pad{});
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, {x.size(0), x.size(1), x.size(2) + 2 * pad.size, x.size(3) + 2 * pad.size}, channels_last);
   Tensor mean = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float),
          rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
-  const bool pixel_rows = channels_last && (!residual.has_value() || is_channels_last(*residual));
+  const bool pixel_rows = channels_last && (!residual.has_value() || residual->stride(1) == 1);
+  Map added{};
+  if (residual.has_value()) added = pixel_rows ? pixels_of(*residual) : map_of(*residual);
   AdainArgs args{x.size(0),
                  x.size(1),
                  x.size(2),
                  x.size(3),
                  pixel_rows ? pixels_of(x) : map_of(x),
-                 !residual.has_value() ? Map{}
-                 : pixel_rows          ? pixels_of(*residual)
-                                       : map_of(*residual),
+                 residual_padded ? inside(added, pad, dtype) : added,
                  inside(pixel_rows ? pixels_of(y) : map_of(y), pad, dtype),
                  data(gain),
                  data(offset),
@@ -171,7 +172,8 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
                  static_cast<float*>(rstd.mutable_data_ptr()),
                  float(eps),
                  negative_slope_of(activation),
-                 pad};
+                 pad,
+                 residual_padded};
   if (args.B * args.C * args.H * args.W > 0) pixel_rows ? forward_pixels(args, dtype) : forward_planes(args, dtype);
   return {y, mean, rstd};
 }

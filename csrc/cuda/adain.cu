@@ -583,8 +583,10 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
   const OnDevice device(x, "adain", "x");
   const float slope = negative_slope_of(activation);
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
-  if (residual.has_value()) check_like(*residual, x, "residual");
   const Pad pad = pad_of(x, "adain", pad_size, replicate);
+  const bool residual_padded = pad.size > 0 && residual.has_value() && !has_size_of(*residual, x);
+  if (residual.has_value()) check_like(*residual, x, "residual", residual_padded ? pad : Pad{});
+  const Tensor* const before = residual.has_value() && !residual_padded ? &*residual : nullptr;  // of the padding
 
   const bool channels_last = is_channels_last(x);
   Tensor y = empty_map(x, channels_last);
@@ -592,8 +594,7 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
          rstd = new_tensor(x, {x.size(0), x.size(1)}, ScalarType::Float);
   with_element(x, "adain", "x", [&](auto element) {
     if (x.numel() == 0) return;
-    Plan<decltype(element)> plan(x, residual.has_value() ? &*residual : nullptr, y,
-                                 channels_last && (!residual.has_value() || is_channels_last(*residual)));
+    Plan<decltype(element)> plan(x, before, y, channels_last && (before == nullptr || is_channels_last(*before)));
     plan.call.scale = floats_or_null(gain);
     plan.call.shift = floats_or_null(offset);
     plan.call.mean = elements<float>(mean);
@@ -602,7 +603,10 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
     plan.call.slope = slope;
     forward(device, x, plan);
   });
-  if (pad.size > 0) with_element(x, "adain", "x", [&](auto element) { y = padded<decltype(element)>(device, y, pad); });
+  if (pad.size > 0) {
+    const Map after = residual_padded ? map_of(*residual) : Map{};
+    with_element(x, "adain", "x", [&](auto element) { y = padded<decltype(element)>(device, y, pad, after); });
+  }
   return {y, mean, rstd};
 }
 
@@ -614,7 +618,8 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
   const Pad pad = pad_of(x, "adain", pad_size, replicate);
   check_like(grad, x, "grad", pad);
   if (pad.size > 0)
-    with_element(x, "adain", "x", [&](auto element) { grad = folded<decltype(element)>(device, grad, pad); });
+    with_element(x, "adain", "x",
+                 [&](auto element) { grad = folded<decltype(element)>(device, grad, pad, is_channels_last(grad)); });
   const float slope = negative_slope_of(activation);
   const std::optional<Tensor> gain = parameter(scale, x, "scale"), offset = parameter(shift, x, "shift");
   Tensor saved_mean = *parameter(mean, x, "mean"), saved_rstd = *parameter(rstd, x, "rstd");

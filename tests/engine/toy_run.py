@@ -172,7 +172,9 @@ def make_trainer(
         schedule=linear_decay(steps, steps // 2),
         sample_batch=collate([Noise()[0, index] for index in range(3)]),
         config={"method": "toy"},
-        generator_file=lambda module: safetensors.torch.save(dict(module.state_dict())),
+        generator_file=lambda module: safetensors.torch.save(
+            {k: v.contiguous() for k, v in module.state_dict().items()}
+        ),
         accelerator=accelerator,
         **more,
     )

@@ -20,13 +20,13 @@ def phases_of_a_step(
     for phase in method.phases():
         for name in phase.networks:
             getattr(method, name).zero_grad()
-        frozen = [getattr(method, name) for name in phase.frozen]
-        for network in frozen:
-            network.requires_grad_(False)
+        frozen = [p for name in phase.frozen for p in getattr(method, name).parameters() if p.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         losses = phase.loss(batch, shared)
         losses["loss"].backward()
-        for network in frozen:
-            network.requires_grad_(True)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         yield phase, losses
         if phase.after is not None:
             with torch.no_grad():

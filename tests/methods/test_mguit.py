@@ -133,7 +133,7 @@ def test_a_step_equals_the_plain_one(
     ):
         total = torch.stack([expected[name] for name in terms]).sum()
         torch.testing.assert_close(losses[phase], total.detach())
-        names = [name for name, _ in method.named_parameters() if name.startswith(networks)]
+        names = [name for name, p in method.named_parameters() if p.requires_grad and name.startswith(networks)]
         gradients = torch.autograd.grad(total, [weights[name] for name in names], retain_graph=True)
         found = dict(method.named_parameters())
         for name, gradient in zip(names, gradients, strict=True):
@@ -222,7 +222,8 @@ def test_each_phase_trains_its_own_networks() -> None:
     memory = method.G.memory
     before = memory.keys.clone(), memory.values.clone()
     generator.loss(batch, shared)["loss"].backward()
-    assert all(p.grad is not None for network in (method.G, method.E_s) for p in network.parameters())
+    trained = [p for network in (method.G, method.E_s) for p in network.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in trained)
     assert torch.equal(memory.keys, before[0]) and torch.equal(memory.values, before[1])
     generator.after([batch], [shared])
     persons, signs = memory.item_class == 1, memory.item_class == 2
@@ -265,7 +266,7 @@ def test_autocast_trains_every_parameter() -> None:
     with torch.autocast(DEVICE.type, torch.bfloat16):
         losses = step(method, batch)
     assert all(value.isfinite() for value in losses.values())
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
     assert all(p.grad is not None and p.grad.any() for p in method.E_s.parameters())
     assert method.G.memory.keys.dtype == torch.float32 and bool(method.G.memory.values.isfinite().all())
 

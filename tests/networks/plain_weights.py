@@ -34,6 +34,12 @@ def check_alike(plain: nn.Module, ours: nn.Module, x: torch.Tensor) -> torch.Ten
     return found
 
 
+def gradient_of(parameter: nn.Parameter) -> torch.Tensor | None:
+    """After a backward pass. Zeros for a bias that is left out because the norm after it would subtract it again, and
+    whose gradient in the plain networks is rounding."""
+    return parameter.grad if parameter.requires_grad else torch.zeros_like(parameter)
+
+
 def generators(**config: object) -> tuple[plain_cut.Generator, networks.ResnetGenerator]:
     plain = plain_cut.Generator(**config)  # type: ignore[arg-type]
     randomise(plain)

@@ -21,7 +21,8 @@ def test_a_generator_comes_back_with_its_config(tmp_path: Path, load: object) ->
     assert found.config == generator.config
     for name, tensor in generator.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor)
-    assert all(parameter.requires_grad for parameter in found.parameters())
+    for parameter, like in zip(found.parameters(), generator.parameters(), strict=True):
+        assert parameter.requires_grad == like.requires_grad
 
 
 def test_damaged_and_foreign_files_give_one_line(tmp_path: Path) -> None:

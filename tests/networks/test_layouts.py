@@ -15,8 +15,11 @@ from torch.utils._pytree import tree_leaves
 
 from cgcl_fast.networks import ContentEncoder, PatchDiscriminator, ResnetGenerator, StyleEncoder, memory_format
 from cgcl_fast.networks.memory_format import in_fast_format
+from cgcl_fast.ops import gather_patches
 
 PADS = ("reflection_pad2d", "replication_pad2d")
+#: What a padding is made of, or its gradient, where it is a pass of its own without a kernel.
+PASSES = ("index_select", "index", "gather", "flip", "cat")
 
 
 @pytest.fixture(autouse=True)
@@ -88,14 +91,38 @@ def test_generator() -> None:
     network = ResnetGenerator(ngf=4, n_blocks=3)
     seen = dispatched(network, network, [image(16)])
     assert seen.turned == []
-    # That of the image and those in front of a block, whose input is needed without it too: the norms do the rest.
-    assert seen.count("reflection_pad2d") == 1 + 3 and seen.count("reflection_pad2d_backward") == 3
+    # That of the image and that of the last blur in front of the first block: the norms do the rest.
+    assert seen.count("reflection_pad2d") == 2 and seen.count("reflection_pad2d_backward") == 1
+    assert seen.count(*PASSES) == 0
 
 
-def test_generator_with_features() -> None:
-    network = ResnetGenerator(ngf=4, n_blocks=2)
-    seen = dispatched(network, lambda x: network(x, (0, 4, 8, 12)), [image(16)])
+def test_generator_without_blurs() -> None:
+    network = ResnetGenerator(ngf=4, n_blocks=3, antialias=False)
+    seen = dispatched(network, network, [image(16)])
+    assert seen.count("reflection_pad2d") == 1 and seen.count("reflection_pad2d_backward") == 0
+    assert seen.count(*PASSES) == 0
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_generator_with_features(stop: bool) -> None:
+    network = ResnetGenerator(ngf=4, n_blocks=5)
+    layers = (0, 4, 8, 12, 16)
+    seen = dispatched(network, lambda x: (network.encode if stop else network)(x, layers), [image(16)])
     assert seen.turned == []
+    assert seen.count("reflection_pad2d") == 2 and seen.count("reflection_pad2d_backward") == 1
+    assert seen.count(*PASSES) == 0
+
+
+def test_patches_of_features() -> None:
+    """Features of residual blocks are parts of padded maps, which nothing copies, and neither is their gradient
+    turned."""
+    network = ResnetGenerator(ngf=4, n_blocks=5)
+    ids = torch.arange(4)
+    seen = dispatched(
+        network, lambda x: [gather_patches(f, ids) for f in network.encode(x, (8, 12, 16, 17))], [image(16)]
+    )
+    assert seen.turned == []
+    assert seen.count(*PASSES, "clone") == 0
 
 
 def test_encoding() -> None:
@@ -113,7 +140,7 @@ def test_encoders() -> None:
     content = ContentEncoder(ngf=4, n_blocks=2)
     seen = dispatched(content, content, [image(16)])
     assert seen.turned == []
-    assert seen.count(*PADS) == 1 + 2
+    assert seen.count(*PADS) == 1
     style = StyleEncoder(ngf=4, style_dim=3, n_domains=2)
     turned = dispatched(style, style, [image(16), torch.eye(2)]).turned
     # The gradient of the first weight is put together of that of the image's part and of the label's: no map.

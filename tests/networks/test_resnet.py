@@ -8,7 +8,7 @@ from torch import nn
 
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator
 from cgcl_fast.nn import Projector
-from networks.plain_weights import generators
+from networks.plain_weights import generators, gradient_of
 
 LAYOUTS = [
     {"ngf": 4},
@@ -70,11 +70,33 @@ def test_gradients_are_those_of_the_published_chain(antialias: bool) -> None:
     (ours(y) * weights).sum().backward()
     torch.testing.assert_close(y.grad, x.grad)
     expected = [p.grad for p in plain.parameters()]
-    found = [p.grad for p in ours.parameters()]
+    found = [gradient_of(p) for p in ours.parameters()]
     for a, b in zip(expected, found, strict=True):
         assert a is not None and b is not None
-        # A bias before an instance norm has no effect: its gradient is rounding in both.
         torch.testing.assert_close(b, a, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_gradients_of_features_are_those_of_the_published_chain(antialias: bool) -> None:
+    """At each convolution, whose bias counts there, and at a few others."""
+    plain, ours = generators(ngf=4, n_blocks=2, antialias=antialias)
+    plain, ours = plain.double(), ours.double()
+    numbers = (1, 4, 6, 8, 13, 15, 19) if antialias else (1, 4, 7, 11, 12, 15, 19)
+    x = torch.rand(2, 3, 20, 24, dtype=torch.float64) * 2 - 1
+    loss = torch.zeros((), dtype=torch.float64)
+    image, features = ours(x, numbers)
+    weights = [torch.randn_like(feature) for feature in features]
+    for feature, expected, weight in zip(features, plain.encode(x, numbers), weights, strict=True):
+        torch.testing.assert_close(feature, expected)
+        loss = loss + (expected * weight).sum()
+    (loss + plain(x).square().sum()).backward()
+    (sum((f * w).sum() for f, w in zip(features, weights, strict=True)) + image.square().sum()).backward()
+    for a, b in zip(plain.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(gradient_of(b), a.grad, atol=1e-9, rtol=1e-7)
+    assert all(conv.bias.grad.abs().max() > 1e-3 for conv in (ours.stem, *ours.down))
+    ours.zero_grad()
+    ours(x).sum().backward()
+    assert all(not conv.bias.grad.any() for conv in (ours.stem, *ours.down, *ours.up))
 
 
 def test_encode_computes_nothing_beyond_the_last_layer() -> None:

@@ -241,7 +241,7 @@ def wide(x: Tensor) -> Tensor:
 
 def rounded(x: Tensor) -> Tensor:
     """Each number off by a rounding of float32: what that does to the results no implementation can avoid."""
-    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)).to(x.device) * 2 - 1
+    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(x.device) * 2 - 1
     return x.double() * (1 + EPS * signs)
 
 
@@ -488,7 +488,7 @@ def nce_negatives(draw: Draw, arguments: dict[str, Any], shapes: Sequence[tuple[
             arguments["num_negatives"] = draw.size(20, 0)
         else:
             others = max(min(counts, default=0) - 1, 0)
-            steps = torch.randperm(others, generator=draw.generator)[: draw.size(20, 0)] + 1
+            steps = torch.randperm(others, generator=draw.generator, device="cpu")[: draw.size(20, 0)] + 1
             arguments["offsets"] = steps.to(DEVICE)
     if TRITON and arguments.keys() & {"offsets", "num_negatives"}:
         # The reference multiplies a key that is not counted by zero, which is NaN if it is infinite; Triton's kernels
@@ -581,7 +581,8 @@ def dag_select(draw: Draw, seed: int) -> Case:
     arguments["importance"] = draw.one_of(0, 1, 0.5, draw.random.random())
     if draw.maybe():
         K = draw.random.randint(min(arguments["num_patches"], H * W), H * W)
-        rows = torch.stack([torch.randperm(H * W, generator=draw.generator)[:K] for _ in range(max(B, 1))]).to(DEVICE)
+        drawn = [torch.randperm(H * W, generator=draw.generator, device="cpu")[:K] for _ in range(max(B, 1))]
+        rows = torch.stack(drawn).to(DEVICE)
         arguments["candidates"] = rows[0] if draw.maybe() else draw.laid_out(rows[:B])[0]
     else:
         arguments |= {"oversample": draw.one_of(1, 4, 1.5, 1e6), "generator": seed}

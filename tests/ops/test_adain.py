@@ -151,15 +151,61 @@ def test_padding_equals_the_result_padded_position_by_position(pad, mode, backen
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pad, mode", PADS)
-@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("with_residual", [None, "unpadded", "padded"])
 def test_padding_in_every_layout(layout, pad, mode, with_residual, dtype):
     x, scale, shift, residual = inputs(2, 37, 6, 11)
+    if with_residual == "padded":
+        residual = randn(2, 37, 6 + 2 * pad, 11 + 2 * pad, generator=torch.Generator().manual_seed(1))
 
     def op(x, scale, shift, residual):
-        x, r = layouts(x)[layout], residual if with_residual else None
+        x, r = layouts(x)[layout], layouts(residual)[layout] if with_residual else None
         return ops.adain(x, scale, shift, residual=r, pad=pad, pad_mode=mode)
 
     assert_as_exact_as_eager(op, [x, scale, shift, residual], dtype, scale=8.0)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("pad, mode", PADS)
+def test_a_padded_residual_is_added_to_the_padded_map(pad, mode, backend):
+    """Its margin need not be the reflection of its inner part. Its gradient is that of the result."""
+    x, scale, shift, _ = inputs(2, 3, 5, 4)
+    residual = randn(2, 3, 5 + 2 * pad, 4 + 2 * pad, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with cgcl_fast.backend(backend):
+        plain = ops.adain(x, scale, shift, activation="relu")
+        y = ops.adain(x, scale, shift, activation="relu", residual=residual, pad=pad, pad_mode=mode)
+    torch.testing.assert_close(y, scalar_padded(plain, pad, mode) + residual, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(y)
+    assert torch.equal(torch.autograd.grad(y, residual, upstream)[0], upstream)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("residual_layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(6, 5), (1, 3), (4, 1), (40, 33)])
+def test_a_padded_residual_may_lie_in_any_layout(layout, residual_layout, size):
+    x, scale, shift, _ = inputs(2, 33, *size)
+    residual = randn(2, 33, *(n + 4 for n in size), generator=torch.Generator().manual_seed(1))
+    x, residual = layouts(x)[layout].requires_grad_(), layouts(residual)[residual_layout]
+    mode = "reflect" if min(size) > 2 else "replicate"
+    results = []
+    for backend in ("auto", "reference"):
+        with cgcl_fast.backend(backend):
+            y = ops.adain(x, scale, shift, activation="leaky_relu", residual=residual, pad=2, pad_mode=mode)
+            results.append((y, torch.autograd.grad(y, x, residual)[0]))
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_the_inner_part_of_a_padded_map_as_residual(layout):
+    x, scale, shift, _ = inputs(2, 33, 6, 5)
+    residual = randn(2, 33, 8, 7, generator=torch.Generator().manual_seed(1))
+    x, inner = layouts(x)[layout], layouts(residual)[layout][..., 1:-1, 1:-1]
+    results = []
+    for backend in ("auto", "reference"):
+        with cgcl_fast.backend(backend):
+            for pad in (0, 1):
+                results.append(ops.adain(x, scale, shift, activation="relu", residual=inner, pad=pad))
+    torch.testing.assert_close(results[:2], results[2:], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("upstream_layout", LAYOUTS)
@@ -174,6 +220,15 @@ def test_gradient_of_a_padded_map_may_lie_in_any_layout(layout, upstream_layout)
             y = ops.adain(x, scale, shift, activation="leaky_relu", pad=2)
             results.append(torch.autograd.grad(y, x, upstream)[0])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_a_residual_of_another_size_is_refused_with_both_that_are_allowed():
+    x, scale, shift, _ = inputs(2, 3, 5, 4)
+    allowed = r"\(2, 3, 5, 4\) or, padded, .* = \(2, 3, 7, 6\), got \(2, 3, 6, 5\)"
+    with pytest.raises(ValueError, match=allowed):
+        ops.adain(x, scale, shift, residual=torch.zeros(2, 3, 6, 5), pad=1)
+    with pytest.raises(ValueError, match=r"\(2, 3, 5, 4\), got \(2, 3, 7, 6\)"):
+        ops.instance_norm(x, residual=torch.zeros(2, 3, 7, 6))
 
 
 @settings(max_examples=examples(40))
@@ -244,6 +299,15 @@ def test_gradcheck_of_the_padded_reference(mode):
         return ops.adain(x, scale, shift, activation="leaky_relu", residual=residual, pad=2, pad_mode=mode)
 
     assert_gradcheck(op, inputs(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_gradcheck_of_the_reference_with_a_padded_residual(mode):
+    def op(x, scale, shift, residual):
+        return ops.adain(x, scale, shift, activation="leaky_relu", residual=residual, pad=2, pad_mode=mode)
+
+    x, scale, shift, _ = inputs(1, 2, 3, 4)
+    assert_gradcheck(op, (x, scale, shift, randn(1, 2, 7, 8, generator=torch.Generator().manual_seed(1))))
 
 
 def test_gradcheck_of_the_reference():
@@ -334,6 +398,8 @@ def test_opcheck():
         torch.library.opcheck(torch.ops.cgcl_fast._adain.default, arguments)
     arguments = x, scale, shift, 1e-5, "relu", residual, 3, True
     torch.library.opcheck(torch.ops.cgcl_fast._adain.default, arguments)
+    padded = torch.randn(2, 5, 6, 5, requires_grad=True)
+    torch.library.opcheck(torch.ops.cgcl_fast._adain.default, (x, scale, shift, 1e-5, "relu", padded, 1))
     mean, rstd = torch.zeros(2, 5), torch.ones(2, 5)
     padded = torch.ones(2, 5, 6, 5)
     torch.library.opcheck(
@@ -350,6 +416,15 @@ def test_compile():
         return ops.adain(x, scale, shift, activation="relu", residual=residual)
 
     assert_compiles(op, inputs(2, 5, 6, 7))
+
+
+@pytest.mark.compile
+def test_compile_with_a_padded_residual():
+    def op(x, scale, shift, residual):
+        return ops.adain(x, scale, shift, activation="relu", residual=residual, pad=1)
+
+    x, scale, shift, _ = inputs(2, 5, 6, 7)
+    assert_compiles(op, (x, scale, shift, randn(2, 5, 8, 9, generator=torch.Generator().manual_seed(1))))
 
 
 @pytest.mark.compile

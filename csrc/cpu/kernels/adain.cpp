@@ -181,10 +181,39 @@ inline const float* fetch_folded(const T* grad, const Map& map, int64_t H, int64
   return buffer;
 }
 
+// Writes a padded plane whose padding, too, has a residual.
+template <typename T>
+inline void write_with_padded_residual(const AdainArgs& a, const T* x, const T* residual, T* y, float mean, float gain,
+                                       float shift) {
+  float x_buffer[kChunk], r_buffer[kChunk], y_buffer[kChunk];
+  for (int64_t row = -a.pad.size; row < a.H + a.pad.size; ++row) {
+    const T* from = x + shown_at(row, a.H, a.pad) * a.x.stride_h;
+    const T* added = residual + row * a.residual.stride_h;
+    T* to = y + row * a.y.stride_h;
+    for_chunks(1, a.W, [&](int64_t, int64_t w, int64_t n) {
+      const float* xs = fetch(from + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
+      const float* rs = fetch(added + w * a.residual.stride_w, n, a.residual.stride_w, r_buffer);
+      const auto normal = [&](int64_t i) { return activate((xs[i] - mean) * gain + shift, a.negative_slope); };
+      T* destination = to + w * a.y.stride_w;
+      float* ys = place(destination, a.y.stride_w, y_buffer);
+      int64_t i = 0;
+      for (; i + kLanes <= n; i += kLanes)
+        store(ys + i, activate((load(xs + i) - mean) * gain + shift, a.negative_slope) + load(rs + i));
+      for (; i < n; ++i) ys[i] = normal(i) + rs[i];
+      flush(destination, n, a.y.stride_w, ys);
+      for_padding(w, w + n, a.W, a.pad, [&](int64_t t, int64_t shown) {
+        from_float(to + t * a.y.stride_w, normal(shown - w) + to_float(added[t * a.residual.stride_w]));
+      });
+    });
+  }
+}
+
 template <typename T, bool Padded>
 void forward_planes(const AdainArgs& a, int64_t begin, int64_t end) {
-  const bool one_row =
-      is_one_row(a.x, a.H, a.W) && (Padded || is_one_row(a.y, a.H, a.W)) && is_one_row(a.residual, a.H, a.W);
+  // The moments are those of x, however the other maps lie.
+  const bool one_x_row = is_one_row(a.x, a.H, a.W);
+  const bool one_row = one_x_row && (Padded || is_one_row(a.y, a.H, a.W)) && is_one_row(a.residual, a.H, a.W);
+  const int64_t x_rows = one_x_row ? 1 : a.H, x_columns = one_x_row ? a.H * a.W : a.W;
   const int64_t rows = one_row ? 1 : a.H, columns = one_row ? a.H * a.W : a.W;
   float x_buffer[kChunk], r_buffer[kChunk], y_buffer[kChunk];
   for (int64_t plane = begin; plane < end; ++plane) {
@@ -195,7 +224,7 @@ void forward_planes(const AdainArgs& a, int64_t begin, int64_t end) {
     const T* next = next_plane(a, a.x, x, plane, end);
 
     Moments moments;
-    for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
+    for_chunks(x_rows, x_columns, [&](int64_t h, int64_t w, int64_t n) {
       const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
       add_chunk(moments, xs, n, moments.count == 0 ? rough_mean(xs, n) : float(moments.mean));
     });
@@ -206,6 +235,10 @@ void forward_planes(const AdainArgs& a, int64_t begin, int64_t end) {
 
     const float gain = a.scale == nullptr ? rstd : a.scale[plane] * rstd;
     const float shift = a.shift == nullptr ? 0.0f : a.shift[plane];
+    if (Padded && a.residual_padded) {
+      write_with_padded_residual(a, x, residual, y, mean, gain, shift);
+      continue;
+    }
     for_chunks(rows, columns, [&](int64_t h, int64_t w, int64_t n) {
       const float* xs = fetch(x + h * a.x.stride_h + w * a.x.stride_w, n, a.x.stride_w, x_buffer);
       T* destination = y + h * a.y.stride_h + w * a.y.stride_w;
@@ -351,11 +384,11 @@ inline void put(T* p, vf v, int64_t n) {
   }
 }
 
-// visit(row, column, n, first): the pixels of a range in pieces. If rows are Padded each piece lies in one row; otherwise
-// rows are contiguous and the range is one piece.
-template <bool Padded, class F>
+// visit(row, column, n, first): the pixels of a range in pieces. If there are Gaps between rows, as in padded maps, each piece
+// lies in one row; otherwise rows are contiguous and the range is one piece.
+template <bool Gaps, class F>
 inline void for_pieces(PixelRange range, int64_t W, const F& visit) {
-  if constexpr (Padded) {
+  if constexpr (Gaps) {
     for_rows(range.first, range.last, W, visit);
   } else {
     visit(0, range.first, range.last - range.first, range.first);
@@ -454,15 +487,16 @@ inline vf parameter(const float* p, int64_t index, int64_t n, float missing) {
   return p == nullptr ? broadcast(missing) : take(p + index, n);
 }
 
-template <typename T, bool Padded>
+template <typename T, bool Gaps>
 void write_pixels(const AdainArgs& a, PixelRange range, const float* gain) {
   const T* x = plane_of<T>(a.x, range.b, 0);
   const T* residual = a.residual.data == nullptr ? nullptr : plane_of<T>(a.residual, range.b, 0);
   T* y = plane_of<T>(a.y, range.b, 0);
   const int64_t image = range.b * a.C;
-  for_pieces<Padded>(range, a.W, [&](int64_t h, int64_t w, int64_t pixels, int64_t first) {
+  // The pixels [first, last) of x to position (h, w) of y and on.
+  const auto write = [&](int64_t first, int64_t last, int64_t h, int64_t w) {
     T* to = y + h * a.y.stride_h + (w - first) * a.y.stride_w;
-    const int64_t last = first + pixels;
+    const T* added = residual == nullptr ? nullptr : residual + h * a.residual.stride_h + (w - first) * a.residual.stride_w;
     for (int64_t tile = first; tile < last; tile += kTile) {
       const int64_t end = last - tile < kTile ? last : tile + kTile;
       for_channels(a.C, [&](int64_t c, int64_t n) {
@@ -470,18 +504,31 @@ void write_pixels(const AdainArgs& a, PixelRange range, const float* gain) {
         const vf shift = parameter(a.shift, image + c, n, 0.0f);
         for (int64_t p = tile; p < end; ++p) {
           vf v = activate((take(x + p * a.x.stride_w + c, n) - mean) * factor + shift, a.negative_slope);
-          if (residual != nullptr) v += take(residual + p * a.residual.stride_w + c, n);
+          if (added != nullptr) v += take(added + p * a.residual.stride_w + c, n);
           put(to + p * a.y.stride_w + c, v, n);
         }
       });
     }
-    if constexpr (Padded) pad_pixels(y, a, h, w, pixels);
+  };
+  for_pieces<Gaps>(range, a.W, [&](int64_t h, int64_t w, int64_t pixels, int64_t first) {
+    if (!a.residual_padded) {
+      write(first, first + pixels, h, w);
+      if constexpr (Gaps) pad_pixels(y, a, h, w, pixels);
+      return;
+    }
+    const Images rows = images_of(h, a.H, a.pad);
+    for (int64_t i = 0; i < rows.count(); ++i) {
+      write(first, first + pixels, rows.at(i), w);
+      for_padding(w, w + pixels, a.W, a.pad,
+                  [&](int64_t t, int64_t shown) { write(first + shown - w, first + shown - w + 1, rows.at(i), t); });
+    }
   });
 }
 
 template <typename T>
 void pixel_forward(const AdainArgs& a, PixelRange range, const float* gain) {
-  a.pad.size == 0 ? write_pixels<T, false>(a, range, gain) : write_pixels<T, true>(a, range, gain);
+  const bool gaps = a.pad.size > 0 || !is_one_row(a.residual, a.H, a.W);
+  gaps ? write_pixels<T, true>(a, range, gain) : write_pixels<T, false>(a, range, gain);
 }
 
 template <typename T, bool Padded>

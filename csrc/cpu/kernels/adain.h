@@ -1,5 +1,5 @@
 // y = act(scale·(x - mean)/sqrt(var + eps) + shift) [+ residual], statistics over H, W of each (b, c) plane. With padding,
-// the pointers of y and grad refer to position (0, 0) of the unpadded map, inside the padding.
+// the pointers of y, of a padded residual and of grad refer to position (0, 0) of the unpadded map, inside the padding.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ struct AdainArgs {
   float *mean, *rstd;            // (B, C) contiguous
   float eps, negative_slope;     // slope of the activation below zero: 1 none, 0 relu, 0.2 leaky_relu
   Pad pad;                       // of y, a map of its own without gaps
+  bool residual_padded;          // like y: it is added after the padding
 };
 
 struct AdainBackwardArgs {
