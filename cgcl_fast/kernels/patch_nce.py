@@ -2,16 +2,26 @@ r"""PatchNCE without stored logits, of several layers in one launch.
 
 As in flash attention, a row program owns a block of queries and loops over blocks of keys, with the running maximum m
 and sum l of the softmax. Its accumulator, the weighted sum of keys, becomes the query's gradient. A column program owns
-a block of keys or of extra negatives and loops over the queries. No two programs add to the same result: no atomics, so
-results are reproducible.
+a block of keys or of extra negatives and loops over the queries. Both multiply owned rows x others, so that the tensor
+cores have 64 rows on the left.
 
 The query's gradient is formed in the forward pass, where it takes two matrix products (q·kᵀ and weights·k); in the
 backward pass it would need q·kᵀ a second time. The keys' gradient needs the complete sum of each row first, hence two
 more products in either pass. So it is left to the backward pass unless requested earlier.
 
-Both passes compute the product of a query and a key in the same order, with the query's block on the left. So both
-round alike, and the weights of a row add up to 1 however large its logits are. The maximum m is saved as a product,
-before the division by τ; a logit relative to it is (product - m)/τ.
+Numbers of float32 are split into bfloat16 parts of 8 bits each. With three parts six products are computed, those that
+are not below float32's rounding, which is as exact as float32; where PyTorch may multiply as TF32 two parts and three
+products are, still far more exact than TF32, which keeps 11 bits. Both are faster than TF32's instruction, since
+bfloat16 runs at twice its rate and needs no transposed copies. The parts take 6 or 4 bytes a number of memory.
+
+Where blocks of split rows are fewer than multiprocessors, several programs share the others of each block, and leave
+m, l and the accumulator to a kernel that merges them in the order of the shares, so that no two programs add to the
+same result: no atomics, and results are reproducible. The accumulators take as much memory as WANTED_PROGRAMS blocks
+of owned rows at most, or as the gradient.
+
+Both passes add the products of a query and a key, channels and parts, in the same order. Tensor cores round a·b as b·a,
+so both passes round alike, and the weights of a row add up to 1 however large its logits are. The maximum m is saved as
+a product, before the division by τ; a logit relative to it is (product - m)/τ.
 
 NaN and infinite products behave as in torch.logsumexp and its gradient: a NaN makes the row NaN; if the largest product
 is infinite so is the logarithm, and the weights of the products that equal it are NaN (inf - inf).
@@ -46,7 +56,8 @@ NEVER = tl.constexpr(float("-inf"))  # a product that does not count
 LOG2E = tl.constexpr(1.4426950408889634)
 AMONG = {"none": 0, "all": 1, "offsets": 2}
 LARGEST_BLOCK_C = 256
-WANTED_PROGRAMS = 264  # of a layer: two per multiprocessor
+WANTED_PROGRAMS = 132  # of a layer: one per multiprocessor of an H100
+FEW_KEYS = 256
 
 
 @triton.jit
@@ -211,8 +222,8 @@ def _through_norm(grad, y, norm):
 
 @triton.jit
 def _attend(
-    q, query, first_row, count, others, other_count, share, shares, C, c, m_i, l_i, acc, exponent,
-    SKIP_OWN: tl.constexpr, GRAD: tl.constexpr, HELD: tl.constexpr, EVEN: tl.constexpr,
+    query, first_row, count, others, other_count, share, shares, C, c, m_i, l_i, acc, exponent,
+    SKIP_OWN: tl.constexpr, GRAD: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add a share of the rows of `others` to the online softmax of a block of queries and to its accumulator.
@@ -221,29 +232,20 @@ def _attend(
     m_i)/τ), acc the running sum of p·other; alpha rescales l_i and acc when the maximum grows.
     """
     s = first_row + tl.arange(0, BLOCK_M)
+    if WHOLE:
+        q = _parts_of(query, first_row, count, c, C, EVEN, BLOCK_M, PARTS)
     begin, end = _share_of(other_count, share, shares, BLOCK_N)
     for first in range(begin, end, BLOCK_N):
         t = first + tl.arange(0, BLOCK_N)
-        if HELD:
+        if WHOLE:
             rows = _parts_of(others, first, other_count, c, C, EVEN, BLOCK_N, PARTS)
             zero = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
             x = _product(q, rows, zero, PARTS, PRECISION)
         else:
             x = _products(
-                query,
-                first_row,
-                count,
-                others,
-                first,
-                other_count,
-                C,
-                EVEN,
-                BLOCK_M,
-                BLOCK_N,
-                BLOCK_K,
-                PARTS,
-                PRECISION,
-            )
+                query, first_row, count, others, first, other_count, C, EVEN,
+                BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
+            )  # fmt: skip
         counted = (t < other_count)[None, :]
         if SKIP_OWN:
             counted = counted & (t[None, :] != s[:, None])
@@ -254,7 +256,7 @@ def _attend(
         m_i = m_new
         l_i = l_i * alpha + tl.sum(p, 1)
         if GRAD:
-            if not HELD:
+            if not WHOLE:
                 rows = _parts_of(others, first, other_count, c, C, EVEN, BLOCK_N, PARTS)
             acc = _weighted(p, rows, acc * alpha[:, None], PARTS, PRECISION)
     return m_i, l_i, acc
@@ -323,7 +325,7 @@ def _rows(
     queries, keys, query_parts, key_parts, extra_parts, offsets, norms, loss, denominator, grad, tops, sums,
     ends, counts, channels, extra_counts, offset_counts, row_starts, data_starts, all_rows, scale,
     shares, record_starts, sum_starts, all_records,
-    AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, HELD: tl.constexpr, EVEN: tl.constexpr,
+    AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -353,16 +355,15 @@ def _rows(
     exponent = scale * LOG2E
 
     split_query = _pick(query_parts, layer) + start * PARTS
-    held = _parts_of(split_query, block * BLOCK_M, count, c, C, EVEN, BLOCK_M, PARTS)
     m_i = tl.full((BLOCK_M,), NEVER, tl.float32)  # of the negatives
     l_i = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     GRAD: tl.constexpr = grad is not None
     if AMONG_KEYS == 1:
         m_i, l_i, acc = _attend(
-            held, split_query, block * BLOCK_M, count, _pick(key_parts, layer) + start * PARTS, count,
+            split_query, block * BLOCK_M, count, _pick(key_parts, layer) + start * PARTS, count,
             share, share_count, C, c, m_i, l_i, acc, exponent,
-            True, GRAD, HELD, EVEN, BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
+            True, GRAD, WHOLE, EVEN, BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
         )  # fmt: skip
     elif AMONG_KEYS == 2:
         q = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
@@ -389,9 +390,9 @@ def _rows(
                 acc = acc * alpha[:, None] + p[:, None] * rows
     if extra_parts is not None:
         m_i, l_i, acc = _attend(
-            held, split_query, block * BLOCK_M, count, _pick(extra_parts, layer), _pick(extra_counts, layer),
+            split_query, block * BLOCK_M, count, _pick(extra_parts, layer), _pick(extra_counts, layer),
             share, share_count, C, c, m_i, l_i, acc, exponent,
-            False, GRAD, HELD, EVEN, BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
+            False, GRAD, WHOLE, EVEN, BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
         )  # fmt: skip
 
     if tops is None:
@@ -495,7 +496,7 @@ def _columns(
     ends, owner_counts, counts, channels, offset_counts, row_starts, owner_starts, data_starts, all_rows, scale,
     shares, sum_starts,
     IS_EXTRA: tl.constexpr, AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr,
-    HELD: tl.constexpr, EVEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    EVEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     layer, program = _layer_of(tl.program_id(0), ends)
@@ -530,12 +531,13 @@ def _columns(
     if AMONG_KEYS == 1:
         split_owner = _pick(owner_parts, layer) + image * owner_count * C * PARTS
         split_query = _pick(query_parts, layer) + image * count * C * PARTS
-        held = _parts_of(split_owner, block * BLOCK_M, owner_count, c, C, EVEN, BLOCK_M, PARTS)
+        if WHOLE:
+            held = _parts_of(split_owner, block * BLOCK_M, owner_count, c, C, EVEN, BLOCK_M, PARTS)
         begin, end = _share_of(count, share, share_count, BLOCK_N)
         for first in range(begin, end, BLOCK_N):
             s = first + tl.arange(0, BLOCK_N)
             inside = s < count
-            if HELD:
+            if WHOLE:
                 rows = _parts_of(split_query, first, count, c, C, EVEN, BLOCK_N, PARTS)
                 x = _product(held, rows, tl.zeros((BLOCK_M, BLOCK_N), tl.float32), PARTS, PRECISION, True)
             else:
@@ -551,7 +553,7 @@ def _columns(
                 counted = counted & (s[None, :] != t[:, None])
             logit = (x - tl.load(m_i + s, mask=inside, other=0.0)[None, :]) * exponent
             p = tl.where(counted, tl.exp2(logit) * factor[None, :], 0.0)
-            if not HELD:
+            if not WHOLE:
                 rows = _parts_of(split_query, first, count, c, C, EVEN, BLOCK_N, PARTS)
             acc = _weighted(p, rows, acc, PARTS, PRECISION)
     elif AMONG_KEYS == 2:
@@ -792,18 +794,24 @@ class _Tile(NamedTuple):
     num_stages: int
 
 
-def _tile(dtype: torch.dtype, parts: int, dense: bool, owners: int, block_c: int, large: bool) -> _Tile:
-    """Block sizes of the row and column kernels.
+def _tile(dtype: torch.dtype, parts: int, owners: int, block_c: int, few: bool, hopper: bool) -> _Tile:
+    """Block sizes of the row and column kernels, the fastest that were measured on an H100.
 
     Args:
-        dense: whether blocks of rows are multiplied, rather than gathered pairs of rows.
         owners: the owned rows of all layers.
-        large: whether the GPU multiplies blocks of 64 rows straight from shared memory (since Hopper).
+        few: see `_are_few`.
+        hopper: whether blocks of 64 rows are multiplied straight from shared memory.
     """
-    if parts > 1 and dense:
-        return _Tile(64, 32, 4, 2) if large else _Tile(16, 32, 8, 2)
-    # Small blocks until there is one per multiprocessor: CUT's layers have few rows.
-    m = 16 if owners <= 16 * 264 else 32
+    if INTERPRET:
+        return _Tile(64, 64, 4, 2)  # fewer steps
+    if parts > 1:
+        if not hopper:
+            return _Tile(16, 32, 8, 2)
+        return _Tile(16, 64, 4, 2) if few else _Tile(64, 64 if parts == 2 else 32, 4, 2)
+    if dtype == torch.bfloat16 and hopper and owners > 16 * WANTED_PROGRAMS:
+        return _Tile(32, 64, 4, 3)
+    # Small blocks until there are two per multiprocessor: CUT's layers have few rows.
+    m = 16 if owners <= 2 * 16 * WANTED_PROGRAMS else 32
     # Products with float16 rows are computed in float32, too.
     n = 64 if dtype == torch.bfloat16 else 32
     return _Tile(m, n, 8 if block_c == LARGEST_BLOCK_C and dtype == torch.float32 else 4, 2)
@@ -816,34 +824,33 @@ def _parts(dtype: torch.dtype) -> int:
     return 2 if torch.backends.cuda.matmul.fp32_precision == "tf32" else 3
 
 
+def _are_few(parts: int, owners: int, others: Sequence[int]) -> bool:
+    """Whether small blocks of owned rows fill the GPU at once and end so soon that merging shares would take longer."""
+    return parts == 2 and owners <= 16 * WANTED_PROGRAMS and max(others) <= FEW_KEYS
+
+
 def _share_count(blocks: int, others: int) -> int:
     """How many programs share the blocks of others of each of a layer's blocks of owned rows."""
     return max(1, min(others, WANTED_PROGRAMS // max(blocks, 1)))
 
 
 def _blocks(
-    dtype: torch.dtype, owners: int, channels: Sequence[int], dense: bool = True, large: bool = True
+    dtype: torch.dtype, parts: int, owners: int, channels: Sequence[int], few: bool, hopper: bool
 ) -> dict[str, Any]:
     """Options of the row and column kernels; for the arguments see `_tile`."""
     block_c = min(power_of_2(max(16, *channels)), LARGEST_BLOCK_C)
-    parts = _parts(dtype)
-    block_m, block_n, warps, stages = _tile(dtype, parts, dense, owners, block_c, large)
-    block_k = min(block_c, 64)
-    if INTERPRET:
-        block_m, block_n, block_k = 64, 64, block_c  # fewer steps
-    whole = max(channels) <= block_c
+    tile = _tile(dtype, parts, owners, block_c, few, hopper)
     return {
-        "WHOLE": whole,
-        "HELD": whole,  # a block of owned rows, in registers or shared memory
+        "WHOLE": max(channels) <= block_c,
         "EVEN": all(c > 0 and c % block_c == 0 for c in channels),
-        "BLOCK_M": block_m,
-        "BLOCK_N": block_n,
+        "BLOCK_M": tile.m,
+        "BLOCK_N": tile.n,
         "BLOCK_C": block_c,
-        "BLOCK_K": block_k,
+        "BLOCK_K": block_c if INTERPRET else min(block_c, 64),
         "PARTS": parts,
         "PRECISION": "ieee" if INTERPRET else "tf32",  # of float16's products in float32
-        "num_warps": warps,
-        "num_stages": stages,
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
     }
 
 
@@ -905,7 +912,14 @@ class _Problem:
         self.offset_counts = tuple(o.shape[0] for o in offsets) if offsets else None
         self.among = AMONG["offsets" if offsets else negatives]
         self.decoupled, self.scale = decoupled, 1.0 / temperature
-        self.parts = _parts(queries[0].dtype) if self._dense(False) else 1
+        extra_rows = (0,) * len(queries) if self.extras is None else self.extras.rows
+        among_keys = self.among == AMONG["all"]
+        self.others = [max(n * among_keys, m) for n, m in zip(self.counts, extra_rows, strict=True)]
+        # Only blocks of rows are split and shared; gathered rows are multiplied one by one.
+        self.parts = _parts(queries[0].dtype) if among_keys or self.extras is not None else 1
+        self.few = _are_few(self.parts, self.queries.total_rows, self.others)
+        # In both passes or in neither: they then round the positives' products alike.
+        self.shared = self.parts > 1 and not self.few
         if normalize or self.parts > 1:
             matrices = [self.queries, self.keys, *([] if self.extras is None else [self.extras])]
             _prepare_all(matrices, normalize, self.parts)
@@ -913,31 +927,19 @@ class _Problem:
     def empty(self, *shape: int) -> Tensor:
         return self.queries.data[0].new_empty(shape, dtype=torch.float32)
 
-    def _dense(self, is_extra: bool) -> bool:
-        """Whether blocks of rows are multiplied."""
-        return is_extra or self.among == AMONG["all"] or self.extras is not None
-
-    def _options(self, owners: int, is_extra: bool) -> dict[str, Any]:
-        q = self.queries
-        # Gathered rows need registers, which large blocks leave none of; both passes multiply blocks of one kind.
-        large = capability(q.data[0].device) >= 90 and self.offsets is None
-        return _blocks(q.data[0].dtype, owners, q.channels, self._dense(is_extra), large)
+    def _options(self, owners: int) -> dict[str, Any]:
+        q = self.queries.data[0]
+        # Gathered rows need registers, which large blocks leave none of.
+        hopper = self.offsets is None and capability(q.device) >= 90
+        return _blocks(q.dtype, self.parts, owners, self.queries.channels, self.few, hopper)
 
     def forward(self, query_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
         q, rows = self.queries, self.queries.total_rows
         loss, denominator = self.empty(rows), self.empty(2, rows)
         grad = self.empty(q.size if query_grad else 0)
-        options = self._options(rows, False)
+        options = self._options(rows)
         extra_rows = None if self.extras is None else self.extras.rows
-        others = [
-            max(n if self.among == AMONG["all"] else 0, extra)
-            for n, extra in zip(self.counts, extra_rows or (0,) * len(self.counts), strict=True)
-        ]
-        shares = (
-            _Shares(options, self.images, self.counts, others, q.channels)
-            if self.parts > 1 and self._dense(False)
-            else None
-        )
+        shares = _Shares(options, self.images, self.counts, self.others, q.channels) if self.shared else None
         programs, ends = _row_programs(
             options, self.images, self.counts, q.channels, query_grad, shares and shares.counts
         )
@@ -969,13 +971,9 @@ class _Problem:
     ) -> Tensor:  # fmt: skip
         q = self.queries
         grad = self.empty(owners.size)
-        options = self._options(owners.total_rows, is_extra)
+        options = self._options(owners.total_rows)
         gathered = self.among == AMONG["offsets"] and not is_extra
-        shares = (
-            _Shares(options, images, owner_counts, counts, q.channels)
-            if self.parts > 1 and self._dense(is_extra)
-            else None
-        )
+        shares = _Shares(options, images, owner_counts, counts, q.channels) if self.shared else None
         programs, ends = _row_programs(options, images, owner_counts, q.channels, True, shares and shares.counts)
         sums = None if shares is None else self.empty(shares.size)
         results = owners.norms, upstream, denominator, grad, sums
