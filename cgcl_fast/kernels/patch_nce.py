@@ -11,17 +11,17 @@ more products in either pass. So it is left to the backward pass unless requeste
 
 Numbers of float32 are split into bfloat16 parts of 8 bits each. With three parts six products are computed, those that
 are not below float32's rounding, which is as exact as float32; where PyTorch may multiply as TF32 two parts and three
-products are, still far more exact than TF32, which keeps 11 bits. Both are faster than TF32's instruction, since
-bfloat16 runs at twice its rate and needs no transposed copies. The parts take 6 or 4 bytes a number of memory.
+products are, still far more exact than TF32, which keeps 11 bits. The parts take 6 or 4 bytes of memory a number.
 
 Where blocks of split rows are fewer than multiprocessors, several programs share the others of each block, and leave
 m, l and the accumulator to a kernel that merges them in the order of the shares, so that no two programs add to the
 same result: no atomics, and results are reproducible. The accumulators take as much memory as WANTED_PROGRAMS blocks
 of owned rows at most, or as the gradient.
 
-Both passes add the products of a query and a key, channels and parts, in the same order. Tensor cores round a·b as b·a,
-so both passes round alike, and the weights of a row add up to 1 however large its logits are. The maximum m is saved as
-a product, before the division by τ; a logit relative to it is (product - m)/τ.
+Both passes add the products of a query and a key, channels and parts, in the same order. They round alike if tensor
+cores round a·b as b·a, and then the weights of a row add up to 1 however large its logits are: tests/ops/
+test_numerics.py asserts that. The maximum m is saved as a product, before the division by τ; a logit relative to it is
+(product - m)/τ.
 
 NaN and infinite products behave as in torch.logsumexp and its gradient: a NaN makes the row NaN; if the largest product
 is infinite so is the logarithm, and the weights of the products that equal it are NaN (inf - inf).
@@ -484,7 +484,7 @@ def _finish_columns(
     if norms is not None and WHOLE:
         norm = tl.load(norms + r, mask=inside, other=1.0)
         g = _through_norm(g, _rows_of(owner, t, owner_count, c, C, EVEN).to(tl.float32), norm)
-    if DECOUPLED and not IS_EXTRA:  # no negatives: see _rows
+    if DECOUPLED and not IS_EXTRA:  # no negatives: see _finish_rows
         g = tl.where((tl.load(inverse_l + t, mask=inside, other=0.0) == 0)[:, None], 0.0, g)
     target = grad + t.to(tl.int64)[:, None] * C + c[None, :]
     tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
@@ -941,7 +941,7 @@ class _Problem:
         extra_rows = None if self.extras is None else self.extras.rows
         shares = _Shares(options, self.images, self.counts, self.others, q.channels) if self.shared else None
         programs, ends = _row_programs(
-            options, self.images, self.counts, q.channels, query_grad, shares and shares.counts
+            options, self.images, self.counts, q.channels, query_grad, shares.counts if shares else None
         )
         tops = None if shares is None else self.empty(2, shares.records)
         sums = None if shares is None or not query_grad else self.empty(shares.size)
@@ -951,7 +951,7 @@ class _Problem:
             *((None,) * 4 if shares is None else (
                 shares.counts, shares.record_starts, shares.sum_starts, shares.records)),
         )  # fmt: skip
-        kind = {"AMONG_KEYS": self.among, "DECOUPLED": self.decoupled}
+        kind: dict[str, Any] = {"AMONG_KEYS": self.among, "DECOUPLED": self.decoupled}
         launch(
             _rows, programs, q.data, self.keys.data, q.parts, self.keys.parts,
             None if self.extras is None else self.extras.parts, self.offsets, q.norms, *results, ends, *numbers,
@@ -974,12 +974,14 @@ class _Problem:
         options = self._options(owners.total_rows)
         gathered = self.among == AMONG["offsets"] and not is_extra
         shares = _Shares(options, images, owner_counts, counts, q.channels) if self.shared else None
-        programs, ends = _row_programs(options, images, owner_counts, q.channels, True, shares and shares.counts)
+        programs, ends = _row_programs(
+            options, images, owner_counts, q.channels, True, shares.counts if shares else None
+        )
         sums = None if shares is None else self.empty(shares.size)
         results = owners.norms, upstream, denominator, grad, sums
         starts = q.row_starts, owners.row_starts, owners.data_starts, q.total_rows, self.scale
         shared = (None, None) if shares is None else (shares.counts, shares.sum_starts)
-        kind = {"IS_EXTRA": is_extra, "DECOUPLED": self.decoupled}
+        kind: dict[str, Any] = {"IS_EXTRA": is_extra, "DECOUPLED": self.decoupled}
         launch(
             _columns, programs, owners.data, q.data, owners.parts, q.parts, self.offsets if gathered else None,
             *results, ends, owner_counts, counts, q.channels, self.offset_counts if gathered else None,
