@@ -1,3 +1,4 @@
+import functools
 import importlib
 import math
 
@@ -503,8 +504,9 @@ def test_layers_do_not_read_each_other(shares):
 
 @by_triton
 @pytest.mark.parametrize("shared", [False, True])
-def test_where_tf32_is_allowed_products_are_more_exact_than_tf32(shared, monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
+def test_where_tf32_is_allowed_products_are_more_exact_than_tf32(shared, monkeypatch, request):
+    request.addfinalizer(functools.partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision("high")
     if shared:
         monkeypatch.setattr(importlib.import_module("cgcl_fast.kernels.patch_nce"), "FEW_KEYS", 0)
     inputs = [unit(1, 70, 64), unit(1, 70, 64, seed=1), unit(30, 64, seed=2)]
@@ -514,7 +516,7 @@ def test_where_tf32_is_allowed_products_are_more_exact_than_tf32(shared, monkeyp
 
     exact = values_and_gradients(op, inputs, "reference", torch.float64)
     for result, truth in zip(values_and_gradients(op, inputs, "auto", torch.float32), exact, strict=True):
-        assert (result - truth).abs().max() <= 2**-16 * truth.abs().max()  # half a digit of TF32's is 2**-11
+        assert (result - truth).abs().max() <= 2**-15 * truth.abs().max()  # TF32 rounds to 2**-11
 
 
 def test_dtypes_of_the_result():
