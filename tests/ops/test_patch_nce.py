@@ -516,7 +516,7 @@ def test_where_tf32_is_allowed_products_are_more_exact_than_tf32(shared, monkeyp
 
     exact = values_and_gradients(op, inputs, "reference", torch.float64)
     for result, truth in zip(values_and_gradients(op, inputs, "auto", torch.float32), exact, strict=True):
-        assert (result - truth).abs().max() <= 2**-15 * truth.abs().max()  # TF32 rounds to 2**-11
+        assert (result - truth).abs().max() <= 2**-13 * truth.abs().max()  # logits of 14 in TF32 are 14 · 2**-12 wrong
 
 
 def test_dtypes_of_the_result():
