@@ -163,7 +163,9 @@ def _small_products(a, b, acc, PARTS: tl.constexpr, PRECISION: tl.constexpr, FLI
 @triton.jit
 def _product(a, b, x, PARTS: tl.constexpr, PRECISION: tl.constexpr, FLIP: tl.constexpr = False):
     """x + a·bᵀ."""
-    if PARTS == 1:
+    if FLIP and PRECISION == "ieee":  # Triton's interpreter does not round a·b as b·a
+        return tl.trans(_product(b, a, tl.trans(x), PARTS, PRECISION))
+    elif PARTS == 1:
         return tl.dot(a[0], tl.trans(b[0]), acc=x, input_precision=PRECISION)
     else:
         columns = (tl.trans(b[0]), tl.trans(b[1]), tl.trans(b[2]))
