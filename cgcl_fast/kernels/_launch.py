@@ -234,6 +234,16 @@ def _compile(
     return Compiled(kernel.__name__, dict(constants), options["num_warps"], result.metadata.shared, ptx, cubin)
 
 
+def capability(device: torch.device) -> int:
+    """The device's compute capability, 90 for 9.0; 0 in Triton's interpreter."""
+    if _target is not None:
+        return _target
+    if INTERPRET or device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
 def power_of_2(n: int) -> int:
     """The smallest power of 2 that is at least n, and at least 1."""
     return 1 << max(n - 1, 0).bit_length()

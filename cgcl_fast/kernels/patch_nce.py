@@ -2,16 +2,26 @@ r"""PatchNCE without stored logits, of several layers in one launch.
 
 As in flash attention, a row program owns a block of queries and loops over blocks of keys, with the running maximum m
 and sum l of the softmax. Its accumulator, the weighted sum of keys, becomes the query's gradient. A column program owns
-a block of keys or of extra negatives and loops over the queries. No two programs add to the same result: no atomics, so
-results are reproducible.
+a block of keys or of extra negatives and loops over the queries. Both multiply owned rows x others, so that the tensor
+cores have 64 rows on the left.
 
 The query's gradient is formed in the forward pass, where it takes two matrix products (q·kᵀ and weights·k); in the
 backward pass it would need q·kᵀ a second time. The keys' gradient needs the complete sum of each row first, hence two
 more products in either pass. So it is left to the backward pass unless requested earlier.
 
-Both passes compute the product of a query and a key in the same order, with the query's block on the left. So both
-round alike, and the weights of a row add up to 1 however large its logits are. The maximum m is saved as a product,
-before the division by τ; a logit relative to it is (product - m)/τ.
+Numbers of float32 are split into bfloat16 parts of 8 bits each. With three parts six products are computed, those that
+are not below float32's rounding, which is as exact as float32; where PyTorch may multiply as TF32 two parts and three
+products are, still far more exact than TF32, which keeps 11 bits. The parts take 6 or 4 bytes of memory a number.
+
+Where blocks of split rows are fewer than multiprocessors, several programs share the others of each block, and leave
+m, l and the accumulator to a kernel that merges them in the order of the shares, so that no two programs add to the
+same result: no atomics, and results are reproducible. The accumulators take as much memory as WANTED_PROGRAMS blocks
+of owned rows at most, or as the gradient.
+
+Both passes add the products of a query and a key, channels and parts, in the same order. They round alike if tensor
+cores round a·b as b·a, and then the weights of a row add up to 1 however large its logits are: tests/ops/
+test_numerics.py asserts that. The maximum m is saved as a product, before the division by τ; a logit relative to it is
+(product - m)/τ.
 
 NaN and infinite products behave as in torch.logsumexp and its gradient: a NaN makes the row NaN; if the largest product
 is infinite so is the logarithm, and the weights of the products that equal it are NaN (inf - inf).
@@ -30,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -38,7 +48,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import INTERPRET
-from ._launch import ceil_div, launch, power_of_2
+from ._launch import capability, ceil_div, launch, power_of_2
 from ._sums import sum_of_products
 
 NORM_EPSILON = tl.constexpr(1e-7)
@@ -46,6 +56,8 @@ NEVER = tl.constexpr(float("-inf"))  # a product that does not count
 LOG2E = tl.constexpr(1.4426950408889634)
 AMONG = {"none": 0, "all": 1, "offsets": 2}
 LARGEST_BLOCK_C = 256
+WANTED_PROGRAMS = 132  # of a layer: one per multiprocessor of an H100
+FEW_KEYS = 256
 
 
 @triton.jit
@@ -65,6 +77,13 @@ def _layer_of(program, ends):
         layer += tl.where(program >= ends[i], 1, 0)
         first = tl.where(program >= ends[i], ends[i], first)
     return layer, program - first
+
+
+@triton.jit
+def _share_of(count, share, shares, BLOCK: tl.constexpr):
+    """Bounds of one of `shares` shares of range(count), in whole blocks."""
+    length = tl.cdiv(tl.cdiv(count, BLOCK), shares) * BLOCK
+    return share * length, tl.minimum((share + 1) * length, count)
 
 
 @triton.jit
@@ -90,29 +109,102 @@ def _row_products(a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr,
 
 
 @triton.jit
+def _split(x, PARTS: tl.constexpr):
+    """x ≈ high + middle + low, bfloat16 numbers of 8 bits each: of float32's 24 bits the first 8·PARTS."""
+    high = x.to(tl.bfloat16)
+    rest = tl.where(tl.abs(high.to(tl.float32)) < float("inf"), x - high.to(tl.float32), 0.0)
+    middle = rest.to(tl.bfloat16)
+    low = middle
+    if PARTS == 3:
+        low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    return high, middle, low
+
+
+@triton.jit
+def _parts_of(base, first, count, c, C, EVEN: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr):
+    """The parts of rows first, first + 1, ... of a (count, PARTS, C) matrix. PARTS 1: the rows themselves."""
+    i = tl.arange(0, BLOCK)
+    pointers = base + tl.cast(first, tl.int64) * (C * PARTS) + (i[:, None] * (C * PARTS) + c[None, :])
+    inside = (first + i < count)[:, None]
+    if not EVEN:
+        inside = inside & (c < C)[None, :]
+    high = tl.load(pointers, mask=inside, other=0.0)
+    middle, low = high, high
+    if PARTS > 1:
+        middle = tl.load(pointers + C, mask=inside, other=0.0)
+    if PARTS == 3:
+        low = tl.load(pointers + 2 * C, mask=inside, other=0.0)
+    return high, middle, low
+
+
+@triton.jit
+def _dot(a, b, acc, PRECISION: tl.constexpr):
+    if PRECISION == "ieee":  # Triton's interpreter cannot multiply bfloat16 numbers
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc=acc, input_precision=PRECISION)
+    else:
+        return tl.dot(a, b, acc=acc)
+
+
+@triton.jit
+def _small_products(a, b, acc, PARTS: tl.constexpr, PRECISION: tl.constexpr, FLIP: tl.constexpr):
+    """acc + all products of the parts of a and b but that of the highest, those left out that are below rounding.
+
+    With FLIP in the order in which the products of b and a are added.
+    """
+    first: tl.constexpr = 0 if FLIP else 1
+    if PARTS == 3:
+        acc = _dot(a[2 * first], b[2 - 2 * first], acc, PRECISION)
+        acc = _dot(a[1], b[1], acc, PRECISION)
+        acc = _dot(a[2 - 2 * first], b[2 * first], acc, PRECISION)
+    acc = _dot(a[first], b[1 - first], acc, PRECISION)
+    return _dot(a[1 - first], b[first], acc, PRECISION)
+
+
+@triton.jit
+def _product(a, b, x, PARTS: tl.constexpr, PRECISION: tl.constexpr, FLIP: tl.constexpr = False):
+    """x + a·bᵀ."""
+    if FLIP and PRECISION == "ieee":  # Triton's interpreter does not round a·b as b·a
+        return tl.trans(_product(b, a, tl.trans(x), PARTS, PRECISION))
+    elif PARTS == 1:
+        return tl.dot(a[0], tl.trans(b[0]), acc=x, input_precision=PRECISION)
+    else:
+        columns = (tl.trans(b[0]), tl.trans(b[1]), tl.trans(b[2]))
+        small = _small_products(a, columns, x, PARTS, PRECISION, FLIP)
+        small = tl.where(tl.abs(small) < float("inf"), small, 0.0)  # inf·0 if a number is infinite
+        return _dot(a[0], columns[0], small, PRECISION)
+
+
+@triton.jit
 def _products(
-    a, a_rows, a_count, b, b_rows, b_count, C, EVEN: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr
-):
+    a, a_first, a_count, b, b_first, b_count, C, EVEN: tl.constexpr,
+    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
+    FLIP: tl.constexpr = False,
+):  # fmt: skip
     """a·bᵀ for blocks of rows, BLOCK_C channels at a time."""
-    x = tl.zeros((a_rows.shape[0], b_rows.shape[0]), tl.float32)
+    x = tl.zeros((BLOCK_A, BLOCK_B), tl.float32)
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
-        left = _rows_of(a, a_rows, a_count, c, C, EVEN)
-        right = _rows_of(b, b_rows, b_count, c, C, EVEN)
-        x = tl.dot(left, tl.trans(right), acc=x, input_precision=PRECISION)
+        left = _parts_of(a, a_first, a_count, c, C, EVEN, BLOCK_A, PARTS)
+        right = _parts_of(b, b_first, b_count, c, C, EVEN, BLOCK_B, PARTS)
+        if PARTS == 1:
+            x = _product(left, right, x, PARTS, PRECISION, FLIP)
+        else:
+            x += _product(left, right, tl.zeros_like(x), PARTS, PRECISION, FLIP)
     return x
 
 
 @triton.jit
-def _weighted(p, rows, acc, PRECISION: tl.constexpr):
+def _weighted(p, rows, acc, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """acc + p·rows. Weights p can be below float16's smallest number, so float16 rows are multiplied as tf32."""
-    if rows.dtype == tl.float32:
-        return tl.dot(p, rows, acc=acc, input_precision=PRECISION)
-    elif rows.dtype == tl.float16:
+    if PARTS > 1:
+        weights = _split(p, PARTS)
+        acc = _small_products(weights, rows, acc, PARTS, PRECISION, False)
+        return _dot(weights[0], rows[0], acc, PRECISION)
+    elif rows[0].dtype == tl.float16:
         precision: tl.constexpr = "ieee" if PRECISION == "ieee" else "tf32"
-        return tl.dot(p, rows.to(tl.float32), acc=acc, input_precision=precision)
+        return tl.dot(p, rows[0].to(tl.float32), acc=acc, input_precision=precision)
     else:
-        return tl.dot(p.to(rows.dtype), rows, acc=acc)
+        return tl.dot(p.to(rows[0].dtype), rows[0], acc=acc)
 
 
 @triton.jit
@@ -132,22 +224,30 @@ def _through_norm(grad, y, norm):
 
 @triton.jit
 def _attend(
-    q, query, s, count, others, other_count, C, c, m_i, l_i, acc, exponent,
-    SKIP_OWN: tl.constexpr, GRAD: tl.constexpr, HELD: tl.constexpr, EVEN: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    query, first_row, count, others, other_count, share, shares, C, c, m_i, l_i, acc, exponent,
+    SKIP_OWN: tl.constexpr, GRAD: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Add all rows of `others` to the online softmax of queries s and to its accumulator of channels c.
+    """Add a share of the rows of `others` to the online softmax of a block of queries and to its accumulator.
 
     m_i is the running maximum of the products (ignoring NaN), l_i the running sum of weights p = exp((product -
     m_i)/τ), acc the running sum of p·other; alpha rescales l_i and acc when the maximum grows.
     """
-    for first in range(0, other_count, BLOCK_N):
+    s = first_row + tl.arange(0, BLOCK_M)
+    if WHOLE:
+        q = _parts_of(query, first_row, count, c, C, EVEN, BLOCK_M, PARTS)
+    begin, end = _share_of(other_count, share, shares, BLOCK_N)
+    for first in range(begin, end, BLOCK_N):
         t = first + tl.arange(0, BLOCK_N)
-        if HELD:
-            rows = _rows_of(others, t, other_count, c, C, EVEN)
-            x = tl.dot(q, tl.trans(rows), input_precision=PRECISION)
+        if WHOLE:
+            rows = _parts_of(others, first, other_count, c, C, EVEN, BLOCK_N, PARTS)
+            zero = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+            x = _product(q, rows, zero, PARTS, PRECISION)
         else:
-            x = _products(query, s, count, others, t, other_count, C, EVEN, BLOCK_K, PRECISION)
+            x = _products(
+                query, first_row, count, others, first, other_count, C, EVEN,
+                BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
+            )  # fmt: skip
         counted = (t < other_count)[None, :]
         if SKIP_OWN:
             counted = counted & (t[None, :] != s[:, None])
@@ -158,23 +258,88 @@ def _attend(
         m_i = m_new
         l_i = l_i * alpha + tl.sum(p, 1)
         if GRAD:
-            if not HELD:
-                rows = _rows_of(others, t, other_count, c, C, EVEN)
-            acc = _weighted(p, rows, acc * alpha[:, None], PRECISION)
+            if not WHOLE:
+                rows = _parts_of(others, first, other_count, c, C, EVEN, BLOCK_N, PARTS)
+            acc = _weighted(p, rows, acc * alpha[:, None], PARTS, PRECISION)
     return m_i, l_i, acc
 
 
 @triton.jit
+def _finish_rows(
+    m_i, l_i, acc, query, key, norms, loss, denominator, grad,
+    s, count, c, C, chunk, r, start, negatives, all_rows, scale,
+    DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Add the positive to the softmax over the negatives; store the loss and the query's gradient."""
+    positive = _row_products(query, s, count, key, s, count, C, EVEN, BLOCK_K)
+    # The gradient's weight of the positive is its softmax minus 1, computed here without cancellation.
+    if DECOUPLED:
+        l_all = l_i
+        p_others = tl.full(l_i.shape, 1.0, tl.float32)
+    else:
+        m_all = tl.maximum(m_i, positive)
+        alpha = _relative(m_i, m_all, scale * LOG2E)
+        m_i = m_all
+        l_i *= alpha
+        l_all = l_i + _relative(positive, m_i, scale * LOG2E)
+        p_others = l_i / l_all
+    inverse_l = 1.0 / l_all
+    row_loss = (m_i - positive) * scale + tl.log(l_all)
+    if DECOUPLED:  # no negatives, so no loss
+        row_loss = tl.where(negatives > 0, row_loss, 0.0)
+        m_i = tl.where(negatives > 0, m_i, 0.0)
+        inverse_l = tl.where(negatives > 0, inverse_l, 0.0)
+    inside = s < count
+    if chunk == 0:
+        tl.store(loss + r, row_loss, mask=inside)
+        tl.store(denominator + r, m_i, mask=inside)
+        tl.store(denominator + all_rows.to(tl.int64) + r, inverse_l, mask=inside)
+    if grad is not None:
+        weight = tl.where(m_i - m_i == 0, inverse_l, float("nan"))  # an infinite product has weight NaN
+        if not DECOUPLED:
+            weight *= alpha
+        own = _rows_of(key, s, count, c, C, EVEN).to(tl.float32)
+        g = (acc * weight[:, None] - own * p_others[:, None]) * scale
+        if norms is not None and WHOLE:
+            norm = tl.load(norms + r, mask=inside, other=1.0)
+            g = _through_norm(g, _rows_of(query, s, count, c, C, EVEN).to(tl.float32), norm)
+        if DECOUPLED:
+            g = tl.where(negatives > 0, g, 0.0)
+        target = grad + start + s.to(tl.int64)[:, None] * C + c[None, :]
+        tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def _negatives(count, offset_counts, extra_counts, layer, AMONG_KEYS: tl.constexpr):
+    """How many negatives each query of a layer has."""
+    negatives = 0
+    if AMONG_KEYS == 1:
+        negatives += count - 1
+    elif AMONG_KEYS == 2:
+        negatives += _pick(offset_counts, layer)
+    if extra_counts is not None:
+        negatives += _pick(extra_counts, layer)
+    return negatives
+
+
+@triton.jit
 def _rows(
-    queries, keys, extras, offsets, norms, loss, denominator, grad,
+    queries, keys, query_parts, key_parts, extra_parts, offsets, norms, loss, denominator, grad, tops, sums,
     ends, counts, channels, extra_counts, offset_counts, row_starts, data_starts, all_rows, scale,
-    AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, HELD: tl.constexpr, EVEN: tl.constexpr,
+    shares, record_starts, sum_starts, all_records,
+    AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     layer, program = _layer_of(tl.program_id(0), ends)
     count = _pick(counts, layer)
     C = _pick(channels, layer)
+    share = 0
+    share_count = 1
+    if tops is not None:
+        share_count = _pick(shares, layer)
+        share = program % share_count
+        program //= share_count
     chunks = 1
     if WHOLE and EVEN:
         C = BLOCK_C
@@ -191,28 +356,28 @@ def _rows(
     c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     exponent = scale * LOG2E
 
-    q = _rows_of(query, s, count, c, C, EVEN)
-    positive = _row_products(query, s, count, key, s, count, C, EVEN, BLOCK_K)
-    m_i = positive
-    if DECOUPLED:
-        m_i = tl.full((BLOCK_M,), NEVER, tl.float32)
-    l_i = tl.zeros((BLOCK_M,), tl.float32)  # of the negatives
+    split_query = _pick(query_parts, layer) + start * PARTS
+    m_i = tl.full((BLOCK_M,), NEVER, tl.float32)  # of the negatives
+    l_i = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     GRAD: tl.constexpr = grad is not None
     if AMONG_KEYS == 1:
         m_i, l_i, acc = _attend(
-            q, query, s, count, key, count, C, c, m_i, l_i, acc, exponent,
-            True, GRAD, HELD, EVEN, BLOCK_N, BLOCK_K, PRECISION,
+            split_query, block * BLOCK_M, count, _pick(key_parts, layer) + start * PARTS, count,
+            share, share_count, C, c, m_i, l_i, acc, exponent,
+            True, GRAD, WHOLE, EVEN, BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
         )  # fmt: skip
     elif AMONG_KEYS == 2:
+        q = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
         steps = _pick(offsets, layer)
-        for i in range(0, _pick(offset_counts, layer)):
+        begin, end = _share_of(_pick(offset_counts, layer), share, share_count, 1)
+        for i in range(begin, end):
             step = tl.load(steps + i)
             valid = (step >= 1) & (step < count)
             t = tl.where(valid & (s < count), ((s + step) % count).to(tl.int32), s)
             if WHOLE:
                 rows = _rows_of(key, t, count, c, C, EVEN).to(tl.float32)
-                x = sum_of_products(q.to(tl.float32), rows, 1)
+                x = sum_of_products(q, rows, 1)
             else:
                 x = _row_products(query, s, count, key, t, count, C, EVEN, BLOCK_K)
             x = tl.where(valid, x, float("nan"))
@@ -225,65 +390,127 @@ def _rows(
                 if not WHOLE:
                     rows = _rows_of(key, t, count, c, C, EVEN).to(tl.float32)
                 acc = acc * alpha[:, None] + p[:, None] * rows
-    if extras is not None:
+    if extra_parts is not None:
         m_i, l_i, acc = _attend(
-            q, query, s, count, _pick(extras, layer), _pick(extra_counts, layer), C, c, m_i, l_i, acc, exponent,
-            False, GRAD, HELD, EVEN, BLOCK_N, BLOCK_K, PRECISION,
+            split_query, block * BLOCK_M, count, _pick(extra_parts, layer), _pick(extra_counts, layer),
+            share, share_count, C, c, m_i, l_i, acc, exponent,
+            False, GRAD, WHOLE, EVEN, BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION,
         )  # fmt: skip
 
-    # The gradient's weight of the positive is its softmax minus 1, computed here without cancellation.
-    if DECOUPLED:
-        l_all = l_i
-        p_others = tl.full((BLOCK_M,), 1.0, tl.float32)
+    if tops is None:
+        _finish_rows(
+            m_i, l_i, acc, query, key, norms, loss, denominator,
+            None if grad is None else grad + _pick(data_starts, layer).to(tl.int64), s, count, c, C, chunk,
+            _pick(row_starts, layer) + image * count + s, start,
+            _negatives(count, offset_counts, extra_counts, layer, AMONG_KEYS), all_rows, scale,
+            DECOUPLED, WHOLE, EVEN, BLOCK_K,
+        )  # fmt: skip
     else:
-        l_all = l_i + _relative(positive, m_i, exponent)
-        p_others = l_i / l_all
-    inverse_l = 1.0 / l_all
-    row_loss = (m_i - positive) * scale + tl.log(l_all)
-    contrasted = 1
-    if DECOUPLED:  # no negatives, so no loss
-        contrasted = 0
-        if AMONG_KEYS == 1:
-            contrasted += count - 1
-        elif AMONG_KEYS == 2:
-            contrasted += _pick(offset_counts, layer)
-        if extras is not None:
-            contrasted += _pick(extra_counts, layer)
-        row_loss = tl.where(contrasted > 0, row_loss, 0.0)
-        m_i = tl.where(contrasted > 0, m_i, 0.0)
-        inverse_l = tl.where(contrasted > 0, inverse_l, 0.0)
+        record = (image * count + s) * share_count + share
+        inside = s < count
+        if chunk == 0:
+            top = tops + _pick(record_starts, layer) + record
+            tl.store(top, m_i, mask=inside)
+            tl.store(top + all_records.to(tl.int64), l_i, mask=inside)
+        if GRAD:
+            target = sums + _pick(sum_starts, layer).to(tl.int64) + record[:, None] * C + c[None, :]
+            tl.store(target, acc, mask=inside[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def _merge_rows(
+    queries, keys, norms, loss, denominator, grad, tops, sums,
+    ends, counts, channels, extra_counts, offset_counts, row_starts, data_starts, all_rows, scale,
+    shares, record_starts, sum_starts, all_records,
+    AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Add up the shares of the negatives, in their order."""
+    layer, program = _layer_of(tl.program_id(0), ends)
+    count = _pick(counts, layer)
+    C = _pick(channels, layer)
+    share_count = _pick(shares, layer)
+    chunks = 1
+    if WHOLE and EVEN:
+        C = BLOCK_C
+    if not WHOLE and grad is not None:
+        chunks = tl.cdiv(C, BLOCK_C)
+    blocks = tl.cdiv(count, BLOCK_M)
+    chunk = program % chunks
+    block = program // chunks % blocks
+    image = (program // chunks // blocks).to(tl.int64)
+    start = image * count * C
+    s = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = s < count
-    row_start = _pick(row_starts, layer)
-    r = row_start + image * count + s
-    if chunk == 0:
-        tl.store(loss + r, row_loss, mask=inside)
-        tl.store(denominator + r, m_i, mask=inside)
-        tl.store(denominator + all_rows.to(tl.int64) + r, inverse_l, mask=inside)
-    if GRAD:
-        inverse_l = tl.where(m_i - m_i == 0, inverse_l, float("nan"))  # an infinite product has weight NaN
-        own = _rows_of(key, s, count, c, C, EVEN).to(tl.float32)
-        g = (acc * inverse_l[:, None] - own * p_others[:, None]) * scale
-        if norms is not None and WHOLE:
-            norm = tl.load(norms + r, mask=inside, other=1.0)
-            g = _through_norm(g, _rows_of(query, s, count, c, C, EVEN).to(tl.float32), norm)
-        if DECOUPLED:
-            g = tl.where(contrasted > 0, g, 0.0)
-        target = grad + _pick(data_starts, layer).to(tl.int64) + start + s.to(tl.int64)[:, None] * C + c[None, :]
-        tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
+    exponent = scale * LOG2E
+    record = (image * count + s) * share_count
+    top = tops + _pick(record_starts, layer) + record
+    m_i = tl.full((BLOCK_M,), NEVER, tl.float32)
+    l_i = tl.zeros((BLOCK_M,), tl.float32)
+    acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    for share in range(0, share_count):
+        m_i = tl.maximum(m_i, tl.load(top + share, mask=inside, other=0.0))
+    for share in tl.range(0, share_count, num_stages=4):
+        weight = _relative(tl.load(top + share, mask=inside, other=0.0), m_i, exponent)
+        l_i += weight * tl.load(top + all_records.to(tl.int64) + share, mask=inside, other=0.0)
+        if grad is not None:
+            source = sums + _pick(sum_starts, layer).to(tl.int64) + (record + share)[:, None] * C + c[None, :]
+            acc += weight[:, None] * tl.load(source, mask=inside[:, None] & (c < C)[None, :], other=0.0)
+    _finish_rows(
+        m_i, l_i, acc, _pick(queries, layer) + start, _pick(keys, layer) + start, norms, loss, denominator,
+        None if grad is None else grad + _pick(data_starts, layer).to(tl.int64), s, count, c, C, chunk,
+        _pick(row_starts, layer) + image * count + s, start,
+        _negatives(count, offset_counts, extra_counts, layer, AMONG_KEYS), all_rows, scale,
+        DECOUPLED, WHOLE, EVEN, BLOCK_K,
+    )  # fmt: skip
+
+
+@triton.jit
+def _finish_columns(
+    acc, owner, query, norms, m_i, inverse_l, upstream, grad, t, owner_count, c, C, r, scale,
+    IS_EXTRA: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Add the part of the owners' own queries to the gradient of keys, and store it."""
+    inside = t < owner_count
+    if not IS_EXTRA:
+        positive = _row_products(owner, t, owner_count, query, t, owner_count, C, EVEN, BLOCK_K)
+        share = tl.load(inverse_l + t, mask=inside, other=0.0)
+        p_own = tl.full(t.shape, -1.0, tl.float32)
+        if not DECOUPLED:
+            p_own += tl.exp2((positive - tl.load(m_i + t, mask=inside, other=0.0)) * (scale * LOG2E)) * share
+        if upstream is not None:
+            p_own *= tl.load(upstream + t, mask=inside, other=0.0)
+        acc += p_own[:, None] * _rows_of(query, t, owner_count, c, C, EVEN).to(tl.float32)
+    g = acc * scale
+    if norms is not None and WHOLE:
+        norm = tl.load(norms + r, mask=inside, other=1.0)
+        g = _through_norm(g, _rows_of(owner, t, owner_count, c, C, EVEN).to(tl.float32), norm)
+    if DECOUPLED and not IS_EXTRA:  # no negatives: see _finish_rows
+        g = tl.where((tl.load(inverse_l + t, mask=inside, other=0.0) == 0)[:, None], 0.0, g)
+    target = grad + t.to(tl.int64)[:, None] * C + c[None, :]
+    tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
 
 
 @triton.jit
 def _columns(
-    owners, queries, offsets, norms, upstream, denominator, grad,
+    owners, queries, owner_parts, query_parts, offsets, norms, upstream, denominator, grad, sums,
     ends, owner_counts, counts, channels, offset_counts, row_starts, owner_starts, data_starts, all_rows, scale,
+    shares, sum_starts,
     IS_EXTRA: tl.constexpr, AMONG_KEYS: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr,
-    HELD: tl.constexpr, EVEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     layer, program = _layer_of(tl.program_id(0), ends)
     owner_count = _pick(owner_counts, layer)
     count = _pick(counts, layer)  # queries per image; for extra negatives, of the whole layer
     C = _pick(channels, layer)
+    share = 0
+    share_count = 1
+    if sums is not None:
+        share_count = _pick(shares, layer)
+        share = program % share_count
+        program //= share_count
     chunks = 1
     if WHOLE and EVEN:
         C = BLOCK_C
@@ -302,88 +529,140 @@ def _columns(
     c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     exponent = scale * LOG2E
 
-    k = _rows_of(owner, t, owner_count, c, C, EVEN)
     acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     if AMONG_KEYS == 1:
-        for first in range(0, count, BLOCK_N):
+        split_owner = _pick(owner_parts, layer) + image * owner_count * C * PARTS
+        split_query = _pick(query_parts, layer) + image * count * C * PARTS
+        if WHOLE:
+            held = _parts_of(split_owner, block * BLOCK_M, owner_count, c, C, EVEN, BLOCK_M, PARTS)
+        begin, end = _share_of(count, share, share_count, BLOCK_N)
+        for first in range(begin, end, BLOCK_N):
             s = first + tl.arange(0, BLOCK_N)
             inside = s < count
-            if HELD:
-                rows = _rows_of(query, s, count, c, C, EVEN)
-                x = tl.dot(rows, tl.trans(k), input_precision=PRECISION)
+            if WHOLE:
+                rows = _parts_of(split_query, first, count, c, C, EVEN, BLOCK_N, PARTS)
+                x = _product(held, rows, tl.zeros((BLOCK_M, BLOCK_N), tl.float32), PARTS, PRECISION, True)
             else:
-                x = _products(query, s, count, owner, t, owner_count, C, EVEN, BLOCK_K, PRECISION)
-            share = tl.load(inverse_l + s, mask=inside, other=0.0)
+                x = _products(
+                    split_owner, block * BLOCK_M, owner_count, split_query, first, count, C, EVEN,
+                    BLOCK_M, BLOCK_N, BLOCK_K, PARTS, PRECISION, True,
+                )  # fmt: skip
+            factor = tl.load(inverse_l + s, mask=inside, other=0.0)
             if upstream is not None:
-                share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
-            counted = inside[:, None]
+                factor *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
+            counted = inside[None, :]
             if not IS_EXTRA:
-                counted = counted & (s[:, None] != t[None, :])
-            logit = (x - tl.load(m_i + s, mask=inside, other=0.0)[:, None]) * exponent
-            p = tl.where(counted, tl.exp2(logit) * share[:, None], 0.0)
-            if not HELD:
-                rows = _rows_of(query, s, count, c, C, EVEN)
-            acc = _weighted(tl.trans(p), rows, acc, PRECISION)
+                counted = counted & (s[None, :] != t[:, None])
+            logit = (x - tl.load(m_i + s, mask=inside, other=0.0)[None, :]) * exponent
+            p = tl.where(counted, tl.exp2(logit) * factor[None, :], 0.0)
+            if not WHOLE:
+                rows = _parts_of(split_query, first, count, c, C, EVEN, BLOCK_N, PARTS)
+            acc = _weighted(p, rows, acc, PARTS, PRECISION)
     elif AMONG_KEYS == 2:
+        k = _rows_of(owner, t, owner_count, c, C, EVEN).to(tl.float32)
         steps = _pick(offsets, layer)
-        for i in range(0, _pick(offset_counts, layer)):
+        begin, end = _share_of(_pick(offset_counts, layer), share, share_count, 1)
+        for i in range(begin, end):
             step = tl.load(steps + i)
             valid = (step >= 1) & (step < count)
             s = tl.where(valid & (t < count), ((t - step + count) % count).to(tl.int32), t)
             if WHOLE:
                 rows = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
-                x = sum_of_products(k.to(tl.float32), rows, 1)
+                x = sum_of_products(k, rows, 1)
             else:
                 x = _row_products(owner, t, count, query, s, count, C, EVEN, BLOCK_K)
                 rows = _rows_of(query, s, count, c, C, EVEN).to(tl.float32)
             inside = t < count
-            share = tl.load(inverse_l + s, mask=inside, other=0.0)
+            factor = tl.load(inverse_l + s, mask=inside, other=0.0)
             if upstream is not None:
-                share *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
+                factor *= tl.load(upstream + row_start + image * count + s, mask=inside, other=0.0)
             logit = (x - tl.load(m_i + s, mask=inside, other=0.0)) * exponent
-            p = tl.where(valid, tl.exp2(logit) * share, float("nan"))
+            p = tl.where(valid, tl.exp2(logit) * factor, float("nan"))
             acc += p[:, None] * rows
-    inside = t < owner_count
-    if not IS_EXTRA:
-        positive = _row_products(owner, t, count, query, t, count, C, EVEN, BLOCK_K)
-        share = tl.load(inverse_l + t, mask=inside, other=0.0)
-        p_own = tl.full((BLOCK_M,), -1.0, tl.float32)
-        if not DECOUPLED:
-            p_own += tl.exp2((positive - tl.load(m_i + t, mask=inside, other=0.0)) * exponent) * share
-        if upstream is not None:
-            p_own *= tl.load(upstream + row_start + image * count + t, mask=inside, other=0.0)
-        acc += p_own[:, None] * _rows_of(query, t, count, c, C, EVEN).to(tl.float32)
-    g = acc * scale
-    if norms is not None and WHOLE:
-        r = _pick(owner_starts, layer) + image * owner_count + t
-        norm = tl.load(norms + r, mask=inside, other=1.0)
-        g = _through_norm(g, _rows_of(owner, t, owner_count, c, C, EVEN).to(tl.float32), norm)
-    if DECOUPLED and not IS_EXTRA:  # no negatives: see _rows
-        g = tl.where((tl.load(inverse_l + t, mask=inside, other=0.0) == 0)[:, None], 0.0, g)
-    start = _pick(data_starts, layer).to(tl.int64) + image * owner_count * C
-    target = grad + start + t.to(tl.int64)[:, None] * C + c[None, :]
-    tl.store(target, g, mask=inside[:, None] & (c < C)[None, :])
+    if sums is None:
+        _finish_columns(
+            acc, owner, query, norms, m_i, inverse_l,
+            None if upstream is None or IS_EXTRA else upstream + row_start + image * count,
+            grad + _pick(data_starts, layer).to(tl.int64) + image * owner_count * C,
+            t, owner_count, c, C, _pick(owner_starts, layer) + image * owner_count + t, scale,
+            IS_EXTRA, DECOUPLED, WHOLE, EVEN, BLOCK_K,
+        )  # fmt: skip
+    else:
+        record = (image * owner_count + t) * share_count + share
+        target = sums + _pick(sum_starts, layer).to(tl.int64) + record[:, None] * C + c[None, :]
+        tl.store(target, acc, mask=(t < owner_count)[:, None] & (c < C)[None, :])
 
 
 @triton.jit
-def _normalise(
-    sources, targets, norms, ends, counts, channels, starts,
-    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+def _merge_columns(
+    owners, queries, norms, upstream, denominator, grad, sums,
+    ends, owner_counts, counts, channels, row_starts, owner_starts, data_starts, all_rows, scale,
+    shares, sum_starts,
+    IS_EXTRA: tl.constexpr, DECOUPLED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Copies of rows divided by their length + 1e-7, and the lengths."""
+    """Add up the shares of the queries, in their order."""
+    layer, program = _layer_of(tl.program_id(0), ends)
+    owner_count = _pick(owner_counts, layer)
+    count = _pick(counts, layer)
+    C = _pick(channels, layer)
+    share_count = _pick(shares, layer)
+    chunks = 1
+    if WHOLE and EVEN:
+        C = BLOCK_C
+    if not WHOLE:
+        chunks = tl.cdiv(C, BLOCK_C)
+    blocks = tl.cdiv(owner_count, BLOCK_M)
+    chunk = program % chunks
+    block = program // chunks % blocks
+    image = (program // chunks // blocks).to(tl.int64)
+    t = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
+    acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+    record = (image * owner_count + t) * share_count
+    for share in tl.range(0, share_count, num_stages=4):
+        source = sums + _pick(sum_starts, layer).to(tl.int64) + (record + share)[:, None] * C + c[None, :]
+        acc += tl.load(source, mask=(t < owner_count)[:, None] & (c < C)[None, :], other=0.0)
+    row = _pick(row_starts, layer) + image * count
+    _finish_columns(
+        acc, _pick(owners, layer) + image * owner_count * C, _pick(queries, layer) + image * count * C, norms,
+        denominator + row, denominator + all_rows.to(tl.int64) + row,
+        None if upstream is None or IS_EXTRA else upstream + row,
+        grad + _pick(data_starts, layer).to(tl.int64) + image * owner_count * C,
+        t, owner_count, c, C, _pick(owner_starts, layer) + image * owner_count + t, scale,
+        IS_EXTRA, DECOUPLED, WHOLE, EVEN, BLOCK_K,
+    )  # fmt: skip
+
+
+@triton.jit
+def _prepare(
+    sources, targets, parts, norms, ends, counts, channels, starts,
+    PARTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """With `norms`: copies of rows divided by their length + 1e-7, and the lengths. With `parts`: the rows split."""
     entry, block = _layer_of(tl.program_id(0), ends)
     source = _pick(sources, entry)
-    target = _pick(targets, entry)
     count = _pick(counts, entry)
     C = _pick(channels, entry)
     r = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    norm = tl.sqrt(_row_products(source, r, count, source, r, count, C, False, BLOCK_C))
-    tl.store(norms + _pick(starts, entry) + r, norm, mask=r < count)
+    if norms is not None:
+        norm = tl.sqrt(_row_products(source, r, count, source, r, count, C, False, BLOCK_C))
+        tl.store(norms + _pick(starts, entry) + r, norm, mask=r < count)
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
-        y = _rows_of(source, r, count, c, C, False).to(tl.float32) / (norm + NORM_EPSILON)[:, None]
-        pointers = target + r.to(tl.int64)[:, None] * C + c[None, :]
-        tl.store(pointers, y.to(target.dtype.element_ty), mask=(r < count)[:, None] & (c < C)[None, :])
+        y = _rows_of(source, r, count, c, C, False).to(tl.float32)
+        mask = (r < count)[:, None] & (c < C)[None, :]
+        if norms is not None:
+            y /= (norm + NORM_EPSILON)[:, None]
+            target = _pick(targets, entry)
+            tl.store(target + r.to(tl.int64)[:, None] * C + c[None, :], y.to(target.dtype.element_ty), mask=mask)
+        if parts is not None:
+            high, middle, low = _split(y, PARTS)
+            pointers = _pick(parts, entry) + r.to(tl.int64)[:, None] * (C * PARTS) + c[None, :]
+            tl.store(pointers, high, mask=mask)
+            tl.store(pointers + C, middle, mask=mask)
+            if PARTS == 3:
+                tl.store(pointers + 2 * C, low, mask=mask)
 
 
 @triton.jit
@@ -443,11 +722,12 @@ class _Matrices:
         self.total_rows = sum(self.rows)
         self.size = sum(tensor.numel() for tensor in tensors)
         self.norms: Tensor | None = None
+        self.parts = self.data  # what is multiplied: the rows, or the bfloat16 numbers that add up to them
 
-    def parts(self, flat: Tensor) -> list[Tensor]:
-        """Views of each tensor's part of `flat`."""
+    def views(self, flat: Tensor, parts: int = 1) -> list[Tensor]:
+        """Views of each tensor's share of `flat`."""
         return [
-            flat[start : start + rows * channels].view(rows, channels)
+            flat[parts * start : parts * (start + rows * channels)].view(rows, parts * channels)
             for start, rows, channels in zip(self.data_starts, self.rows, self.channels, strict=True)
         ]
 
@@ -460,35 +740,39 @@ def _blocks_of_rows(matrices: Sequence[_Matrices]) -> tuple[dict[str, Any], list
     return {"BLOCK_M": block_m, "BLOCK_C": block_c}, programs, tuple(accumulate(programs))
 
 
-def _normalise_all(*matrices: _Matrices) -> None:
-    """Replace the data of the matrices by normalised copies, in one launch."""
+def _prepare_all(matrices: Sequence[_Matrices], normalize: bool, parts: int) -> None:
+    """Replace the data of the matrices by normalised copies, and split it into parts, in one launch."""
     everything = [tensor for m in matrices for tensor in m.data]
-    first = everything[0]
-    flat = torch.empty(sum(m.size for m in matrices), dtype=first.dtype, device=first.device)
+    first, size = everything[0], sum(m.size for m in matrices)
+    flat = torch.empty(size if normalize else 0, dtype=first.dtype, device=first.device)
     lengths = torch.empty(sum(m.total_rows for m in matrices), dtype=torch.float32, device=first.device)
-    copies: list[Tensor] = []
+    flat_parts = torch.empty(size * parts if parts > 1 else 0, dtype=torch.bfloat16, device=first.device)
     starts: list[int] = []
     data_start = row_start = 0
     for m in matrices:
-        copies += m.parts(flat[data_start : data_start + m.size])
+        share = slice(data_start, data_start + m.size)
         starts += [row_start + start for start in m.row_starts]
-        m.norms = lengths[row_start : row_start + m.total_rows]
+        if normalize:
+            m.data = m.parts = tuple(m.views(flat[share]))
+            m.norms = lengths[row_start : row_start + m.total_rows]
+        if parts > 1:
+            m.parts = tuple(m.views(flat_parts[parts * share.start : parts * share.stop], parts))
         data_start, row_start = data_start + m.size, row_start + m.total_rows
     blocks, programs, ends = _blocks_of_rows(matrices)
     launch(
-        _normalise, sum(programs), tuple(everything), tuple(copies), lengths, ends,
+        _prepare, sum(programs), tuple(everything),
+        tuple(tensor for m in matrices for tensor in m.data) if normalize else None,
+        tuple(tensor for m in matrices for tensor in m.parts) if parts > 1 else None,
+        lengths if normalize else None, ends,
         tuple(rows for m in matrices for rows in m.rows), tuple(c for m in matrices for c in m.channels),
-        tuple(starts), **blocks,
+        tuple(starts), PARTS=parts, **blocks,
     )  # fmt: skip
-    for m in matrices:
-        m.data = tuple(copies[: len(m.data)])
-        del copies[: len(m.data)]
 
 
 def _undo_all(grad: Tensor, matrices: _Matrices) -> None:
     blocks, programs, ends = _blocks_of_rows([matrices])
     launch(
-        _undo_normalise, sum(programs), tuple(matrices.parts(grad)), matrices.data, matrices.norms, ends,
+        _undo_normalise, sum(programs), tuple(matrices.views(grad)), matrices.data, matrices.norms, ends,
         matrices.rows, matrices.channels, matrices.row_starts, **blocks,
     )  # fmt: skip
 
@@ -503,44 +787,109 @@ def _scale_all(source: Tensor, factors: Tensor, matrices: _Matrices) -> Tensor:
     return target
 
 
-def _blocks(dtype: torch.dtype, owners: int, channels: Sequence[int]) -> dict[str, Any]:
-    """Block sizes and options of the row and column kernels; `owners` counts the owned rows of all layers."""
-    block_c = min(power_of_2(max(16, *channels)), LARGEST_BLOCK_C)
-    narrow = dtype != torch.float32
-    block_k = min(block_c, 64 if narrow else 32)
-    # Small blocks until there is one per multiprocessor: CUT's layers have few rows.
-    block_m = 16 if owners <= 16 * 264 else 32
-    # Products with float16 rows are computed in float32, too.
-    block_n = 64 if dtype == torch.bfloat16 or (not narrow and block_c <= 64) else 32
+class _Tile(NamedTuple):
+    """Block sizes of a kernel: BLOCK_M owned rows beside BLOCK_N others, and how it is compiled."""
+
+    m: int
+    n: int
+    num_warps: int
+    num_stages: int
+
+
+def _tile(dtype: torch.dtype, parts: int, owners: int, block_c: int, few: bool, hopper: bool) -> _Tile:
+    """Block sizes of the row and column kernels, the fastest that were measured on an H100.
+
+    Args:
+        owners: the owned rows of all layers.
+        few: see `_are_few`.
+        hopper: whether blocks of 64 rows are multiplied straight from shared memory.
+    """
     if INTERPRET:
-        block_m, block_n, block_k = 64, 64, block_c  # fewer steps
-    fine = torch.backends.cuda.matmul.fp32_precision != "tf32"
-    whole = max(channels) <= block_c
+        return _Tile(64, 64, 4, 2)  # fewer steps
+    if parts > 1:
+        if not hopper:
+            return _Tile(16, 32, 8, 2)
+        return _Tile(16, 64, 4, 2) if few else _Tile(64, 64 if parts == 2 else 32, 4, 2)
+    if dtype == torch.bfloat16 and hopper and owners > 16 * WANTED_PROGRAMS:
+        return _Tile(32, 64, 4, 3)
+    # Small blocks until there are two per multiprocessor: CUT's layers have few rows.
+    m = 16 if owners <= 2 * 16 * WANTED_PROGRAMS else 32
+    # Products with float16 rows are computed in float32, too.
+    n = 64 if dtype == torch.bfloat16 else 32
+    return _Tile(m, n, 8 if block_c == LARGEST_BLOCK_C and dtype == torch.float32 else 4, 2)
+
+
+def _parts(dtype: torch.dtype) -> int:
+    """How many bfloat16 numbers stand for a number: three are as exact as float32, two more exact than TF32."""
+    if dtype != torch.float32:
+        return 1
+    return 2 if torch.backends.cuda.matmul.fp32_precision == "tf32" else 3
+
+
+def _are_few(parts: int, owners: int, others: Sequence[int]) -> bool:
+    """Whether small blocks of owned rows fill the GPU at once and end so soon that merging shares would take longer."""
+    return parts == 2 and owners <= 16 * WANTED_PROGRAMS and max(others) <= FEW_KEYS
+
+
+def _share_count(blocks: int, others: int) -> int:
+    """How many programs share the blocks of others of each of a layer's blocks of owned rows."""
+    return max(1, min(others, WANTED_PROGRAMS // max(blocks, 1)))
+
+
+def _blocks(
+    dtype: torch.dtype, parts: int, owners: int, channels: Sequence[int], few: bool, hopper: bool
+) -> dict[str, Any]:
+    """Options of the row and column kernels; for the arguments see `_tile`."""
+    block_c = min(power_of_2(max(16, *channels)), LARGEST_BLOCK_C)
+    tile = _tile(dtype, parts, owners, block_c, few, hopper)
     return {
-        "WHOLE": whole,
-        # Keep a block of owned rows in registers; in float32, which tf32x3 splits in two, only if it has few channels.
-        "HELD": whole and (narrow or block_c <= block_k),
+        "WHOLE": max(channels) <= block_c,
         "EVEN": all(c > 0 and c % block_c == 0 for c in channels),
-        "BLOCK_M": block_m,
-        "BLOCK_N": block_n,
+        "BLOCK_M": tile.m,
+        "BLOCK_N": tile.n,
         "BLOCK_C": block_c,
-        "BLOCK_K": block_k,
-        "PRECISION": "ieee" if INTERPRET else "tf32x3" if fine else "tf32",
-        "num_warps": 8 if block_c == LARGEST_BLOCK_C and not narrow else 4,
-        "num_stages": 2,
+        "BLOCK_K": block_c if INTERPRET else min(block_c, 64),
+        "PARTS": parts,
+        "PRECISION": "ieee" if INTERPRET else "tf32",  # of float16's products in float32
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
     }
 
 
 def _row_programs(
-    options: dict[str, Any], images: Sequence[int], rows: Sequence[int], channels: Sequence[int], gradient: bool
-) -> tuple[int, tuple[int, ...]]:
+    options: dict[str, Any], images: Sequence[int], rows: Sequence[int], channels: Sequence[int], gradient: bool,
+    shares: Sequence[int] | None = None,
+) -> tuple[int, tuple[int, ...]]:  # fmt: skip
     """Number of programs per layer, summed, and its cumulative sum."""
     chunked = gradient and not options["WHOLE"]
     programs = [
-        b * ceil_div(n, options["BLOCK_M"]) * (ceil_div(c, options["BLOCK_C"]) if chunked else 1)
-        for b, n, c in zip(images, rows, channels, strict=True)
+        b * ceil_div(n, options["BLOCK_M"]) * (ceil_div(c, options["BLOCK_C"]) if chunked else 1) * share
+        for b, n, c, share in zip(images, rows, channels, shares or (1,) * len(images), strict=True)
     ]
     return sum(programs), tuple(accumulate(programs))
+
+
+class _Shares:
+    """How many programs share the others of each block of owned rows, and where they leave their sums."""
+
+    def __init__(
+        self, options: dict[str, Any], images: Sequence[int], owners: Sequence[int], others: Sequence[int],
+        channels: Sequence[int],
+    ) -> None:  # fmt: skip
+        self.counts = tuple(
+            _share_count(b * ceil_div(n, options["BLOCK_M"]), ceil_div(m, options["BLOCK_N"]))
+            for b, n, m in zip(images, owners, others, strict=True)
+        )
+        records = [b * n * share for b, n, share in zip(images, owners, self.counts, strict=True)]
+        sizes = [record * c for record, c in zip(records, channels, strict=True)]
+        self.record_starts, self.records = _starts(records), sum(records)
+        self.sum_starts, self.size = _starts(sizes), sum(sizes)
+
+
+def _merging(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of the kernel that adds up the shares."""
+    kept = {name: options[name] for name in ("WHOLE", "EVEN", "BLOCK_C", "BLOCK_K")}
+    return kept | {"BLOCK_M": options["BLOCK_M"] if INTERPRET else max(1, 2048 // options["BLOCK_C"])}
 
 
 class _Problem:
@@ -565,25 +914,55 @@ class _Problem:
         self.offset_counts = tuple(o.shape[0] for o in offsets) if offsets else None
         self.among = AMONG["offsets" if offsets else negatives]
         self.decoupled, self.scale = decoupled, 1.0 / temperature
-        if normalize:
-            _normalise_all(self.queries, self.keys, *([] if self.extras is None else [self.extras]))
+        extra_rows = (0,) * len(queries) if self.extras is None else self.extras.rows
+        among_keys = self.among == AMONG["all"]
+        self.others = [max(n * among_keys, m) for n, m in zip(self.counts, extra_rows, strict=True)]
+        # Only blocks of rows are split and shared; gathered rows are multiplied one by one.
+        self.parts = _parts(queries[0].dtype) if among_keys or self.extras is not None else 1
+        self.few = _are_few(self.parts, self.queries.total_rows, self.others)
+        # In both passes or in neither: they then round the positives' products alike.
+        self.shared = self.parts > 1 and not self.few
+        if normalize or self.parts > 1:
+            matrices = [self.queries, self.keys, *([] if self.extras is None else [self.extras])]
+            _prepare_all(matrices, normalize, self.parts)
 
     def empty(self, *shape: int) -> Tensor:
         return self.queries.data[0].new_empty(shape, dtype=torch.float32)
+
+    def _options(self, owners: int) -> dict[str, Any]:
+        q = self.queries.data[0]
+        # Gathered rows need registers, which large blocks leave none of.
+        hopper = self.offsets is None and capability(q.device) >= 90
+        return _blocks(q.dtype, self.parts, owners, self.queries.channels, self.few, hopper)
 
     def forward(self, query_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
         q, rows = self.queries, self.queries.total_rows
         loss, denominator = self.empty(rows), self.empty(2, rows)
         grad = self.empty(q.size if query_grad else 0)
-        options = _blocks(q.data[0].dtype, rows, q.channels)
-        programs, ends = _row_programs(options, self.images, self.counts, q.channels, query_grad)
-        launch(
-            _rows, programs, q.data, self.keys.data, None if self.extras is None else self.extras.data, self.offsets,
-            q.norms, loss, denominator, grad if query_grad else None,
-            ends, self.counts, q.channels, None if self.extras is None else self.extras.rows, self.offset_counts,
-            q.row_starts, q.data_starts, rows, self.scale,
-            AMONG_KEYS=self.among, DECOUPLED=self.decoupled, **options,
+        options = self._options(rows)
+        extra_rows = None if self.extras is None else self.extras.rows
+        shares = _Shares(options, self.images, self.counts, self.others, q.channels) if self.shared else None
+        programs, ends = _row_programs(
+            options, self.images, self.counts, q.channels, query_grad, shares.counts if shares else None
+        )
+        tops = None if shares is None else self.empty(2, shares.records)
+        sums = None if shares is None or not query_grad else self.empty(shares.size)
+        results = (loss, denominator, grad if query_grad else None, tops, sums)
+        numbers = (
+            self.counts, q.channels, extra_rows, self.offset_counts, q.row_starts, q.data_starts, rows, self.scale,
+            *((None,) * 4 if shares is None else (
+                shares.counts, shares.record_starts, shares.sum_starts, shares.records)),
         )  # fmt: skip
+        kind: dict[str, Any] = {"AMONG_KEYS": self.among, "DECOUPLED": self.decoupled}
+        launch(
+            _rows, programs, q.data, self.keys.data, q.parts, self.keys.parts,
+            None if self.extras is None else self.extras.parts, self.offsets, q.norms, *results, ends, *numbers,
+            **kind, **options,
+        )  # fmt: skip
+        if shares is not None:
+            options = _merging(options)
+            programs, ends = _row_programs(options, self.images, self.counts, q.channels, query_grad)
+            launch(_merge_rows, programs, q.data, self.keys.data, q.norms, *results, ends, *numbers, **kind, **options)
         if query_grad and q.norms is not None and not options["WHOLE"]:
             _undo_all(grad, q)
         return loss, denominator, grad
@@ -594,17 +973,29 @@ class _Problem:
     ) -> Tensor:  # fmt: skip
         q = self.queries
         grad = self.empty(owners.size)
-        options = _blocks(q.data[0].dtype, owners.total_rows, q.channels)
-        programs, ends = _row_programs(options, images, owner_counts, q.channels, True)
+        options = self._options(owners.total_rows)
         gathered = self.among == AMONG["offsets"] and not is_extra
+        shares = _Shares(options, images, owner_counts, counts, q.channels) if self.shared else None
+        programs, ends = _row_programs(
+            options, images, owner_counts, q.channels, True, shares.counts if shares else None
+        )
+        sums = None if shares is None else self.empty(shares.size)
+        results = owners.norms, upstream, denominator, grad, sums
+        starts = q.row_starts, owners.row_starts, owners.data_starts, q.total_rows, self.scale
+        shared = (None, None) if shares is None else (shares.counts, shares.sum_starts)
+        kind: dict[str, Any] = {"IS_EXTRA": is_extra, "DECOUPLED": self.decoupled}
         launch(
-            _columns, programs, owners.data, q.data, self.offsets if gathered else None, owners.norms, upstream,
-            denominator, grad,
-            ends, owner_counts, counts, q.channels, self.offset_counts if gathered else None,
-            q.row_starts, owners.row_starts, owners.data_starts, q.total_rows, self.scale,
-            IS_EXTRA=is_extra, AMONG_KEYS=AMONG["all"] if is_extra else self.among, DECOUPLED=self.decoupled,
-            **options,
+            _columns, programs, owners.data, q.data, owners.parts, q.parts, self.offsets if gathered else None,
+            *results, ends, owner_counts, counts, q.channels, self.offset_counts if gathered else None,
+            *starts, *shared, AMONG_KEYS=AMONG["all"] if is_extra else self.among, **kind, **options,
         )  # fmt: skip
+        if shares is not None:
+            options = _merging(options)
+            programs, ends = _row_programs(options, images, owner_counts, q.channels, True)
+            launch(
+                _merge_columns, programs, owners.data, q.data, *results,
+                ends, owner_counts, counts, q.channels, *starts, *shared, **kind, **options,
+            )  # fmt: skip
         if owners.norms is not None and not options["WHOLE"]:
             _undo_all(grad, owners)
         return grad

@@ -36,21 +36,19 @@ def test_both_are_switched_and_both_apis_tell_the_same(allowed: bool) -> None:
 @pytest.mark.parametrize("allowed", [True, False])
 def test_kernels_multiply_as_pytorch_does(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_memory, "INTERPRET", False)
-    monkeypatch.setattr(patch_nce, "INTERPRET", False)
     expected = "tf32" if allowed else "tf32x3"
     set_tf32(allowed)
     assert _memory.precision() == expected
-    assert patch_nce._blocks(torch.float32, 256, [256])["PRECISION"] == expected
+    assert patch_nce._parts(torch.float32) == (2 if allowed else 3)  # bfloat16 numbers that stand for one of float32
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("tf32", "tf32"), ("ieee", "tf32x3")])
 def test_kernels_follow_the_newer_switch_too(precision: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_memory, "INTERPRET", False)
-    monkeypatch.setattr(patch_nce, "INTERPRET", False)
     torch.set_float32_matmul_precision("highest")
     backends.cuda.matmul.fp32_precision = precision
     try:
         assert _memory.precision() == expected
-        assert patch_nce._blocks(torch.float32, 256, [256])["PRECISION"] == expected
+        assert patch_nce._parts(torch.float32) == (2 if expected == "tf32" else 3)
     finally:
         torch.set_float32_matmul_precision("highest")

@@ -28,11 +28,16 @@ from gpu_cases import CASES, NAMES, OpCase, weights  # noqa: E402
 
 from cgcl_fast import _backend, ops  # noqa: E402
 from cgcl_fast.kernels import _launch  # noqa: E402
+from cgcl_fast.nn import reflect_pad  # noqa: E402
 from cgcl_fast.ops import _operator  # noqa: E402
 
 SAMPLES = [
     OpCase("sample_patch_ids", lambda: ops.sample_patch_ids(65536, 256, device="cuda"), lambda g: []),
     OpCase("sample_patch_ids", lambda: ops.sample_patch_ids(4096, 4096, batch=3, device="cuda"), lambda g: []),
+]
+#: Operators that networks use through functions which are no public ops.
+INTERNAL = [
+    OpCase("reflect_pad", lambda x: reflect_pad(x, 1), lambda g: [torch.empty(2, 3, 5, 4)], (0,)),
 ]
 DRAWS = OpCase("dag_select", lambda s: ops.dag_select(s, (64, 64), 256), lambda g: [torch.empty(2, 1, 30, 30)])
 
@@ -146,7 +151,11 @@ def fake_arguments(case: OpCase) -> list[Tensor]:
     return [torch.empty_like(tensor, device="cuda") for tensor in real]
 
 
-@pytest.mark.parametrize("case", [*CASES, *SAMPLES, DRAWS], ids=[*NAMES, "sample-sparse", "sample-dense", "dag-draws"])
+@pytest.mark.parametrize(
+    "case",
+    [*CASES, *SAMPLES, DRAWS, *INTERNAL],
+    ids=[*NAMES, "sample-sparse", "sample-dense", "dag-draws", *(case.op for case in INTERNAL)],
+)
 def test_no_value_is_read(case: OpCase, launched: list[Any]) -> None:
     with FakeTensorMode():
         ran = run(case, fake_arguments(case), case.function)
@@ -160,7 +169,7 @@ def test_every_op_and_every_kernel_is_looked_at(launched: list[Any]) -> None:
     assert {case.op for case in cases} == set(ops.__all__)
     ran = set()
     with FakeTensorMode():
-        for case in cases:
+        for case in (*cases, *INTERNAL):
             ran |= run(case, fake_arguments(case), case.function)
     assert ran == set(_operator.triton_functions)
 

@@ -1,3 +1,5 @@
+import functools
+import importlib
 import math
 
 import pytest
@@ -434,6 +436,87 @@ def test_same_inputs_same_bits():
     first = values_and_gradients(op, inputs, "auto", torch.float32)
     for _ in range(3):
         assert all(map(torch.equal, first, values_and_gradients(op, inputs, "auto", torch.float32)))
+
+
+by_triton = pytest.mark.skipif(not INTERPRET and DEVICE.type != "cuda", reason="of the Triton kernels")
+
+
+@pytest.fixture(params=[2, 3])
+def shares(request, monkeypatch):
+    """Several programs share the keys, extra negatives or queries of each block of rows."""
+    kernels = importlib.import_module("cgcl_fast.kernels.patch_nce")
+    monkeypatch.setattr(kernels, "_share_count", lambda blocks, others: max(1, min(others, request.param)))
+    if INTERPRET:
+        monkeypatch.setattr(kernels, "_tile", lambda *_: kernels._Tile(16, 16, 4, 2))
+    return request.param
+
+
+SHARED = ((2, 20, 20), (1, 40, 8)) if INTERPRET else ((2, 150, 70), (1, 200, 256))
+
+
+@by_triton
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case["negatives"] != "batch"][:: 3 if INTERPRET else 1], ids=str
+)
+def test_shares_of_layers_add_up(case, shares):
+    def op(*tensors):
+        losses = ops.patch_nce_layers(
+            tensors[:2], tensors[2:4], extra_negatives=tensors[4:] if case["extra"] else None,
+            normalize=True, reduction="none", **options(case),
+        )  # fmt: skip
+        return torch.cat([loss.flatten() for loss in losses])
+
+    inputs = [3 * unit(*size, seed=i) for i, size in enumerate(SHARED * 2)]
+    inputs += [2 * unit(40, C, seed=9 + C) for _, _, C in SHARED] if case["extra"] else []
+    assert_as_exact_as_eager(op, inputs, scale=2 * LOGIT)
+    first, again = (values_and_gradients(op, inputs, "auto", torch.float32) for _ in range(2))
+    assert all(map(torch.equal, first, again))
+
+
+@by_triton
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_shares_pass_on_nan_and_infinity(value, shares):
+    query, key = unit(1, 40, 8), unit(1, 40, 8, seed=1)
+    key[0, 20, 3] = value
+
+    def op(query, key):
+        return ops.patch_nce(query, key, reduction="none")
+
+    found, expected = (values_and_gradients(op, [query, key], b, torch.float32) for b in ("auto", "reference"))
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5, equal_nan=True)
+    for result, plain in zip(found[1:], expected[1:], strict=True):
+        assert torch.equal(result.isfinite(), plain.isfinite())
+        torch.testing.assert_close(result.nan_to_num(0, 0, 0), plain.nan_to_num(0, 0, 0), rtol=1e-4, atol=1e-5)
+
+
+@by_triton
+def test_layers_do_not_read_each_other(shares):
+    """Bit by bit, whatever the other layer holds."""
+    results = []
+    for other in (1.0, math.nan):
+        queries, keys = ([unit(*size, seed=i + s) for i, size in enumerate(SHARED)] for s in (0, 20))
+        queries[0], keys[0] = other * queries[0], other * keys[0]
+        leaves = [queries[1].requires_grad_(), keys[1].requires_grad_()]
+        losses = ops.patch_nce_layers(queries, keys, extra_negatives=[unit(40, C) for _, _, C in SHARED])
+        results.append([losses[1].detach(), *torch.autograd.grad(losses[1], leaves)])
+    assert all(map(torch.equal, *results))
+
+
+@by_triton
+@pytest.mark.parametrize("shared", [False, True])
+def test_where_tf32_is_allowed_products_are_more_exact_than_tf32(shared, monkeypatch, request):
+    request.addfinalizer(functools.partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision("high")
+    if shared:
+        monkeypatch.setattr(importlib.import_module("cgcl_fast.kernels.patch_nce"), "FEW_KEYS", 0)
+    inputs = [unit(1, 70, 64), unit(1, 70, 64, seed=1), unit(30, 64, seed=2)]
+
+    def op(query, key, extra):
+        return ops.patch_nce(query, key, extra_negatives=extra, reduction="none")
+
+    exact = values_and_gradients(op, inputs, "reference", torch.float64)
+    for result, truth in zip(values_and_gradients(op, inputs, "auto", torch.float32), exact, strict=True):
+        assert (result - truth).abs().max() <= 2**-13 * truth.abs().max()  # logits of 14 in TF32 are 14 · 2**-12 wrong
 
 
 def test_dtypes_of_the_result():
