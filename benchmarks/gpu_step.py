@@ -8,8 +8,8 @@ batch in pinned memory. Each step is measured
 
 - alone, waiting for the device before and after: the wall clock, and the host's share until the call returns;
 - in a row: twenty steps without waiting in between, as in training;
-- traced, after all rows have their times (tracing may slow down later work): how long the device is busy, and with how
-  many kernels.
+- traced, after all rows have their times (tracing may slow down later work): how long the device is busy, and with which
+  kernels.
 
 "plain eager" is the same step with PyTorch's own operations instead of cgcl_fast's; "published" is the published code
 in a checkout. The most important rows come first; rows that exceed the minutes remain unmeasured.
@@ -47,6 +47,7 @@ from .published_cut import MODES, is_checkout, published_step
 from .run import default_output, rounded
 
 Step = Callable[[], object]
+WORK = ("kernel", "gpu_memcpy", "gpu_memset")  # categories of a trace's events: what the device does
 STEPS = 1000  # length of the training that the step is from
 
 
@@ -295,7 +296,7 @@ def measure(row: Row, step: Step, scale: Scale, device: str) -> dict[str, Any]:
 
 
 def trace(step: Step, scale: Scale, device: str, file: Path) -> dict[str, Any]:
-    """ "busy" seconds of the device per step, and the number of "kernels"."""
+    """ "busy" seconds of the device per step, the number of "kernels", and the "longest" of them by name."""
     warm_up(step, scale, device)
     steps = scale.traced
     activities = [torch.profiler.ProfilerActivity.CUDA]
@@ -306,19 +307,32 @@ def trace(step: Step, scale: Scale, device: str, file: Path) -> dict[str, Any]:
                 step()
             machine.synchronize(device)
     profiler.export_chrome_trace(str(file))
-    busy, kernels = device_work(json.loads(file.read_text())["traceEvents"])
-    return {"busy": rounded(busy / steps), "kernels": round(kernels / steps)}
+    events = json.loads(file.read_text())["traceEvents"]
+    busy, kernels = device_work(events)
+    return {"busy": rounded(busy / steps), "kernels": round(kernels / steps), "longest": longest(events, steps)}
 
 
 def device_work(events: list[dict[str, Any]]) -> tuple[float, int]:
     """The seconds in which kernels, copies or fills run (overlaps counted once), and the number of kernels, in a trace
     in Chrome's format."""
-    work = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    work = [event for event in events if event.get("cat") in WORK]
     busy, until = 0.0, float("-inf")
     for start, end in sorted((event["ts"], event["ts"] + event["dur"]) for event in work):
         busy += max(0.0, end - max(start, until))
         until = max(until, end)
     return busy / 1e6, sum(event["cat"] == "kernel" for event in work)
+
+
+def longest(events: list[dict[str, Any]], steps: int, most: int = 40) -> dict[str, list[float]]:
+    """Of the kernels, copies and fills that take the longest per step, by name: how many, and seconds together."""
+    total: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("cat") in WORK:
+            each = total.setdefault(event["name"][:160], [0, 0.0])
+            each[0] += 1 / steps
+            each[1] += event["dur"] / 1e6 / steps
+    ordered = sorted(total.items(), key=lambda entry: -entry[1][1])[:most]
+    return {name: [round(count, 2), rounded(seconds)] for name, (count, seconds) in ordered}
 
 
 def describe(device: str) -> dict[str, Any]:

@@ -107,6 +107,13 @@ def test_device_work_counts_overlapping_kernels_once_and_no_annotation() -> None
     assert busy == pytest.approx(20e-6) and kernels == 3
 
 
+def test_longest_adds_up_the_kernels_of_a_name() -> None:
+    events = [{"cat": "kernel", "name": name, "ts": 0, "dur": us} for name, us in (("a", 3), ("b", 8), ("a", 3))]
+    found = gpu_step.longest([*events, {"cat": "cuda_runtime", "name": "c", "dur": 99}], steps=2)
+    assert found == {"b": [0.5, pytest.approx(4e-6)], "a": [1.0, pytest.approx(3e-6)]}
+    assert list(found) == ["b", "a"] and list(gpu_step.longest(events, 1, most=1)) == ["b"]
+
+
 def test_flips_are_those_that_a_row_names() -> None:
     drawn = []
     for flipped in (False, True):
