@@ -8,8 +8,8 @@ batch in pinned memory. Each step is measured
 
 - alone, waiting for the device before and after: the wall clock, and the host's share until the call returns;
 - in a row: twenty steps without waiting in between, as in training;
-- traced, after all rows have their times (tracing may slow down later work): how long the device is busy, and with which
-  kernels.
+- traced, after all rows have their times (tracing may slow down later work): how long the device is busy, and with
+  which kernels.
 
 "plain eager" is the same step with PyTorch's own operations instead of cgcl_fast's; "published" is the published code
 in a checkout. The most important rows come first; rows that exceed the minutes remain unmeasured.

@@ -16,7 +16,7 @@ from ._layout import kernel_format
 from ._map import offsets
 from ._pad import load_folded, shown
 
-TILE = 512  # elements per program; the gradient has nine loads of each in registers
+TILE = 512  # elements per program; the gradient has four or nine loads of each in registers
 
 
 @triton.jit
