@@ -279,7 +279,7 @@ def test_a_run_goes_on_with_other_options_and_says_what_that_costs(
     before, after = last_state(cut), last_state(folder)
     assert after["step"] == 9 and after["stage"]["step"] == (8 if next_epoch else 0)
     for name, state in after["optimizers"].items():
-        assert {float(one["step"]) for one in state["state"].values()} == {9.0}, name
+        assert {float(one["step"]) for one in state["state"].values() if one} == {9.0}, name  # some are not trained
     change = (after["method"]["G.stem.weight"] - before["method"]["G.stem.weight"]).abs().max()
     assert 0 < change < 3e-3  # of one step of Adam, and not of other weights
 
@@ -345,8 +345,13 @@ def test_learning_rates_that_part_keep_the_averages_of_each_network(photographs:
     assert_same(weights(after["method"], "H"), weights(before["method"], "H"))
     assert not torch.equal(after["method"]["G.stem.weight"], before["method"]["G.stem.weight"])
     averages = after["optimizers"]["generator"]["state"]
-    shapes = [tuple(t.shape) for name in ("G", "H") for t in weights(after["method"], name).values()]
-    assert [tuple(averages[i]["exp_avg"].shape) for i in range(len(averages))] == shapes
+    tensors = {f"{name}.{key}": t for name in ("G", "H") for key, t in weights(after["method"], name).items()}
+    assert len(averages) == len(tensors)
+    for i, (name, tensor) in enumerate(tensors.items()):
+        if name.startswith("G.blocks.") and name.endswith(".bias"):  # a norm follows, so it is not trained
+            assert averages[i] == {}
+        else:
+            assert averages[i]["exp_avg"].shape == tensor.shape
 
 
 @pytest.mark.parametrize(
