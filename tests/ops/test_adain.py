@@ -242,7 +242,7 @@ def test_a_residual_of_another_size_is_refused_with_both_that_are_allowed():
 @given(
     shape=st.tuples(st.integers(0, 2), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20)),
     channels_last=st.booleans(),
-    pad=st.integers(1, 20),
+    pad=st.integers(1, 3 if INTERPRET else 20),  # the gradient sums (pad + 1)² copies at a corner
     mode=st.sampled_from(["reflect", "replicate"]),
 )
 def test_padding_of_any_shape(shape, channels_last, pad, mode):
