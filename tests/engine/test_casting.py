@@ -80,5 +80,7 @@ def test_a_training_is_the_same_bit_for_bit(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_nothing_is_cast_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "cast_together", None)
+    seen: list[object] = []
+    monkeypatch.setattr(trainer, "cast_together", lambda *networks: seen.append(networks) or nullcontext())
     make_trainer(tmp_path, 1, kind=Opted).fit()
+    assert last_state(tmp_path)["step"] == 1 and seen == []
