@@ -1,6 +1,7 @@
 """Profile of a training step on a CPU: time by kind of work, beside the machine's floor.
 
     python -m benchmarks.step METHOD [--size 256] [--precision fp32|bf16] [--threads N] [--output FILE.json]
+    python -m benchmarks.step METHOD --return-freed      where the C library returns freed memory, unlike in a training
     python -m benchmarks.step METHOD --rehearse          tiny networks: a dry run
 
 A step is that of the engine's Trainer with the paper's networks on the built-in streets, at batch 1. First its time is
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import resource
 import statistics
 import sys
 import tempfile
@@ -31,7 +33,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from cgcl_fast._heap import keep_freed_memory
 from cgcl_fast.data import build_loader
+from cgcl_fast.engine.device import peak_memory
 from cgcl_fast.methods import METHODS
 
 from . import gpu_step, machine
@@ -187,16 +191,24 @@ def data_cost(method: str, size: int, config: Any) -> Cost:
     return min(costs, key=lambda cost: cost.seconds)
 
 
+def page_faults() -> int:
+    """Of this process so far, those that read nothing from a disk."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def profile(method: str, scale: gpu_step.Scale, precision: str, progress: float) -> dict[str, Any]:
-    """ "seconds" of single steps, and "kinds" and "operators" with their costs in the step with the fastest
-    operators."""
+    """ "seconds" and "page_faults" of single steps, the process's "peak_bytes" after them, and "kinds" and "operators"
+    with their costs in the step with the fastest operators."""
     variant = "bf16 eager" if precision == "bf16" else "eager"
     row = gpu_step.Row(method, variant, progress=progress)
     config = gpu_step.config_of(method, scale.small)
     with tempfile.TemporaryDirectory() as folder:
         step = gpu_step.build(row, scale, "cpu", Path(folder), None)
         gpu_step.warm_up(step, scale, "cpu")
+        before = page_faults()
         seconds = gpu_step.times(step, scale, "cpu")["wall"]
+        faults = (page_faults() - before) / (scale.alone + scale.runs * scale.in_a_row)
+        peak = peak_memory(torch.device("cpu"))
         seen = []
         for _ in range(scale.traced):
             operators = Operators()
@@ -209,6 +221,8 @@ def profile(method: str, scale: gpu_step.Scale, precision: str, progress: float)
     kinds["data"] = data_cost(method, scale.size, config)
     return {
         "seconds": seconds,
+        "page_faults": round(faults),
+        "peak_bytes": None if peak is None else round(peak * 1e6),
         "kinds": {kind: asdict(kinds[kind]) for kind in ORDER if kind in kinds},
         "operators": [
             {"kind": kind, "name": name, **asdict(cost)}
@@ -250,9 +264,10 @@ def text(document: dict[str, Any], most: int = 20) -> str:
         operators.append([f"`{entry['name']}`", entry["kind"], *cells(cost)])
     copy, product = info["copy_bytes_per_second"] / 1e9, info["matmul_flops_per_second"] / 1e9
     where = f"{info['precision']}, {info['cpu']}, {info['threads']} threads, torch {info['torch']}"
+    memory = f"{profiled['page_faults']} page faults a step, freed memory {info['freed']}"
     return "\n\n".join(
         [
-            f"{document['method']} step, {where}, copy {copy:.1f} GB/s, products {product:.0f} GFLOP/s",
+            f"{document['method']} step, {where}, copy {copy:.1f} GB/s, products {product:.0f} GFLOP/s; {memory}",
             table(["kind", *head], [*kinds, total]),
             table(["operator", "kind", *head], operators),
         ]
@@ -267,6 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="of PyTorch (default: as it chooses)")
     parser.add_argument("--steps", type=int, default=3, help="timed, and as many looked into (default: 3)")
     parser.add_argument("--progress", type=float, default=0.0, help="how much of the training is done (default: 0)")
+    parser.add_argument(
+        "--return-freed", action="store_true", help="let the C library return freed memory, unlike train"
+    )
     parser.add_argument("--rehearse", action="store_true", help="tiny networks and short measurements")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/profile-METHOD-PRECISION-cpu-...json")
     options = parser.parse_args(arguments)
@@ -276,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--{name}: expected at least {least}, got {value}")
     if not 0 <= options.progress < 1:
         parser.error(f"--progress: expected from 0 to below 1, got {options.progress}")
+    freed = "kept" if not options.return_freed and keep_freed_memory() else "returned"
     if options.threads:
         torch.set_num_threads(options.threads)
     scale = gpu_step.Scale(
@@ -289,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     rates = rates_here(options.precision, options.rehearse)
     info = machine.describe("cpu", rates) | {"suite": "step", "precision": options.precision, "size": scale.size}
+    info |= {"freed": freed}
     profiled = profile(options.method, scale, options.precision, options.progress)
     again = rates_here(options.precision, options.rehearse)  # noise only makes the machine slower
     info |= {name: rounded(max(rate, again[name])) for name, rate in rates.items()}
@@ -296,7 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = options.output
     if output is None:
         output = default_output(info)
-        output = output.with_name(f"profile-{options.method}-{options.precision}-{output.name}")
+        name = f"profile-{options.method}-{options.precision}{'-returned' if options.return_freed else ''}"
+        output = output.with_name(f"{name}-{output.name}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(document, indent=1) + "\n")
     print(text(document))

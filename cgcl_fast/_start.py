@@ -22,7 +22,10 @@ def is_command(arguments: Sequence[str], original: Sequence[str]) -> bool:
     return arguments[:1] == ["-m"] and any(word.startswith("cgcl_fast.") for word in original)
 
 
-if is_command(sys.argv, sys.orig_argv):
+started = is_command(sys.argv, sys.orig_argv)
+"""Whether a command of the package runs in this process, and so may set what concerns the whole process."""
+
+if started:
     # While a command loads, which takes seconds, Ctrl-C ends it without a traceback; later `run` handles it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

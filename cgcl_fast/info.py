@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, _backend, _library, _start, ops
+from . import __version__, _backend, _heap, _library, _start, ops
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -124,6 +124,7 @@ def collect() -> dict[str, Any]:
             "products": torch.backends.cuda.matmul.fp32_precision == "tf32",
         },
         "openmp": {"waiting": _start.waiting.setting, "reason": _start.waiting.reason},
+        "heap": _heap.decide(os.environ)._asdict(),
         "backend": _backend.current_backend(),
         "ops": {
             op: {device: dict(zip(("backend", "reason"), chosen(op, device), strict=True)) for device in shown}
@@ -193,6 +194,7 @@ def describe(info: dict[str, Any]) -> str:
         *((f"device {kind}", "; ".join(names)) for kind, names in info["devices"].items()),
         *([("float32 on CUDA", _tf32_text(info["tf32"]))] if info["torch_cuda"] else []),
         ("OpenMP's waiting", f"{info['openmp']['waiting']}: {info['openmp']['reason']}"),
+        ("freed memory", f"{'kept' if info['heap']['kept'] else 'not kept'}: {info['heap']['reason']}"),
         ("backend", f"{info['backend']} (CGCL_FAST_BACKEND or cgcl_fast.backend)"),
     ]
     table = [

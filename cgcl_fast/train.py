@@ -21,8 +21,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from cgcl_fast import _start
 from cgcl_fast._command import UsageError, as_usage_error, one_line, run
 from cgcl_fast._files import check_regular
+from cgcl_fast._heap import keep_freed_memory
 from cgcl_fast._initial import take_weights
 from cgcl_fast._judged import SetEvaluation, is_due, set_evaluation_of
 from cgcl_fast._networks import OTHER_WAY
@@ -60,7 +62,7 @@ def train(arguments: Sequence[str]) -> int:
             accelerator, without_graphs = build_accelerator(start.run)
             hold_folder(start.output, start.resume, accelerator, held)
             data = build_data(start.run, start.kind, start.config, accelerator)
-            set_up_gpu(accelerator.device, data.sizes, start.run.tf32)
+            set_up_device(accelerator.device, data.sizes, start.run.tf32)
             method, taken, measures = build_method(start, data, accelerator)
         stage, phase, found = take_up(start, data)
         with as_usage_error():
@@ -93,8 +95,13 @@ def build_accelerator(options: RunOptions) -> tuple[Accelerator, str | None]:
     return accelerator, obstacle(options.graphs, accelerator)
 
 
-def set_up_gpu(device: torch.device, sizes: int, tf32: bool) -> None:
-    """Set how float32 is multiplied and how convolutions are chosen, for ``sizes`` different image sizes."""
+def set_up_device(device: torch.device, sizes: int, tf32: bool) -> None:
+    """Set how a GPU multiplies float32 and chooses convolutions, for ``sizes`` different image sizes.
+
+    On a CPU, let the command keep freed memory.
+    """
+    if device.type == "cpu" and _start.started:
+        keep_freed_memory()
     on_gpu = device.type == "cuda"
     torch.backends.cudnn.benchmark = on_gpu and sizes <= MOST_KINDS  # each new size is benchmarked
     if on_gpu:  # the same switch also affects CPUs
