@@ -6,6 +6,7 @@ from methods import plain_cgl as plain
 from methods.cgl_cases import randomise
 
 from cgcl_fast.networks import DomainDiscriminator
+from cgcl_fast.nn import GradientPenalty
 
 
 def test_the_papers_layout() -> None:
@@ -35,6 +36,29 @@ def test_can_be_differentiated_twice() -> None:
     randomise(network)
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: network(x)[0], (x,))
+
+
+def test_the_penalty_has_the_derivatives_of_a_gradients_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = DomainDiscriminator(2, ndf=2, n_layers=2, map_size=2).double()
+    randomise(network)
+    x, fake = torch.rand(2, 2, 3, 12, 8, dtype=torch.float64) * 2 - 1
+    share = torch.rand(2, 1, 1, 1, dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: share)
+    norms = GradientPenalty.gradient_norms(network.realness, x, fake)
+    norms.sub(1).square().sum().backward()
+    found = {name: parameter.grad for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    between = torch.lerp(x, fake, share).requires_grad_()
+    (gradient,) = torch.autograd.grad(network.realness(between).sum(), between, create_graph=True)
+    expected = gradient.square().sum((1, 2, 3)).sqrt()
+    torch.testing.assert_close(norms, expected)
+    expected.sub(1).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        if "weight" in name and "cls" not in name:
+            assert parameter.grad is not None and parameter.grad.abs().max() > 1e-6
+            torch.testing.assert_close(found[name], parameter.grad)
+        else:  # no bias moves a gradient
+            assert found[name] is None or not found[name].any()
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 63), (1, 4, 64, 64), (3, 64, 64)])
