@@ -1,8 +1,8 @@
 """What becomes of memory that a training on a CPU frees: it stays with the process.
 
 The GNU C library gives each freed block of a feature map's size back to the system at once. The next map of that size
-gets new pages, which the system clears one by one: some 300,000 page faults in a step of CUT at 256x256, a seventh to a
-quarter of its time. Kept, the same memory serves the next step: a few page faults, for a peak that is a tenth higher.
+gets new pages, which the system clears one by one: over 200,000 page faults in a step of CUT at 256x256, a tenth of its
+time or more. Kept, the same memory serves the next step: a few page faults, for a peak that is a tenth higher.
 
 ``cgcl_fast.train`` asks for it, only where it was started as a command and computes on a CPU.
 """

@@ -14,22 +14,20 @@ from cgcl_fast import _heap
 
 gnu_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of GNU's C library")
 
-#: Makes and frees maps of 40 MiB, in new pages if the last were returned; prints page faults of the later ones.
+#: Makes and frees maps of 40 MiB; prints the fewest page faults for one of them. The first maps get new pages anyway,
+#: as what else is allocated comes to lie between them.
 MAPS = """
 import resource, torch
 torch.set_num_threads(1)
 
-def faults(maps):
+def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(maps):
-        torch.ones(10 << 20)
+    torch.ones(10 << 20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults(6)
-print(faults(4))
+print(min(faults() for _ in range(40)))
 """
 KEEPING = f"from cgcl_fast._heap import keep_freed_memory; assert keep_freed_memory(){MAPS}"
-PAGES = 4 * (40 << 20) // os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 
 
 def without_choice(**more: str) -> dict[str, str]:
@@ -45,8 +43,9 @@ def output(*command: str, **environment: str) -> str:
 
 @gnu_only
 def test_what_is_kept_needs_no_new_pages():
-    assert int(output("-c", MAPS)) > PAGES // 2
-    assert int(output("-c", KEEPING)) < PAGES // 20
+    returned, kept = int(output("-c", MAPS)), int(output("-c", KEEPING))
+    assert returned >= 10  # huge pages, where the system gives them, are 20
+    assert kept < returned / 4
 
 
 @pytest.mark.parametrize("name", _heap.VARIABLES)
