@@ -194,7 +194,8 @@ def _told_apart(distances: Tensor) -> tuple[float, float, float, float]:
     count = distances.shape[1]
     others = ~torch.eye(count, dtype=torch.bool)
     right = distances.diagonal(dim1=1, dim2=2)
-    nearer = right[:, None, :] < distances  # [s, r', r]: closer than the translation in the style of r'
+    # [s, r', r]: closer than the translation in the style of r', by more than what rounding makes of equal ones.
+    nearer = right[:, None, :] < distances * (1 - 1e-5)
     both = nearer & nearer.transpose(1, 2)
     return (
         float(right.double().mean()),

@@ -31,7 +31,7 @@ def test_trainings_of_one_process_may_differ_in_precision_and_accumulation(tmp_p
     assert_same(full, full_again)
     assert_same(rounded, rounded_again)
     torch.testing.assert_close(parts, full)
-    torch.testing.assert_close(rounded, full, rtol=0, atol=1e-2)
+    torch.testing.assert_close(rounded, full, rtol=0, atol=3e-2)  # a gradient near zero may move Adam the other way
     assert not torch.equal(rounded["G.0.weight"], full["G.0.weight"])
 
 
