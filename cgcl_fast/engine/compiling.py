@@ -2,8 +2,8 @@
 
 ``nn.Module.compile`` only compiles a network's forward. A step may call more: a generator's encoder alone, or parts of
 a network. A network lists these methods and parts by name in ``entry_points``; without them it is ``forward``. What a
-step calls as ``forward(...)`` stays uncompiled, because compiled code can be differentiated only once and only backward
-(gradient penalties need more).
+step calls as ``forward(...)`` stays uncompiled, because compiled code cannot be differentiated twice (gradient
+penalties).
 """
 
 from __future__ import annotations

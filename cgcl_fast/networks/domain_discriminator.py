@@ -16,7 +16,7 @@ class DomainDiscriminator(nn.Module):
     """4x4 convolutions of stride 2 with LeakyReLU 0.2 and without norm, then two heads: D_src, a map of real or fake
     (1x1), and D_cls, the logits of the domains (one convolution over the whole remaining map).
 
-    Plain operations only: the gradient penalty takes derivatives along a direction and differentiates them.
+    Plain operations only: the gradient penalty differentiates its gradient.
 
     Args:
         n_domains: number of domains.
@@ -85,6 +85,12 @@ class DomainDiscriminator(nn.Module):
             )
 
     def realness(self, x: Tensor) -> Tensor:
-        """Only D_src, for the gradient penalty. It is never compiled, because compiled code has no derivative along a
-        direction."""
-        return self.forward(x)[0]
+        """Only D_src, for the gradient penalty. It is never compiled, because compiled code cannot be differentiated
+        twice."""
+        x = in_fast_format(x)
+        for conv in self.convs:
+            x = conv(x)
+            # LeakyReLU by a condition, through which autograd does not go. PyTorch's function has a second derivative,
+            # zeros, which are taken back through all layers and added to the weights' gradients.
+            x = torch.where(x > 0, x, 0.2 * x)
+        return self.src(x)

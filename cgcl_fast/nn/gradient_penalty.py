@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd import forward_ad
 
 
 class GradientPenalty(nn.Module):
@@ -77,8 +75,8 @@ class GradientPenalty(nn.Module):
         """‖∇ D(x̂)‖₂ of each image, which can be differentiated with respect to the critic's weights.
 
         Args:
-            critic: (B, C, H, W) to outputs of shape (B, ...), which are summed for each image (as StarGAN does), of
-                operations that have a derivative in forward mode too, as PyTorch's own.
+            critic: (B, C, H, W) to outputs of shape (B, ...), which are summed for each image (as StarGAN does),
+                without operations that can be differentiated only once.
             real: (B, C, H, W).
             fake: the same shape; no gradient flows into either.
 
@@ -89,15 +87,15 @@ class GradientPenalty(nn.Module):
             real, fake = (image.detach().to(torch.promote_types(image.dtype, torch.float32)) for image in (real, fake))
             share = torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device)
             between = torch.lerp(real, fake, share).requires_grad_()
-            (gradient,) = torch.autograd.grad(critic(between).sum(), between)
-            # The root of zero has no derivative.
-            norms = (gradient.square().sum((1, 2, 3), keepdim=True) + 1e-12).sqrt()
+            judged = critic(between)
+            ones = torch.ones_like(judged, requires_grad=True)
+            (gradient,) = torch.autograd.grad(judged, between, ones, create_graph=True)
+            with torch.no_grad():  # the root of zero has no derivative
+                norms = (gradient.square().sum((1, 2, 3), keepdim=True) + 1e-12).sqrt()
             # The norm is the slope of D along u = ∇ D(x̂) / ‖∇ D(x̂)‖, and so is its derivative by the weights, as that
-            # of u is at right angles to ∇ D(x̂). A gradient's gradient would turn each weight's round in memory.
-            with forward_ad.dual_level(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # at its first call PyTorch warns of its own jit.script
-                along = forward_ad.make_dual(between.detach(), gradient / norms)
-                slope = forward_ad.unpack_dual(critic(along)).tangent
+            # of u is at right angles to ∇ D(x̂). The gradient is linear in `ones`, with that slope as the factor: what
+            # is differentiated is a forward pass of u. The norm's own gradient would turn each weight's in memory.
+            (slope,) = torch.autograd.grad(gradient, ones, gradient.detach() / norms, create_graph=True)
             return slope.reshape(len(real), -1).sum(1)
 
     @torch.no_grad()

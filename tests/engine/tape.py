@@ -63,7 +63,7 @@ class Tape(TorchDispatchMode):
         for func, args, kwargs, results in self.operations:
             out = tensors_in(func(*args, **kwargs))
             for (tensor, new), value in zip(results, out, strict=True):
-                if new and not tensor._is_zerotensor():  # forward derivatives have zeros without memory
+                if new:
                     tensor.copy_(value)
 
 

@@ -32,7 +32,7 @@ HERE = [
 """Of the cases, those whose steps call networks in ways of their own."""
 CONVOLUTIONS = ("conv2d", "conv_transpose2d")
 TWICE = {"gradient_penalty", "realness"}
-"""Functions of gradient penalties, whose derivatives compiled code does not have."""
+"""Functions whose result is differentiated twice, which compiled code cannot be."""
 
 
 class Eager:

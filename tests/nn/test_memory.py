@@ -214,6 +214,7 @@ def test_processes_go_on_with_the_average(tmp_path: Path) -> None:
     program.write_text(
         """
 import sys, torch
+from cgcl_fast.engine.processes import leave_group
 from cgcl_fast.nn import ClassMemory
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
@@ -222,6 +223,7 @@ memory = ClassMemory((2, 1), 4, 3)
 maps = torch.randn(2, 2, 1, 7, 2, 2)
 memory.update([m[:, :4] for m in maps[rank]], [m[:, 4:] for m in maps[rank]])
 torch.save(memory.state_dict(), f"{sys.argv[1]}/{rank}.pt")
+leave_group()  # else Gloo's threads may abort the process as it ends
 """
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
