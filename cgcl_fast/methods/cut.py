@@ -229,14 +229,14 @@ class CUT(Method):
             self.run_generator(y, shared["of_y"])
 
     def run_generator(self, images: Tensor, shared: Shared) -> None:
-        """Store G's translations of images of one size, and its features of them, in ``shared``."""
+        """Store G's translations of images of one size, and its features of them, without biases, in ``shared``."""
         flipped = shared["flipped"]
         if flipped or self.config.dropout:
             shared["output"] = self.G(images.flip(3) if flipped else images)
             with torch.no_grad():
-                features = self.G.encode(images, self.layers)
+                features = self.G.encode(images, self.layers, add_biases=False)
         else:
-            shared["output"], features = self.G(images, self.layers)
+            shared["output"], features = self.G(images, self.layers, add_biases=False)
         shared["source_features"] = [feature.detach() for feature in features]
 
     def discriminator_loss(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
@@ -276,14 +276,14 @@ class CUT(Method):
     def contrast(self, shared: Shared, n: int, domains: Sequence[str] = ("A", "B")) -> Tensor:
         """PatchNCE of each of G's outputs against its input: (B,), or (2B,) with G(y) second. ``domains`` are those of
         its inputs, in order."""
-        queries = self.G.encode(shared["output"], self.layers)
-        if shared["flipped"]:
-            queries = [query.flip(3) for query in queries]
         sources = shared.pop("source_features")  # so that the backward pass does not hold it
         ids = self.draw(sources, shared, n)
-        rows = self.H(queries, ids)
+        where = (
+            [flip(at, source.shape[3]) for at, source in zip(ids, sources, strict=True)] if shared["flipped"] else ids
+        )
+        rows = self.H(self.G.encode(shared["output"], self.layers, where))
         with torch.no_grad():  # after the queries: autocast must not cache weights without gradient
-            keys = self.H(sources, ids)
+            keys = self.H(self.G.rows(sources, self.layers, ids))
         if self.config.negatives == "internal":
             return self.nce(rows, keys)
         parts = []  # x and y have separate negatives
@@ -312,10 +312,16 @@ class CUT(Method):
         momentum_update(self.momentum_G, self.G, self.config.momentum)
         momentum_update(self.momentum_H, self.H, self.config.momentum)
         for batch, (domain, queues) in itertools.product(batches, self.queues.items()):
-            features = self.momentum_G.encode(batch[domain], self.layers)
-            keys = self.momentum_H(features, self.nce.sample(features))
+            features = self.momentum_G.encode(batch[domain], self.layers, add_biases=False)
+            keys = self.momentum_H(self.momentum_G.rows(features, self.layers, self.nce.sample(features)))
             for queue, key in zip(queues, keys, strict=True):  # type: ignore[call-overload]
                 queue.enqueue(key.flatten(0, 1))
+
+
+def flip(ids: Tensor, width: int) -> Tensor:
+    """Where the positions of a flattened map of this width lie after ``map.flip(3)``."""
+    column = ids % width
+    return ids - column + (width - 1 - column)
 
 
 class FastCUT(CUT):

@@ -97,10 +97,12 @@ class NormedConvTranspose2d(nn.ConvTranspose2d):
 
 
 def with_bias(layer: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-    """What ``layer`` gave, as a feature: with the bias, if that is a convolution which leaves it out."""
+    """What ``layer`` gave, a map (B, C, H, W) or rows (B, P, C) of it, as a feature: with the bias, if that is a
+    convolution which leaves it out."""
     if not isinstance(layer, (NormedConv2d, NormedConvTranspose2d)) or layer.bias is None:
         return y
-    return y + layer.bias.to(y.dtype).view(-1, 1, 1)
+    bias = layer.bias.to(y.dtype)
+    return y + (bias.view(-1, 1, 1) if y.dim() == 4 else bias)
 
 
 class _ZeroGradient(torch.autograd.Function):

@@ -13,6 +13,7 @@ from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, NormedConv2d, NormedConvTranspose2d, has_bias, with_bias, zero_gradient
 from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_pad
 from cgcl_fast.nn.pad import inner
+from cgcl_fast.ops import gather_patches
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -29,10 +30,9 @@ class FastFormat(nn.Module):
 
 
 def _is_cheap(layer: Layer) -> bool:
-    """Whether to recompute the layer instead of keeping its result. Not for blurs: the result of blur_down is only a
-    quarter of its input, and blur_up takes longer than the memory is worth. Nor for batch norm, which would count the
-    batch twice."""
-    return layer is _pad or (isinstance(layer, Norm) and layer.kind == "instance")
+    """Whether to recompute the layer instead of keeping its result. Not for blur_down, whose result is only a quarter
+    of its input. Nor for batch norm, which would count the batch twice."""
+    return layer is _pad or layer is blur_up or (isinstance(layer, Norm) and layer.kind == "instance")
 
 
 def _chain(layers: Sequence[Layer], x: Tensor) -> Tensor:
@@ -58,6 +58,7 @@ class ResnetBlock(nn.Module):
         self.norm2 = Norm(channels, norm)
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
         self.drops = dropout
+        self.recomputes = _is_cheap(self.norm1) and not dropout
 
     def forward(self, x: Tensor, margin: int = 0, pad: int = 0) -> Tensor:
         """(B, C, H + 2 margin, W + 2 margin) to (B, C, H + 2 pad, W + 2 pad).
@@ -68,9 +69,13 @@ class ResnetBlock(nn.Module):
         """
         padded = reflect_pad(x, 1) if margin == 0 else x
         y = self.conv1(padded)
-        y = reflect_pad(self.dropout(self.norm1(y)), 1) if self.drops and self.training else self.norm1(y, pad=1)
+        if torch.jit.is_scripting() or not self.recomputes:
+            y = reflect_pad(self.dropout(self.norm1(y)), 1) if self.drops and self.training else self.norm1(y, pad=1)
+            y = self.conv2(y)
+        else:
+            y = conv_of(self.conv2, partial(self.norm1, pad=1), y)
         residual = padded if pad == 1 else x if margin == 0 else inner(x, 1)
-        return self.norm2(self.conv2(y), residual=residual, pad=pad)
+        return self.norm2(y, residual=residual, pad=pad)
 
 
 class ResnetBlocks(nn.Sequential):
@@ -107,7 +112,8 @@ class ResnetGenerator(nn.Module):
     works in place.
 
     The bias of a convolution before an instance norm is added only where the convolution itself is a feature layer
-    (layers 4 and 8, say); the norm would subtract it again.
+    (layers 4 and 8, say); the norm would subtract it again. That copies the map. A loss that looks at a few positions
+    asks for rows instead: of ``encode`` with ``ids``, or by ``rows`` of maps without biases.
 
     Activations are kept in the memory format that is the fastest for convolutions, see :mod:`.memory_format`.
 
@@ -254,14 +260,21 @@ class ResnetGenerator(nn.Module):
             raise ValueError(f"feature_layers: expected layers in ascending order, got {list(feature_layers)}")
         return wanted
 
-    def _run(self, x: Tensor, feature_layers: Sequence[int], stop: bool) -> tuple[Tensor, list[Tensor]]:
+    def _run(
+        self,
+        x: Tensor,
+        feature_layers: Sequence[int],
+        stop: bool,
+        add_biases: bool = True,
+        ids: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
         if x.dim() != 4 or x.shape[1] != self.config["input_nc"] or min(x.shape[2:]) < 5:
             raise ValueError(
                 f"x: expected (B, {self.config['input_nc']}, H, W) with H and W at least 5, got {tuple(x.shape)}"
             )
         layers = self._layers()
         wanted = self._resolve(feature_layers, layers)
-        features = []
+        features: list[Tensor] = []
         x = in_fast_format(x)
         margin = 0  # of x, which is padded from one residual block to the next
         waiting: list[Layer] = []  # cheap layers since x, which the convolution that follows computes again
@@ -282,18 +295,24 @@ class ResnetGenerator(nn.Module):
             else:
                 waiting = [*waiting, layer]
             if named:
-                features.append(inner(x, 1) if margin else with_bias(layer, x))
+                feature = inner(x, 1) if margin else x
+                if ids is not None:
+                    # Here and not after the pass: the backward pass then makes the map of a row's gradient when it is
+                    # due, instead of those of all layers at its start.
+                    feature = gather_patches(feature, ids[len(features)])
+                features.append(with_bias(layer, feature) if add_biases else feature)
             if stop and number == wanted[-1]:
                 break
         return x, features
 
-    def forward(self, x: Tensor, feature_layers: Sequence[int] = ()) -> Any:
+    def forward(self, x: Tensor, feature_layers: Sequence[int] = (), add_biases: bool = True) -> Any:
         """Translate images.
 
         Args:
             x: (B, input_nc, H, W), values in [-1, 1], H and W at least 5. The size is preserved if both are multiples
                 of 4, otherwise rounded up to such.
             feature_layers: published numbers of layers, ascending.
+            add_biases: False gives features for ``rows``.
 
         Returns:
             The images (B, output_nc, H, W) in [-1, 1]; with ``feature_layers`` the pair (images, list of features).
@@ -301,13 +320,53 @@ class ResnetGenerator(nn.Module):
         Raises:
             ValueError: ``x`` has another shape, or ``feature_layers`` names a layer that does not exist.
         """
-        image, features = self._run(x, feature_layers, stop=False)
+        image, features = self._run(x, feature_layers, False, add_biases)
         image = zero_gradient(image, (self.stem, *self.down, *self.up))
         return (image, features) if feature_layers else image
 
-    def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:
-        """The features at the named layers, without computing anything beyond the last one. Arguments as in
-        ``forward``."""
+    def encode(
+        self,
+        x: Tensor,
+        feature_layers: Sequence[int],
+        ids: Sequence[Tensor] | None = None,
+        add_biases: bool = True,
+    ) -> list[Tensor]:
+        """The features at the named layers, without computing anything beyond the last one.
+
+        Args:
+            x, feature_layers, add_biases: as in ``forward``.
+            ids: one int64 (P,) or (B, P) a layer, positions in the flattened map.
+
+        Returns:
+            One (B, C, h, w) a layer, or with ``ids`` one (B, P, C).
+
+        Raises:
+            ValueError: as ``forward``; or there is no layer, or another number of ``ids``.
+        """
         if not feature_layers:
             raise ValueError("feature_layers: expected at least one layer, got none")
-        return self._run(x, feature_layers, stop=True)[1]
+        if ids is not None and len(ids) != len(feature_layers):
+            raise ValueError(f"ids: expected one for each of {len(feature_layers)} layers, got {len(ids)}")
+        return self._run(x, feature_layers, True, add_biases, ids)[1]
+
+    def rows(self, features: Sequence[Tensor], feature_layers: Sequence[int], ids: Sequence[Tensor]) -> list[Tensor]:
+        """Features at some positions, with their biases: what ``encode`` gives with ``ids``, of maps that are there.
+
+        Args:
+            features: one (B, C, h, w) a layer, of a pass with ``add_biases=False``.
+            feature_layers: their numbers.
+            ids: one int64 (P,) or (B, P) a layer, positions in the flattened map.
+
+        Returns:
+            One (B, P, C) a layer.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        layers = self._layers()
+        wanted = self._resolve(feature_layers, layers)
+        chosen = [layer for number, layer in layers if number in wanted]
+        return [
+            with_bias(layer, gather_patches(feature, at))
+            for layer, feature, at in zip(chosen, features, ids, strict=True)
+        ]

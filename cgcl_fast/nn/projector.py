@@ -61,11 +61,11 @@ class Projector(nn.Module):
         """Width of each feature layer."""
         return tuple(mlp[0].in_features for mlp in self.mlps)  # type: ignore[index,union-attr,misc]
 
-    def forward(self, features: list[Tensor], ids: list[Tensor], predict: bool = False) -> list[Tensor]:
+    def forward(self, features: list[Tensor], ids: list[Tensor] | None = None, predict: bool = False) -> list[Tensor]:
         """Project the features at some positions. The results are *not* normalised: the loss does it.
 
         Args:
-            features: one (B, C, H, W) a layer.
+            features: one (B, C, H, W) a layer, or without ``ids`` one (B, P, C): rows that are gathered already.
             ids: one (P,) or (B, P) int64 a layer, positions in the flattened map.
             predict: apply the predictors, if there are any.
 
@@ -75,13 +75,14 @@ class Projector(nn.Module):
         Raises:
             ValueError: as many features or ids as layers were not given.
         """
-        if len(features) != len(self.mlps) or len(ids) != len(self.mlps):
+        given = len(features) if ids is None else len(ids)
+        if len(features) != len(self.mlps) or given != len(self.mlps):
             raise ValueError(
-                f"features and ids: expected {len(self.mlps)} layers of each, got {len(features)} and {len(ids)}"
+                f"features and ids: expected {len(self.mlps)} layers of each, got {len(features)} and {given}"
             )
         rows: list[Tensor] = []  # by loops that TorchScript unrolls
         for layer, mlp in enumerate(self.mlps):
-            rows.append(mlp(gather_patches(features[layer], ids[layer])))
+            rows.append(mlp(features[layer] if ids is None else gather_patches(features[layer], ids[layer])))
         if predict:
             for layer, predictor in enumerate(self.predictors):
                 rows[layer] = predictor(rows[layer])

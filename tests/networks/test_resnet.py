@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cgcl_fast.networks import PatchDiscriminator, ResnetGenerator
 from cgcl_fast.nn import Projector
+from cgcl_fast.ops import gather_patches
 from networks.plain_weights import generators, gradient_of
 
 LAYOUTS = [
@@ -97,6 +98,45 @@ def test_gradients_of_features_are_those_of_the_published_chain(antialias: bool)
     ours.zero_grad()
     ours(x).sum().backward()
     assert all(not conv.bias.grad.any() for conv in (ours.stem, *ours.down, *ours.up))
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_rows_are_those_of_the_features(antialias: bool, norm: str) -> None:
+    """Gathered within the pass or of maps without biases: values, and the gradients of biases too."""
+    generator = ResnetGenerator(ngf=4, n_blocks=2, antialias=antialias, norm=norm).double().eval()
+    for number, parameter in enumerate(generator.parameters()):
+        nn.init.normal_(parameter, std=0.2 + 0.01 * number)
+    numbers = (0, 1, 4, 6, 8, 13, 15, 19) if antialias else (0, 1, 4, 7, 11, 12, 15, 19)
+    x = torch.rand(2, 3, 20, 24, dtype=torch.float64) * 2 - 1
+    features = generator.encode(x, numbers)
+    shapes = [feature[0, 0].numel() for feature in features]
+    ids = [torch.randint(n, (2, 5) if i % 2 else (5,)) for i, n in enumerate(shapes)]
+    expected = [gather_patches(feature, at) for feature, at in zip(features, ids, strict=True)]
+    image, maps = generator(x, numbers, add_biases=False)
+    ways = [generator.encode(x, numbers, ids), generator.rows(maps, numbers, ids)]
+    ways.append(generator.rows(generator.encode(x, numbers, add_biases=False), numbers, ids))
+    torch.testing.assert_close(image, generator(x))
+    weights = [torch.randn_like(row) for row in expected]
+    used = [p for p in generator.parameters() if p.requires_grad]
+
+    def gradients(rows: list[Tensor]) -> list[Tensor]:
+        loss = torch.stack([(row * weight).sum() for row, weight in zip(rows, weights, strict=True)]).sum()
+        found = torch.autograd.grad(loss, used, allow_unused=True)
+        return [torch.zeros(()) if grad is None else grad for grad in found]
+
+    wanted = gradients(expected)
+    for rows in ways:
+        for row, other in zip(rows, expected, strict=True):
+            torch.testing.assert_close(row, other, atol=0, rtol=0)
+        for grad, other in zip(gradients(rows), wanted, strict=True):
+            torch.testing.assert_close(grad, other, atol=1e-10, rtol=1e-8)
+
+
+def test_rows_need_positions_of_each_layer() -> None:
+    generator = ResnetGenerator(ngf=2)
+    with pytest.raises(ValueError, match="expected one for each of 2 layers, got 1"):
+        generator.encode(torch.zeros(1, 3, 16, 16), (0, 4), [torch.zeros(1, dtype=torch.long)])
 
 
 def test_encode_computes_nothing_beyond_the_last_layer() -> None:
