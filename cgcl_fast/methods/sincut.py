@@ -226,12 +226,11 @@ class SinCUT(Method):
 
     def contrast(self, shared: Shared) -> tuple[Tensor, Tensor]:
         """PatchNCE of G(x) against x and of G(y) against y; positions are drawn once for x and once for y."""
-        queries = self.G.encode(shared["output"], self.layers)
         sources = shared.pop("source_features")  # so that the backward pass does not hold it
-        n = len(queries[0]) // 2
+        n = len(sources[0]) // 2
         draws = zip(self.nce.sample(sources), self.nce.sample(sources), strict=True)
         ids = [torch.cat([x.expand(n, -1), y.expand(n, -1)]) for x, y in draws]
-        rows = self.H(queries, ids)
+        rows = self.H(self.G.encode(shared["output"], self.layers, ids))
         with torch.no_grad():  # after the queries: autocast must not cache weights without gradient
             keys = self.H(sources, ids)
         nce_x = self.nce([row[:n] for row in rows], [key[:n] for key in keys]).mean()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.networks.norms import Norm, NormedConv2d, NormedConvTranspose2d, has_bias, with_bias, zero_gradient
+from cgcl_fast.networks.positions import check_positions
 from cgcl_fast.nn import BlurDown, BlurUp, blur_down, blur_up, conv_of, reflect_pad
 from cgcl_fast.nn.pad import inner
 from cgcl_fast.ops import gather_patches
@@ -343,10 +344,7 @@ class ResnetGenerator(nn.Module):
         Raises:
             ValueError: as ``forward``; or there is no layer, or another number of ``ids``.
         """
-        if not feature_layers:
-            raise ValueError("feature_layers: expected at least one layer, got none")
-        if ids is not None and len(ids) != len(feature_layers):
-            raise ValueError(f"ids: expected one for each of {len(feature_layers)} layers, got {len(ids)}")
+        check_positions(feature_layers, ids)
         return self._run(x, feature_layers, True, add_biases, ids)[1]
 
     def rows(self, features: Sequence[Tensor], feature_layers: Sequence[int], ids: Sequence[Tensor]) -> list[Tensor]:

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
+from cgcl_fast.networks.positions import check_positions
 from cgcl_fast.nn import blur, blur_up, conv_of
+from cgcl_fast.ops import gather_patches
 
 MOST_CHANNELS = 512
 
@@ -202,18 +204,21 @@ class StyleGAN2Generator(nn.Module):
         if any(a >= b for a, b in zip(feature_layers, feature_layers[1:], strict=False)):
             raise ValueError(f"feature_layers: expected layers in ascending order, got {list(feature_layers)}")
 
-    def _run(self, x: Tensor, feature_layers: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
+    def _run(
+        self, x: Tensor, feature_layers: Sequence[int], last: int, ids: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         channels = self.config["input_nc"]
         if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % 2 or x.shape[3] % 2 or min(x.shape[2:]) < 2:
             raise ValueError(f"x: expected (B, {channels}, H, W) with even H and W, got {tuple(x.shape)}")
         self._check_layers(feature_layers)
         layers = [nn.Identity(), self._stem, self.down, *self.blocks, self.up, self._head]
-        features = []
+        features: list[Tensor] = []
         x = in_fast_format(x)
         for number, layer in enumerate(layers[: last + 1]):
             x = layer(x)
             if number in feature_layers:
-                features.append(x)
+                # Here, so that the backward pass makes one map of a row's gradient after the other.
+                features.append(x if ids is None else gather_patches(x, ids[len(features)]))
         return x, features
 
     def _stem(self, x: Tensor) -> Tensor:
@@ -238,12 +243,21 @@ class StyleGAN2Generator(nn.Module):
         image, features = self._run(x, feature_layers, self.last_layer)
         return (image, features) if feature_layers else image
 
-    def encode(self, x: Tensor, feature_layers: Sequence[int]) -> list[Tensor]:
-        """The features at the named layers, without computing anything beyond the last one. Arguments as in
-        ``forward``."""
-        if not feature_layers:
-            raise ValueError("feature_layers: expected at least one layer, got none")
-        return self._run(x, feature_layers, feature_layers[-1])[1]
+    def encode(self, x: Tensor, feature_layers: Sequence[int], ids: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The features at the named layers, without computing anything beyond the last one.
+
+        Args:
+            x, feature_layers: as in ``forward``.
+            ids: one int64 (P,) or (B, P) a layer, positions in the flattened map.
+
+        Returns:
+            One (B, C, h, w) a layer, or with ``ids`` one (B, P, C).
+
+        Raises:
+            ValueError: as ``forward``; or there is no layer, or another number of ``ids``.
+        """
+        check_positions(feature_layers, ids)
+        return self._run(x, feature_layers, feature_layers[-1], ids)[1]
 
 
 class _ScriptableStyleGAN2(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cgcl_fast.networks import StyleGAN2Discriminator, StyleGAN2Generator, load_generator, save_generator
+from cgcl_fast.ops import gather_patches
 
 from . import plain_stylegan2
 
@@ -37,6 +38,10 @@ def test_every_layer_is_that_of_stylegan2(n_blocks: int, size: tuple[int, int]) 
             feature, layer = feature[..., 2:-2, 2:-2], layer[..., 2:-2, 2:-2]
         torch.testing.assert_close(feature, layer)
         torch.testing.assert_close(generator.encode(x, (number,))[0], generator(x, (number,))[1][0], atol=0, rtol=0)
+    numbers = (0, 2, len(expected) - 1)
+    ids = [torch.tensor([3, 0, 5]), torch.tensor([[1], [2]]), torch.tensor([7])]
+    rows = [gather_patches(f, at) for f, at in zip(generator.encode(x, numbers), ids, strict=True)]
+    assert all(map(torch.equal, generator.encode(x, numbers, ids), rows))
     assert len(expected) == generator.last_layer + 1
     channels = generator.layer_channels(range(len(expected)))
     assert channels == tuple(layer.shape[1] for layer in expected)
@@ -164,6 +169,7 @@ def test_a_file_brings_the_generator_back(tmp_path) -> None:
         (lambda: StyleGAN2Generator(ngf=1)(torch.zeros(1, 3, 8, 8), (11,)), "expected numbers from 0 to 10"),
         (lambda: StyleGAN2Generator(ngf=1).layer_channels((2, 0)), "expected layers in ascending order"),
         (lambda: StyleGAN2Generator(ngf=1).encode(torch.zeros(1, 3, 8, 8), ()), "expected at least one layer"),
+        (lambda: StyleGAN2Generator(ngf=1).encode(torch.zeros(1, 3, 8, 8), (1,), []), "each of 1 layers, got 0"),
         (lambda: StyleGAN2Discriminator(size=24), "size: expected a power of two and at least 8, got 24"),
         (lambda: StyleGAN2Discriminator(ndf=0), "ndf: expected at least 1"),
         (lambda: StyleGAN2Discriminator(ndf=1, size=8)(torch.zeros(1, 3, 8, 16)), r"x: expected \(B, 3, 8, 8\)"),
