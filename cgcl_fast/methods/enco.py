@@ -35,7 +35,7 @@ from cgcl_fast.methods.options import (
 from cgcl_fast.methods.sizes import check_sides, stack, together
 from cgcl_fast.networks import init_weights
 from cgcl_fast.nn import GANLoss, Projector
-from cgcl_fast.ops import dag_select, patch_nce_layers, sample_patch_ids
+from cgcl_fast.ops import dag_select, gather_patches, patch_nce_layers, sample_patch_ids
 
 
 @dataclass
@@ -218,7 +218,7 @@ class EnCo(Method):
         shared["output"], features = self.G(images, layers)
         n, pairs = len(batch["A"]), len(self.encoder_layers)
         shared["keys"] = [feature[:n].detach() for feature in features[:pairs]]
-        shared["queries"] = [feature[:n] for feature in reversed(features[pairs:])]
+        shared["queries"] = features[pairs:][::-1]
         if shared["identity"]:  # G(y) separately if y has another size
             shared["same"] = self.G(*of_y) if of_y else shared["output"][n:]
 
@@ -254,7 +254,7 @@ class EnCo(Method):
         """The constraint between decoder and encoder, mean over positions, layers and images (Eq. 2)."""
         keys, queries = shared.pop("keys"), shared.pop("queries")
         ids = [self.draw(feature, shared) for feature in keys]
-        rows = self.H(queries, ids, predict=True)
+        rows = self.H([first_rows(query, at) for query, at in zip(queries, ids, strict=True)], predict=True)
         if self.config.shared_projector:
             with torch.no_grad():  # after the queries: autocast must not cache weights without gradient
                 targets = self.H(keys, ids)
@@ -291,3 +291,13 @@ class EnCo(Method):
         return patch_nce_layers(
             queries, keys, temperature=self.config.temperature, normalize=True, loss=self.config.loss
         )
+
+
+def first_rows(feature: Tensor, ids: Tensor) -> Tensor:
+    """Rows (N, P, C) of the first N images of a map (B, C, H, W) at positions (N, P).
+
+    Of all images at those positions, and then cut: the gradient of a part of a map would be one more map, and in
+    PyTorch's own memory format.
+    """
+    images, n = len(feature), len(ids)
+    return gather_patches(feature, ids.repeat(-(-images // n), 1)[:images])[:n]

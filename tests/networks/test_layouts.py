@@ -1,4 +1,4 @@
-"""The networks stay in one memory format from end to end: what one forward and backward pass dispatches, counted."""
+"""Networks, and steps of CUT and EnCo, stay in one memory format from end to end: what they dispatch, counted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from methods import graph_cases
+from methods.one_step import phases_of_a_step
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -145,6 +147,18 @@ def test_encoders() -> None:
     turned = dispatched(style, style, [image(16), torch.eye(2)]).turned
     # The gradient of the first weight is put together of that of the image's part and of the label's: no map.
     assert [text for text in turned if str(tuple(style.stem.weight.shape)) not in text] == []
+
+
+@pytest.mark.parametrize("case", ["cut", "cut, external negatives", "fastcut", "enco", "enco, decoupled, fresh draws"])
+def test_step(case: str) -> None:
+    """Of a whole step only images, which have three channels, are ever in the other format."""
+    method = graph_cases.method_of(case).to(memory_format=torch.channels_last)
+    batch, shared = graph_cases.batch_of(case), method.choose(0.0)
+    with Dispatched() as seen:
+        for _ in phases_of_a_step(method, batch, shared):
+            pass
+    assert seen.count("convolution_backward") > 0
+    assert [text for text in seen.turned if ", 3, 32, 32)" not in text] == []
 
 
 def test_what_is_counted() -> None:
