@@ -76,14 +76,15 @@ def git(*arguments: str) -> str:
 
 
 def commit() -> tuple[str, bool | None]:
-    """The project's commit, and whether tracked files have changed since.
+    """The project's commit, and whether tracked files other than results have changed since.
 
     A copy without its history may lie inside another repository, whose commit would be meaningless. Then the commit is
     the value of CGCL_FAST_COMMIT, or "", and changes are unknown.
     """
     top = git("rev-parse", "--show-toplevel")
     if top and Path(top).resolve() == ROOT:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        others = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
+        return git("rev-parse", "HEAD"), bool(others)
     return os.environ.get("CGCL_FAST_COMMIT", ""), None
 
 
