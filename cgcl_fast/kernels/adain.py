@@ -180,6 +180,36 @@ def _seen(
 
 
 @triton.jit
+def _inputs(
+    x, scale, shift, residual, image, channels, chunk, C, H, W, x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w,
+    LINEAR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, PAD: tl.constexpr, REPLICATE: tl.constexpr,
+    RESIDUAL_PAD: tl.constexpr, EVICT: tl.constexpr,
+):  # fmt: skip
+    """What a chunk of the padded result is made of but for the moments: x, the residual, scale and shift."""
+    q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
+    within = channels < C
+    mask = within & (q < (H + 2 * PAD) * (W + 2 * PAD))
+    v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, EVICT)
+    added = _seen(
+        residual, image, channels, q, mask, H + 2 * RESIDUAL_PAD, W + 2 * RESIDUAL_PAD, r_b, r_c, r_h, r_w, LINEAR,
+        PAD - RESIDUAL_PAD, REPLICATE, "",
+    )  # fmt: skip
+    planes = image * C + channels
+    return v, added, _parameter(scale, planes, within, 1.0), _parameter(shift, planes, within, 0.0)
+
+
+@triton.jit
+def _store_result(
+    u, y, image, channels, chunk, C, H, W, y_b, y_c, y_h, y_w, LINEAR: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr, PAD: tl.constexpr, EVICT: tl.constexpr,
+):  # fmt: skip
+    q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
+    target = y + image.to(tl.int64) * y_b + channels.to(tl.int64) * y_c + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)
+    inside = (channels < C) & (q < (H + 2 * PAD) * (W + 2 * PAD))
+    tl.store(target, u.to(y.dtype.element_ty), mask=inside, eviction_policy=EVICT)
+
+
+@triton.jit
 def _gradients(
     grad, x, scale, shift, mean, rstd, image, channels, chunk, C, H, W,
     g_b, g_c, g_h, g_w, x_b, x_c, x_h, x_w, ACTIVATION: tl.constexpr, LINEAR: tl.constexpr,
@@ -331,25 +361,19 @@ def _chunk_forward(
 ):  # fmt: skip
     chunk = tl.program_id(0) % written
     image, channels = _channels(tl.program_id(0) // written, C, BLOCK_C)
-    q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
-    within = channels < C
-    mask = within & (q < (H + 2 * PAD) * (W + 2 * PAD))
     # All loads come first, so that they wait for memory together.
-    v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, "")
-    added = _seen(
-        residual, image, channels, q, mask, H + 2 * RESIDUAL_PAD, W + 2 * RESIDUAL_PAD, r_b, r_c, r_h, r_w, LINEAR,
-        PAD - RESIDUAL_PAD, REPLICATE, "",
+    v, added, s, t = _inputs(
+        x, scale, shift, residual, image, channels, chunk, C, H, W, x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w,
+        LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, RESIDUAL_PAD, "",
     )  # fmt: skip
-    planes = image * C + channels
-    s = _parameter(scale, planes, within, 1.0)
-    t = _parameter(shift, planes, within, 0.0)
     mu, r = _merged_moments(means, squares, image, channels, eps, C, H * W, chunks, BLOCK_C, BLOCK_P, BLOCK_CHUNKS)
     if chunk == 0:
-        tl.store(mean + planes, mu, mask=within)
-        tl.store(rstd + planes, r, mask=within)
+        tl.store(mean + image * C + channels, mu, mask=channels < C)
+        tl.store(rstd + image * C + channels, r, mask=channels < C)
     u = _activate((v - mu) * r * s + t, ACTIVATION) + added
-    target = y + image.to(tl.int64) * y_b + channels.to(tl.int64) * y_c + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)
-    tl.store(target, u.to(y.dtype.element_ty), mask=mask)
+    _store_result(
+        u, y, image, channels, chunk, C, H, W, y_b, y_c, y_h, y_w, LINEAR, BLOCK_C, BLOCK_P, PAD, ""
+    )  # fmt: skip
 
 
 @triton.jit
@@ -379,21 +403,17 @@ def _stream_forward(
                 tl.store(rstd + planes, r, mask=within)
                 _publish(arrived)
     elif group >= 0:
-        q = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
-        mask = within & (q < (H + 2 * PAD) * (W + 2 * PAD))
-        v = _seen(x, image, channels, q, mask, H, W, x_b, x_c, x_h, x_w, LINEAR, PAD, REPLICATE, "evict_first")
-        added = _seen(
-            residual, image, channels, q, mask, H + 2 * RESIDUAL_PAD, W + 2 * RESIDUAL_PAD, r_b, r_c, r_h, r_w, LINEAR,
-            PAD - RESIDUAL_PAD, REPLICATE, "",
+        v, added, s, t = _inputs(
+            x, scale, shift, residual, image, channels, chunk, C, H, W, x_b, x_c, x_h, x_w, r_b, r_c, r_h, r_w,
+            LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, RESIDUAL_PAD, "evict_first",
         )  # fmt: skip
-        s = _parameter(scale, planes, within, 1.0)
-        t = _parameter(shift, planes, within, 0.0)
         _await(arrived, chunks)
         mu = tl.load(mean + planes, mask=within, other=0.0)
         r = tl.load(rstd + planes, mask=within, other=0.0)
         u = _activate((v - mu) * r * s + t, ACTIVATION) + added
-        target = y + image.to(tl.int64) * y_b + channels.to(tl.int64) * y_c + offsets(q, W + 2 * PAD, y_h, y_w, LINEAR)
-        tl.store(target, u.to(y.dtype.element_ty), mask=mask, eviction_policy="evict_first")
+        _store_result(
+            u, y, image, channels, chunk, C, H, W, y_b, y_c, y_h, y_w, LINEAR, BLOCK_C, BLOCK_P, PAD, "evict_first"
+        )  # fmt: skip
 
 
 @triton.jit
@@ -460,15 +480,14 @@ def _chunk_backward(
         ACTIVATION, LINEAR, BLOCK_C, BLOCK_P, PAD, REPLICATE, "",
     )  # fmt: skip
     sum_g, sum_gn = _merged_sums(sums_g, sums_gn, image, channels, C, chunks, BLOCK_C, BLOCK_CHUNKS)
-    within = channels < C
     if dscale is not None:  # noqa: SIM102  known at compile time, unlike the chunk
         if chunk == 0:
-            tl.store(dscale + image * C + channels, sum_gn, mask=within)
-            tl.store(dshift + image * C + channels, sum_g, mask=within)
+            tl.store(dscale + image * C + channels, sum_gn, mask=channels < C)
+            tl.store(dshift + image * C + channels, sum_g, mask=channels < C)
     d = _gradient_gain(gain) * (g - sum_g / (H * W) - n * (sum_gn / (H * W)))
-    p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
-    target = dx + image.to(tl.int64) * d_b + channels.to(tl.int64) * d_c + offsets(p, W, d_h, d_w, LINEAR)
-    tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W))
+    _store_result(
+        d, dx, image, channels, chunk, C, H, W, d_b, d_c, d_h, d_w, LINEAR, BLOCK_C, BLOCK_P, 0, ""
+    )  # fmt: skip
 
 
 @triton.jit
@@ -508,9 +527,9 @@ def _stream_backward(
         sum_gn = tl.load(dscale + planes, mask=within, other=0.0)
         sum_g = tl.load(dshift + planes, mask=within, other=0.0)
         d = _gradient_gain(gain) * (g - sum_g / (H * W) - n * (sum_gn / (H * W)))
-        p = _rows(chunk * BLOCK_P, BLOCK_P, BLOCK_C)
-        target = dx + image.to(tl.int64) * d_b + channels.to(tl.int64) * d_c + offsets(p, W, d_h, d_w, LINEAR)
-        tl.store(target, d.to(dx.dtype.element_ty), mask=within & (p < H * W), eviction_policy="evict_first")
+        _store_result(
+            d, dx, image, channels, chunk, C, H, W, d_b, d_c, d_h, d_w, LINEAR, BLOCK_C, BLOCK_P, 0, "evict_first"
+        )  # fmt: skip
 
 
 class Blocks(NamedTuple):

@@ -80,6 +80,27 @@ def _layer_of(program, ends):
 
 
 @triton.jit
+def _owned(
+    program, count, C, CHUNKED: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Which of the rows of images, `count` each, a program owns, and which of their channels if it is CHUNKED.
+
+    Returns the channels of a row, the image, the block of rows, the rows, the chunk of channels and the channels.
+    """
+    chunks = 1
+    if WHOLE and EVEN:
+        C = BLOCK_C
+    if CHUNKED:
+        chunks = tl.cdiv(C, BLOCK_C)
+    blocks = tl.cdiv(count, BLOCK_M)
+    chunk = program % chunks
+    block = program // chunks % blocks
+    image = (program // chunks // blocks).to(tl.int64)
+    return C, image, block, block * BLOCK_M + tl.arange(0, BLOCK_M), chunk, chunk * BLOCK_C + tl.arange(0, BLOCK_C)
+
+
+@triton.jit
 def _share_of(count, share, shares, BLOCK: tl.constexpr):
     """Bounds of one of `shares` shares of range(count), in whole blocks."""
     length = tl.cdiv(tl.cdiv(count, BLOCK), shares) * BLOCK
@@ -340,20 +361,11 @@ def _rows(
         share_count = _pick(shares, layer)
         share = program % share_count
         program //= share_count
-    chunks = 1
-    if WHOLE and EVEN:
-        C = BLOCK_C
-    if not WHOLE and grad is not None:
-        chunks = tl.cdiv(C, BLOCK_C)
-    blocks = tl.cdiv(count, BLOCK_M)
-    chunk = program % chunks
-    block = program // chunks % blocks
-    image = (program // chunks // blocks).to(tl.int64)
+    CHUNKED: tl.constexpr = not WHOLE and grad is not None
+    C, image, block, s, chunk, c = _owned(program, count, C, CHUNKED, WHOLE, EVEN, BLOCK_M, BLOCK_C)
     start = image * count * C
     query = _pick(queries, layer) + start
     key = _pick(keys, layer) + start
-    s = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     exponent = scale * LOG2E
 
     split_query = _pick(query_parts, layer) + start * PARTS
@@ -430,18 +442,9 @@ def _merge_rows(
     count = _pick(counts, layer)
     C = _pick(channels, layer)
     share_count = _pick(shares, layer)
-    chunks = 1
-    if WHOLE and EVEN:
-        C = BLOCK_C
-    if not WHOLE and grad is not None:
-        chunks = tl.cdiv(C, BLOCK_C)
-    blocks = tl.cdiv(count, BLOCK_M)
-    chunk = program % chunks
-    block = program // chunks % blocks
-    image = (program // chunks // blocks).to(tl.int64)
+    CHUNKED: tl.constexpr = not WHOLE and grad is not None
+    C, image, _, s, chunk, c = _owned(program, count, C, CHUNKED, WHOLE, EVEN, BLOCK_M, BLOCK_C)
     start = image * count * C
-    s = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = s < count
     exponent = scale * LOG2E
     record = (image * count + s) * share_count
@@ -511,22 +514,13 @@ def _columns(
         share_count = _pick(shares, layer)
         share = program % share_count
         program //= share_count
-    chunks = 1
-    if WHOLE and EVEN:
-        C = BLOCK_C
-    if not WHOLE:
-        chunks = tl.cdiv(C, BLOCK_C)
-    blocks = tl.cdiv(owner_count, BLOCK_M)
-    chunk = program % chunks
-    block = program // chunks % blocks
-    image = (program // chunks // blocks).to(tl.int64)  # 0 for extra negatives
+    # The image is 0 for extra negatives.
+    C, image, block, t, _, c = _owned(program, owner_count, C, not WHOLE, WHOLE, EVEN, BLOCK_M, BLOCK_C)
     owner = _pick(owners, layer) + image * owner_count * C
     query = _pick(queries, layer) + image * count * C
     row_start = _pick(row_starts, layer)
     m_i = denominator + row_start + image * count
     inverse_l = m_i + all_rows.to(tl.int64)
-    t = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     exponent = scale * LOG2E
 
     acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
@@ -607,17 +601,7 @@ def _merge_columns(
     count = _pick(counts, layer)
     C = _pick(channels, layer)
     share_count = _pick(shares, layer)
-    chunks = 1
-    if WHOLE and EVEN:
-        C = BLOCK_C
-    if not WHOLE:
-        chunks = tl.cdiv(C, BLOCK_C)
-    blocks = tl.cdiv(owner_count, BLOCK_M)
-    chunk = program % chunks
-    block = program // chunks % blocks
-    image = (program // chunks // blocks).to(tl.int64)
-    t = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    c = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
+    C, image, _, t, _, c = _owned(program, owner_count, C, not WHOLE, WHOLE, EVEN, BLOCK_M, BLOCK_C)
     acc = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     record = (image * owner_count + t) * share_count
     for share in tl.range(0, share_count, num_stages=4):
