@@ -61,7 +61,7 @@ class DCLGAN(Method):
         n, config, losses = len(batch["A"]), self.config, []
         for a, b, images, features in self.ways(batch, shared):
             ids = self.nce.sample(features)
-            queries = self.H[b](self.reading[b].encode(images[:n], config.nce_layers), ids)
+            queries = self.H[b](self.reading[b].encode(images[:n], config.nce_layers, ids))
             nce = self.nce(queries, self.H[a]([feature[:n] for feature in features], ids)).mean()
             losses += [self.gan.generator(self.D[b](images[:n])), config.lambda_nce * nce]
             losses.append(config.lambda_idt * (images[n:] - batch[b]).abs().mean())
