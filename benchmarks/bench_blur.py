@@ -44,8 +44,8 @@ def eager_interpolate(x: Tensor) -> Tensor:
 
 
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
-    "blur_down": {"eager": eager_down, "cgcl_fast": lambda *a, **k: ops.blur_down(*a, **k)},
-    "blur_up": {"eager": eager_up, "eager_interpolate": eager_interpolate, "cgcl_fast": lambda *a, **k: ops.blur_up(*a, **k)},
+    "blur_down": {"eager": eager_down, "cgcl_fast": lambda x: ops.blur_down(x)},
+    "blur_up": {"eager": eager_up, "eager_interpolate": eager_interpolate, "cgcl_fast": lambda x: ops.blur_up(x)},
 }
 
 
