@@ -43,6 +43,7 @@ def eager_interpolate(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
+# The ops are looked up when called: bench_host imports this beside other checkouts, which may lack them.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "blur_down": {"eager": eager_down, "cgcl_fast": lambda x: ops.blur_down(x)},
     "blur_up": {"eager": eager_up, "eager_interpolate": eager_interpolate, "cgcl_fast": lambda x: ops.blur_up(x)},

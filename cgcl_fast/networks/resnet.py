@@ -359,8 +359,9 @@ class ResnetGenerator(nn.Module):
             One (B, P, C) a layer.
 
         Raises:
-            ValueError: as ``forward``.
+            ValueError: as ``encode``.
         """
+        check_positions(feature_layers, ids)
         layers = self._layers()
         wanted = self._resolve(feature_layers, layers)
         chosen = [layer for number, layer in layers if number in wanted]

@@ -244,18 +244,8 @@ class StyleGAN2Generator(nn.Module):
         return (image, features) if feature_layers else image
 
     def encode(self, x: Tensor, feature_layers: Sequence[int], ids: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """The features at the named layers, without computing anything beyond the last one.
-
-        Args:
-            x, feature_layers: as in ``forward``.
-            ids: one int64 (P,) or (B, P) a layer, positions in the flattened map.
-
-        Returns:
-            One (B, C, h, w) a layer, or with ``ids`` one (B, P, C).
-
-        Raises:
-            ValueError: as ``forward``; or there is no layer, or another number of ``ids``.
-        """
+        """The features at the named layers (B, C, h, w), or their rows at positions (B, P, C): as
+        ``ResnetGenerator.encode``."""
         check_positions(feature_layers, ids)
         return self._run(x, feature_layers, feature_layers[-1], ids)[1]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cgcl_fast.networks import ResnetGenerator
+from cgcl_fast.networks import ResnetGenerator, memory_format
 from cgcl_fast.ops import gather_patches
 
 WIDTH, SIDE, BLOCKS = 16, 32, 3
@@ -46,9 +47,11 @@ class Live(TorchDispatchMode):
         weakref.finalize(storage, gone)
 
 
-def test_a_map_is_kept_once() -> None:
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_a_map_is_kept_once(contiguous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The output of each convolution, which its norm needs, and what blurs and blocks begin with; no norm's result, no
     blurred one of twice the size, and no padded one but between blocks."""
+    monkeypatch.setattr(memory_format, "CONTIGUOUS_TRAINING_ON_CPU", contiguous)
     generator = ResnetGenerator(ngf=WIDTH, n_blocks=BLOCKS)
     live = Live()
     with live:
@@ -63,7 +66,9 @@ def test_a_map_is_kept_once() -> None:
     assert encoder + blocks + decoder < kept < encoder + blocks + decoder + images + 2**14
 
 
-def test_gradients_of_rows_become_maps_one_after_the_other() -> None:
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_gradients_of_rows_become_maps_one_after_the_other(contiguous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_format, "CONTIGUOUS_TRAINING_ON_CPU", contiguous)
     generator, layers = ResnetGenerator(ngf=WIDTH, n_blocks=BLOCKS), (4, 8, 12)
     x = torch.rand(1, 3, SIDE, SIDE)
     ids = [torch.arange(7)] * 3
@@ -78,4 +83,4 @@ def test_gradients_of_rows_become_maps_one_after_the_other() -> None:
             torch.stack([row.sum() for row in rows]).sum().backward()
         most[way] = live.most
         generator.zero_grad()
-    assert most["within"] < most["after"] - 2 * MAP  # the copy of layer 4 with its bias, and its gradient
+    assert most["after"] - most["within"] > 1.5 * MAP  # layer 4, of two such maps, is not copied for its bias

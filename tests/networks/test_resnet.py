@@ -137,6 +137,8 @@ def test_rows_need_positions_of_each_layer() -> None:
     generator = ResnetGenerator(ngf=2)
     with pytest.raises(ValueError, match="expected one for each of 2 layers, got 1"):
         generator.encode(torch.zeros(1, 3, 16, 16), (0, 4), [torch.zeros(1, dtype=torch.long)])
+    with pytest.raises(ValueError, match="expected one for each of 1 layers, got 0"):
+        generator.rows([torch.zeros(1, 3, 16, 16)], (0,), [])
 
 
 def test_encode_computes_nothing_beyond_the_last_layer() -> None:
