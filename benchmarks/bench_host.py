@@ -34,6 +34,7 @@ from cgcl_fast import ops
 from . import machine
 from .bench_adain import eager_instance_norm
 from .bench_blur import eager_down, eager_up
+from .bench_layer_norm import eager_layer_norm, fast_layer_norm
 from .bench_memory import eager_contrast, eager_read, eager_update, fast_contrast, fast_update
 from .bench_patch_nce import eager_published
 from .bench_sampling import eager_gather
@@ -82,6 +83,13 @@ OPS = [  # the blurs looked up when called, since another checkout may lack them
     ),
     HostCase("adain", ops.adain, eager_adain, (MAP, (1, 4), (1, 4)), (0, 1, 2)),
     HostCase(
+        "layer_norm",
+        lambda x, w, b: fast_layer_norm(_channels_last(x), w, b, 0),
+        lambda x, w, b: eager_layer_norm(_channels_last(x), w, b, 0),
+        ((1, 2, 2, 4), (4,), (4,)),
+        (0, 1, 2),
+    ),
+    HostCase(
         "gather_patches", lambda x: ops.gather_patches(x, _ids(x)), lambda x: eager_gather(x, _ids(x)), (MAP,), (0,)
     ),
     HostCase("blur_down", lambda x: ops.blur_down(x), eager_down, (MAP,), (0,)),
@@ -102,6 +110,11 @@ OPS = [  # the blurs looked up when called, since another checkout may lack them
 ]  # fmt: skip
 
 _IDS: dict[torch.device, Tensor] = {}
+
+
+def _channels_last(pixels: Tensor) -> Tensor:
+    """(B, H, W, C) as a map (B, C, H, W)."""
+    return pixels.permute(0, 3, 1, 2)
 
 
 def _ids(x: Tensor) -> Tensor:

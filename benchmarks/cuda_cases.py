@@ -18,7 +18,7 @@ from torch import Tensor
 from cgcl_fast import ops
 from cgcl_fast._backend import choose
 
-from . import bench_adain, bench_blur, bench_memory, bench_patch_nce, bench_sampling, floors
+from . import bench_adain, bench_blur, bench_layer_norm, bench_memory, bench_patch_nce, bench_sampling, floors
 from .case import BOTH, FORWARD, Case, normal, op_case, unit
 from .floors import Work
 
@@ -78,6 +78,21 @@ def instance_norm(shape: Map, direction: str, dtype: torch.dtype = torch.float32
         cast(partial(bench_adain.inputs, shape, False, False, CONTIGUOUS), dtype),
         wrt=(0,),
         work=work_in(dtype, floors.adain(shape, direction)),
+    )
+
+
+def layer_norm(shape: Map, direction: str, pad: int, dtype: torch.dtype = torch.float32) -> Case:
+    return op_case(
+        "layer_norm",
+        label(f"{shape} relu pad {pad}", dtype, LAST),
+        direction,
+        {
+            "eager": partial(bench_layer_norm.eager_layer_norm, pad=pad),
+            "cgcl_fast": partial(bench_layer_norm.fast_layer_norm, pad=pad),
+        },
+        cast(partial(bench_layer_norm.inputs, shape), dtype),
+        wrt=(0, 1, 2),
+        work=work_in(dtype, floors.adain(shape, direction, pad=pad)),
     )
 
 
@@ -372,6 +387,10 @@ def cases(small: bool = False) -> list[Case]:
         adain(fit(1, 256, 90, 90), BOTH),
         instance_norm(fit(1, 256, 64, 64), BOTH),
         instance_norm(fit(4, 64, 512, 512), BOTH),
+        layer_norm(fit(2, 64, 256, 256), FORWARD, 3),
+        layer_norm(fit(2, 64, 256, 256), BOTH, 3),
+        as_bfloat16(layer_norm, fit(2, 64, 256, 256), BOTH, 3),
+        layer_norm(fit(16, 64, 256, 256), BOTH, 3),
         blur("blur_down", fit(1, 128, 256, 256), BOTH),
         blur("blur_down", fit(1, 128, 256, 256), BOTH, layout=LAST),
         blur("blur_down", fit(16, 128, 256, 256), FORWARD, layout=LAST),

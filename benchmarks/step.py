@@ -49,9 +49,12 @@ BETWEEN = "between operators"
 #: Prefixes of operators' names, without leading "_", by kind; the first match counts.
 KINDS = {
     "convolutions": ("convolution", "conv2d", "mkldnn_convolution", "slow_conv"),
-    "norms": ("adain", "instance_norm", "batch_norm", "native_batch_norm", "cudnn_batch_norm", "var_mean", "rsqrt"),
+    "norms": (
+        *("adain", "instance_norm", "layer_norm", "native_group_norm"),
+        *("batch_norm", "native_batch_norm", "cudnn_batch_norm", "var_mean", "rsqrt"),
+    ),
     "padding": ("reflection_pad", "replication_pad", "constant_pad", "pad"),
-    "resampling": ("upsample", "blur", "avg_pool", "adaptive_avg_pool"),
+    "resampling": ("upsample", "blur", "avg_pool", "adaptive_avg_pool", "pixel_shuffle", "pixel_unshuffle"),
     "loss": (
         *("patch_nce", "gather_patches", "sample_patch_ids", "dag_select", "memory"),
         *("mse_loss", "l1_loss", "smooth_l1_loss", "binary_cross_entropy", "softplus", "log_softmax", "nll_loss"),

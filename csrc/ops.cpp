@@ -9,6 +9,12 @@ STABLE_TORCH_LIBRARY(cgcl_fast, m) {
   m.def(
       "_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation,"
       " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "_layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, str activation, int pad=0, bool replicate=False)"
+      " -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "_layer_norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd,"
+      " str activation, int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)");
   m.def("_blur_down(Tensor x) -> Tensor");
   m.def("_blur_down_backward(Tensor grad, SymInt height, SymInt width, bool channels_last) -> Tensor");
   m.def("_blur_up(Tensor x) -> Tensor");

@@ -44,6 +44,13 @@ def instance_norm(dtype: torch.dtype) -> list[Tensor]:
     return with_gradients(lambda x: ops.instance_norm(x, activation="relu"), random(1, 5, 13, 11, dtype=dtype))
 
 
+def layer_norm(dtype: torch.dtype) -> list[Tensor]:
+    x = random(2, 21, 13, 11, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight, bias = random(21, seed=1), random(21, seed=2)
+    plain = with_gradients(lambda *t: ops.layer_norm(*t, activation="leaky_relu"), x, weight, bias)
+    return plain + with_gradients(lambda *t: ops.layer_norm(*t, activation="relu", pad=2), x, weight, bias)
+
+
 def sample_patch_ids(dtype: torch.dtype) -> list[Tensor]:
     ids = ops.sample_patch_ids(1000, 64, batch=3, generator=torch.Generator().manual_seed(0))
     assert all(row.unique().numel() == 64 for row in ids) and int(ids.min()) >= 0 and int(ids.max()) < 1000
@@ -115,8 +122,8 @@ def memory_contrast(dtype: torch.dtype) -> list[Tensor]:
 
 CASES: dict[str, Case] = {
     case.__name__: case
-    for case in (adain, instance_norm, sample_patch_ids, gather_patches, patch_nce, patch_nce_layers, dag_select)
-    + (memory_read, memory_update, memory_contrast, blur_down, blur_up)
+    for case in (adain, instance_norm, layer_norm, sample_patch_ids, gather_patches, patch_nce, patch_nce_layers)
+    + (dag_select, memory_read, memory_update, memory_contrast, blur_down, blur_up)
 }
 
 

@@ -32,9 +32,10 @@ from cgcl_fast.methods.options import (
     Weight,
     Within,
 )
-from cgcl_fast.methods.sizes import check_sides, stack, together
+from cgcl_fast.methods.sizes import check_sides, split_rows, stack, together
 from cgcl_fast.networks import DisentangledGenerator, DomainDiscriminator, init_weights
 from cgcl_fast.nn import GradientPenalty
+from cgcl_fast.nn.map_mean import map_mean
 
 DOMAINS = ("sunny", "night", "cloudy", "rainy")
 """The domains of INIT and BDD100K in the papers."""
@@ -248,12 +249,12 @@ def swap(x: Tensor) -> Tensor:
 
 def mean_of(values: Tensor, counted: Counted) -> Tensor:
     """Mean of (B, ...) over the images that count; zero if there are none."""
-    return (values.flatten(1).mean(1) * counted.rows).sum() / counted.number.clamp(min=1e-6)
+    return (map_mean(values, first=1) * counted.rows).sum() / counted.number.clamp(min=1e-6)
 
 
 def means(stacked: Sequence[Tensor]) -> Tensor:
     """The mean of each image in several (b, ...) tensors, as one (B, 1)."""
-    return torch.cat([values.flatten(1).mean(1, keepdim=True) for values in stacked])
+    return torch.cat([map_mean(values, first=1) for values in stacked])[:, None]
 
 
 def distances(outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
@@ -433,7 +434,8 @@ class CGL(Method):
             [list(zip(x.swapped_content, x.rows(swap(x.swapped_style)), x.rows(x.label), strict=True))] for x in (g, o)
         )
         if crossed is not None:
-            images.append([(g.content[0][: g.n], crossed.image_style, crossed.label)])
+            of_first, *_ = split_rows(g.content[0], [g.n] * (len(g.content[0]) // g.n))
+            images.append([(of_first, crossed.image_style, crossed.label)])
             instances.append([(crossed.image_content, crossed.instance_style, crossed.instance_label)])
         g.cycled, *g_back = decode(self.G_g, images)
         o.cycled, *o_back = decode(self.G_o, instances)
@@ -553,11 +555,12 @@ def encode_translations(generator: DisentangledGenerator, part: Granularity, cro
     store the content of the crossed image in ``crossed``."""
     more = [] if crossed is None else [crossed.image]  # an instance, like those of ``part``
     features = [generator.content(torch.cat([images, *more])) for images in part.swapped]
-    counts = [len(images) for images in part.swapped]
-    part.swapped_features = [[f[:rows] for f in maps] for maps, rows in zip(features, counts, strict=True)]
-    part.random_style = styles_of(generator, part, part.random, part.target)
     if crossed is not None:
-        crossed.image_content = features[-1][-1][counts[-1] :]
+        last = [split_rows(f, [len(part.swapped[-1]), len(crossed.image)]) for f in features[-1]]
+        features[-1] = [own for own, _ in last]
+        crossed.image_content = last[-1][1]
+    part.swapped_features = features
+    part.random_style = styles_of(generator, part, part.random, part.target)
 
 
 def read_styles(

@@ -29,7 +29,7 @@ from cgcl_fast.methods.options import (
     Weight,
     Within,
 )
-from cgcl_fast.methods.sizes import check_sides, stack, together
+from cgcl_fast.methods.sizes import check_sides, split_rows, stack, together
 from cgcl_fast.networks import (
     ContentDiscriminator,
     MGUITGenerator,
@@ -38,6 +38,7 @@ from cgcl_fast.networks import (
     init_weights,
 )
 from cgcl_fast.nn import GANLoss, class_map
+from cgcl_fast.nn.map_mean import map_mean
 
 
 @dataclass
@@ -329,8 +330,8 @@ class MGUIT(Method):
                 for d in (0, 1)
                 for logits in self.D[d](torch.cat([shared["fake"][d], shared["random"][d]]))
             ],
-            "KL": [style.square().mean() for style in styles],
-            "latent": [F.l1_loss(rebuilt, r) for rebuilt, r in zip(regressed, shared["random_style"], strict=True)],
+            "KL": [map_mean(style.square()) for style in styles],
+            "latent": [map_mean((z - r).abs()) for z, r in zip(regressed, shared["random_style"], strict=True)],
             "keys": [contrast(c, memory.keys, k) for c, k in zip(by_domain(unit, n), pixel_classes, strict=True)],
             "values": [contrast(styles[d], memory.values[d], pixel_classes[d]) for d in (0, 1)],
         }
@@ -350,9 +351,9 @@ class MGUIT(Method):
             # First comes the content of the translation into A, which shows the scene of B.
             of_fakes = by_domain([F.normalize(content, dim=1) for content in of_fakes], n)
             kept = zip(of_fakes, reversed(shared["contents"]), strict=True)
-            losses["content_l1"] = [F.l1_loss(rebuilt, c) for rebuilt, c in kept]
+            losses["content_l1"] = [map_mean((rebuilt - c).abs()) for rebuilt, c in kept]
         if config.lambda_content_kl:
-            losses["content_kl"] = [c.square().mean() for c in by_domain(contents, n)]
+            losses["content_kl"] = [map_mean(c.square()) for c in by_domain(contents, n)]
         weights |= {"content_l1": config.lambda_content_l1, "content_kl": config.lambda_content_kl}
         return _with_total({name: torch.stack(terms).sum() for name, terms in losses.items()}, weights)
 
@@ -396,7 +397,7 @@ class MGUIT(Method):
 
 def by_domain(stacked: Sequence[Tensor], n: int) -> list[Tensor]:
     """The n rows of each domain, from the output of :func:`stack`."""
-    return [rows for each in stacked for rows in each.split(n)]
+    return [rows for each in stacked for rows in split_rows(each, [n] * (len(each) // n))]
 
 
 def _joined(maps: Sequence[Tensor]) -> Tensor:

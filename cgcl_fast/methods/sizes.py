@@ -61,5 +61,41 @@ def together(network: Callable[..., Any], jobs: Sequence[Tensor | tuple[Tensor, 
 def _split(output: Any, counts: list[int]) -> list[Any]:
     """Split the rows of a network's result into parts of the given sizes."""
     if isinstance(output, Tensor):
-        return list(output.split(counts))
+        return split_rows(output, counts)
     return [type(output)(part) for part in zip(*(_split(each, counts) for each in output), strict=True)]
+
+
+class _SplitRows(torch.autograd.Function):
+    """The gradient of PyTorch's own split, and of a slice, is contiguous where a part has none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.shape, ctx.counts = x.shape, counts
+        pixels = x.dim() == 4 and x.shape[1] > 1 and x.stride(1) == 1
+        ctx.memory_format = torch.channels_last if pixels else torch.contiguous_format
+        return x.split(counts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
+        given = next((grad for grad in grads if grad is not None), None)
+        if given is None:
+            return None, None
+        whole = torch.empty(ctx.shape, dtype=given.dtype, device=given.device, memory_format=ctx.memory_format)
+        for part, grad in zip(whole.split(ctx.counts), grads, strict=True):
+            part.zero_() if grad is None else part.copy_(grad)
+        return whole, None
+
+
+def split_rows(x: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """``x.split(counts)``, whose gradient is channels_last if x is.
+
+    Args:
+        x: (B, ...).
+        counts: rows of each part; B in all.
+    """
+    if len(counts) == 1:
+        return [x]
+    if torch.compiler.is_compiling():
+        return list(x.split(counts))
+    return list(_SplitRows.apply(x, counts))

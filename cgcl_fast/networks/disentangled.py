@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.norms import NormedConv2d
+from cgcl_fast.networks.norms import LayerNormReLU, NormedConv2d
 from cgcl_fast.networks.resnet import ResnetBlock
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import conv_of, reflect_pad
+from cgcl_fast.nn.map_mean import map_mean
 from cgcl_fast.nn.pad import inner
 from cgcl_fast.ops import adain, instance_norm
 
@@ -91,7 +92,9 @@ class StyleEncoder(nn.Module):
             weight, bias = _taken(conv.weight, conv.bias, frozen)  # type: ignore[arg-type]
             x = F.conv2d(reflect_pad(torch.relu(x), 1), weight, bias, stride=2)
         weight, bias = _taken(self.head.weight, self.head.bias, frozen)
-        return F.linear(torch.relu(x).mean((2, 3)), weight, bias)
+        x = torch.relu(x)
+        mean = x.mean((2, 3)) if torch.jit.is_scripting() else map_mean(x, first=2)
+        return F.linear(mean.to(x.dtype), weight, bias)
 
 
 def _taken(weight: Tensor, bias: Tensor | None, frozen: bool) -> tuple[Tensor, Tensor | None]:
@@ -110,32 +113,35 @@ class UpConv(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 5)
+        self.taps: Tensor
+        self.register_buffer("taps", _taps(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) to (B, out, 2 H, 2 W)."""
-        weight = _fold(_fold(self.weight, 2), 4)  # (out, in, 2, 3, 2, 3): row parity, taps, column parity, taps
-        weight = weight.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        """(B, in, H + 2, W + 2), padded by replication, to (B, out, 2 H, 2 W)."""
+        out, channels = self.out_channels, self.in_channels
+        weight = (self.weight.reshape(out * channels, 25) @ self.taps).view(out, channels, 4, 3, 3)
+        weight = weight.permute(2, 0, 1, 3, 4).reshape(4 * out, channels, 3, 3)
         bias = self.bias
         if bias is not None:
-            bias = bias.repeat_interleave(4)
-        return F.pixel_shuffle(F.conv2d(_replicate_pad(x), weight, bias), 2)
+            bias = bias.repeat(4)
+        # F.pixel_shuffle has the parities innermost, and on a GPU leaves a contiguous map. With the channels innermost
+        # a channels_last map moves those of a pixel, and of two, together.
+        y = F.conv2d(x, weight, bias)
+        batch, _, h, w = y.shape
+        if y.is_contiguous(memory_format=torch.channels_last):
+            y = y.permute(0, 2, 3, 1).reshape(batch, h, w, 2, 2, out).transpose(2, 3)
+            return y.reshape(batch, 2 * h, 2 * w, out).permute(0, 3, 1, 2)
+        y = y.reshape(batch, 2, 2, out, h, w).permute(0, 3, 4, 1, 5, 2)
+        return y.reshape(batch, out, 2 * h, 2 * w)
 
 
-def _replicate_pad(x: Tensor) -> Tensor:
-    """Replication padding of 1. With F.pad, compiled code fails an assertion in the gradient if x is channels_last:
-    PyTorch 2.15's inductor assumes a contiguous gradient."""
-    if torch.compiler.is_compiling():
-        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
-        return torch.cat([x[..., :1], x, x[..., -1:]], 3)
-    return F.pad(x, (1, 1, 1, 1), mode="replicate")
-
-
-def _fold(weight: Tensor, dim: int) -> Tensor:
-    """Five taps on the doubled map along a dimension as (2, 3) taps on the small map, for even and odd positions."""
-    a, b, c, d, e = weight.unbind(dim)
-    even = torch.stack([a + b, c + d, e], dim)
-    odd = torch.stack([a, b + c, d + e], dim)
-    return torch.stack([even, odd], dim)
+def _taps() -> Tensor:
+    """(25, 36): which of the 5x5 taps are added up in each of the 3x3 on the small map, for the four parities of row
+    and column."""
+    along = torch.zeros(5, 2, 3, device="cpu")
+    for tap, (even, odd) in enumerate(((0, 0), (0, 1), (1, 1), (1, 2), (2, 2))):
+        along[tap, 0, even] = along[tap, 1, odd] = 1
+    return torch.einsum("apr,bqs->abpqrs", along, along).reshape(25, 36)
 
 
 class AdaINBlock(nn.Module):
@@ -150,9 +156,9 @@ class AdaINBlock(nn.Module):
         self.conv1 = NormedConv2d(channels, channels, 3)
         self.conv2 = NormedConv2d(channels, channels, 3)
 
-    def forward(self, x: Tensor, affine: Tensor, margin: int = 0, pad: int = 0) -> Tensor:
+    def forward(self, x: Tensor, affine: Tensor, margin: int = 0, pad: int = 0, pad_mode: str = "reflect") -> Tensor:
         """x (B, C, H, W), affine (B, 2, 2, C): scale and shift of the first norm and of the second. ``margin`` and
-        ``pad`` as ``ResnetBlock``."""
+        ``pad`` as ``ResnetBlock``; with ``pad_mode`` "replicate" the result is padded by replication."""
         first, second = affine.unbind(1)
         padded = reflect_pad(x, 1) if margin == 0 else x
         y = self.conv1(padded)
@@ -160,8 +166,9 @@ class AdaINBlock(nn.Module):
             y = self.conv2(_adain_relu_pad(y, first))
         else:
             y = conv_of(self.conv2, partial(_adain_relu_pad, affine=first), y)
-        residual = padded if pad == 1 else x if margin == 0 else inner(x, 1)
-        return adain(y, second[:, 0], second[:, 1], residual=residual, pad=pad)
+        same_margin = pad == 1 and pad_mode == "reflect"
+        residual = padded if same_margin else x if margin == 0 else inner(x, 1)
+        return adain(y, second[:, 0], second[:, 1], residual=residual, pad=pad, pad_mode=pad_mode)
 
 
 def _adain_relu_pad(x: Tensor, affine: Tensor) -> Tensor:
@@ -177,7 +184,7 @@ class AdaINDecoder(nn.Module):
         output_nc: channels of the image.
         n_domains: length of the label.
         ngf: channels before the last convolution; the content has twice as many per doubling of the size.
-        n_blocks: residual blocks.
+        n_blocks: residual blocks, at least one.
         style_dim: length of the style code.
         mlp_dim: width of the perceptron M.
         n_up: doublings.
@@ -206,7 +213,9 @@ class AdaINDecoder(nn.Module):
         self.blocks = nn.ModuleList(AdaINBlock(width) for _ in range(n_blocks))
         widths = [width // 2**i for i in range(n_up + 1)]
         self.up = nn.ModuleList(UpConv(a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.norms = nn.ModuleList(nn.GroupNorm(1, b) for b in widths[1:])
+        # Each pads for the convolution after it: the next doubling, or the head.
+        between = [LayerNormReLU(b, 1, "replicate") for b in widths[1:-1]]
+        self.norms = nn.ModuleList([*between, LayerNormReLU(widths[-1], 3)])
         self.head = nn.Conv2d(ngf, output_nc, 7)
 
     def forward(self, content: Tensor, style: Tensor, label: Tensor) -> Tensor:
@@ -216,10 +225,16 @@ class AdaINDecoder(nn.Module):
         x = content
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block(x, affine[:, i], 0 if i == 0 else 1, 0 if i == last else 1)
-        for conv, norm in zip(self.up, self.norms):  # noqa: B905  TorchScript knows no strict
-            x = torch.relu(norm(conv(x)))
-        return torch.tanh(self.head(reflect_pad(x, 3)))
+            x = block(x, affine[:, i], 0 if i == 0 else 1, 1, "replicate" if i == last else "reflect")
+        if torch.jit.is_scripting():
+            for conv, norm in zip(self.up, self.norms):  # noqa: B905  TorchScript knows no strict
+                x = norm(conv(x))
+            return torch.tanh(self.head(x))
+        first, *others = self.up
+        x = first(x)
+        for norm, conv in zip(self.norms, [*others, self.head], strict=True):
+            x = conv_of(conv, norm, x)
+        return torch.tanh(x)
 
 
 class DisentangledGenerator(StyledGenerator):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cgcl_fast.networks.halvings import check_halvings
 from cgcl_fast.networks.memory_format import in_fast_format
-from cgcl_fast.networks.norms import NormedConv2d
+from cgcl_fast.networks.norms import LayerNormReLU, NormedConv2d
 from cgcl_fast.networks.resnet import ResnetBlock, ResnetBlocks
 from cgcl_fast.networks.styled import StyledGenerator
 from cgcl_fast.nn import ClassMemory, conv_of, reflect_pad
@@ -100,7 +100,7 @@ class StyleMapDecoder(nn.Module):
         self.content = nn.Conv2d(4 * ngf, 4 * ngf, 3)
         self.blocks = ResnetBlocks(*(ResnetBlock(4 * ngf) for _ in range(n_blocks)))
         self.up = nn.ModuleList(nn.Conv2d(a, b, 3) for a, b in zip(widths, widths[1:], strict=False))
-        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths[1:])
+        self.norms = nn.ModuleList([LayerNormReLU(widths[1]), LayerNormReLU(widths[2], pad=3)])
         self.head = nn.Conv2d(ngf, output_nc, 7)
         self.styles = nn.ModuleList(nn.Conv2d(style_nc, width, 1, bias=False) for width in (*widths, output_nc))
 
@@ -110,8 +110,8 @@ class StyleMapDecoder(nn.Module):
         x = self.blocks(self.content(reflect_pad(content, 1)) + styles[0])
         for i, (up, norm) in enumerate(zip(self.up, self.norms)):  # noqa: B905  TorchScript knows no strict
             x = up(_doubled(x)) if torch.jit.is_scripting() else conv_of(up, _doubled, x)
-            x = F.relu(norm(x + _spread(styles[i + 1], x)))
-        x = self.head(reflect_pad(x, 3))
+            x = norm(x + _spread(styles[i + 1], x))
+        x = self.head(x)
         return torch.tanh(x + _spread(styles[-1], x))
 
 

@@ -1,4 +1,4 @@
-"""The norms of published weights: instance norm, which has no weights, batch norm, or none."""
+"""The norms of published weights: instance norm, which has no weights, batch norm, or none; and layer norm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgcl_fast.nn import reflect_pad
-from cgcl_fast.ops import instance_norm
+from cgcl_fast.ops import instance_norm, layer_norm
 
 NORMS = ("instance", "batch", "none")
 
@@ -49,6 +49,28 @@ class Norm(nn.Module):
             x = F.relu(x) if self.activation == "relu" else F.leaky_relu(x, 0.2)
         x = reflect_pad(x, pad) if pad > 0 else x
         return x if residual is None else x + residual
+
+
+class LayerNormReLU(nn.GroupNorm):
+    """Layer norm over channels and positions with a scale and shift of each channel, ReLU, and padding.
+
+    Weights and their names are those of a group norm of one group.
+
+    Args:
+        channels: width.
+        pad: pixels on each side, for the convolution after it.
+        pad_mode: "reflect" or "replicate".
+    """
+
+    def __init__(self, channels: int, pad: int = 0, pad_mode: str = "reflect") -> None:
+        super().__init__(1, channels)
+        self.pad, self.pad_mode = pad, pad_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H + 2 pad, W + 2 pad)."""
+        return layer_norm(
+            x, self.weight, self.bias, eps=self.eps, activation="relu", pad=self.pad, pad_mode=self.pad_mode
+        )
 
 
 class NormedConv2d(nn.Conv2d):

@@ -4,6 +4,7 @@ from .adain import adain, instance_norm
 from .blur_pool import blur_down, blur_up
 from .dag_select import dag_select
 from .gather_patches import gather_patches
+from .layer_norm import layer_norm
 from .memory_contrast import memory_contrast
 from .memory_read import memory_read
 from .memory_update import memory_update
@@ -17,6 +18,7 @@ __all__ = [
     "dag_select",
     "gather_patches",
     "instance_norm",
+    "layer_norm",
     "memory_contrast",
     "memory_read",
     "memory_update",

@@ -5,6 +5,10 @@ SCHEMAS = (
     " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)",
     "_adain_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor mean, Tensor rstd, str activation,"
     " int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)",
+    "_layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, str activation, int pad=0, bool replicate=False)"
+    " -> (Tensor, Tensor, Tensor)",
+    "_layer_norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd,"
+    " str activation, int pad=0, bool replicate=False) -> (Tensor, Tensor, Tensor)",
     "_blur_down(Tensor x) -> Tensor",
     "_blur_down_backward(Tensor grad, SymInt height, SymInt width, bool channels_last) -> Tensor",
     "_blur_up(Tensor x) -> Tensor",

@@ -87,7 +87,7 @@ def _normalise(
         residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
     _check.choice(op, "pad_mode", pad_mode, PAD_MODES)
     if pad > 0:
-        _check_pad(op, pad, pad_mode, x)
+        check_pad(op, pad, pad_mode, x)
     backend = choose(op, x)
     if backend == "reference":
         return adain_reference(x, scale, shift, eps, activation, residual, pad, pad_mode)
@@ -98,20 +98,20 @@ def _check_residual(op: str, residual: Tensor, x: Tensor, pad: int) -> None:
     _check.tensor(op, "residual", residual, 4, "(B, C, H, W)")
     if pad == 0:
         _check.shape(op, "residual", residual, tuple(x.shape), "(B, C, H, W)")
-    elif residual.shape != x.shape and residual.shape != _padded_shape(x, pad):
+    elif residual.shape != x.shape and residual.shape != padded_shape(x, pad):
         raise ValueError(
             f"{op}: expected residual of shape (B, C, H, W) = {tuple(x.shape)} or, padded, (B, C, H + 2 pad, W + 2 pad)"
-            f" = {_padded_shape(x, pad)}, got {tuple(residual.shape)}"
+            f" = {padded_shape(x, pad)}, got {tuple(residual.shape)}"
         )
     _check.same_device(op, "residual", residual, "x", x)
 
 
-def _padded_shape(x: Tensor, pad: int) -> tuple[int, ...]:
+def padded_shape(x: Tensor, pad: int) -> tuple[int, ...]:
     B, C, H, W = x.shape
     return B, C, H + 2 * pad, W + 2 * pad
 
 
-def _check_pad(op: str, pad: int, pad_mode: str, x: Tensor) -> None:
+def check_pad(op: str, pad: int, pad_mode: str, x: Tensor) -> None:
     _, _, H, W = x.shape
     if pad_mode == "reflect" and (pad >= H or pad >= W):
         raise ValueError(
@@ -213,7 +213,7 @@ def _fake_forward(
     pad: int = 0,
     replicate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shape = _padded_shape(x, pad)
+    shape = padded_shape(x, pad)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout.kernel_format(x))
     mean = x.new_empty((x.shape[0], x.shape[1]), dtype=torch.float32)
     return y, mean, torch.empty_like(mean)

@@ -3,24 +3,14 @@
 
 #include <cmath>
 #include <memory>
-#include <string>
 #include <tuple>
 
 #include "../common/activation.h"
 #include "../common/layout.h"
-#include "../common/moments.h"
-#include "tensor.h"
+#include "norm.h"
 
 namespace cgcl {
 namespace {
-
-float negative_slope_of(const std::string& activation) {
-  if (activation == "none") return 1.0f;
-  if (activation == "relu") return 0.0f;
-  STD_TORCH_CHECK(activation == "leaky_relu", "adain: expected activation 'none', 'relu' or 'leaky_relu', got '",
-                  activation, "'");
-  return 0.2f;
-}
 
 std::optional<Tensor> parameter(const std::optional<Tensor>& p, const Tensor& x, const char* argument) {
   if (!p.has_value()) return std::nullopt;
@@ -45,27 +35,6 @@ const float* data(const std::optional<Tensor>& t) {
   return t.has_value() ? static_cast<const float*>(t->const_data_ptr()) : nullptr;
 }
 
-// A channels_last image split into ranges of pixels. The split does not depend on the number of threads, nor do the sums.
-struct Ranges {
-  int64_t images, pixels, length, count;
-
-  Ranges(int64_t images, int64_t pixels, int64_t channels) : images(images), pixels(pixels) {
-    length = std::clamp<int64_t>((int64_t(1) << 15) / std::max<int64_t>(1, channels), 32, 1024);
-    count = (pixels + length - 1) / length;
-  }
-
-  // body(range, index) in parallel.
-  template <class F>
-  void each(int64_t channels, const F& body) const {
-    parallel(images * count, length * channels, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t first = i % count * length;
-        body(PixelRange{i / count, first, std::min(pixels, first + length)}, i);
-      }
-    });
-  }
-};
-
 void forward_planes(const AdainArgs& args, int dtype) {
   parallel(args.B * args.C, args.H * args.W,
            [&](int64_t begin, int64_t end) { adain_kernels().forward[dtype](args, begin, end); });
@@ -83,10 +52,7 @@ void forward_pixels(const AdainArgs& args, int dtype) {
   });
   parallel(args.B * C, ranges.count * 4, [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
-      const float* part = parts.get() + plane / C * ranges.count * 3 * C + plane % C;
-      Moments moments;
-      for (int64_t r = 0; r < ranges.count; ++r, part += 3 * C)
-        moments.add(double(std::min(ranges.length, pixels - r * ranges.length)), part[0], part[C]);
+      const Moments moments = ranges.moments(parts.get(), C, plane);
       args.mean[plane] = float(moments.mean);
       args.rstd[plane] = float(1.0 / std::sqrt(moments.m2 / moments.count + double(args.eps)));
       gain[plane] = args.rstd[plane] * (args.scale == nullptr ? 1.0f : args.scale[plane]);
@@ -114,12 +80,7 @@ void backward_pixels(const AdainBackwardArgs& args, int dtype) {
   });
   parallel(planes, ranges.count * 4, [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
-      const float* part = parts.get() + plane / C * ranges.count * 2 * C + plane % C;
-      double sum_g = 0, sum_gx = 0;
-      for (int64_t r = 0; r < ranges.count; ++r, part += 2 * C) {
-        sum_g += part[0];
-        sum_gx += part[C];
-      }
+      const auto [sum_g, sum_gx] = ranges.sums(parts.get(), C, plane);
       mean_g[plane] = float(sum_g / double(pixels));
       mean_gx[plane] = float(sum_gx / double(pixels));
       gain[plane] = gradient_gain(args.rstd[plane] * (args.scale == nullptr ? 1.0f : args.scale[plane]));
@@ -133,13 +94,6 @@ void backward_pixels(const AdainBackwardArgs& args, int dtype) {
     const int64_t image = range.b * C;
     adain_kernels().pixel_backward[dtype](args, range, gain + image, mean_g + image, mean_gx + image);
   });
-}
-
-// The map inside its padding.
-Map inside(Map map, Pad pad, int dtype) {
-  const int64_t offset = pad.size * (map.stride_h + map.stride_w), bytes = dtype == int(Dtype::float32) ? 4 : 2;
-  map.data = static_cast<char*>(map.data) + offset * bytes;
-  return map;
 }
 
 std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, std::optional<Tensor> shift, double eps,
@@ -171,7 +125,7 @@ std::tuple<Tensor, Tensor, Tensor> adain(Tensor x, std::optional<Tensor> scale, 
                  static_cast<float*>(mean.mutable_data_ptr()),
                  static_cast<float*>(rstd.mutable_data_ptr()),
                  float(eps),
-                 negative_slope_of(activation),
+                 negative_slope_of(activation, "adain"),
                  pad,
                  residual_padded};
   if (args.B * args.C * args.H * args.W > 0) pixel_rows ? forward_pixels(args, dtype) : forward_planes(args, dtype);
@@ -206,7 +160,7 @@ std::tuple<Tensor, Tensor, Tensor> adain_backward(Tensor grad, Tensor x, std::op
                          data(saved_rstd),
                          parameters ? static_cast<float*>(dscale.mutable_data_ptr()) : nullptr,
                          parameters ? static_cast<float*>(dshift.mutable_data_ptr()) : nullptr,
-                         negative_slope_of(activation),
+                         negative_slope_of(activation, "adain"),
                          pad};
   if (args.B * args.C * args.H * args.W > 0) {
     pixel_rows ? backward_pixels(args, dtype) : backward_planes(args, dtype);

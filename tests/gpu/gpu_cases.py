@@ -114,6 +114,18 @@ CASES = [
         lambda g: [normal(g, 2, 16, 33, 32), normal(g, 2, 16, 33, 32)],
         (0, 1),
     ),
+    OpCase(
+        "layer_norm",
+        lambda x, weight, bias: ops.layer_norm(channels_last(x), weight, bias, activation="leaky_relu", pad=3),
+        lambda g: [normal(g, 2, 48, 40, 36), normal(g, 48), normal(g, 48)],
+        (0, 1, 2),
+    ),
+    OpCase(
+        "layer_norm",
+        lambda x, weight, bias: ops.layer_norm(channels_last(x), weight, bias, pad=1, pad_mode="replicate"),
+        lambda g: [normal(g, 3, 70, 33, 1), normal(g, 70), normal(g, 70)],
+        (0, 1, 2),
+    ),
     OpCase("gather_patches", ops.gather_patches, lambda g: [normal(g, 2, 37, 40, 41), ids(g, 1640, 200)], (0,)),
     OpCase(
         "gather_patches",

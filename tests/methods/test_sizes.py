@@ -19,7 +19,7 @@ from torch import Tensor
 from cgcl_fast import train
 from cgcl_fast.methods import METHODS
 from cgcl_fast.methods.base import check_image
-from cgcl_fast.methods.sizes import stack, together
+from cgcl_fast.methods.sizes import split_rows, stack, together
 
 from .graph_cases import CASES, batch_of
 from .one_step import phases_of_a_step
@@ -142,3 +142,34 @@ def test_runs_on_images_of_several_sizes_resume_exactly(
     assert train.main(["--resume", "--output", str(tmp_path / "resumed")]) == 0
     assert_same(last_state(tmp_path / "resumed"), last_state(tmp_path / "whole"), method)
     assert log_of(tmp_path / "resumed") == log_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("used", [(0,), (1,), (0, 1, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_split_rows(used: tuple[int, ...], layout: torch.memory_format) -> None:
+    """That of a part that nothing uses is zero, and the whole is in the memory format of the map."""
+    x = torch.randn(6, 4, 3, 5).contiguous(memory_format=layout).requires_grad_()
+    found = []
+    for split in (split_rows, torch.split):
+        parts = split(x, [1, 2, 3])
+        assert [len(part) for part in parts] == [1, 2, 3]
+        total = torch.stack([(parts[i] ** 2 * (i + 1)).sum() for i in used]).sum()
+        found.append(torch.autograd.grad(total, x)[0])
+    assert torch.equal(*found)
+    assert found[0].is_contiguous(memory_format=layout)
+
+
+def test_rows_of_a_map_within_a_margin_keep_their_memory_format() -> None:
+    x = torch.randn(3, 4, 6, 7).contiguous(memory_format=torch.channels_last)
+    inner = x[..., 1:-1, 1:-1].detach().requires_grad_()
+    found = []
+    for split in (split_rows, torch.split):
+        of_first, _ = split(inner, [2, 1])
+        found.append(torch.autograd.grad(of_first.square().sum(), inner)[0])
+    assert torch.equal(*found)
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_one_part_is_the_whole() -> None:
+    x = torch.randn(2, 3)
+    assert split_rows(x, [2])[0] is x

@@ -1,4 +1,4 @@
-"""Networks, and steps of CUT and EnCo, stay in one memory format from end to end: what they dispatch, counted."""
+"""Networks, and steps of the methods, stay in one memory format from end to end: what they dispatch, counted."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ from cgcl_fast.networks.memory_format import in_fast_format
 from cgcl_fast.ops import gather_patches
 
 PADS = ("reflection_pad2d", "replication_pad2d")
+#: Of which PyTorch's own, on a GPU, copy a channels_last map into contiguous memory, or leave their result there. (The
+#: reflection of a map has a kernel of this package there.)
+CONTIGUOUS_ON_A_GPU = (
+    *("native_group_norm", "native_group_norm_backward", "pixel_shuffle", "pixel_unshuffle"),
+    *("replication_pad2d", "replication_pad2d_backward", "native_layer_norm"),
+)
 #: What a padding is made of, or its gradient, where it is a pass of its own without a kernel.
 PASSES = ("index_select", "index", "gather", "flip", "cat")
 
@@ -55,14 +61,16 @@ class Dispatched(TorchDispatchMode):
         super().__init__()
         self.operators: Counter[str] = Counter()
         self.turned: list[str] = []
+        self.made: list[tuple[int, ...]] = []  # shapes of what those made
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
         self.operators[name] += 1
-        maps = [x for x in tree_leaves((args, kwargs)) if is_map(x)]
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        maps = [x for x in given if is_map(x)]
         made = [x for x in tree_leaves(result) if is_map(x)]
-        views = made and any(x.data_ptr() == made[0].data_ptr() for x in maps) and name != "copy_"
+        views = made and any(x.data_ptr() == made[0].data_ptr() for x in given) and name != "copy_"
         if name == "copy_":
             wrong = len(maps) == 2 and is_channels_last(maps[0]) != is_channels_last(maps[1])
         else:
@@ -70,6 +78,7 @@ class Dispatched(TorchDispatchMode):
         if wrong:
             shapes = [(tuple(x.shape), x.stride()) for x in (*maps, *made)]
             self.turned.append(f"{name}: {shapes}")
+            self.made.append(tuple(made[0].shape))
         return result
 
     def count(self, *names: str) -> int:
@@ -150,16 +159,32 @@ def test_encoders() -> None:
     assert [text for text in turned if str(tuple(style.stem.weight.shape)) not in text] == []
 
 
-@pytest.mark.parametrize("case", ["cut", "cut, external negatives", "fastcut", "enco", "enco, decoupled, fresh draws"])
+STEPS = [
+    *("cut", "cut, external negatives", "fastcut", "enco", "enco, decoupled, fresh draws", "cyclegan"),
+    *("cgl", "cgcl", "mguit", "mguit, the authors' terms", "mguit, single memory"),
+]
+
+
+@pytest.mark.parametrize("case", STEPS)
 def test_step(case: str) -> None:
-    """Of a whole step only images, which have three channels, are ever in the other format."""
+    """Of a whole step only images, which have three channels, and weights are ever in the other format."""
     method = graph_cases.method_of(case).to(memory_format=torch.channels_last)
-    batch, shared = graph_cases.batch_of(case), method.choose(0.0)
+    batch, shared = method.prepare(graph_cases.batch_of(case)), method.choose(0.0)
     with Dispatched() as seen:
         for _ in phases_of_a_step(method, batch, shared):
             pass
     assert seen.count("convolution_backward") > 0
-    assert [text for text in seen.turned if set(re.findall(r"\(\(\d+, (\d+),", text)) != {"3"}] == []
+    assert seen.count(*CONTIGUOUS_ON_A_GPU) == 0
+    weights = {kind_of_weight(tuple(p.shape)) for p in method.parameters()}
+    for text, shape in zip(seen.turned, seen.made, strict=True):
+        of_images = set(re.findall(r"\(\(\d+, (\d+),", text)) == {"3"}
+        margin, styles = 1 in shape[2:], shape[1:3] == (2, 2)  # of a padding; scales and shifts of a block's two norms
+        assert of_images or margin or styles or kind_of_weight(shape) in weights, text
+
+
+def kind_of_weight(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a weight, whichever of its two numbers of channels comes first."""
+    return *sorted(shape[:2]), *shape[2:]
 
 
 def test_what_is_counted() -> None:

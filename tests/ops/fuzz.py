@@ -411,26 +411,59 @@ def instance_norm(draw: Draw, seed: int) -> Case:
     return normalised("instance_norm", draw, seed, {"x": x})
 
 
+def layer_norm(draw: Draw, seed: int) -> Case:
+    B, C, H, W = draw.size(3, 0), draw.size(40, 2), draw.size(40, 1), draw.size(40, 2)
+    x = draw.tensor("x", B, C, H, W, along=(1, 2, 3), dtype=draw.dtype)
+    x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
+    arguments: dict[str, Any] = {"x": x, **{name: draw.tensor(name, C, along=(0,)) for name in ("weight", "bias")}}
+    arguments["eps"] = draw.one_of(1e-5, 1e-5, 0.0, 1e-12, 1.0, 1e10)
+    truth, doubt = before_activation("layer_norm", arguments, (1, 2, 3))
+    # The gradients of weight and bias have terms of all images.
+    decided = not bool((truth.abs() < doubt).any())
+    arguments["activation"] = draw.one_of("none", *(("relu", "leaky_relu") if decided else ()))
+    together = padding(draw, arguments)
+    terms = {}
+    if C * H * W < 16:
+        terms["x"] = most(arguments["weight"]) * smallest_variance(x, (1, 2, 3), arguments["eps"]) ** -0.5 * together
+    return draw.case("layer_norm", seed, arguments, rows=1, terms=terms)
+
+
+def before_activation(op: str, arguments: dict[str, Any], axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The result in float64, and within what distance of it rounding leaves a number, for those that share statistics
+    over `axes`."""
+    truth, *others = (forward(op, arguments, "reference", change)[0][0].detach() for change in (wide, same, rounded))
+    doubt = torch.stack([(other.double() - truth).abs() for other in others]).nan_to_num(0, 0, 0)
+    return truth, 8 * doubt.amax(0).amax(axes, keepdim=True) if truth.numel() else truth
+
+
+def padding(draw: Draw, arguments: dict[str, Any]) -> int:
+    """Give the arguments a padding, or none. Returns how many gradients, at most, are of positions that show one."""
+    least = min(arguments["x"].shape[2:])
+    if least == 0 or not draw.maybe(0.4):
+        return 1
+    mode = draw.one_of("reflect", "replicate")
+    pad = draw.random.randint(0, min(4, least - 1 if mode == "reflect" else 4))
+    arguments |= {"pad": pad, "pad_mode": mode}
+    return (2 * pad + 1) ** 2
+
+
+def smallest_variance(x: Tensor, axes: tuple[int, ...], eps: float) -> float:
+    variance = x.detach().double().var(axes, correction=0) + eps
+    return float(variance[variance > 0].min()) if (variance > 0).any() else 1.0
+
+
 def normalised(op: str, draw: Draw, seed: int, arguments: dict[str, Any]) -> Case:
     """With the options of both, and the planes that lie on a kink of the activation found."""
     before = {**arguments, "eps": draw.one_of(1e-5, 1e-5, 0.0, 1e-12, 1.0, 1e10)}
-    truth, *others = (forward(op, before, "reference", change)[0][0].detach() for change in (wide, same, rounded))
-    doubt = torch.stack([(other.double() - truth).abs() for other in others]).nan_to_num(0, 0, 0)
-    doubt = 8 * doubt.amax((0, 3, 4))[..., None, None] if truth.numel() else truth
+    truth, doubt = before_activation(op, before, (2, 3))
     arguments = {**before, "activation": draw.one_of("none", "relu", "leaky_relu")}
     undecided = (truth.abs() < doubt).flatten(2).any(2) if arguments["activation"] != "none" else None
     if draw.maybe():
         arguments["residual"] = draw.tensor("residual", *arguments["x"].shape, along=(2, 3))
-    least, together = min(arguments["x"].shape[2:]), 1
-    if least > 0 and draw.maybe(0.4):
-        mode = draw.one_of("reflect", "replicate")
-        pad = draw.random.randint(0, min(4, least - 1 if mode == "reflect" else 4))
-        arguments |= {"pad": pad, "pad_mode": mode}
-        together = (2 * pad + 1) ** 2  # gradients, at most, of positions that show one
+    together = padding(draw, arguments)
     terms = {}
     if 0 < arguments["x"].shape[2:].numel() < 16:  # of two pixels, for example, the gradient is zero but for eps
-        variance = arguments["x"].detach().double().var((2, 3), correction=0) + before["eps"]
-        smallest = float(variance[variance > 0].min()) if (variance > 0).any() else 1.0
+        smallest = smallest_variance(arguments["x"], (2, 3), before["eps"])
         terms["x"] = most(arguments.get("scale", torch.ones(1))) * smallest**-0.5 * together
     return draw.case(op, seed, arguments, rows=2, undecided=undecided, terms=terms)
 
@@ -680,8 +713,8 @@ def without_near_ties(
 
 DRAWS: dict[str, Callable[[Draw, int], Case]] = {
     draw.__name__: draw
-    for draw in (adain, instance_norm, gather_patches, sample_patch_ids, patch_nce, patch_nce_layers, dag_select)
-    + (memory_read, memory_update, memory_contrast, blur_down, blur_up)
+    for draw in (adain, instance_norm, layer_norm, gather_patches, sample_patch_ids, patch_nce, patch_nce_layers)
+    + (dag_select, memory_read, memory_update, memory_contrast, blur_down, blur_up)
 }
 
 

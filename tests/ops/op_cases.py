@@ -49,6 +49,11 @@ def _integers(high: int, *shape: int, seed: int = 0) -> Tensor:
     return randint(0, high, shape, generator=torch.Generator().manual_seed(seed))
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """What the op has kernels for; torch.vmap knows no memory formats."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 PIXELS, ITEMS, OFFSETS = _integers(3, 2, 3, 4), _integers(3, 5, seed=1), torch.tensor([1, 3])
 ROW, ROWS = torch.tensor([3, 0, 11, 7]), torch.tensor([[3, 0, 11, 7], [5, 4, 1, 2]])
 CANDIDATES = torch.tensor([[9, 3, 0, 7, 30, 21], [5, 4, 1, 2, 19, 40]])
@@ -74,6 +79,16 @@ CASES = [
         "instance_norm padded",
         lambda o, x: o.instance_norm(x, activation="relu", pad=1, pad_mode="replicate"),
         ((2, 3, 3, 4),),
+    ),
+    Case(
+        "layer_norm",
+        lambda o, x, w, b: o.layer_norm(channels_last(x), w, b, eps=1e-3, activation="leaky_relu"),
+        ((2, 3, 3, 4), (3,), (3,)),
+    ),
+    Case(
+        "layer_norm padded",
+        lambda o, x, w, b: o.layer_norm(channels_last(x), w, b, activation="relu", pad=1, pad_mode="replicate"),
+        ((2, 3, 3, 4), (3,), (3,)),
     ),
     Case("gather_patches", lambda o, x: o.gather_patches(x, ROW), ((2, 3, 3, 4),)),
     Case("gather_patches rows", lambda o, x: o.gather_patches(x, ROWS), ((2, 3, 3, 4),)),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from op_cases import CASES, DIFFERENTIABLE, NOT_DIFFERENTIABLE, Case, by_name
+from op_cases import CASES, DIFFERENTIABLE, NOT_DIFFERENTIABLE, Case, by_name, channels_last
 from op_checks import DEVICE, native, randn
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -137,6 +137,7 @@ def inner_calls() -> dict[str, tuple[int, Callable[..., object]]]:
     options = (0.5, "all", False, False, True, True)
     return {
         "adain": lambda x, s, t, r: o._adain(x, s, t, 1e-5, "none", r),
+        "layer_norm": lambda x, w, b: o._layer_norm(channels_last(x), w, b, 1e-5, "none"),
         "gather_patches": lambda x: o._gather_patches(x, torch.tensor([0, 3])),
         "blur_down": o._blur_down,
         "blur_up": o._blur_up,

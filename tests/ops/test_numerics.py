@@ -326,6 +326,12 @@ def of_all_ops() -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
         def up(x, laid_out=laid_out):
             return ops.blur_up(laid_out(x))
 
+        if channels_last:
+
+            def norm(x, weight, bias, laid_out=laid_out):
+                return ops.layer_norm(laid_out(x), weight, bias, activation="leaky_relu", pad=1)
+
+            yield "layer_norm", norm, drawn((3, 37, 40, 30), (37,), (37,))
         yield "blur_down", down, drawn((2, 37, 41, 30))
         yield "blur_up", up, drawn((2, 37, 41, 30))
         yield "adain", adain, drawn((3, 37, 40, 30), (3, 37), (3, 37))

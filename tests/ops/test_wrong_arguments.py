@@ -46,6 +46,15 @@ VALID: dict[str, dict[str, tuple[str, Any]]] = {
         "pad": ("count", 1),
         "pad_mode": ("choice", "replicate"),
     },
+    "layer_norm": {
+        "x": ("tensor", ones(2, 3, 4, 4)),
+        "weight": ("tensor", ones(3)),
+        "bias": ("tensor", ones(3)),
+        "eps": ("number", 1e-5),
+        "activation": ("choice", "relu"),
+        "pad": ("count", 1),
+        "pad_mode": ("choice", "replicate"),
+    },
     "blur_down": {"x": ("only tensor", ones(2, 3, 4, 4))},
     "blur_up": {"x": ("only tensor", ones(2, 3, 4, 4))},
     "sample_patch_ids": {

@@ -567,9 +567,9 @@ void pixel_sums(const AdainBackwardArgs& a, PixelRange range, float* sum_g, floa
   a.pad.size == 0 ? sum_pixels<T, false>(a, range, sum_g, sum_gx) : sum_pixels<T, true>(a, range, sum_g, sum_gx);
 }
 
-template <typename T, bool Padded>
-void differentiate_pixels(const AdainBackwardArgs& a, PixelRange range, const float* gain, const float* mean_g,
-                          const float* mean_gx) {
+// to_x(c, n, scale) gives, for n channels from c on, the gradient to x as a function of g', that before the activation, and x̂.
+template <typename T, bool Padded, class F>
+void differentiate_pixels(const AdainBackwardArgs& a, PixelRange range, const F& to_x) {
   const T* x = plane_of<T>(a.x, range.b, 0);
   const T* grad = plane_of<T>(a.grad, range.b, 0);
   T* dx = plane_of<T>(a.dx, range.b, 0);
@@ -581,24 +581,38 @@ void differentiate_pixels(const AdainBackwardArgs& a, PixelRange range, const fl
       const T* from = x + (first + tile) * a.x.stride_w;
       T* to = dx + (first + tile) * a.dx.stride_w;
       for_channels(a.C, [&](int64_t c, int64_t n) {
-        const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n), factor = take(gain + c, n);
+        const vf mean = take(a.mean + image + c, n), rstd = take(a.rstd + image + c, n);
         const vf scale = parameter(a.scale, image + c, n, 1.0f), shift = parameter(a.shift, image + c, n, 0.0f);
-        const vf g_mean = take(mean_g + c, n), gx_mean = take(mean_gx + c, n);
+        const auto differentiate = to_x(c, n, scale);
         for (int64_t i = 0; i < count; ++i) {
           const vf normal = (take(from + i * a.x.stride_w + c, n) - mean) * rstd;
           const vf g_pre = before_activation(gradient.at(i, c, n), normal * scale + shift, a.negative_slope);
-          put(to + i * a.dx.stride_w + c, (g_pre - g_mean - normal * gx_mean) * factor, n);
+          put(to + i * a.dx.stride_w + c, differentiate(g_pre, normal), n);
         }
       });
     }
   });
 }
 
+template <typename T, class F>
+void differentiate(const AdainBackwardArgs& a, PixelRange range, const F& to_x) {
+  a.pad.size == 0 ? differentiate_pixels<T, false>(a, range, to_x) : differentiate_pixels<T, true>(a, range, to_x);
+}
+
 template <typename T>
 void pixel_backward(const AdainBackwardArgs& a, PixelRange range, const float* gain, const float* mean_g,
                     const float* mean_gx) {
-  const auto differentiate = a.pad.size == 0 ? differentiate_pixels<T, false> : differentiate_pixels<T, true>;
-  differentiate(a, range, gain, mean_g, mean_gx);
+  differentiate<T>(a, range, [&](int64_t c, int64_t n, vf) {
+    const vf factor = take(gain + c, n), g_mean = take(mean_g + c, n), gx_mean = take(mean_gx + c, n);
+    return [=](vf g, vf normal) { return (g - g_mean - normal * gx_mean) * factor; };
+  });
+}
+
+template <typename T>
+void pixel_backward_of_image(const AdainBackwardArgs& a, PixelRange range, float rstd, float mean_g, float mean_gx) {
+  differentiate<T>(a, range, [&](int64_t, int64_t, vf scale) {
+    return [=](vf g, vf normal) { return (g * scale - mean_g - normal * mean_gx) * rstd; };
+  });
 }
 
 }  // namespace
@@ -610,6 +624,7 @@ extern const AdainKernels adain_kernels_table = {
     {pixel_forward<float>, pixel_forward<bf16>},
     {pixel_sums<float>, pixel_sums<bf16>},
     {pixel_backward<float>, pixel_backward<bf16>},
+    {pixel_backward_of_image<float>, pixel_backward_of_image<bf16>},
 };
 
 }  // namespace CGCL_VARIANT

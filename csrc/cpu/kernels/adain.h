@@ -47,6 +47,8 @@ struct AdainKernels {
   // means of g' and g'·x̂ over the image, and gain: (C) each
   void (*pixel_backward[2])(const AdainBackwardArgs&, PixelRange, const float* gain, const float* mean_g,
                             const float* mean_gx);
+  // the same where the statistics are those of the image: rstd, and means of scale·g' and scale·g'·x̂ over its channels too
+  void (*pixel_backward_of_image[2])(const AdainBackwardArgs&, PixelRange, float rstd, float mean_g, float mean_gx);
 };
 
 CGCL_DECLARE_KERNELS(AdainKernels, adain_kernels)
