@@ -56,8 +56,9 @@ def _merge_moments(
         length = tl.where(known, tl.minimum(positions - i // C * BLOCK_P, BLOCK_P), 0).to(tl.float32)
         share = length / tl.maximum(count + length, 1.0)
         apart = tl.load(means + at, mask=known, other=0.0) - mu
-        squared += tl.load(squares + at, mask=known, other=0.0) + apart * apart * share * count
-        mu += apart * share
+        between = tl.where(known & (count > 0), apart * apart * share * count, 0.0)  # a square may be infinite
+        squared += tl.load(squares + at, mask=known, other=0.0) + between
+        mu += tl.where(known, apart * share, 0.0)
         count += length
     # Their mean as a distance from one of them, which loses no digits where all are far from zero.
     pivot = tl.load(means + image.to(tl.int64) * parts)
@@ -139,8 +140,8 @@ def _merge_gradients(
             s = tl.load(weight + i % C, mask=i < parts, other=0.0).to(tl.float32)
             first += s * tl.load(sums_g + at, mask=i < parts, other=0.0)
             second += s * tl.load(sums_gn + at, mask=i < parts, other=0.0)
-        tl.store(mean_g + image, tl.sum(first, 0) / values)
-        tl.store(mean_gn + image, tl.sum(second, 0) / values)
+        tl.store(mean_g + image, _gradient_gain(tl.sum(first, 0) / values))
+        tl.store(mean_gn + image, _gradient_gain(tl.sum(second, 0) / values))
     else:
         channels = (tl.program_id(0) - B) * BLOCK_C + tl.arange(0, BLOCK_C)
         rows = B * chunks

@@ -19,6 +19,13 @@ cuDNN wants them as the maps are, and PyTorch would turn them round in each call
 of a CPU reorder weights by themselves.
 """
 
+LARGE_WEIGHT = 1 << 22
+"""Numbers in a weight from which a CPU that trains in channels_last keeps it so too.
+
+A weight's gradient then comes in channels_last, and is copied if the weight is not. For weights that no cache holds, as
+those of the last convolutions of CGL's discriminators, this copy takes longer than reordering does.
+"""
+
 
 def weights_in_fast_format(module: nn.Module, device: torch.device) -> None:
     """Keep the weights of a module's convolutions, in place, in the memory format of the maps on their device.
@@ -27,10 +34,14 @@ def weights_in_fast_format(module: nn.Module, device: torch.device) -> None:
 
     Args:
         module: it is on the device.
-        device: see ``CHANNELS_LAST_WEIGHTS``; on others nothing is done.
+        device: see ``CHANNELS_LAST_WEIGHTS``, and for a CPU ``LARGE_WEIGHT``; on others nothing is done.
     """
     if device.type in CHANNELS_LAST_WEIGHTS:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif device.type == "cpu" and not CONTIGUOUS_TRAINING_ON_CPU:
+        for weight in module.parameters():
+            if weight.dim() == 4 and weight.numel() >= LARGE_WEIGHT:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def in_fast_format(x: Tensor) -> Tensor:

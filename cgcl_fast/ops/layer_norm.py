@@ -40,8 +40,9 @@ def layer_norm_reference(
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = wide - wide.mean(dim=(1, 2, 3), keepdim=True)
     variance = centred.square().mean(dim=(1, 2, 3), keepdim=True)
+    normal = centred * torch.rsqrt(variance + eps)
     w, b = (p.to(wide.dtype)[:, None, None] for p in (weight, bias))
-    return _finished(w * centred * torch.rsqrt(variance + eps) + b, x.dtype, activation, pad, pad_mode)
+    return _finished(w * normal + b, x.dtype, activation, pad, pad_mode)
 
 
 def _finished(y: Tensor, dtype: torch.dtype, activation: str, pad: int, pad_mode: str) -> Tensor:

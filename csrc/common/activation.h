@@ -20,7 +20,8 @@ CGCL_HOST_DEVICE V before_activation(V g, V pre, float slope) {
   return pre > 0.0f ? g : g * slope;
 }
 
-// The factor scale·rstd of the gradient to x. If it is infinite, the gradient is NaN: its mean term is ∞ - ∞.
+// The factor scale·rstd of the gradient to x, or a mean that it subtracts. If one is infinite, the gradient is NaN: its mean
+// term is ∞ - ∞.
 template <class V>
 CGCL_HOST_DEVICE V gradient_gain(V gain) {
   return gain - gain + gain;

@@ -149,8 +149,8 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_backward(Tensor grad, Tensor x, Te
       sum_g += weight_c * planes[b * C + c].first;
       sum_gx += weight_c * planes[b * C + c].second;
     }
-    mean_g[b] = float(sum_g / double(C * H * W));
-    mean_gx[b] = float(sum_gx / double(C * H * W));
+    mean_g[b] = gradient_gain(float(sum_g / double(C * H * W)));
+    mean_gx[b] = gradient_gain(float(sum_gx / double(C * H * W)));
   }
   ranges.each(C, [&](PixelRange range, int64_t) {
     const float factor = gradient_gain(parameter(rstds)[range.b]);

@@ -58,3 +58,18 @@ def test_checkpoints_of_the_other_format_go_on_alike(
         states[name] = trained(make_trainer(tmp_path / name, 6, kind=Plain, ema_decay=0.5), name, resume=True)
     left, right = ({part: states[name][part] for part in ("method", "optimizers", "ema")} for name in FORMATS)
     torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("contiguous_maps", [False, True])
+def test_large_weights_on_a_cpu_are_as_its_maps(contiguous_maps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is their gradient, which nothing copies then."""
+    monkeypatch.setattr(memory_format, "CONTIGUOUS_TRAINING_ON_CPU", contiguous_maps)
+    monkeypatch.setattr(memory_format, "LARGE_WEIGHT", 4 * 3 * 3 * 3 + 1)
+    small, large = convs = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 6, 3))
+    expected = [weight.detach().clone() for weight in convs.parameters()]
+    memory_format.weights_in_fast_format(convs, torch.device("cpu"))
+    assert small.weight.is_contiguous()
+    assert large.weight.is_contiguous(memory_format=torch.channels_last) is not contiguous_maps
+    assert all(torch.equal(a, b) for a, b in zip(convs.parameters(), expected, strict=True))
+    convs(memory_format.in_fast_format(torch.randn(2, 3, 9, 9))).sum().backward()
+    assert large.weight.grad is not None and large.weight.grad.stride() == large.weight.stride()

@@ -415,8 +415,11 @@ def layer_norm(draw: Draw, seed: int) -> Case:
     B, C, H, W = draw.size(3, 0), draw.size(40, 2), draw.size(40, 1), draw.size(40, 2)
     x = draw.tensor("x", B, C, H, W, along=(1, 2, 3), dtype=draw.dtype)
     x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
-    arguments: dict[str, Any] = {"x": x, **{name: draw.tensor(name, C, along=(0,)) for name in ("weight", "bias")}}
-    arguments["eps"] = draw.one_of(1e-5, 1e-5, 0.0, 1e-12, 1.0, 1e10)
+    weight, bias = (draw.tensor(name, C, along=(0,)) for name in ("weight", "bias"))
+    if weight.isinf().any():  # times a number that is zero or not by rounding
+        weight = weight.detach().masked_fill(weight.isinf(), math.nan).requires_grad_(weight.requires_grad)
+    arguments: dict[str, Any] = {"x": x, "weight": weight, "bias": bias}
+    arguments["eps"] = draw.one_of(1e-5, 1e-5, 1.0, 1e10)
     truth, doubt = before_activation("layer_norm", arguments, (1, 2, 3))
     # The gradients of weight and bias have terms of all images.
     decided = not bool((truth.abs() < doubt).any())
@@ -424,7 +427,8 @@ def layer_norm(draw: Draw, seed: int) -> Case:
     together = padding(draw, arguments)
     terms = {}
     if C * H * W < 16:
-        terms["x"] = most(arguments["weight"]) * smallest_variance(x, (1, 2, 3), arguments["eps"]) ** -0.5 * together
+        rstd = smallest_variance(x, (1, 2, 3), arguments["eps"]) ** -0.5
+        terms["x"] = most(arguments["weight"]) * rstd * (1 + most(x) * rstd) * together  # the mean is rounded, too
     return draw.case("layer_norm", seed, arguments, rows=1, terms=terms)
 
 
