@@ -19,11 +19,12 @@ Tensor checked_parameter(const Tensor& p, int64_t size, const char* argument) {
   return as_float32(p);
 }
 
-// As (B, C), which the passes over pixels read.
-std::unique_ptr<float[]> of_planes(int64_t B, int64_t C, const float* of_images, const float* of_channels) {
+// value(b, c) as (B, C), which the passes over pixels read.
+template <class F>
+std::unique_ptr<float[]> of_planes(int64_t B, int64_t C, const F& value) {
   std::unique_ptr<float[]> planes(new float[B * C]);
   for (int64_t b = 0; b < B; ++b)
-    for (int64_t c = 0; c < C; ++c) planes[b * C + c] = of_images != nullptr ? of_images[b] : of_channels[c];
+    for (int64_t c = 0; c < C; ++c) planes[b * C + c] = value(b, c);
   return planes;
 }
 
@@ -63,9 +64,10 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm(Tensor x, Tensor weight, Tensor bi
     means[b] = float(image.mean);
     rstds[b] = float(1.0 / std::sqrt(image.m2 / image.count + double(float(eps))));
   }
-  const auto mean_of = of_planes(B, C, means, nullptr), shift_of = of_planes(B, C, nullptr, parameter(offset));
-  const auto gain_of = of_planes(B, C, rstds, nullptr);
-  for (int64_t plane = 0; plane < B * C; ++plane) gain_of[plane] *= parameter(gain)[plane % C];
+  const float *w = parameter(gain), *t = parameter(offset);
+  const auto mean_of = of_planes(B, C, [=](int64_t b, int64_t) { return means[b]; });
+  const auto shift_of = of_planes(B, C, [=](int64_t, int64_t c) { return t[c]; });
+  const auto gain_of = of_planes(B, C, [=](int64_t b, int64_t c) { return rstds[b] * w[c]; });
   args.mean = mean_of.get();
   args.shift = shift_of.get();
   ranges.each(C, [&](PixelRange range, int64_t) {
@@ -105,8 +107,11 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_backward(Tensor grad, Tensor x, Te
   std::fill_n(to_bias, C, 0.0f);
   if (B == 0) return {dx, dweight, dbias};
   const Tensor upstream = as_pixels(grad);
-  const auto mean_of = of_planes(B, C, parameter(means), nullptr), rstd_of = of_planes(B, C, parameter(rstds), nullptr);
-  const auto scale_of = of_planes(B, C, nullptr, parameter(gain)), shift_of = of_planes(B, C, nullptr, parameter(offset));
+  const float *w = parameter(gain), *t = parameter(offset), *mu = parameter(means), *r = parameter(rstds);
+  const auto mean_of = of_planes(B, C, [=](int64_t b, int64_t) { return mu[b]; });
+  const auto rstd_of = of_planes(B, C, [=](int64_t b, int64_t) { return r[b]; });
+  const auto scale_of = of_planes(B, C, [=](int64_t, int64_t c) { return w[c]; });
+  const auto shift_of = of_planes(B, C, [=](int64_t, int64_t c) { return t[c]; });
   const AdainBackwardArgs args{B,
                                C,
                                H,
@@ -145,15 +150,14 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_backward(Tensor grad, Tensor x, Te
   for (int64_t b = 0; b < B; ++b) {
     double sum_g = 0, sum_gx = 0;
     for (int64_t c = 0; c < C; ++c) {
-      const double weight_c = parameter(gain)[c];
-      sum_g += weight_c * planes[b * C + c].first;
-      sum_gx += weight_c * planes[b * C + c].second;
+      sum_g += double(w[c]) * planes[b * C + c].first;
+      sum_gx += double(w[c]) * planes[b * C + c].second;
     }
     mean_g[b] = gradient_gain(float(sum_g / double(C * H * W)));
     mean_gx[b] = gradient_gain(float(sum_gx / double(C * H * W)));
   }
   ranges.each(C, [&](PixelRange range, int64_t) {
-    const float factor = gradient_gain(parameter(rstds)[range.b]);
+    const float factor = gradient_gain(r[range.b]);
     adain_kernels().pixel_backward_of_image[dtype](args, range, factor, mean_g[range.b], mean_gx[range.b]);
   });
   return {dx, dweight, dbias};
