@@ -136,6 +136,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Result]]:
     results: dict[Key, Result] = {}
     for entry in data["benchmarks"]:
         info = entry["extra_info"]
+        if "op" not in info:
+            continue  # of another suite that runs along, as the host's time of a call
         key = info["op"], info["shape"], info["pass"]
         result = results.setdefault(key, Result(*key))
         result.medians[info["impl"]] = entry.get("medians", [entry["stats"]["median"]])

@@ -52,6 +52,15 @@ def results_file(folder: Path, *runs: dict[str, Any]) -> Path:
     return path
 
 
+def test_results_of_other_suites_are_left_out(tmp_path: Path) -> None:
+    """`make bench` runs every file of benchmarks."""
+    one = raw(eager=8.0, cgcl_fast=2.0)
+    host = {"fullname": "bench_host::x", "extra_info": {}, "stats": {"median": 1.0, "min": 1.0, "rounds": 1}}
+    one["benchmarks"].insert(0, host)
+    _, (result,) = report.read(results_file(tmp_path, one))
+    assert result.speedup("eager") == 4.0
+
+
 def test_merged_ratio_is_taken_within_a_repeat(tmp_path: Path) -> None:
     # The machine is three times slower in the second run: the ratios 4, 4 and 5 have the median 4.
     runs = [raw(eager=8.0, cgcl_fast=2.0), raw(eager=24.0, cgcl_fast=6.0), raw(eager=10.0, cgcl_fast=2.0)]
