@@ -148,7 +148,7 @@ def test_the_page_on_speed_is_what_the_committed_results_give(
     monkeypatch.chdir(root)
     results = Path("benchmarks/results")
     for arguments in (
-        [results / "cpu-amd-epyc-2-cores-2026-11-21.json", "--cuda", results / "cuda-h200-2026-11-26.json"],
+        [results / "cpu-amd-epyc-2-cores-2026-11-28.json", "--cuda", results / "cuda-h200-2026-11-26.json"],
         [results / "step-cuda-h100-2026-11-27.json"],
     ):
         monkeypatch.setattr("sys.argv", ["report", *map(str, arguments), "--readme", str(page)])
