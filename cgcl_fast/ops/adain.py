@@ -46,10 +46,7 @@ def adain_reference(
         y = y * scale[:, :, None, None].to(wide.dtype)
     if shift is not None:
         y = y + shift[:, :, None, None].to(wide.dtype)
-    if activation == "relu":
-        y = torch.relu(y)
-    elif activation == "leaky_relu":
-        y = F.leaky_relu(y, 0.2)
+    y = activated(y, activation)
     after = residual is not None and residual.shape != x.shape  # it has the margin already
     if residual is not None and not after:
         y = y + residual.to(wide.dtype)
@@ -58,6 +55,12 @@ def adain_reference(
     if residual is not None and after:
         y = y + residual.to(wide.dtype)
     return y.to(x.dtype)
+
+
+def activated(y: Tensor, activation: str) -> Tensor:
+    if activation == "relu":
+        return torch.relu(y)
+    return F.leaky_relu(y, 0.2) if activation == "leaky_relu" else y
 
 
 def _normalise(
@@ -72,22 +75,15 @@ def _normalise(
     pad_mode: str,
 ) -> Tensor:
     _check.tensor(op, "x", x, 4, "(B, C, H, W)")
-    _check.choice(op, "activation", activation, ACTIVATIONS)
-    eps = _check.number(op, "eps", eps)
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"{op}: expected a finite eps >= 0, got {eps}")
+    eps, pad = check_options(op, x, eps, activation, pad, pad_mode)
     for name, parameter in (("scale", scale), ("shift", shift)):
         if parameter is not None:
             _check.tensor(op, name, parameter, 2, "(B, C)")
             _check.shape(op, name, parameter, (x.shape[0], x.shape[1]), "(B, C)")
             _check.same_device(op, name, parameter, "x", x)
-    pad = _check.count(op, "pad", pad)
     if residual is not None:
         _check_residual(op, residual, x, pad)
         residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
-    _check.choice(op, "pad_mode", pad_mode, PAD_MODES)
-    if pad > 0:
-        check_pad(op, pad, pad_mode, x)
     backend = choose(op, x)
     if backend == "reference":
         return adain_reference(x, scale, shift, eps, activation, residual, pad, pad_mode)
@@ -111,7 +107,20 @@ def padded_shape(x: Tensor, pad: int) -> tuple[int, ...]:
     return B, C, H + 2 * pad, W + 2 * pad
 
 
-def check_pad(op: str, pad: int, pad_mode: str, x: Tensor) -> None:
+def check_options(op: str, x: Tensor, eps: object, activation: str, pad: object, pad_mode: str) -> tuple[float, int]:
+    """The options that all norms have: eps and pad as numbers, or an error."""
+    _check.choice(op, "activation", activation, ACTIVATIONS)
+    eps = _check.number(op, "eps", eps)
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"{op}: expected a finite eps >= 0, got {eps}")
+    pad = _check.count(op, "pad", pad)
+    _check.choice(op, "pad_mode", pad_mode, PAD_MODES)
+    if pad > 0:
+        _check_pad(op, pad, pad_mode, x)
+    return eps, pad
+
+
+def _check_pad(op: str, pad: int, pad_mode: str, x: Tensor) -> None:
     _, _, H, W = x.shape
     if pad_mode == "reflect" and (pad >= H or pad >= W):
         raise ValueError(

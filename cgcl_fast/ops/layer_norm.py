@@ -13,18 +13,16 @@ this convolution needs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .._backend import choose
 from ..kernels import _layout
 from . import _check, _pad, _registry
-from .adain import ACTIVATIONS, PAD_MODES, check_pad, padded_shape
+from .adain import activated, check_options, padded_shape
 
 
 def layer_norm_reference(
@@ -46,10 +44,7 @@ def layer_norm_reference(
 
 
 def _finished(y: Tensor, dtype: torch.dtype, activation: str, pad: int, pad_mode: str) -> Tensor:
-    if activation == "relu":
-        y = torch.relu(y)
-    elif activation == "leaky_relu":
-        y = F.leaky_relu(y, 0.2)
+    y = activated(y, activation)
     if pad > 0:
         y = _pad.padded(y, pad, pad_mode)
     return y.to(dtype)
@@ -103,14 +98,7 @@ def layer_norm(
         _check.tensor(op, name, parameter, 1, "(C,)")
         _check.shape(op, name, parameter, (x.shape[1],), "(C,)")
         _check.same_device(op, name, parameter, "x", x)
-    _check.choice(op, "activation", activation, ACTIVATIONS)
-    eps = _check.number(op, "eps", eps)
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"{op}: expected a finite eps >= 0, got {eps}")
-    pad = _check.count(op, "pad", pad)
-    _check.choice(op, "pad_mode", pad_mode, PAD_MODES)
-    if pad > 0:
-        check_pad(op, pad, pad_mode, x)
+    eps, pad = check_options(op, x, eps, activation, pad, pad_mode)
     backend = choose(op, x)
     if backend == "reference":
         return layer_norm_reference(x, weight, bias, eps, activation, pad, pad_mode)
