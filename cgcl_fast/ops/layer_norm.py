@@ -106,7 +106,8 @@ def layer_norm(
     recorded = torch.jit.is_tracing() or torch.compiler.is_exporting()
     if not recorded and _layout.is_channels_last(x):
         return _layer_norm(backend, x, weight, bias, eps, activation, pad, pad_mode == "replicate")[0]
-    if x.numel() == 0 or not x.dtype == weight.dtype == bias.dtype:
+    mixed = x.device.type == "cpu" and x.dtype == torch.bfloat16 and weight.dtype == bias.dtype == torch.float32
+    if x.numel() == 0 or not (mixed or x.dtype == weight.dtype == bias.dtype):
         return layer_norm_reference(x, weight, bias, eps, activation, pad, pad_mode)
     # Unlike F.group_norm it takes an image of one value.
     normal = torch.group_norm(x, 1, weight, bias, eps, torch.backends.cudnn.enabled)

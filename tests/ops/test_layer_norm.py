@@ -216,6 +216,16 @@ def test_mixed_dtypes_and_autocast_keep_the_dtype_of_x(layout):
     assert y.dtype == same.dtype == half.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
 
 
+def test_bfloat16_maps_with_float32_weights_are_as_exact_in_both_layouts():
+    x, weight, bias = inputs(2, 16, 12, 10)
+    x = x.bfloat16()
+    exact = ops.layer_norm(x.double(), weight.double(), bias.double())
+    with cgcl_fast.backend("reference"):
+        allowed = 2 * (ops.layer_norm(x, weight, bias).double() - exact).abs().max()
+    for laid_out in (x.contiguous(), channels_last(x)):
+        assert (ops.layer_norm(laid_out, weight, bias).double() - exact).abs().max() <= allowed
+
+
 def test_opcheck():
     if not native("layer_norm"):
         pytest.skip("no native library")
